@@ -1,0 +1,68 @@
+"""haversack: what must outlive a cloud notebook's machine, carried from one machine to the next.
+
+The public names are imported when they are first used, so `import haversack` stays cheap:
+
+    import haversack
+
+    haversack.mount("/content/drive")                    # the drive as files
+    data = haversack.dataset("kaggle:owner/name")        # an archive is read where it lies
+    haversack.distribute()                               # every core found, before the model is built
+    history = haversack.fit(model, x, y, epochs=20)      # `model.fit`, exact on all of them
+    haversack.files.download("model.weights.h5")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from haversack import errors
+    from haversack.datasets.source import Dataset, dataset
+    from haversack.drive.filesystem import DriveFileSystem
+    from haversack.drive.mount import mount, unmount
+    from haversack.notebook import files
+    from haversack.training.devices import devices, distribute
+    from haversack.training.fit import fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Dataset",
+    "DriveFileSystem",
+    "dataset",
+    "devices",
+    "distribute",
+    "errors",
+    "files",
+    "fit",
+    "mount",
+    "unmount",
+]
+
+# Public name -> the module that defines it; a name equal to its module's last part is the module itself.
+_HOME = {
+    "Dataset": "haversack.datasets.source",
+    "DriveFileSystem": "haversack.drive.filesystem",
+    "dataset": "haversack.datasets.source",
+    "devices": "haversack.training.devices",
+    "distribute": "haversack.training.devices",
+    "errors": "haversack.errors",
+    "files": "haversack.notebook.files",
+    "fit": "haversack.training.fit",
+    "mount": "haversack.drive.mount",
+    "unmount": "haversack.drive.mount",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'haversack' has no attribute {name!r}")
+    module = importlib.import_module(_HOME[name])
+    value = module if name in ("errors", "files") else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,272 @@
+"""The `haversack` command: every subcommand reads its arguments, calls one function, and shows what it returns."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sys
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from haversack.errors import HaversackError, InputError
+
+app = typer.Typer(
+    help="Run Colab notebooks anywhere: the drive, Kaggle data, the environment and the training come along.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+drive_app = typer.Typer(help="Look at the drive and move files without mounting it.", no_args_is_help=True)
+data_app = typer.Typer(help="Fetch, look into and publish data sets.", no_args_is_help=True)
+app.add_typer(drive_app, name="drive")
+app.add_typer(data_app, name="data")
+
+Hub = Annotated[
+    str | None,
+    typer.Option(
+        "--hub",
+        metavar="URL",
+        help="The hub to use for the drive and Kaggle, or `embedded`. Its token is read from HAVERSACK_TOKEN.",
+        envvar="HAVERSACK_HUB",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    pass  # both are handled in main(), before any command is looked up
+
+
+@app.command(epilog="Example: `haversack run train.ipynb -o done.ipynb --upload labels.csv --param epochs=5`")
+def run(
+    notebook: Annotated[Path, typer.Argument(metavar="NB.ipynb", help="The notebook to execute.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="OUT", help="Where the executed notebook goes.")
+    ] = None,
+    hub: Hub = None,
+    upload: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A file that files.upload() receives; may be repeated.")
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="k=v", help="A variable's value in the notebook; may be repeated.")
+    ] = None,
+    cores: Annotated[int | None, typer.Option(metavar="N", help="Simulate N accelerator cores on the CPU.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as a web page.")] = None,
+    json: Json = False,
+) -> None:
+    """Execute a Colab notebook here, unchanged; the executed notebook is saved after every cell."""
+    from haversack.notebook import job
+
+    report = job.run(
+        notebook,
+        output,
+        hub=hub,
+        uploads=upload or [],
+        parameters=job.parse_parameters(param or []),
+        cores=cores,
+        html=html,
+    )
+    _show(report, json, report.summary)
+    if report.error is not None:
+        raise report.error
+
+
+@app.command(epilog='Example: `haversack mount ~/drive && ls ~/drive/"My Drive"`')
+def mount(
+    mountpoint: Annotated[Path, typer.Argument(metavar="DIR", help="An empty folder, or one to be made.")],
+    hub: Hub = None,
+    readonly: Annotated[bool, typer.Option("--readonly", help="Refuse every write.")] = False,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and unmount when interrupted.")] = False,
+) -> None:
+    """Mount the drive as files; returns once the mount is usable."""
+    from haversack.drive.mount import mount as mount_drive
+
+    mounted = mount_drive(mountpoint, hub=hub, readonly=readonly, foreground=foreground)
+    if not foreground:
+        print(f"Mounted at {mounted.mountpoint}; the bytes are on {mounted.where}.")
+
+
+@app.command(epilog="Example: `haversack unmount ~/drive`")
+def unmount(
+    mountpoint: Annotated[Path, typer.Argument(metavar="DIR", help="Where the drive is mounted.")],
+) -> None:
+    """Unmount the drive; returns once everything written is on it."""
+    from haversack.drive.mount import unmount as unmount_drive
+
+    unmount_drive(mountpoint)
+    print(f"Unmounted {mountpoint}; everything written is on the drive.")
+
+
+@app.command(epilog="Example: `HAVERSACK_TOKEN=… haversack hub --root ~/hub --port 8080`")
+def hub(
+    root: Annotated[Path, typer.Option(metavar="DIR", help="The folder to serve; made when it is not there.")],
+    port: Annotated[int, typer.Option(metavar="N", help="The port on 127.0.0.1; 0 takes a free one.")] = 8080,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="F", help="A file with the token; else HAVERSACK_TOKEN is read.")
+    ] = None,
+    state: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    until_unused: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Serve a folder as a drive and as Kaggle, on this machine only."""
+    from haversack.hub.server import serve
+
+    serve(root, port, _hub_token(token_file), state=state, until_unused=until_unused)
+
+
+@drive_app.command("ls", epilog="Example: `haversack drive ls photos --json`")
+def drive_ls(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder or file below My Drive.")] = "",
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """List a folder of the drive."""
+    entries = _filesystem(hub).ls(path, detail=True)
+    rows = [{"name": entry["name"], "type": entry["type"], "size": entry["size"]} for entry in entries]
+    _show({"entries": rows}, json, "\n".join(_listed(row) for row in rows))
+
+
+@drive_app.command("get", epilog="Example: `haversack drive get checkpoints/best.h5 .`")
+def drive_get(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file or folder below My Drive.")],
+    to: Annotated[Path, typer.Argument(metavar="TO", help="Where it goes on this machine.")] = Path("."),
+    hub: Hub = None,
+) -> None:
+    """Copy a file or folder from the drive to this machine."""
+    from haversack.drive.filesystem import fetch
+
+    print(fetch(path, to, hub=hub))
+
+
+@drive_app.command("put", epilog="Example: `haversack drive put results/ projects/results`")
+def drive_put(
+    source: Annotated[Path, typer.Argument(metavar="FROM", help="A file or folder on this machine.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Its place below My Drive.")] = "",
+    hub: Hub = None,
+) -> None:
+    """Copy a file or folder from this machine to the drive."""
+    from haversack.drive.filesystem import store
+
+    print(store(source, path, hub=hub))
+
+
+@drive_app.command("rm", epilog="Example: `haversack drive rm old-checkpoints --recursive`")
+def drive_rm(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file or folder below My Drive.")],
+    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Also a folder with what is in it.")] = False,
+    hub: Hub = None,
+) -> None:
+    """Move a file or folder to the drive's trash."""
+    _filesystem(hub).rm(path, recursive=recursive)
+
+
+@data_app.command("get", epilog="Example: `haversack data get kaggle:owner/name --to data --extract`")
+def data_get(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="kaggle:owner/name[@version]")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="The folder it goes to.")] = Path("."),
+    extract: Annotated[
+        bool, typer.Option("--extract", help="Unpack the files instead of keeping the archive.")
+    ] = False,
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """Download a data set; goes on where it was interrupted, and verifies every byte."""
+    from haversack.datasets.source import dataset
+
+    data = dataset(source, hub=hub)
+    path = data.extract(to) if extract else data.save(to)
+    _show({"source": source, "path": str(path), "files": len(data.files)}, json, str(path))
+
+
+@data_app.command("ls", epilog="Example: `haversack data ls kaggle:owner/name`")
+def data_ls(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="kaggle:owner/name[@version]")],
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """List a data set's files without downloading it."""
+    from haversack.datasets.source import dataset
+
+    rows = [{"name": member.name, "type": "file", "size": member.size} for member in dataset(source, hub=hub).members]
+    _show({"source": source, "files": rows}, json, "\n".join(_listed(row) for row in rows))
+
+
+@data_app.command("put", epilog="Example: `haversack data put images.zip kaggle:me/images`")
+def data_put(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder or a zip archive.")],
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="kaggle:owner/name")],
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Its title; the name where none is given.")] = None,
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """Publish a folder or archive as a data set: a new one, or its next version."""
+    from haversack.datasets.source import put
+
+    published = put(path, destination, title=title, hub=hub)
+    _show(published, json, f"{destination} is now at version {published.version}.")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; an error of ours is one line on standard error and a non-zero exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if "--version" in arguments[:1]:
+        from haversack import __version__
+
+        print(__version__)
+        return
+    try:
+        app(args=arguments)
+    except (HaversackError, OSError) as error:
+        if debug:
+            raise
+        print(f"haversack: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+def _hub_token(file: Path | None) -> str:
+    if file is not None:
+        try:
+            token = file.read_text().strip()
+        except FileNotFoundError:
+            raise InputError(f"There is no token file {file}.", "Write the token into it, mode 600.") from None
+    else:
+        token = os.environ.get("HAVERSACK_TOKEN", "").strip()
+    if not token:
+        raise InputError("A hub needs a token.", "Put one in HAVERSACK_TOKEN or in a file named with --token-file.")
+    return token
+
+
+def _filesystem(hub: str | None) -> Any:
+    from haversack.drive.filesystem import DriveFileSystem
+
+    return DriveFileSystem(hub=hub)
+
+
+def _show(result: Any, as_json: bool, text: str) -> None:
+    if as_json:
+        print(jsonlib.dumps(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result))
+    elif text:
+        print(text)
+
+
+def _listed(row: dict[str, Any]) -> str:
+    size = "" if row["type"] == "directory" else _size(row["size"])
+    return f"{size:>10}  {row['name']}{'/' if row['type'] == 'directory' else ''}"
+
+
+def _size(count: float) -> str:
+    """Bytes in the units people read: 1.5 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

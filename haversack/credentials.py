@@ -1,0 +1,119 @@
+"""Who is signed in where: the server that drive and Kaggle calls go to, what signs them, and where that came from.
+
+A hub that is named (an argument, `--hub`, `HAVERSACK_HUB`) serves both. Otherwise Kaggle is Kaggle's own service where
+a Kaggle sign-in is found; what is left goes to the embedded hub, provided that this machine's disk outlives the session.
+Secrets show up in no `repr`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from haversack import embedded, place, settings
+from haversack.errors import InputError, SignInError
+
+KAGGLE = "https://api.kaggle.com"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A service and the way in. `authorization` is the header's whole value; `source` says where it was found."""
+
+    name: str
+    url: str
+    source: str
+    authorization: str | None = field(default=None, repr=False)
+    folder: Path | None = None
+    """Where the drive's files lie, when this machine has them as an ordinary folder (the embedded hub)."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What must never be shown: the bare token or key."""
+    kaggle_login: tuple[str, str] | None = field(default=None, repr=False)
+    """User name and key that Kaggle's own clients sign in with, where they are known."""
+
+
+def drive(hub: str | None = None) -> Server:
+    """The server that holds the drive. `hub` is a URL, "embedded", or None for what the settings say.
+
+    Raises `SignInError` when there is none, `InputError` for a URL that is none.
+    """
+    return _hub(hub or settings.load().hub)
+
+
+def kaggle(hub: str | None = None) -> Server:
+    """The server that answers Kaggle's API, chosen as in the module's words. Raises like `drive`."""
+    chosen = hub or settings.load().hub
+    if chosen and chosen != "embedded":
+        return _hub(chosen)
+    found = _kaggle_sign_in()
+    if found is not None and not _is_embedded_key(found):
+        return found
+    return _hub(chosen)
+
+
+def _hub(chosen: str | None) -> Server:
+    if chosen and chosen != "embedded":
+        return _named_hub(chosen)
+    data = settings.load().data
+    if chosen is None and not place.disk_outlives_session(data):
+        raise SignInError(
+            f"Nobody is signed in, and {data} goes with this machine's session.",
+            "Name a hub with --hub URL or HAVERSACK_HUB, or accept that with --hub embedded.",
+        )
+    hub = embedded.attach(data)
+    return Server(
+        name="embedded hub",
+        url=hub.url,
+        source=str(data),
+        authorization=f"Bearer {hub.token}",
+        folder=hub.my_drive,
+        secrets=(hub.token, hub.kaggle_key),
+        kaggle_login=(hub.kaggle_username, hub.kaggle_key),
+    )
+
+
+def _named_hub(url: str) -> Server:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"{url!r} is not a hub's address.", "Give it like http://127.0.0.1:8080, or say embedded.")
+    token = os.environ.get("HAVERSACK_TOKEN")
+    if not token:
+        raise SignInError(f"No token for the hub at {url}.", "Put it in the environment variable HAVERSACK_TOKEN.")
+    return Server("hub", url.rstrip("/"), "HAVERSACK_TOKEN", f"Bearer {token}", secrets=(token,))
+
+
+def _kaggle_sign_in() -> Server | None:
+    """Kaggle's own service, if a documented sign-in is there: a token, then user and key, then kaggle.json."""
+    if token := os.environ.get("KAGGLE_API_TOKEN"):
+        if Path(token).is_file():
+            token = Path(token).read_text().strip()
+        return Server("Kaggle", KAGGLE, "KAGGLE_API_TOKEN", f"Bearer {token}", secrets=(token,))
+    user, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
+    if user and key:
+        return _kaggle_basic(user, key, "KAGGLE_USERNAME and KAGGLE_KEY")
+    folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
+    file = folder / "kaggle.json"
+    try:
+        login = json.loads(file.read_text())
+        return _kaggle_basic(login["username"], login["key"], str(file))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise SignInError(
+            f"{file} is not a Kaggle key file.", "Download a new one from your Kaggle account's settings page."
+        ) from error
+
+
+def _kaggle_basic(user: str, key: str, source: str) -> Server:
+    basic = base64.b64encode(f"{user}:{key}".encode()).decode()
+    return Server("Kaggle", KAGGLE, source, f"Basic {basic}", secrets=(key, basic), kaggle_login=(user, key))
+
+
+def _is_embedded_key(found: Server) -> bool:
+    """Whether a kaggle.json that lies about was written by the embedded hub, not by Kaggle."""
+    known = embedded.known_kaggle_key(settings.load().data)
+    return known is not None and known in found.secrets

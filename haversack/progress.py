@@ -1,0 +1,30 @@
+"""One progress bar for long work, in the terminal and in a notebook; silent where nobody is looking."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int], None]
+"""Called with how much more is done, in the bar's unit; negative when work has to be repeated."""
+
+
+@contextmanager
+def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator[Advance]:
+    """A bar over `total` units (None when unknown) with rate and time left; yields what moves it on."""
+    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        yield lambda amount: None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns: list[progress.ProgressColumn] = [progress.TextColumn("{task.description}"), progress.BarColumn()]
+    if unit == "bytes":
+        columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
+    else:
+        columns += [progress.MofNCompleteColumn(), progress.TextColumn(unit)]
+    columns.append(progress.TimeRemainingColumn(elapsed_when_finished=True))
+    with progress.Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task(description, total=total)
+        yield lambda amount: shown.advance(task, amount)

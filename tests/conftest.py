@@ -1,0 +1,82 @@
+"""What every test starts from: folders of its own, nobody signed in, and a real hub on loopback where one is asked for."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A HOME, data and cache folder of the test's own; no sign-in of the machine's user is seen."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith(("HAVERSACK_", "KAGGLE_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("HAVERSACK_DATA", str(home / "data"))
+    monkeypatch.setenv("HAVERSACK_CACHE", str(home / "cache"))
+    return home
+
+
+@dataclass(frozen=True)
+class RunningHub:
+    url: str
+    token: str
+    root: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def my_drive(self) -> Path:
+        return self.root / "My Drive"
+
+
+def start_hub(root: Path, token: str | None = None) -> RunningHub:
+    """A hub in a process of its own, answering."""
+    token = token or secrets.token_urlsafe(24)
+    state = root.parent / f"{root.name}.json"
+    state.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "haversack", "hub", "--root", str(root), "--port", "0", "--state", str(state)]
+    process = subprocess.Popen(command, env={**os.environ, "HAVERSACK_TOKEN": token})
+    end = time.monotonic() + 30
+    while not state.exists():
+        assert process.poll() is None, "the hub ended before it was up"
+        assert time.monotonic() < end, "the hub did not come up"
+        time.sleep(0.02)
+    import json
+
+    return RunningHub(json.loads(state.read_text())["url"], token, root, process)
+
+
+@pytest.fixture(scope="session")
+def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    running = start_hub(tmp_path_factory.mktemp("hub") / "root")
+    yield running
+    running.process.terminate()
+    running.process.wait(10)
+
+
+@pytest.fixture
+def hub(shared_hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> RunningHub:
+    """The suite's hub, named in this test's environment. Use names of your own: other tests write to it too."""
+    monkeypatch.setenv("HAVERSACK_HUB", shared_hub.url)
+    monkeypatch.setenv("HAVERSACK_TOKEN", shared_hub.token)
+    return shared_hub
+
+
+@pytest.fixture
+def own_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningHub]:
+    """A hub for this test alone, empty, named in its environment."""
+    running = start_hub(tmp_path / "own-hub")
+    monkeypatch.setenv("HAVERSACK_HUB", running.url)
+    monkeypatch.setenv("HAVERSACK_TOKEN", running.token)
+    yield running
+    running.process.terminate()
+    running.process.wait(10)
