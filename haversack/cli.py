@@ -62,7 +62,7 @@ def run(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as a web page.")] = None,
     json: Json = False,
 ) -> None:
-    """Execute a Colab notebook here, unchanged; the executed notebook is saved after every cell."""
+    """Execute a Colab notebook here, unchanged."""
     from haversack.notebook import job
 
     report = job.run(
@@ -86,7 +86,7 @@ def mount(
     readonly: Annotated[bool, typer.Option("--readonly", help="Refuse every write.")] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and unmount when interrupted.")] = False,
 ) -> None:
-    """Mount the drive as files; returns once the mount is usable."""
+    """Mount the drive as files; returns once it is usable."""
     from haversack.drive.mount import mount as mount_drive
 
     mounted = mount_drive(mountpoint, hub=hub, readonly=readonly, foreground=foreground)
@@ -116,9 +116,10 @@ def hub(
     until_unused: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Serve a folder as a drive and as Kaggle, on this machine only."""
+    token = _hub_token(token_file)
     from haversack.hub.server import serve
 
-    serve(root, port, _hub_token(token_file), state=state, until_unused=until_unused)
+    serve(root, port, token, state=state, until_unused=until_unused)
 
 
 @drive_app.command("ls", epilog="Example: `haversack drive ls photos --json`")
@@ -177,7 +178,7 @@ def data_get(
     hub: Hub = None,
     json: Json = False,
 ) -> None:
-    """Download a data set; goes on where it was interrupted, and verifies every byte."""
+    """Download a data set, verified; goes on where it stopped."""
     from haversack.datasets.source import dataset
 
     data = dataset(source, hub=hub)

@@ -17,7 +17,7 @@ from typing import Literal
 Place = Literal["colab", "kaggle", "notebook", "terminal"]
 
 # File systems whose content goes with the machine, the container or its memory.
-_FLEETING = {"aufs", "overlay", "ramfs", "rootfs", "tmpfs"}
+FLEETING = {"aufs", "overlay", "ramfs", "rootfs", "tmpfs"}
 
 
 def here(environment: Mapping[str, str] = os.environ) -> Place:
@@ -33,7 +33,7 @@ def disk_outlives_session(folder: Path) -> bool:
     """Whether files under `folder`, which need not exist yet, are still there when this machine's session is over."""
     if here() in ("colab", "kaggle"):
         return False
-    return _file_system(folder) not in _FLEETING
+    return file_system(folder) not in FLEETING
 
 
 def _genuine_colab() -> bool:
@@ -45,7 +45,7 @@ def _genuine_colab() -> bool:
     return spec is not None and "haversack" not in (spec.origin or "")
 
 
-def _file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
     """The type of the file system that holds `folder`; "" where the kernel does not say (macOS, Windows)."""
     try:
         lines = mounts.read_text().splitlines()
