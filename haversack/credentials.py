@@ -1,8 +1,8 @@
 """Who is signed in where: the server that drive and Kaggle calls go to, what signs them, and where that came from.
 
 A hub that is named (an argument, `--hub`, `HAVERSACK_HUB`) serves both. Otherwise Kaggle is Kaggle's own service where
-a Kaggle sign-in is found; what is left goes to the embedded hub, provided that this machine's disk outlives the session.
-Secrets show up in no `repr`.
+a Kaggle sign-in is found; what is left goes to the embedded hub, provided that this machine's disk outlives the
+session. Secrets show up in no `repr`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The only HTTP client: one pool per service, a timeout on every wait, retries by reason.
 
 Google's and Kaggle's services, a hub, and signed storage behind them all answer through this module, and it alone
-decides what is tried again (`_is_passing`) and which exception an answer becomes (`error_of`). Waiting between tries follows
-"full jitter" (Marc Brooker, AWS Architecture Blog, 2015) with `Retry-After` as the floor.
+decides what is tried again (`_is_passing`) and which exception an answer becomes (`error_of`). Waiting between tries
+follows "full jitter" (Marc Brooker, AWS Architecture Blog, 2015) with `Retry-After` as the floor.
 
 Everything is a coroutine on fsspec's own loop thread; `wait` is the way in from ordinary code.
 """

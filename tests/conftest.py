@@ -1,4 +1,4 @@
-"""What every test starts from: folders of its own, nobody signed in, and a real hub on loopback where one is asked for."""
+"""What every test starts from: folders of its own, nobody signed in, and a real hub where one is asked for."""
 
 from __future__ import annotations
 
