@@ -1,0 +1,63 @@
+"""What README and docs tell people to type, typed: `sh` and `python` blocks of each page run in order, in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests.conftest import RunningHub
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# They install the checkout or run this very suite.
+ABOUT_THE_CHECKOUT = ("make ", "scripts/", "git clone", "cd haversack")
+
+
+def script(page: Path) -> str:
+    """The page's blocks as one shell script; a Python block becomes a program of its own."""
+    lines = ["set -eu"]
+    for language, block in BLOCK.findall(page.read_text()):
+        if language == "python":
+            lines.append(f"{sys.executable} - <<'END_OF_PYTHON'\n{block}END_OF_PYTHON")
+        else:
+            lines += [line for line in block.splitlines() if not line.startswith(ABOUT_THE_CHECKOUT)]
+    return "\n".join(lines)
+
+
+def notebook(folder: Path) -> None:
+    cells = [nbformat.v4.new_code_cell("epochs = 3"), nbformat.v4.new_code_cell("print('epochs', epochs)")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "train.ipynb")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if len(script(page)) > 10], ids=lambda page: page.name)
+def test_what_a_page_says_works(page: Path, hub: RunningHub, tmp_path: Path) -> None:
+    notebook(tmp_path)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with subprocess.Popen(
+        ["bash", "-c", script(page)],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=200)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, output
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
