@@ -1,0 +1,1 @@
+"""Training on every core of the machine, with Keras on JAX."""

@@ -1,0 +1,137 @@
+"""The devices that a training can use: found, listed, and given to Keras before the model is built.
+
+`distribute()` does today what a TPU notebook once did with a cluster resolver and a strategy, or with
+`keras_to_tpu_model`: after it every model that is built lives on all cores, and plain `fit`, `evaluate` and `predict`
+share each batch among them (`batch.py` says how). A core is what JAX calls a device, a worker what it calls a process.
+It starts no process and joins no cluster: more than one worker is listed where `jax.distributed` already runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from haversack.errors import ExtraMissing, TrainingError
+
+if TYPE_CHECKING:
+    import jax
+
+
+@dataclass(frozen=True)
+class Device:
+    """One core. `memory` is in bytes: its own, or its share of the host's where it has none; None where nobody says."""
+
+    id: int
+    kind: str
+    platform: str
+    process: int
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class System:
+    """The devices in force, counted as a TPU system is. `str()` of it is the listing."""
+
+    devices: tuple[Device, ...]
+
+    @property
+    def cores(self) -> int:
+        return len(self.devices)
+
+    @property
+    def workers(self) -> int:
+        return len({device.process for device in self.devices})
+
+    @property
+    def cores_per_worker(self) -> int:
+        return self.cores // self.workers
+
+    def __str__(self) -> str:
+        counts = (("Cores", self.cores), ("Workers", self.workers), ("Cores per worker", self.cores_per_worker))
+        return "\n".join([f"{name + ':':<18}{count}" for name, count in counts] + ["", *_table(self.devices)])
+
+    def __repr__(self) -> str:
+        return f"System(cores={self.cores}, workers={self.workers}, cores_per_worker={self.cores_per_worker})"
+
+
+def distribute() -> System:
+    """Train on every core from now on; prints them as a TPU system would list them.
+
+    Call it before the model is built. It replaces
+
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        strategy = tf.distribute.TPUStrategy(resolver)
+        with strategy.scope(): …
+
+    With one core nothing changes but the listing; a second call changes nothing. A distribution that was set with
+    `keras.distribution.set_distribution` before is replaced.
+
+    Returns the `System`, whose `cores` a global batch size is a multiple of.
+    Raises `ExtraMissing` without Keras and JAX, `TrainingError` when Keras does not run on JAX.
+    """
+    system = System(tuple(devices()))
+    if system.cores > 1:
+        from haversack.training import batch
+
+        batch.install()
+    print(system)
+    return system
+
+
+def devices() -> list[Device]:
+    """Every core that Keras can train on, in JAX's order, without changing anything. Raises like `distribute`."""
+    import_keras()
+    import jax
+
+    return [_device(device) for device in jax.devices()]
+
+
+def import_keras() -> Any:
+    """The `keras` module on its JAX backend, which is chosen here where nobody has chosen. Raises like `distribute`."""
+    missing = [name for name in ("keras", "jax") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExtraMissing(
+            f"Training needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed.",
+            'Install it with pip install "haversack[train]".',
+        )
+    if "keras" not in sys.modules:
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+    import keras
+
+    if keras.backend.backend() != "jax":
+        raise TrainingError(
+            f"Keras runs on {keras.backend.backend()} here, and haversack trains on JAX.",
+            'Restart, and put os.environ["KERAS_BACKEND"] = "jax" before the first import of keras.',
+        )
+    return keras
+
+
+def _device(device: jax.Device) -> Device:
+    return Device(device.id, device.device_kind, device.platform, device.process_index, _memory(device))
+
+
+def _memory(device: jax.Device) -> int | None:
+    """What the backend says it may allocate; a CPU device shares the host's memory with its siblings."""
+    import jax
+
+    if device.process_index != jax.process_index():
+        return None
+    statistics = device.memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return int(statistics["bytes_limit"])
+    if device.platform != "cpu" or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count("cpu")
+
+
+def _table(devices: tuple[Device, ...]) -> list[str]:
+    """The devices in aligned columns, a heading first."""
+    rows = [("id", "kind", "platform", "process", "memory")]
+    for device in devices:
+        memory = "–" if device.memory is None else f"{device.memory / 1e9:.1f} GB"
+        rows.append((str(device.id), device.kind, device.platform, str(device.process), memory))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
