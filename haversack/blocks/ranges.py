@@ -1,0 +1,356 @@
+"""A remote file whose bytes come when they are read: range requests into a sparse file.
+
+Several ranges are fetched side by side. Whatever breaks off goes on at the byte where it stopped. Signed addresses
+expire, so the address is asked for anew when storage refuses it. Every answer must be of the content that the first
+one spoke of (RFC 9110: `Content-Range`, `ETag`); another one starts the file over. From a server that ignores ranges
+the file comes whole, in one stream. A complete file is checked against the md5 that storage names (`x-goog-hash`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import logging
+import random
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import aiohttp
+from filelock import FileLock, Timeout
+from multidict import CIMultiDictProxy
+
+from haversack import progress
+from haversack.blocks.sparse import BLOCK, SparseFile, require_space, whole_file
+from haversack.errors import ConnectionFailed, IntegrityError, RemoteError, SignInError
+from haversack.http import Http, wait
+
+log = logging.getLogger(__name__)
+
+# One request asks for at most this much, and this much at most is fetched again after a crash.
+_LARGEST_RANGE = 8 << 20
+_SMALLEST_RANGE = 1 << 20
+_PIECE = 256 << 10
+# What storage answers to an address that has expired or that it does not know any more.
+_REFUSED = (400, 401, 403, 404, 410)
+
+
+class _Changed(Exception):
+    """An answer was of another content than the first."""
+
+
+class _RangesIgnored(Exception):
+    """A range was asked for and the whole came."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What storage says of a file: its size in bytes, a tag that changes with its bytes, its md5 in hex if known."""
+
+    size: int
+    tag: str
+    md5: str | None
+    ranges: bool
+
+
+class RemoteFile:
+    """A file of some server, kept in part or whole at `path`; it is `Bytes` for an archive.
+
+    `locate` gives an address to fetch from, a fresh one on every call. `name` is what the user is told. Made from
+    ordinary code, never on the loop's thread. Raises what the server's answers mean (`http.error_of`),
+    `ConnectionFailed` for a server that is away unless the whole file is here already.
+    """
+
+    def __init__(
+        self, http: Http, locate: Callable[[], Awaitable[str]], path: Path, name: str, *, connections: int = 4
+    ) -> None:
+        self.path = path
+        self.name = name
+        self._http = http
+        self._locate = locate
+        self._connections = connections
+        self._address: str | None = None
+        self._sparse = self._open()
+
+    @property
+    def size(self) -> int:
+        return self._sparse.size
+
+    @property
+    def tag(self) -> str:
+        """What content this is; another one after `complete` when the file changed on the server."""
+        return self._sparse.tag
+
+    @property
+    def present(self) -> int:
+        """How many of the bytes are on this machine."""
+        return self.size - sum(stop - start for start, stop in self._sparse.missing(0, self.size))
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """The bytes from `offset`, fetched if they are not here."""
+        if not self._sparse.complete and any(self._sparse.missing(offset, offset + size)):
+            try:
+                wait(self._fill(offset, offset + size, lambda amount: None))
+            except _Changed:
+                raise IntegrityError(f"{self.name} changed on the server while it was read.", "Open it anew.") from None
+        return self._sparse.read_at(offset, size)
+
+    def complete(self, check: Callable[[Path], None]) -> Path:
+        """The whole file, verified: by its md5 where storage named one, else by `check`, which raises if it is bad.
+
+        Processes that want the same file wait for the one that fetches it. Raises `IntegrityError` for wrong bytes,
+        which are discarded, `DiskFull` before anything is fetched.
+        """
+        if not self._sparse.complete:
+            with _alone(self.path, self.name):
+                if not self._sparse.complete:
+                    self._complete(check)
+        return self.path
+
+    def mend(self, start: int, stop: int) -> None:
+        """Fetch [start, stop) again when it is next read, because its bytes turned out to be wrong."""
+        self._sparse.forget(start, stop)
+
+    def close(self) -> None:
+        self._sparse.close()
+
+    def _open(self) -> SparseFile:
+        try:
+            self._content = wait(self._describe())
+        except ConnectionFailed:
+            whole = whole_file(self.path)
+            if whole is None:
+                raise
+            log.warning("The server is away; %s is read from this machine's copy.", self.name)
+            self._content = Content(*whole, md5=None, ranges=True)
+        opened = SparseFile(self.path, self._content.size, self._content.tag)
+        if opened.replaced:
+            log.warning("%s changed on the server; what was fetched before is discarded.", self.name)
+        return opened
+
+    def _complete(self, check: Callable[[Path], None]) -> None:
+        for _ in range(3):
+            missing = self.size - self.present
+            try:
+                with progress.bar(self.name, missing) as advance:
+                    wait(self._fill(0, self.size, advance))
+                break
+            except _Changed:
+                self._address = None
+                self._sparse.close()
+                self._sparse = self._open()
+        else:
+            raise IntegrityError(f"{self.name} keeps changing on the server.", "Try again when it is settled.")
+        self._verify(check)
+        self._sparse.finish()
+
+    def _verify(self, check: Callable[[Path], None]) -> None:
+        part = self._sparse.part
+        try:
+            if self._content.md5 is None:
+                check(part)
+            elif (found := _md5_of(part)) != self._content.md5:
+                raise IntegrityError(
+                    f"What was fetched is not {self.name}: its md5 is {found}, not {self._content.md5}.",
+                    "It was discarded; fetch it again.",
+                )
+        except IntegrityError:
+            self._sparse.discard()
+            self._sparse = SparseFile(self.path, self._content.size, self._content.tag)
+            raise
+
+    async def _describe(self) -> Content:
+        """The file's description, from a request for its first byte (a signed address may allow nothing but GET)."""
+        for renewed in (False, True):
+            address = await self._link()
+            try:
+                async with self._http.stream("GET", address, headers={"Range": "bytes=0-0"}) as response:
+                    return _content(response, self.name)
+            except (RemoteError, SignInError) as error:
+                if renewed or not _is_refusal(error):
+                    raise
+                self._drop(address)
+        raise AssertionError("unreachable")
+
+    async def _link(self) -> str:
+        if self._address is None:
+            self._address = await self._locate()
+        return self._address
+
+    def _drop(self, address: str) -> None:
+        """Ask for a new address next time, unless another range already did."""
+        if self._address == address:
+            self._address = None
+
+    async def _fill(self, start: int, stop: int, advance: progress.Advance) -> None:
+        """Have every block of [start, stop) here and believed."""
+        if self._content.ranges:
+            parts = _parts(self._sparse.missing(start, stop), self._connections)
+            require_space(self.path.parent, sum(end - begin for begin, end in parts))
+            try:
+                return await self._fetch_parts(parts, advance)
+            except _RangesIgnored:
+                self._content = replace(self._content, ranges=False)
+                log.warning("The server of %s ignores ranges; it is fetched whole, in one stream.", self.name)
+        require_space(self.path.parent, self.size - self.present)
+        await self._retrying(0, self.size, advance, self._stream_whole)
+        return None
+
+    async def _fetch_parts(self, parts: deque[tuple[int, int]], advance: progress.Advance) -> None:
+        async def fetch_next() -> None:
+            while parts:
+                start, stop = parts.popleft()
+                await self._retrying(start, stop, advance, self._stream_range)
+
+        tasks = [asyncio.create_task(fetch_next()) for _ in range(min(self._connections, len(parts)))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _retrying(
+        self, start: int, stop: int, advance: progress.Advance, stream: Callable[[_Cursor], Awaitable[None]]
+    ) -> None:
+        """Have [start, stop) streamed in, however often it breaks off while it still gets further."""
+        cursor = _Cursor(start, stop, advance)
+        failures, renewed = 0, False
+        while cursor.furthest < stop:
+            before, address, why = cursor.furthest, await self._link(), "it ended too early"
+            try:
+                await stream(cursor)
+            except (RemoteError, SignInError) as error:
+                if renewed or not _is_refusal(error):
+                    raise
+                self._drop(address)
+                renewed = True
+                continue
+            except (aiohttp.ClientError, TimeoutError) as error:
+                why = str(error) or type(error).__name__
+            if cursor.furthest > before:
+                failures, renewed = 0, False
+            failures += 1
+            if cursor.furthest < stop:
+                if failures >= self._http.attempts:
+                    raise ConnectionFailed(
+                        f"{self.name} broke off {failures} times at byte {cursor.at:,} ({why}).",
+                        "Run it again: it goes on from there.",
+                    )
+                await asyncio.sleep(random.uniform(0, min(self._http.longest_delay, 0.1 * 2**failures)))
+
+    async def _stream_range(self, cursor: _Cursor) -> None:
+        cursor.at = cursor.furthest
+        headers = {"Range": f"bytes={cursor.at}-{cursor.stop - 1}"}
+        async with self._http.stream("GET", await self._link(), headers=headers) as response:
+            if response.status != 206:
+                raise _RangesIgnored
+            self._check(response)
+            if _range_start(response.headers) != cursor.at:
+                raise _RangesIgnored
+            await self._store(response, cursor)
+
+    async def _stream_whole(self, cursor: _Cursor) -> None:
+        cursor.at = 0
+        async with self._http.stream("GET", await self._link()) as response:
+            self._check(response)
+            await self._store(response, cursor)
+
+    def _check(self, response: aiohttp.ClientResponse) -> None:
+        content = _content(response, self.name)
+        if (content.size, content.tag) != (self._content.size, self._content.tag):
+            raise _Changed
+
+    async def _store(self, response: aiohttp.ClientResponse, cursor: _Cursor) -> None:
+        kept = cursor.at
+        try:
+            async for data in response.content.iter_chunked(_PIECE):
+                data = data[: cursor.stop - cursor.at]
+                self._sparse.write(cursor.at, data)
+                cursor.move(len(data))
+                if cursor.at - kept >= _SMALLEST_RANGE:
+                    kept = await asyncio.to_thread(self._sparse.keep, kept, cursor.at)
+        finally:
+            self._sparse.keep(kept, cursor.at)
+
+
+@dataclass
+class _Cursor:
+    """Where the fetching of one range is: `at` now, `furthest` ever."""
+
+    at: int
+    stop: int
+    advance: progress.Advance
+
+    def __post_init__(self) -> None:
+        self.furthest = self.at
+
+    def move(self, count: int) -> None:
+        self.at += count
+        if self.at > self.furthest:
+            self.advance(self.at - self.furthest)
+            self.furthest = self.at
+
+
+@contextmanager
+def _alone(path: Path, name: str) -> Iterator[None]:
+    """Be the only process that fetches the whole of `path`; waits for another one, and says so."""
+    lock = FileLock(path.with_name(path.name + ".filling"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("Another process is fetching %s; waiting for it.", name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _parts(missing: Iterable[tuple[int, int]], connections: int) -> deque[tuple[int, int]]:
+    """The ranges to ask for: the missing ones, cut so that every connection has something to do."""
+    holes = list(missing)
+    total = sum(stop - start for start, stop in holes)
+    length = min(max(total // connections, _SMALLEST_RANGE), _LARGEST_RANGE) // BLOCK * BLOCK
+    return deque((at, min(at + length, stop)) for start, stop in holes for at in range(start, stop, length))
+
+
+def _content(response: aiohttp.ClientResponse, name: str) -> Content:
+    headers = response.headers
+    ranges = response.status == 206
+    size = _total(headers) if ranges else headers.get("Content-Length")
+    if size is None:
+        raise RemoteError(f"The server does not say how large {name} is.", "Try again later.", status=response.status)
+    return Content(int(size), headers.get("ETag") or headers.get("Last-Modified") or "", _md5_named(headers), ranges)
+
+
+def _total(headers: Mapping[str, str]) -> str | None:
+    found = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range", ""))
+    return found and found[1]
+
+
+def _range_start(headers: Mapping[str, str]) -> int:
+    return int(headers["Content-Range"].split()[1].split("-")[0])
+
+
+def _md5_named(headers: CIMultiDictProxy[str]) -> str | None:
+    """The md5 in hex from `x-goog-hash: crc32c=…,md5=…`, in one header or several; composite objects have none."""
+    found = re.search(r"md5=([A-Za-z0-9+/=]+)", ",".join(headers.getall("x-goog-hash", [])))
+    try:
+        return base64.b64decode(found[1], validate=True).hex() if found else None
+    except binascii.Error:
+        return None
+
+
+def _md5_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, SignInError) or getattr(error, "status", 0) in _REFUSED

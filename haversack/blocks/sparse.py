@@ -1,0 +1,206 @@
+"""A local file of which some blocks are here, and the journal that says which.
+
+`NAME.part` has the remote file's size from the start, with holes. `NAME.journal` has one line of JSON (what the content
+is) and then one byte for each block, 1 when the block is here. A block is written and synced before its byte is set, so
+what the journal says is true after SIGKILL and after a power cut. The journal is mapped into memory: processes that
+share the file see each other's blocks at once. When every block is here the file is renamed to `NAME`, and only then is
+there a file of that name.
+
+Whoever fills the file decides what content it is: a different `tag` or size starts it over. Nothing is fetched here.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from haversack.errors import DiskFull, IntegrityError
+
+BLOCK = 64 << 10
+"""Bytes in a block; small, so that one image out of an archive brings little else."""
+
+
+class SparseFile:
+    """The file `path` with `size` bytes of the content that `tag` names; see the module's words.
+
+    `replaced` says that another content was here under this name, and is gone. Safe for threads and processes: opening,
+    finishing and discarding take a lock, and a block written twice is written with the same bytes.
+    """
+
+    def __init__(self, path: Path, size: int, tag: str) -> None:
+        self.path, self.size, self.tag = path, size, tag
+        self._keeping = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            known = _header(self._journal)
+            whole = path if path.exists() else self.part
+            there = known is not None and whole.exists() and whole.stat().st_size == known["size"]
+            same = there and known == self._header
+            self.replaced = there and not same
+            if not same:
+                whole = self._start()
+            self._data = os.open(whole, os.O_RDWR)
+            self._map_journal()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is here and the file has its name."""
+        try:
+            return os.path.samestat(os.fstat(self._data), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def missing(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The ranges of bytes, in whole blocks, that must come before [start, stop) can be read."""
+        at, last = self._first + start // BLOCK, self._first + -(-min(stop, self.size) // BLOCK)
+        while 0 <= (hole := self._blocks.find(b"\0", at, last)) < last:
+            at = self._blocks.find(b"\1", hole, last)
+            at = last if at < 0 else at
+            yield (hole - self._first) * BLOCK, min((at - self._first) * BLOCK, self.size)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put `data` in place; it is not believed before `keep`. Raises `DiskFull`."""
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._data, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise _disk_full(self.path.parent, self.size) from error
+
+    def keep(self, start: int, stop: int) -> int:
+        """Believe the blocks that lie wholly in the written range [start, stop); returns where the last one ends."""
+        first = -(-start // BLOCK)
+        last = -(-stop // BLOCK) if stop == self.size else stop // BLOCK
+        if first >= last:
+            return start
+        with self._keeping:
+            if self._data < 0:
+                return start
+            os.fdatasync(self._data)
+            self._mark(first, last, b"\1")
+        return min(last * BLOCK, self.size)
+
+    def forget(self, start: int, stop: int) -> None:
+        """Believe the blocks that touch [start, stop) no longer: their bytes turned out to be wrong."""
+        with self._lock():
+            self._mark(start // BLOCK, -(-min(stop, self.size) // BLOCK), b"\0")
+            if self.complete:
+                self.path.rename(self.part)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """The bytes from `offset`. What is missing reads as zeros: ask `missing` first."""
+        data = os.pread(self._data, size, offset)
+        if len(data) != size:
+            raise IntegrityError(f"{self.path} is shorter than its journal says.", "Remove it, and fetch it again.")
+        return data
+
+    def finish(self) -> None:
+        """Give the complete file its name."""
+        with self._lock():
+            if not self.complete and self.part.exists():
+                self.part.rename(self.path)
+                _sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Remove the file: its content was not what was promised."""
+        with self._lock():
+            for path in (self._journal, self.part, self.path):
+                path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        with self._keeping:
+            if self._data >= 0:
+                self._blocks.close()
+                os.close(self._data)
+                self._data = -1
+
+    @property
+    def part(self) -> Path:
+        """Where the file lies until it is complete."""
+        return self.path.with_name(self.path.name + ".part")
+
+    @property
+    def _journal(self) -> Path:
+        return self.path.with_name(self.path.name + ".journal")
+
+    @property
+    def _header(self) -> dict[str, object]:
+        return {"size": self.size, "tag": self.tag, "block": BLOCK}
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.path.with_name(self.path.name + ".lock"))
+
+    def _start(self) -> Path:
+        """An empty file and journal. The journal goes first and comes last, so it never speaks of another file."""
+        for path in (self._journal, self.part, self.path):
+            path.unlink(missing_ok=True)
+        with open(self.part, "wb") as data:
+            data.truncate(self.size)
+        aside = self._journal.with_suffix(".new")
+        with open(aside, "wb") as journal:
+            journal.write(json.dumps(self._header).encode() + b"\n" + bytes(-(-self.size // BLOCK)))
+            journal.flush()
+            os.fsync(journal.fileno())
+        aside.replace(self._journal)
+        return self.part
+
+    def _map_journal(self) -> None:
+        with open(self._journal, "r+b") as journal:
+            self._blocks = mmap.mmap(journal.fileno(), 0)
+        self._first = self._blocks.find(b"\n") + 1
+
+    def _mark(self, first: int, last: int, value: bytes) -> None:
+        self._blocks[self._first + first : self._first + last] = value * (last - first)
+        self._blocks.flush()
+
+
+def whole_file(path: Path) -> tuple[int, str] | None:
+    """Size and tag of the complete `SparseFile` at `path`, or None where there is none."""
+    known = _header(path.with_name(path.name + ".journal"))
+    return (int(known["size"]), known["tag"]) if known and path.exists() else None
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise `DiskFull` where fewer than `needed` bytes are free on the disk of `folder`."""
+    if needed > shutil.disk_usage(folder).free:
+        raise _disk_full(folder, needed)
+
+
+def _disk_full(folder: Path, needed: int) -> DiskFull:
+    free = shutil.disk_usage(folder).free
+    return DiskFull(
+        f"The disk of {folder} is full: {needed:,} bytes are needed and {free:,} are free.",
+        "Free space there, or name another folder.",
+    )
+
+
+def _header(journal: Path) -> dict[str, Any] | None:
+    """What a journal says the content is; None where it is missing or none of ours."""
+    try:
+        with open(journal, "rb") as file:
+            header = json.loads(file.readline())
+            blocks = len(file.read())
+        return header if blocks == -(-header["size"] // BLOCK) and header["block"] == BLOCK else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
