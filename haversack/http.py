@@ -50,7 +50,12 @@ _NETWORK_ERRORS = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, as
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run `coroutine` on the loop thread and return what it returns. Not to be called from that thread."""
-    return asyncio.run_coroutine_threadsafe(coroutine, get_loop()).result()
+    future = asyncio.run_coroutine_threadsafe(coroutine, get_loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # an interrupt ends the work too, not only the waiting for it
+        raise
 
 
 @dataclass(frozen=True)
