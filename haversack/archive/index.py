@@ -190,11 +190,11 @@ def _check(member: Member, name_size: int, directory: _Directory) -> None:
 
 def _ends(entries: list[Member], directory: int) -> dict[int, int]:
     """For each member's offset, where the next one begins. Raises when two share a byte."""
-    ordered = sorted(entries, key=lambda member: member.offset)
     ends = {}
-    for member, following in zip(ordered, [*ordered[1:], None], strict=True):
-        end = following.offset if following else directory
+    end = directory
+    for member in sorted(entries, key=lambda member: member.offset, reverse=True):
         if member.offset + LOCAL.size + member.compressed > end:
-            raise ArchiveInvalid(f"The archive's members {member.name!r} and the next overlap.", "Do not trust it.")
+            raise ArchiveInvalid(f"The archive's members overlap at {member.name!r}.", "Do not trust it.")
         ends[member.offset] = end
+        end = member.offset
     return ends

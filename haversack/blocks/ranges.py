@@ -75,6 +75,7 @@ class RemoteFile:
         self._locate = locate
         self._connections = connections
         self._address: str | None = None
+        self._locating = asyncio.Lock()
         self._sparse = self._open()
 
     @property
@@ -178,9 +179,10 @@ class RemoteFile:
         raise AssertionError("unreachable")
 
     async def _link(self) -> str:
-        if self._address is None:
-            self._address = await self._locate()
-        return self._address
+        async with self._locating:
+            if self._address is None:
+                self._address = await self._locate()
+            return self._address
 
     def _drop(self, address: str) -> None:
         """Ask for a new address next time, unless another range already did."""
@@ -316,7 +318,7 @@ def _parts(missing: Iterable[tuple[int, int]], connections: int) -> deque[tuple[
     """The ranges to ask for: the missing ones, cut so that every connection has something to do."""
     holes = list(missing)
     total = sum(stop - start for start, stop in holes)
-    length = min(max(total // connections, _SMALLEST_RANGE), _LARGEST_RANGE) // BLOCK * BLOCK
+    length = -(-min(max(total // connections, _SMALLEST_RANGE), _LARGEST_RANGE) // BLOCK) * BLOCK
     return deque((at, min(at + length, stop)) for start, stop in holes for at in range(start, stop, length))
 
 
