@@ -74,9 +74,9 @@ def run(
         cores=cores,
         html=html,
     )
-    _show(report, json, report.summary)
-    if report.error is not None:
-        raise report.error
+    _show(report.json(), json, report.summary)
+    if report.failure is not None:
+        raise report.failure
 
 
 @app.command(epilog='Example: `haversack mount ~/drive && ls ~/drive/"My Drive"`')

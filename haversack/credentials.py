@@ -49,10 +49,16 @@ def kaggle(hub: str | None = None) -> Server:
     chosen = hub or settings.load().hub
     if chosen and chosen != "embedded":
         return _hub(chosen)
+    return own_kaggle() or _hub(chosen)
+
+
+def own_kaggle() -> Server | None:
+    """Kaggle's own service, where the user is signed in to it; the embedded hub's key does not count.
+
+    Raises `SignInError` for a key file that is none.
+    """
     found = _kaggle_sign_in()
-    if found is not None and not _is_embedded_key(found):
-        return found
-    return _hub(chosen)
+    return None if found is None or _is_embedded_key(found) else found
 
 
 def _hub(chosen: str | None) -> Server:

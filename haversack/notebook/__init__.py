@@ -1,0 +1,19 @@
+"""The notebook: Colab notebooks executed here, unchanged. As an IPython extension it is what a kernel needs for that.
+
+A job's kernel is started with `--ext haversack.notebook`; in any other kernel `%load_ext haversack.notebook` does the
+same. It adds what is missing and replaces nothing: where the genuine `google.colab` is installed, that one is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Make `google.colab`, Colab's magics and the watch over secrets available in this kernel."""
+    from haversack.notebook import magics, watch
+    from haversack.notebook.colab import finder
+
+    finder.install()
+    magics.register(ipython)
+    watch.start(ipython)

@@ -1,0 +1,68 @@
+"""`google.colab.drive`: the drive as a folder, served by whoever `haversack.credentials` finds."""
+
+from __future__ import annotations
+
+from pathlib import Path as _Path
+
+from haversack.errors import HaversackError as _HaversackError
+
+__all__ = ["flush_and_unmount", "mount"]
+
+_MAX_MILLISECONDS = 24 * 60 * 60 * 1000
+# Where this process mounted the drive.
+_mountpoints: list[_Path] = []
+
+
+def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000, readonly: bool = False) -> None:
+    """Mount the drive at `mountpoint`, where it appears as `My Drive` and `MyDrive`.
+
+    `timeout_ms` is Colab's: a mount here is usable at once or fails. Raises `ValueError` for a mount point that cannot
+    be used, with Colab's messages, and when the drive cannot be mounted.
+    """
+    from haversack.drive import mount as _drive
+    from haversack.notebook import channel as _channel
+
+    path = _Path(mountpoint)
+    if (path / "My Drive").is_dir():
+        if not force_remount:
+            print(
+                f"Drive already mounted at {mountpoint}; to attempt to forcibly remount, "
+                f'call drive.mount("{mountpoint}", force_remount=True).'
+            )
+            return
+        _drive.unmount(path)
+    _drive.check_mountpoint(path, colab=True)
+    try:
+        mounted = _drive.mount(path, readonly=readonly)
+    except _HaversackError as error:
+        raise ValueError(f"mount failed: {error}") from error
+    _announce_secrets()
+    _mountpoints.append(path)
+    _channel.tell("mount", where=mounted.where, path=str(mounted.mountpoint))
+    print(f"Mounted at {mountpoint}")
+
+
+def flush_and_unmount(timeout_ms: int = _MAX_MILLISECONDS) -> None:
+    """Return once everything written is on the drive and it is unmounted; `timeout_ms` is Colab's.
+
+    Raises `ValueError('flush_and_unmount failed')` when something written did not reach the drive.
+    """
+    from haversack.drive import mount as _drive
+
+    mounted = [path for path in _mountpoints if (path / "My Drive").is_dir()]
+    if not mounted:
+        print("Drive not mounted, so nothing to flush and unmount.")
+        return
+    for path in mounted:
+        try:
+            _drive.unmount(path)
+        except _HaversackError as error:
+            raise ValueError("flush_and_unmount failed") from error
+        _mountpoints.remove(path)
+
+
+def _announce_secrets() -> None:
+    from haversack import credentials as _credentials
+    from haversack.notebook import watch as _watch
+
+    _watch.announce(*_credentials.drive().secrets)

@@ -1,0 +1,337 @@
+"""A job: one notebook executed from its first cell to its last, in a place of its own.
+
+What the job writes lies in one folder, `jobs/<name>-<time>/` in the user's data folder: `home/`, `env/`, `content/`,
+`downloads/` and `kernel.log`. The executed notebook is saved after every cell, so what was executed is kept however the
+job ends. Everything that is wrong with what was given is said before anything starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from haversack import credentials, embedded, settings
+from haversack.errors import HaversackError, InputError, SignInError
+from haversack.notebook import content, document, environment, execution, kernel, secretfile
+from haversack.notebook import parameters as parameters_
+from haversack.notebook.screen import Screen
+from haversack.notebook.secrets import Secrets
+
+parse_parameters = parameters_.parse
+
+
+@dataclass
+class Report:
+    """What came of a job. Paths are absolute, `seconds` wall-clock time; `drive` says where the drive's bytes are."""
+
+    status: Literal["done", "failed"]
+    notebook: str
+    output: str
+    job: str
+    html: str | None = None
+    sessions: int = 1
+    cells: int = 0
+    seconds: float = 0.0
+    content: str = ""
+    downloads: list[str] = field(default_factory=list)
+    drive: str | None = None
+    notices: list[str] = field(default_factory=list)
+    error: str | None = None
+    failure: HaversackError | None = field(default=None, repr=False)
+
+    def json(self) -> dict[str, Any]:
+        """The report for programs: everything but the exception itself."""
+        return {name: value for name, value in asdict(self).items() if name != "failure"}
+
+    @property
+    def summary(self) -> str:
+        """The report for people."""
+        cells = f"{self.cells} cell{'' if self.cells == 1 else 's'}"
+        lines = [f"{'Done' if self.status == 'done' else 'Failed'}: {cells} in {self.seconds:.0f} s."]
+        lines.append(f"  notebook   {self.output}")
+        if self.html:
+            lines.append(f"  web page   {self.html}")
+        lines += [f"  download   {path}" for path in self.downloads]
+        if self.drive:
+            lines.append(f"  drive      {self.drive}")
+        lines.append(f"  job        {self.job}")
+        return "\n".join(lines)
+
+
+def run(
+    notebook: Path,
+    output: Path | None = None,
+    *,
+    hub: str | None = None,
+    uploads: Sequence[Path] = (),
+    parameters: Mapping[str, Any] | None = None,
+    cores: int | None = None,
+    html: Path | None = None,
+) -> Report:
+    """Execute `notebook` and write the executed one to `output` (default `<name>.executed.ipynb`, where the user is).
+
+    `hub` is what `credentials.drive` takes; `uploads` are the files that `files.upload()` receives; `parameters` are
+    values for the notebook's variables; `cores` simulates that many accelerator cores on the CPU; `html` names a web
+    page to be written too. What goes wrong while cells run is in the report's `failure`; what is wrong with what was
+    given raises `InputError`, and a hub that cannot be used `SignInError` or `ConnectionFailed`.
+    """
+    source = document.read(notebook)
+    parameters_.apply(source, parameters or {})
+    output = (output or Path(f"{notebook.stem}.executed.ipynb")).absolute()
+    for path in [output, html] if html else [output]:
+        document.check_output(path, notebook)
+    if cores is not None and cores < 1:
+        raise InputError(f"{cores} cores cannot be simulated.", "Give --cores a number from 1 on.")
+    given = _uploads(uploads, source, notebook)
+    chosen = settings.load()
+    secrets = _known_secrets(chosen)
+    _check_hub(hub or chosen.hub)
+    folder = _make_folder(chosen.data / "jobs", notebook.stem)
+    job = Job(source, folder, output, html.absolute() if html else None, chosen, secrets)
+    variables = _variables(chosen, folder, hub or chosen.hub, cores)
+    (folder / "job.json").write_text(json.dumps({"uploads": [str(path) for path in given]}))
+    return job.execute(notebook, variables)
+
+
+class Job:
+    """One execution: the notebook, its folder, and what the kernel tells of itself meanwhile."""
+
+    def __init__(
+        self, notebook: Any, folder: Path, output: Path, html: Path | None, chosen: settings.Settings, secrets: Secrets
+    ) -> None:
+        self.notebook = notebook
+        self.folder = folder
+        self.output = output
+        self.html = html
+        self.settings = chosen
+        self.secrets = secrets
+        self.downloads: list[str] = []
+        self.drive: str | None = None
+        self.executed = 0
+        self.screen = Screen()
+
+    def execute(self, notebook: Path, variables: dict[str, str]) -> Report:
+        """Run every cell; the report says how it went."""
+        began = time.monotonic()
+        failure: HaversackError | None = None
+        private = content.prepare(self.folder / "content", self.folder / "home")
+        try:
+            with self.screen:
+                if private.notice:
+                    self.screen.say(private.notice)
+                asyncio.run(self._run(private, variables))
+        except HaversackError as error:
+            failure = type(error)(self.secrets.clean(error.what), self.secrets.clean(error.next_step))
+        finally:
+            private.release()
+        page = self._save_page() if self.html else None
+        return Report(
+            status="failed" if failure else "done",
+            notebook=str(notebook.absolute()),
+            output=str(self.output),
+            job=str(self.folder),
+            html=page,
+            cells=self.executed,
+            seconds=round(time.monotonic() - began, 2),
+            content=private.kind,
+            downloads=self.secrets.clean_all(self.downloads),
+            drive=self.drive,
+            notices=[private.notice] if private.notice else [],
+            error=str(failure) if failure else None,
+            failure=failure,
+        )
+
+    async def _run(self, private: content.Content, variables: dict[str, str]) -> None:
+        env = environment.create(self.folder / "env")
+        environment.write_kaggle(self.folder / "bin", env)
+        variables = {**variables, **env.variables(self.settings.cache)}
+        variables["PATH"] = _path(
+            [self.folder / "bin", env.bin, Path(sys.executable).parent], variables.get("PATH", "")
+        )
+        kernels = kernel.write_spec(self.folder / "jupyter", env, private)
+        log = kernel.Log(self.folder / "kernel.log", self.secrets)
+        running = execution.Execution(
+            self.notebook,
+            kernel.manager(kernels, self.folder / "kernel.json"),
+            listen=self._listen,
+            show=lambda text: self.screen.output(self.secrets.clean(text)),
+            source=private.source,
+        )
+        try:
+            with _interruptible(running):
+                await running.start(env=variables, cwd=str(private.folder), stdout=log.pipe, stderr=log.pipe)
+                await self._execute_cells(running)
+        finally:
+            self.executed = running.executed
+            await running.stop()
+            log.close()
+            (self.folder / "kernel.json").unlink(missing_ok=True)
+
+    async def _execute_cells(self, running: execution.Execution) -> None:
+        indices = [i for i, cell in enumerate(self.notebook.cells) if cell.cell_type == "code" and cell.source.strip()]
+        self._save()
+        for number, index in enumerate(indices, start=1):
+            self.screen.start(number, len(indices), self.secrets.clean(self.notebook.cells[index].source))
+            try:
+                await running.execute_one(index, number)
+            except HaversackError:
+                self.screen.finish("✗")
+                raise
+            finally:
+                self._learn_hub_secrets()
+                self._save()
+            self.screen.finish()
+
+    def _listen(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"kind": "secret", "values": [*values]}:
+                self.secrets.add(*map(str, values))
+            case {"kind": "download", "path": str(path)}:
+                self.downloads.append(path)
+            case {"kind": "mount", "where": str(where)}:
+                self.drive = where
+
+    def _learn_hub_secrets(self) -> None:
+        # The embedded hub may have been started by a cell.
+        self.secrets.add(embedded.known_kaggle_key(self.settings.data))
+
+    def _save(self) -> None:
+        document.write(self.secrets.clean_all(self.notebook), self.output)
+
+    def _save_page(self) -> str | None:
+        assert self.html is not None
+        document.write_page(self.secrets.clean_all(self.notebook), self.html)
+        return str(self.html)
+
+
+@contextmanager
+def _interruptible(running: execution.Execution) -> Iterator[None]:
+    """Ctrl-C and SIGTERM interrupt the running cell; a second one ends the job at once."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def stop() -> None:
+        if running.interrupted or running.kc is None:
+            task.cancel()
+        else:
+            running.interrupt()
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    for number in handled:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+def _uploads(given: Sequence[Path], source: Any, notebook: Path) -> list[Path]:
+    """The files for `files.upload()`: those given, or else those that the notebook names beside itself."""
+    own = source.metadata.get("haversack", {}).get("uploads", []) if not given else []
+    folder = notebook.absolute().parent
+    paths = [path.absolute() for path in given] or [folder / str(name) for name in own]
+    for path in paths:
+        if own and not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"The notebook names an upload outside its folder: {path}.", "Give it with --upload.")
+        if not path.is_file():
+            raise InputError(f"There is no file {path} to upload.", "Check the path after --upload.")
+    return paths
+
+
+def _known_secrets(chosen: settings.Settings) -> Secrets:
+    secrets = Secrets()
+    names = ("HAVERSACK_TOKEN", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
+    secrets.add(*(os.environ.get(name) for name in names), embedded.known_kaggle_key(chosen.data))
+    try:
+        secrets.add(*secretfile.known())
+    except PermissionError as error:
+        raise InputError(str(error)) from None
+    return secrets
+
+
+def _check_hub(hub: str | None) -> None:
+    """Raise now, not in the middle of the notebook, when the named hub is away or refuses the token."""
+    if not hub or hub == "embedded":
+        return
+    from haversack.http import Http, wait
+
+    server = credentials.drive(hub)
+
+    async def ask() -> None:
+        http = Http(server, attempts=2)
+        try:
+            await http.request("GET", "/drive/v3/about", params={"fields": "user"})
+        finally:
+            await http.close()
+
+    wait(ask())
+
+
+def _make_folder(jobs: Path, stem: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for attempt in range(1, 1000):
+        folder = jobs / (f"{stem}-{stamp}" if attempt == 1 else f"{stem}-{stamp}-{attempt}")
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            continue  # another job of this name began in the same second
+        for name in ("home", "content", "downloads"):
+            (folder / name).mkdir()
+        return folder
+    raise InputError(f"{jobs} is crowded with jobs of this name.", "Remove old ones.")
+
+
+def _variables(chosen: settings.Settings, folder: Path, hub: str | None, cores: int | None) -> dict[str, str]:
+    """The environment variables of the job's kernel, but for those of its Python environment."""
+    variables = kernel.variables(os.environ, folder / "home")
+    variables |= {
+        "HAVERSACK_JOB": str(folder),
+        "HAVERSACK_DATA": str(chosen.data),
+        "HAVERSACK_CACHE": str(chosen.cache),
+        "HAVERSACK_SECRETS": str(secretfile.path()),
+        # Building matplotlib's list of fonts takes seconds, so jobs share it.
+        "MPLCONFIGDIR": variables.get("MPLCONFIGDIR", str(chosen.cache / "matplotlib")),
+    }
+    variables.setdefault("KERAS_BACKEND", "jax")
+    if hub:
+        variables["HAVERSACK_HUB"] = hub
+    variables |= _kaggle_login(hub)
+    if cores is not None:
+        kept = [
+            flag for flag in variables.get("XLA_FLAGS", "").split() if "force_host_platform_device_count" not in flag
+        ]
+        flags = [*kept, f"--xla_force_host_platform_device_count={cores}"]
+        variables |= {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax"}
+    return variables
+
+
+def _kaggle_login(hub: str | None) -> dict[str, str]:
+    """The user's own sign-in to Kaggle, from the key file in the HOME that the job does not see; no hub gets it."""
+    if hub and hub != "embedded":
+        return {}
+    try:
+        found = credentials.own_kaggle()
+    except SignInError:
+        return {}  # many notebooks never ask Kaggle; for those that do, its command says what is missing
+    if found is None or found.kaggle_login is None:
+        return {}
+    user, key = found.kaggle_login
+    return {"KAGGLE_USERNAME": user, "KAGGLE_KEY": key}
+
+
+def _path(first: list[Path], rest: str) -> str:
+    return os.pathsep.join([*map(str, first), rest or os.defpath])

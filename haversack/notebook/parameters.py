@@ -1,0 +1,100 @@
+"""Values from outside for a notebook's variables: `--param epochs=5`.
+
+Papermill's convention comes first: a variable set in the cell tagged `parameters` is set again in a new cell right
+after it. Otherwise the first plain assignment to the name, one with a `#@param` form before one without, gets the new
+value in its place. A name that the notebook sets nowhere is an error, never silently nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import nbformat
+
+from haversack.errors import InputError, ParameterUnknown
+
+_MAGIC_LINE = re.compile(r"^(\s*)[!%].*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One `name = value` of a cell: lines count from 1, columns in UTF-8 bytes from 0, as in `ast`."""
+
+    cell: int
+    name: str
+    start: tuple[int, int]
+    end: tuple[int, int]
+    is_form: bool
+
+
+def parse(given: Iterable[str]) -> dict[str, Any]:
+    """`["k=v", …]` as names and values; a value is read as JSON, or else is the text itself.
+
+    Raises `InputError` for what has no name.
+    """
+    values: dict[str, Any] = {}
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise InputError(f"{pair!r} sets no parameter.", "Write it as name=value, for example epochs=5.")
+        try:
+            values[name.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name.strip()] = text
+    return values
+
+
+def apply(notebook: Any, values: Mapping[str, Any]) -> None:
+    """Set the notebook's variables, in place. Raises `ParameterUnknown` for a name that it does not set."""
+    assignments = list(_assignments(notebook))
+    tagged = next((i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])), None)
+    injected = {}
+    for name, value in values.items():
+        found = [assignment for assignment in assignments if assignment.name == name]
+        if not found:
+            names = ", ".join(dict.fromkeys(assignment.name for assignment in assignments)) or "none"
+            raise ParameterUnknown(f"The notebook sets no {name!r}.", f"It can be given: {names}.")
+        if any(assignment.cell == tagged for assignment in found):
+            injected[name] = value
+        else:
+            chosen = next((assignment for assignment in found if assignment.is_form), found[0])
+            _replace(notebook.cells[chosen.cell], chosen, value)
+            assignments = list(_assignments(notebook))
+    if injected and tagged is not None:
+        source = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in injected.items())])
+        cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+        if nbformat.reader.get_version(notebook) < (4, 5):
+            del cell["id"]
+        notebook.cells.insert(tagged + 1, cell)
+
+
+def _assignments(notebook: Any) -> Iterator[Assignment]:
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        lines = cell.source.splitlines()
+        try:
+            module = ast.parse(_MAGIC_LINE.sub(r"\1pass", cell.source))
+        except SyntaxError:
+            continue  # a cell magic, or code that fails by itself when it is executed
+        for statement in module.body:
+            match statement:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)], value=value)
+                    | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+                ):
+                    end = (value.end_lineno or value.lineno, value.end_col_offset or 0)
+                    is_form = "#@param" in lines[end[0] - 1].replace("# @param", "#@param")
+                    yield Assignment(index, name, (value.lineno, value.col_offset), end, is_form)
+
+
+def _replace(cell: Any, assignment: Assignment, value: Any) -> None:
+    lines = cell.source.encode().split(b"\n")
+    (first, start), (last, end) = assignment.start, assignment.end
+    line = lines[first - 1][:start] + repr(value).encode() + lines[last - 1][end:]
+    cell.source = b"\n".join([*lines[: first - 1], line, *lines[last:]]).decode()
