@@ -3,13 +3,14 @@
 The first way that this machine allows is taken, without changing the machine:
 
     namespace    root: a mount namespace of the job's own, in which the job's folder is bound onto /content
-    bubblewrap   everyone else: a new root with every folder of the real one, and /content (`bwrap`, user namespaces);
+    bubblewrap   everyone: a new root with every folder of the real one, and /content (`bwrap`, user namespaces);
                  FUSE works inside
     folder       root in a container that forbids namespaces: /content is a link to the job's folder, one job at a time
     literals     otherwise: `/content` in strings and shell lines of the cells is replaced by the job's folder as they
                  are executed, with a notice; the saved notebook keeps its own text
 
-`HAVERSACK_CONTENT` may name one of them. In a user's own bubblewrap the job also gets its HOME at `/root`, as on Colab.
+`HAVERSACK_CONTENT` may name one of them. Colab's HOME is `/root`: in bubblewrap an ordinary user's job has its own
+there, otherwise hidden folders such as `/root/.kaggle` in the cells become those of the job's HOME in the same way.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import re
 import shutil
 import subprocess
 import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -31,7 +32,9 @@ from haversack.errors import InputError, JobError
 CONTENT = Path("/content")
 _LOCK = Path("/tmp/.haversack-content.lock")
 
-_LITERAL = re.compile(r"(?<![\w./~-])/content(?![\w.-])")
+_CONTENT = re.compile(r"(?<![\w./~-])/content(?![\w.-])")
+# Hidden folders in Colab's HOME, where notebooks put keys and settings; other paths below /root may be the user's.
+_HOME = re.compile(r"(?<![\w./~-])/root(?=/\.\w)")
 _SHELL_LINE = re.compile(r"^\s*(?:[\w\s,.\[\]'\"]+=\s*)?[!%]")
 
 
@@ -41,18 +44,18 @@ class Content:
 
     kind: str
     folder: Path
+    home: Path
     path: Path = CONTENT
     prefix: tuple[str, ...] = ()
     notice: str = ""
     _release: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
-    def seen_from_outside(self, path: Path) -> Path:
-        """A path of the job's, such as `/content/x`, as this process can open it."""
-        return self.folder / path.relative_to(CONTENT) if path.is_relative_to(CONTENT) else path
-
     def source(self, text: str) -> str:
         """A cell's source as it is to be executed."""
-        return with_folder(text, self.folder) if self.kind == "literals" else text
+        places = {_HOME: self.home}
+        if self.kind == "literals":
+            places[_CONTENT] = self.folder
+        return replaced(text, places)
 
     def release(self) -> None:
         """Undo what was done outside the job's folder."""
@@ -90,23 +93,26 @@ def _namespace(folder: Path, home: Path) -> Content | None:
         if made:
             CONTENT.rmdir()
         return None
-    return Content("namespace", folder, prefix=prefix)
+    return Content("namespace", folder, home, prefix=prefix)
 
 
 def _bubblewrap(folder: Path, home: Path) -> Content | None:
-    if os.geteuid() == 0 or shutil.which("bwrap") is None:
+    if shutil.which("bwrap") is None:
         return None
+    own = {"content": folder} if os.geteuid() == 0 else {"content": folder, "root": home}
     # Root of its own user namespace, which owns the mounts: that is what FUSE asks for.
     prefix = ["bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "CAP_SYS_ADMIN", "--die-with-parent"]
     for entry in sorted(Path("/").iterdir()):
         if entry.is_symlink():
             prefix += ["--symlink", os.readlink(entry), str(entry)]
-        elif entry.name not in ("content", "root") and entry.is_dir():
+        elif entry.name not in own and entry.is_dir():
             prefix += ["--dev-bind-try", str(entry), str(entry)]
         elif entry.is_file():
             prefix += ["--ro-bind-try", str(entry), str(entry)]
-    prefix += ["--bind", str(home), "/root", "--bind", str(folder), "/content", "--chdir", "/content", "--"]
-    return Content("bubblewrap", folder, prefix=tuple(prefix)) if _works(prefix) else None
+    for name, bound in own.items():
+        prefix += ["--bind", str(bound), f"/{name}"]
+    prefix += ["--chdir", "/content", "--"]
+    return Content("bubblewrap", folder, home, prefix=tuple(prefix)) if _works(prefix) else None
 
 
 def _folder(folder: Path, home: Path) -> Content | None:
@@ -125,7 +131,7 @@ def _folder(folder: Path, home: Path) -> Content | None:
     except OSError:
         lock.close()
         return None
-    return Content("folder", folder, _release=[lambda: _unlink(lock, was_there)])
+    return Content("folder", folder, home, _release=[lambda: _unlink(lock, was_there)])
 
 
 def _unlink(lock: IO[str], was_there: bool) -> None:
@@ -137,7 +143,7 @@ def _unlink(lock: IO[str], was_there: bool) -> None:
 
 def _literals(folder: Path, home: Path) -> Content:
     notice = f"This machine gives the job no /content of its own, so its cells run with {folder} in its place."
-    return Content("literals", folder, path=folder, notice=notice)
+    return Content("literals", folder, home, path=folder, notice=notice)
 
 
 def _works(prefix: tuple[str, ...] | list[str]) -> bool:
@@ -145,25 +151,27 @@ def _works(prefix: tuple[str, ...] | list[str]) -> bool:
     return trial.returncode == 0
 
 
-def with_folder(source: str, folder: Path) -> str:
-    """`source` with `folder` for `/content` in string literals and in shell and magic lines, and nowhere else."""
-    if "/content" not in source:
+def replaced(source: str, places: Mapping[re.Pattern[str], Path]) -> str:
+    """`source` with each path that a pattern finds replaced, but only in string literals and in shell and magic lines."""
+    if not any(pattern.search(source) for pattern in places):
         return source
     if source.lstrip().startswith("%%"):
         first, newline, body = source.partition("\n")
         is_python = first.split()[0] in ("%%time", "%%timeit", "%%capture", "%%prun")
-        return _replace(first, folder) + newline + (with_folder if is_python else _replace)(body, folder)
+        return _replace(first, places) + newline + (replaced if is_python else _replace)(body, places)
     lines = source.split("\n")
     shell = _shell_lines(lines)
     python = ["" if number in shell else line for number, line in enumerate(lines)]
     for number, start, end in reversed(_strings(python)):
         line = lines[number]
-        lines[number] = line[:start] + _replace(line[start:end], folder) + line[end:]
-    return "\n".join(_replace(line, folder) if number in shell else line for number, line in enumerate(lines))
+        lines[number] = line[:start] + _replace(line[start:end], places) + line[end:]
+    return "\n".join(_replace(line, places) if number in shell else line for number, line in enumerate(lines))
 
 
-def _replace(text: str, folder: Path) -> str:
-    return _LITERAL.sub(str(folder).replace("\\", "\\\\"), text)
+def _replace(text: str, places: Mapping[re.Pattern[str], Path]) -> str:
+    for pattern, folder in places.items():
+        text = pattern.sub(str(folder).replace("\\", "\\\\"), text)
+    return text
 
 
 def _shell_lines(lines: list[str]) -> set[int]:

@@ -20,6 +20,7 @@ from haversack.errors import CellFailed, JobError, KernelDied
 from haversack.notebook import channel, hints
 
 _START_TIMEOUT = 120  # seconds; a first start compiles bytecode, on a slow disk for long
+_LONGEST = 300
 
 
 class Execution(NotebookClient):
@@ -126,11 +127,15 @@ class Execution(NotebookClient):
             for output in cell.outputs:
                 if output.output_type == "error":
                     output.traceback.append(f"haversack: {advice}")
-        last = said.strip().splitlines()[0].rstrip(".")
-        return CellFailed(f"Cell {number} failed: {last}.", advice)
+        return CellFailed(f"Cell {number} failed: {_one_line(said)}.", advice)
 
     def _why_dead(self, number: int) -> tuple[str, str]:
         status = getattr(getattr(self.km.provisioner, "process", None), "returncode", None) if self.km else None
         if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
             return f"The kernel was killed in cell {number}.", "Most often memory ran out: use less in that cell."
         return f"The kernel died in cell {number}.", "The job's log may say why."
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"

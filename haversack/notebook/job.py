@@ -28,6 +28,9 @@ from haversack.notebook.secrets import Secrets
 
 parse_parameters = parameters_.parse
 
+# How much of what a cell wrote last is looked at for its last line, in characters.
+_TAIL = 4000
+
 
 @dataclass
 class Report:
@@ -117,6 +120,7 @@ class Job:
         self.downloads: list[str] = []
         self.drive: str | None = None
         self.executed = 0
+        self._written = ""
         self.screen = Screen()
 
     def execute(self, notebook: Path, variables: dict[str, str]) -> Report:
@@ -163,7 +167,7 @@ class Job:
             self.notebook,
             kernel.manager(kernels, self.folder / "kernel.json"),
             listen=self._listen,
-            show=lambda text: self.screen.output(self.secrets.clean(text)),
+            show=self._show,
             source=private.source,
         )
         try:
@@ -180,6 +184,7 @@ class Job:
         indices = [i for i, cell in enumerate(self.notebook.cells) if cell.cell_type == "code" and cell.source.strip()]
         self._save()
         for number, index in enumerate(indices, start=1):
+            self._written = ""
             self.screen.start(number, len(indices), self.secrets.clean(self.notebook.cells[index].source))
             try:
                 await running.execute_one(index, number)
@@ -199,6 +204,11 @@ class Job:
                 self.downloads.append(path)
             case {"kind": "mount", "where": str(where)}:
                 self.drive = where
+
+    def _show(self, text: str) -> None:
+        # A secret may come in two pieces.
+        self._written = (self._written + text)[-_TAIL:]
+        self.screen.output(self.secrets.clean(self._written))
 
     def _learn_hub_secrets(self) -> None:
         # The embedded hub may have been started by a cell.
