@@ -1,0 +1,217 @@
+"""Bytes in and out: written aside and hashed on the way in, ranges on the way out, never a whole file in memory.
+
+A file that comes in is written to a folder of its own beside the tree, synced, and only then renamed to its place, so
+that nothing half-written is ever in sight. Disk work runs in threads; a slow disk holds up one request, not the others.
+Answers with ranges follow RFC 9110, section 14; of several ranges in one request none is served singly, the whole is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+
+from aiohttp import web
+
+from haversack.hub.refusal import Refusal
+
+BLOCK = 1 << 20
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Bytes that lie aside, whole and synced. `md5` as hex digits."""
+
+    path: Path
+    size: int
+    md5: str
+
+
+@contextmanager
+def aside(folder: Path) -> Iterator[Path]:
+    """A path for a new file in `folder`; what still lies there at the end is removed."""
+    path = folder / f"new-{secrets.token_hex(12)}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def write(path: Path, chunks: AsyncIterator[bytes]) -> Staged:
+    """Write what arrives to `path`, synced."""
+    hasher = hashlib.md5(usedforsecurity=False)
+    size = 0
+    with await asyncio.to_thread(open, path, "xb") as file:
+
+        def put(block: bytes) -> None:
+            hasher.update(block)
+            file.write(block)
+
+        async for block in blocks(chunks):
+            await asyncio.to_thread(put, block)
+            size += len(block)
+        await asyncio.to_thread(sync, file.fileno())
+    return Staged(path, size, hasher.hexdigest())
+
+
+async def blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces worth a trip to a thread."""
+    waiting = bytearray()
+    broken: ConnectionError | web.RequestPayloadError | None = None
+    try:
+        async for chunk in chunks:
+            waiting += chunk
+            if len(waiting) >= BLOCK:
+                yield bytes(waiting)
+                waiting.clear()
+    except (ConnectionError, web.RequestPayloadError) as error:
+        broken = error
+    if waiting:
+        yield bytes(waiting)
+    if broken is not None:
+        raise broken
+
+
+def sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def digest(path: Path) -> str:
+    """The MD5 of a file as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def staged(path: Path) -> Staged:
+    """A file that lies aside, hashed and synced."""
+    with open(path, "rb") as file:
+        sync(file.fileno())
+    return Staged(path, path.stat().st_size, digest(path))
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename a file, never over one that is there. Raises `FileExistsError`."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # A file system without hard links: the check and the rename are two steps there.
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        os.rename(source, target)
+    else:
+        os.unlink(source)
+
+
+async def send(
+    request: web.Request, path: Path, mime: str, *, md5: str | None = None, name: str | None = None
+) -> web.StreamResponse:
+    """Answer with a file's bytes, or with the range that was asked for.
+
+    `md5` becomes the entity tag and Google storage's hash header. Raises `Refusal` for a range that cannot be served.
+    """
+    descriptor = await asyncio.to_thread(_open, path)
+    try:
+        status = os.fstat(descriptor)
+        headers = _headers(status, mime, md5, name)
+        span = _span(request.headers, headers, status.st_size)
+        start, stop = span or (0, status.st_size)
+        if span is not None:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{status.st_size}"
+        headers["Content-Length"] = str(stop - start)
+        response = web.StreamResponse(status=200 if span is None else 206, headers=headers)
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await _copy(descriptor, response, start, stop)
+        await response.write_eof()
+        return response
+    finally:
+        os.close(descriptor)
+
+
+async def _copy(descriptor: int, response: web.StreamResponse, start: int, stop: int) -> None:
+    while start < stop:
+        block = await asyncio.to_thread(os.pread, descriptor, min(BLOCK, stop - start), start)
+        if not block:
+            raise ConnectionResetError("the file became shorter while it was sent")
+        await response.write(block)
+        start += len(block)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, IsADirectoryError):
+        raise Refusal(404, "notFound", "The file is gone.") from None
+
+
+def _headers(status: os.stat_result, mime: str, md5: str | None, name: str | None) -> dict[str, str]:
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Type": mime
+        if re.fullmatch(r"[\w.+-]+/[\w.+-]+(; ?[\w=.\"-]+)*", mime)
+        else "application/octet-stream",
+        "Last-Modified": formatdate(status.st_mtime, usegmt=True),
+        "ETag": f'"{md5}"' if md5 else f'"{status.st_mtime_ns:x}-{status.st_size:x}"',
+        # What a user uploaded is never run by a browser as the hub's own page.
+        "Content-Security-Policy": "sandbox",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if md5:
+        headers["x-goog-hash"] = f"md5={base64.b64encode(bytes.fromhex(md5)).decode()}"
+    if name:
+        plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
+        headers["Content-Disposition"] = f'attachment; filename="{plain}"'
+    return headers
+
+
+def _span(asked: Mapping[str, str], headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
+    """First byte and the one behind the last; None for the whole."""
+    text = asked.get("Range", "").strip()
+    condition = asked.get("If-Range")
+    if not text or "," in text or (condition and condition not in (headers["ETag"], headers["Last-Modified"])):
+        return None
+    found = _RANGE.fullmatch(text)
+    if found is None or text == "bytes=-":
+        raise _unsatisfiable(f"{text[:100]!r} is not a range like bytes=0-99.", size)
+    first, last = found.groups()
+    if first:
+        start, stop = int(first), min(int(last) + 1, size) if last else size
+    else:
+        start, stop = max(0, size - int(last)), size
+    if start >= stop:
+        raise _unsatisfiable(f"The file has {size} bytes; {text} lies outside.", size)
+    return start, stop
+
+
+class RangeRefusal(Refusal):
+    """416, which also tells the size."""
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(416, "requestedRangeNotSatisfiable", message, where="Range")
+        self.headers = {"Content-Range": f"bytes */{size}"}
+
+
+def _unsatisfiable(message: str, size: int) -> RangeRefusal:
+    return RangeRefusal(message, size)
+
+
+def copied(source: Path, target: Path) -> Staged:
+    """A copy of a file, aside."""
+    try:
+        shutil.copyfile(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        raise Refusal(404, "notFound", "The file is gone.") from None
+    return staged(target)

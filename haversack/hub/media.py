@@ -1,0 +1,244 @@
+"""Drive v3's calls that carry bytes: download, upload in one piece, multipart and resumable, and batches of calls.
+
+See https://developers.google.com/workspace/drive/api/guides/manage-uploads and …/performance#batch-requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from email.message import Message
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from aiohttp import web
+
+from haversack.hub import content, multipart, uploads
+from haversack.hub.content import Staged
+from haversack.hub.drive import Call, Drive
+from haversack.hub.refusal import Refusal, invalid
+from haversack.hub.uploads import Upload, Uploads
+
+_LONGEST_JSON = 4 << 20
+_MOST_CALLS = 100
+
+
+class Media:
+    """The handlers; `origin` tells the scheme and host that a request was sent to."""
+
+    def __init__(self, drive: Drive, sessions: Uploads, origin: Callable[[web.Request], str]) -> None:
+        self.drive = drive
+        self.sessions = sessions
+        self.origin = origin
+
+    async def call(self, request: web.Request) -> web.StreamResponse:
+        """Any call below `/drive/v3/`."""
+        path = request.match_info["path"]
+        file_id = path.removeprefix("files/")
+        if request.method == "GET" and request.query.get("alt") == "media" and "/" not in file_id:
+            return await self._download(request, file_id)
+        body = await read_json(request)
+        answer = await asyncio.to_thread(self.drive.answer, Call(request.method, path, request.query, body))
+        return web.Response(status=204) if answer is None else web.json_response(answer)
+
+    async def upload(self, request: web.Request) -> web.StreamResponse:
+        """Any call below `/upload/drive/v3/files`."""
+        if "upload_id" in request.query:
+            return await self._resume(request)
+        kind = request.query.get("uploadType")
+        if (request.method, "id" in request.match_info) not in (("POST", False), ("PATCH", True)):
+            raise Refusal(405, "httpMethodNotAllowed", f"{request.method} is not allowed here.")
+        if kind == "resumable":
+            return await self._begin(request)
+        with content.aside(self.drive.incoming) as path:
+            if kind == "multipart":
+                parts = multipart.Parts(request)
+                body = await _first_json(parts)
+                head = await parts.head()
+                if head is None:
+                    raise invalid("A multipart upload has two parts: JSON, then the content.")
+                staged = await content.write(path, _decoded(head, parts.body()))
+                mime = head.get("Content-Type")
+            elif kind == "media":
+                body, mime = None, request.headers.get("Content-Type")
+                staged = await content.write(path, request.content.iter_any())
+            else:
+                raise invalid("uploadType is media, multipart or resumable.", "uploadType")
+            about = self.drive.described(body, request.query, creating=request.method == "POST")
+            target = request.match_info.get("id")
+            answer = await asyncio.to_thread(self._store, target, about, staged, mime, dict(request.query))
+        return web.json_response(answer)
+
+    async def batch(self, request: web.Request) -> web.Response:
+        """Up to 100 calls in one body; each answer stands where its call stood."""
+        edge = multipart.boundary(request.headers.get("Content-Type", ""))
+        parts = multipart.Parts(request)
+        answers: list[bytes] = []
+        while (head := await parts.head()) is not None:
+            if len(answers) == _MOST_CALLS:
+                raise invalid(f"A batch has at most {_MOST_CALLS} calls.")
+            text = b"".join([chunk async for chunk in _limited(parts.body())])
+            status, answer = await asyncio.to_thread(self._one_of_batch, text)
+            answers.append(_batch_part(edge, head.get("Content-ID", ""), status, answer))
+        body = b"".join(answers) + b"--" + edge + b"--\r\n"
+        return web.Response(body=body, headers={"Content-Type": f'multipart/mixed; boundary="{edge.decode()}"'})
+
+    async def _download(self, request: web.Request, file_id: str) -> web.StreamResponse:
+        file, path = await asyncio.to_thread(self.drive.tree.locate, file_id)
+        if file.folder:
+            raise Refusal(403, "fileNotDownloadable", "Only files with binary content can be downloaded.")
+        return await content.send(request, path, file.mime, md5=file.md5)
+
+    async def _begin(self, request: web.Request) -> web.Response:
+        """Open a session; its URI is a secret and needs the token all the same."""
+        creating = request.method == "POST"
+        about = self.drive.described(await read_json(request), request.query, creating=creating)
+        target = request.match_info.get("id")
+        if target is None:
+            await asyncio.to_thread(self.drive.check_new, about)
+        else:
+            target = (await asyncio.to_thread(self.drive.tree.get, target)).id
+        total = request.headers.get("X-Upload-Content-Length")
+        if total is not None and not (total.isascii() and total.isdigit() and len(total) < 19):
+            raise invalid("X-Upload-Content-Length is not a number of bytes.", "X-Upload-Content-Length")
+        details = {
+            "about": about,
+            "target": target,
+            "mime": request.headers.get("X-Upload-Content-Type"),
+            "parameters": {key: value for key, value in request.query.items() if key != "uploadType"},
+        }
+        size = None if total is None else int(total)
+        upload_id = await asyncio.to_thread(self.sessions.open, "drive", details, size)
+        location = f"{self.origin(request)}{request.path}?uploadType=resumable&upload_id={upload_id}"
+        return web.Response(headers={"Location": location, "X-GUploader-UploadID": upload_id})
+
+    async def _resume(self, request: web.Request) -> web.StreamResponse:
+        upload = await asyncio.to_thread(self.sessions.find, request.query["upload_id"], "drive")
+        if request.method == "DELETE":
+            await asyncio.to_thread(self.sessions.cancel, upload)
+            return web.Response(status=499, reason="Client Closed Request")
+        if request.method not in ("PUT", "POST"):
+            raise Refusal(405, "httpMethodNotAllowed", f"{request.method} is not allowed here.")
+        async with self.sessions.lock(upload):
+            upload = await asyncio.to_thread(self.sessions.find, upload.id, "drive")
+            if upload.result is not None:
+                return web.json_response(upload.result)
+            staged = await self.sessions.receive(request, upload)
+            if staged is None:
+                return uploads.incomplete(await asyncio.to_thread(self.sessions.received, upload))
+            return web.json_response(await asyncio.to_thread(self._finish, upload, staged))
+
+    def _finish(self, upload: Upload, staged: Staged) -> dict[str, Any]:
+        details = upload.details
+        try:
+            answer = self._store(details["target"], details["about"], staged, details["mime"], details["parameters"])
+        except Refusal as refusal:
+            if refusal.status in (404, 409):
+                # The folder is gone or the id is taken: the session can never end well.
+                self.sessions.cancel(upload)
+            raise
+        self.sessions.finish(upload, answer)
+        return answer
+
+    def _store(
+        self, target: str | None, about: dict[str, Any], staged: Staged, mime: str | None, parameters: dict[str, str]
+    ) -> dict[str, Any]:
+        """Staged bytes become a new file, or the content of the file `target`."""
+        if target is None:
+            return self.drive.resource(self.drive.create(dict(about), staged, mime), parameters)
+        self.drive.tree.replace(target, staged, about.get("mime") or mime, about.get("modified"))
+        file = self.drive.update(target, {**about, "modified": None}, parameters)
+        return self.drive.resource(file, parameters)
+
+    def _one_of_batch(self, text: bytes) -> tuple[int, Any]:
+        try:
+            call = _inner_call(text)
+            answer = self.drive.answer(call)
+        except Refusal as refusal:
+            return refusal.status, refusal.as_google()
+        return (204, None) if answer is None else (200, answer)
+
+
+async def read_json(request: web.Request) -> Any:
+    """The body as JSON; None where there is none. Raises `Refusal`."""
+    body = b"".join([chunk async for chunk in _limited(request.content.iter_any())])
+    return parse_json(body)
+
+
+def parse_json(body: bytes) -> Any:
+    if not body.strip():
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "parseError", "The body is not JSON.") from None
+
+
+async def _first_json(parts: multipart.Parts) -> Any:
+    if await parts.head() is None:
+        raise invalid("A multipart upload has two parts: JSON, then the content.")
+    return parse_json(b"".join([chunk async for chunk in _limited(parts.body())]))
+
+
+async def _limited(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > _LONGEST_JSON:
+            raise Refusal(413, "uploadTooLarge", f"The JSON is longer than {_LONGEST_JSON} bytes.")
+        yield chunk
+
+
+async def _decoded(head: Message, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A part's bytes without their transfer encoding."""
+    encoding = str(head.get("Content-Transfer-Encoding", "binary")).strip().lower()
+    if encoding not in ("binary", "7bit", "8bit", "base64"):
+        raise Refusal(501, "notImplemented", f"The hub does not read the transfer encoding {encoding[:40]}.")
+    if encoding != "base64":
+        async for chunk in chunks:
+            yield chunk
+        return
+    left = b""
+    async for chunk in chunks:
+        left += b"".join(chunk.split())
+        whole = len(left) - len(left) % 4
+        yield _from_base64(left[:whole])
+        left = left[whole:]
+    yield _from_base64(left)
+
+
+def _from_base64(text: bytes) -> bytes:
+    import base64
+    import binascii
+
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise invalid("A part is not the base64 that it claims to be.") from None
+
+
+def _inner_call(text: bytes) -> Call:
+    """The call that one part of a batch holds as an HTTP request."""
+    head, _, body = text.replace(b"\r\n", b"\n").lstrip(b"\n").partition(b"\n\n")
+    words = head.decode(errors="replace").split("\n", 1)[0].split(" ")
+    target = urlsplit(words[1]) if len(words) == 3 else None
+    if target is None or not target.path.startswith("/drive/v3/"):
+        raise invalid("A part of the batch is not a Drive v3 call.")
+    parameters = dict(parse_qsl(target.query, keep_blank_values=True))
+    if parameters.get("alt") == "media":
+        raise invalid("A batch carries no content; download it by itself.")
+    return Call(words[0], target.path.removeprefix("/drive/v3/"), parameters, parse_json(body))
+
+
+def _batch_part(edge: bytes, content_id: str, status: int, answer: Any) -> bytes:
+    # `<x>` is answered as `<response-x>`.
+    shown = content_id.strip().removeprefix("<").removesuffix(">").replace("\n", "").replace("\r", "")
+    body = b"" if answer is None else json.dumps(answer).encode()
+    reason = web.Response(status=status).reason
+    head = (
+        f"Content-Type: application/http\r\nContent-ID: <response-{shown}>\r\n\r\n"
+        f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json; charset=UTF-8\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return b"--" + edge + b"\r\n" + head.encode() + body + b"\r\n"

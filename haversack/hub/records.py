@@ -1,0 +1,152 @@
+"""The SQLite file beside the folder: what a file system cannot keep of a drive and of data sets.
+
+One connection, one lock: every transaction is a few rows, and whatever takes long (bytes, hashes) happens outside. WAL
+keeps what was committed when the process is killed. The file can be deleted; then ids, trash and descriptions are lost,
+never a file in the folder.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from haversack.errors import InputError
+
+_VERSION = 1
+
+# `modified`, `created`, `trashed_at` are nanoseconds since 1970. `binned` was put into the trash itself, `trashed` also
+# lies below such a folder. `scanned` is the folder's ctime when all its entries were last read.
+_SCHEMA = """
+CREATE TABLE files (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    parent TEXT,
+    name TEXT NOT NULL,
+    folded TEXT NOT NULL,
+    disk BLOB NOT NULL,
+    mime TEXT NOT NULL,
+    folder INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    modified INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    md5 TEXT,
+    created INTEGER NOT NULL,
+    binned INTEGER NOT NULL DEFAULT 0,
+    trashed INTEGER NOT NULL DEFAULT 0,
+    trashed_at INTEGER,
+    starred INTEGER NOT NULL DEFAULT 0,
+    description TEXT,
+    app_properties TEXT NOT NULL DEFAULT '{}',
+    properties TEXT NOT NULL DEFAULT '{}',
+    version INTEGER NOT NULL DEFAULT 1,
+    scanned INTEGER
+);
+CREATE UNIQUE INDEX files_on_disk ON files (parent, disk) WHERE NOT binned;
+CREATE INDEX files_by_name ON files (parent, folded);
+CREATE TABLE changes (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    file TEXT NOT NULL UNIQUE,
+    removed INTEGER NOT NULL,
+    at INTEGER NOT NULL
+);
+CREATE TABLE uploads (
+    id TEXT PRIMARY KEY,
+    purpose TEXT NOT NULL,
+    details TEXT NOT NULL,
+    total INTEGER,
+    started INTEGER NOT NULL,
+    result TEXT
+);
+CREATE TABLE sets (
+    owner TEXT NOT NULL,
+    slug TEXT NOT NULL,
+    details TEXT NOT NULL,
+    private INTEGER NOT NULL,
+    PRIMARY KEY (owner, slug)
+);
+CREATE TABLE versions (
+    owner TEXT NOT NULL,
+    slug TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    notes TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    archive TEXT,
+    PRIMARY KEY (owner, slug, number)
+);
+"""
+
+
+class Records:
+    """The open file. Every method may be called from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        try:
+            self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._prepare(path)
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"The hub's records {path} cannot be read ({error}).", "Move them away.") from error
+        self._connection.create_function("name_contains", 2, _name_contains, deterministic=True)
+
+    def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        with self._lock:
+            row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
+            return row
+
+    def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    def write(self, sql: str, *values: Any) -> int:
+        """Carry out one statement; returns how many rows it concerned."""
+        with self.transaction():
+            return self._connection.execute(sql, values).rowcount
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside is kept, or nothing; nobody else reads or writes meanwhile. One may lie within another."""
+        with self._lock:
+            if self._depth == 0:
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield
+            except BaseException:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._depth -= 1
+            if self._depth == 0:
+                self._connection.execute("COMMIT")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else reads or writes meanwhile, and each write inside is kept at once."""
+        with self._lock:
+            yield
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def _prepare(self, path: Path) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        elif version != _VERSION:
+            raise InputError(f"{path} was written by another version of haversack.", "Use that version, or move it.")
+
+
+def _name_contains(name: str, part: str) -> bool:
+    """Drive's `contains` on names: `part` stands where a word begins, upper and lower case alike."""
+    return re.search(rf"(?:^|[\W_]){re.escape(part.casefold())}", name.casefold()) is not None

@@ -1,0 +1,260 @@
+"""The hub's server: the application, who may come in, and how long it lives.
+
+It listens on the loopback interface only. A page in a browser on this machine could still send requests to it, so the
+Host of each must be a name of this machine (against DNS rebinding), and an Origin must be the hub's own. Requests in
+absolute form (`GET http://localhost/… HTTP/1.1`) are answered as well, since Kaggle's clients reach a hub through
+`http_proxy`; nothing is ever fetched from anywhere else.
+
+The embedded default ends with its last user: each holds a lease, an open answer that the system closes when its process
+dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from filelock import FileLock, Timeout
+
+from haversack.errors import InputError
+from haversack.hub.drive import Drive
+from haversack.hub.kaggle import Kaggle
+from haversack.hub.media import Media
+from haversack.hub.records import Records
+from haversack.hub.refusal import Refusal, of_disk
+from haversack.hub.shelf import Shelf
+from haversack.hub.signin import KAGGLE_USERNAME, SignIn
+from haversack.hub.tree import Tree
+from haversack.hub.uploads import Uploads
+
+_HOST = "127.0.0.1"
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+_UNUSED_AFTER = 2.0
+_NEVER_USED_AFTER = 15.0
+_LEASE_BEAT = 1.0
+_WATCH_BEAT = 0.25
+_LAST_ANSWERS = 5.0
+_THREADS = 32
+
+_log = logging.getLogger(__name__)
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def serve(root: Path, port: int, token: str, *, state: Path | None = None, until_unused: bool = False) -> None:
+    """Serve `root` until SIGTERM or SIGINT, and with `until_unused` until its last lease is gone.
+
+    Args:
+        root: the folder; `My Drive` and `kaggle` in it are what is served. Made when it is not there.
+        port: on 127.0.0.1; 0 takes a free one.
+        token: what clients sign in with.
+        state: a file that tells address and sign-in, written (mode 600) once the hub answers.
+        until_unused: end 2 s after the last lease was let go, or 15 s after the start if nobody took one.
+
+    Raises `InputError` when the port is taken, the folder cannot be used or another hub serves it.
+    """
+    hub = Hub(root.absolute(), token)
+    try:
+        asyncio.run(hub.run(port, state, until_unused))
+    finally:
+        hub.close()
+
+
+class Hub:
+    """The parts of one hub, and the leases on it."""
+
+    def __init__(self, root: Path, token: str) -> None:
+        inside = root / ".hub"
+        try:
+            for folder in (inside, root / "My Drive", root / "kaggle"):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700 if folder == inside else 0o777)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise InputError(f"The hub cannot use the folder {root} ({error.strerror}).", "Name another.") from error
+        # A hub that is just ending still holds it for a moment.
+        self.lock = FileLock(inside / "lock")
+        try:
+            self.lock.acquire(timeout=2 * _LAST_ANSWERS)
+        except Timeout:
+            raise InputError(f"Another hub serves {root}.", "Use that one, or name another folder.") from None
+        self.root = root
+        self.signin = SignIn(token)
+        self.token = token
+        self.records = Records(inside / "records.sqlite")
+        uploads = Uploads(inside / "incoming", self.records)
+        self.tree = Tree(root / "My Drive", inside, self.records)
+        self.media = Media(Drive(self.tree, uploads.folder), uploads, origin)
+        self.kaggle = Kaggle(Shelf(root / "kaggle", inside, self.records), uploads, self.signin, origin)
+        self.leases = 0
+        self.ended = asyncio.Event()
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[_errors, _own_names])
+        signed_in = self._with_token
+        app.router.add_get("/haversack/lease", signed_in(self.lease))
+        app.router.add_route("*", "/drive/v3/{path:.+}", signed_in(self.media.call))
+        app.router.add_route("*", "/upload/drive/v3/files", signed_in(self.media.upload))
+        app.router.add_route("*", "/upload/drive/v3/files/{id}", signed_in(self.media.upload))
+        app.router.add_post("/batch/drive/v3", signed_in(self.media.batch))
+        self.kaggle.add_routes(app)
+        return app
+
+    async def run(self, port: int, state: Path | None, until_unused: bool) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.ended.set)
+        runner = web.AppRunner(
+            self.application(), access_log=None, shutdown_timeout=_LAST_ANSWERS, read_bufsize=1 << 20
+        )
+        await runner.setup()
+        try:
+            url = await _listen(runner, port)
+            if state is not None:
+                self._tell(state, url)
+            print(f"The hub serves {self.root} at {url}: the drive (My Drive) and Kaggle.", flush=True)
+            watch = asyncio.create_task(self._watch()) if until_unused else None
+            await self.ended.wait()
+            if watch is not None:
+                watch.cancel()
+        finally:
+            await runner.cleanup()
+
+    async def lease(self, request: web.Request) -> web.StreamResponse:
+        """An answer that never ends, so that its client's death shows."""
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        self.leases += 1
+        try:
+            while request.transport is not None and not self.ended.is_set():
+                await response.write(b".")
+                await self._pause(_LEASE_BEAT)
+        finally:
+            self.leases -= 1
+        return response
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than the hub lives."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.ended.wait(), seconds)
+
+    def close(self) -> None:
+        self.records.close()
+        self.lock.release()
+
+    async def _watch(self) -> None:
+        """End the hub once nobody holds a lease."""
+        loop = asyncio.get_running_loop()
+        last, patience = loop.time(), _NEVER_USED_AFTER
+        while loop.time() - last < patience:
+            await self._pause(_WATCH_BEAT)
+            if self.leases:
+                last, patience = loop.time(), _UNUSED_AFTER
+        self.ended.set()
+
+    def _tell(self, state: Path, url: str) -> None:
+        """Write address and sign-in where the one who started the hub waits for them; complete or absent."""
+        told = {
+            "url": url,
+            "token": self.token,
+            "kaggle_username": KAGGLE_USERNAME,
+            "kaggle_key": self.signin.kaggle_key,
+            "my_drive": str(self.tree.folder),
+        }
+        aside = state.with_name(f".{state.name}.{os.getpid()}")
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(told, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(state)
+
+    def _with_token(self, handler: _Handler) -> _Handler:
+        async def checked(request: web.Request) -> web.StreamResponse:
+            if not self.signin.opens_drive(request.headers.get("Authorization")):
+                raise Refusal(
+                    401, "authError", "Invalid Credentials: the hub expects its bearer token.", where="Authorization"
+                )
+            return await handler(request)
+
+        return checked
+
+
+async def _listen(runner: web.AppRunner, port: int) -> str:
+    try:
+        await web.TCPSite(runner, _HOST, port).start()
+    except (OSError, OverflowError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        what = "is taken" if taken else f"cannot be used ({error})"
+        raise InputError(f"Port {port} of {_HOST} {what}.", "Name another, or 0 for a free one.") from error
+    return f"http://{_HOST}:{runner.addresses[0][1]}"
+
+
+def origin(request: web.Request) -> str:
+    """Scheme and host as the client named them, for links back to the hub."""
+    return f"{request.scheme}://{request.headers.get('Host', _HOST)}"
+
+
+@web.middleware
+async def _own_names(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Refuse what was not sent to this machine by name, and what a foreign page sends."""
+    named = [request.headers.get("Host", ""), request.url.authority]
+    if not all(_is_loopback(name) for name in named):
+        raise Refusal(403, "forbidden", "The hub answers to localhost only.", where="Host")
+    source = request.headers.get("Origin")
+    if source is not None and source != origin(request):
+        raise Refusal(403, "forbidden", "The hub does not answer to other pages.", where="Origin")
+    return await handler(request)
+
+
+def _is_loopback(authority: str) -> bool:
+    try:
+        return urlsplit(f"//{authority}").hostname in _LOOPBACK
+    except ValueError:
+        return False
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Every error as the JSON that its service would send."""
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return _refused(request, refusal)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        if error.status == 404:
+            return _refused(request, Refusal(501, "notImplemented", f"The hub does not know {request.path[:100]}."))
+        return _refused(request, Refusal(error.status, "badRequest", f"{error.reason}."))
+    except OSError as error:
+        if isinstance(error, ConnectionError):
+            raise
+        full = of_disk(error)
+        return _broken(request) if full is None else _refused(request, full)
+    except Exception:  # noqa: BLE001 - whatever goes wrong is logged, and the client is told
+        return _broken(request)
+
+
+def _broken(request: web.Request) -> web.Response:
+    _log.exception("%s %s failed", request.method, request.path)
+    message = f"The hub failed ({type(sys.exc_info()[1]).__name__}); its log says more."
+    return _refused(request, Refusal(500, "internalError", message))
+
+
+def _refused(request: web.Request, refusal: Refusal) -> web.Response:
+    from_kaggle = request.path.startswith(("/api/", "/v1/", "/storage/", "/blobs/"))
+    body = refusal.as_kaggle() if from_kaggle else refusal.as_google()
+    headers = dict(getattr(refusal, "headers", {}))
+    if refusal.status == 401 and not from_kaggle:
+        headers["WWW-Authenticate"] = "Bearer"
+    return web.json_response(body, status=refusal.status, headers=headers)
