@@ -1,0 +1,239 @@
+"""What a data set holds, in the two forms there are: the members of an archive, and the files of a folder.
+
+An archive may be on this machine or elsewhere (`blocks.ranges`); a member that turns out to be damaged in what was
+fetched is fetched again once, from its own range.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+import shutil
+import threading
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Protocol, TypeVar
+
+from haversack.archive.index import DEFLATED, STORED, Member
+from haversack.archive.reader import Archive, LocalFile
+from haversack.archive.writer import folder_files, pack
+from haversack.blocks.ranges import RemoteFile
+from haversack.blocks.sparse import require_space
+from haversack.errors import InputError, IntegrityError
+
+_PIECE = 1 << 20
+
+T = TypeVar("T")
+
+
+class File(Protocol):
+    """A file of a data set: its name with slashes, and its size in bytes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+
+
+class Contents(Protocol):
+    """The files of a data set. Names given to its methods are in `files`."""
+
+    @property
+    def files(self) -> Mapping[str, File]: ...
+    def read(self, name: str) -> bytes: ...
+    def open(self, name: str) -> BinaryIO: ...
+    def path(self, name: str) -> Path:
+        """The one file on this machine's disk; it is complete or absent."""
+        ...
+
+    def write(self, name: str, target: Path) -> None:
+        """Put the verified file at `target`, which nobody looks at before this returns."""
+        ...
+
+    def is_at(self, name: str, path: Path) -> bool:
+        """Whether `path` has the same bytes."""
+        ...
+
+    def complete(self) -> None:
+        """Have everything on this machine, verified."""
+        ...
+
+    def save(self, target: Path) -> None:
+        """Put the whole data set at `target` as one archive; raises `InputError` where another file is."""
+        ...
+
+    def info(self) -> dict[str, object]: ...
+    def close(self) -> None: ...
+
+
+class Archived:
+    """The members of a zip archive. `cache` is a folder for members that are wanted as files."""
+
+    def __init__(self, file: LocalFile | RemoteFile, cache: Path) -> None:
+        self._file = file
+        self._cache = cache
+        self._archive = Archive(file)
+
+    @property
+    def files(self) -> Mapping[str, Member]:
+        return self._archive.members
+
+    def read(self, name: str) -> bytes:
+        return self._mending(name, self._archive.read)
+
+    def open(self, name: str) -> BinaryIO:
+        return self._archive.open(self.files[name])
+
+    def path(self, name: str) -> Path:
+        target = self._cache / "files" / self._content / name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _put(target, lambda aside: self.write(name, aside))
+        return target
+
+    def write(self, name: str, target: Path) -> None:
+        def write_pieces(member: Member) -> None:
+            with open(target, "wb") as file:
+                for piece in self._archive.pieces(member):
+                    file.write(piece)
+
+        require_space(target.parent, self.files[name].size)
+        self._mending(name, write_pieces)
+
+    def is_at(self, name: str, path: Path) -> bool:
+        member = self.files[name]
+        return path.stat().st_size == member.size and _crc_of(path) == member.crc
+
+    def complete(self) -> None:
+        if isinstance(self._file, RemoteFile):
+            before = self._file.tag
+            self._file.complete(_check_members)
+            if self._file.tag != before:
+                self._archive = Archive(self._file)
+
+    def save(self, target: Path) -> None:
+        if target.exists() and target.stat().st_size != self._file.size:
+            raise _occupied(target)
+        self.complete()
+        if target.exists():
+            if not filecmp.cmp(self._file.path, target, shallow=False):
+                raise _occupied(target)
+            return
+        require_space(target.parent, self._file.size)
+        _put(target, lambda aside: shutil.copyfile(self._file.path, aside))
+
+    def info(self) -> dict[str, object]:
+        here = self._file.present if isinstance(self._file, RemoteFile) else self._file.size
+        return {"archive": str(self._file.path), "archive_size": self._file.size, "archive_here": here}
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def _content(self) -> str:
+        """A name for the archive as it is now, so that files of an earlier one are not taken for its own."""
+        if isinstance(self._file, RemoteFile):
+            known = f"{self._file.tag} {self._file.size}"
+        else:
+            about = self._file.path.stat()
+            known = f"{self._file.path} {about.st_size} {about.st_mtime_ns}"
+        return hashlib.sha256(known.encode()).hexdigest()[:16]
+
+    def _mending(self, name: str, use: Callable[[Member], T]) -> T:
+        """What `use` returns for the member; where its bytes are damaged, they are fetched again once."""
+        member = self.files[name]
+        try:
+            return use(member)
+        except IntegrityError:
+            if not isinstance(self._file, RemoteFile):
+                raise
+            self._file.mend(member.offset, member.end)
+            return use(member)
+
+
+@dataclass(frozen=True)
+class _PlainFile:
+    name: str
+    size: int
+
+
+class Folder:
+    """The files of a folder on this machine, as they are."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def files(self) -> Mapping[str, File]:
+        return {name: _PlainFile(name, path.stat().st_size) for name, path in folder_files(self._folder).items()}
+
+    def read(self, name: str) -> bytes:
+        return self.path(name).read_bytes()
+
+    def open(self, name: str) -> BinaryIO:
+        return open(self.path(name), "rb")
+
+    def path(self, name: str) -> Path:
+        return self._folder / name
+
+    def write(self, name: str, target: Path) -> None:
+        require_space(target.parent, self.files[name].size)
+        shutil.copyfile(self.path(name), target)
+
+    def is_at(self, name: str, path: Path) -> bool:
+        return filecmp.cmp(self.path(name), path, shallow=False)
+
+    def complete(self) -> None:
+        """It is all here."""
+
+    def save(self, target: Path) -> None:
+        if target.exists():
+            raise _occupied(target)
+        pack(self._folder, target)
+
+    def info(self) -> dict[str, object]:
+        return {"folder": str(self._folder)}
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _check_members(path: Path) -> None:
+    """Read every member that can be read, for archives whose hash nobody told. Raises `IntegrityError`."""
+    file = LocalFile(path)
+    try:
+        archive = Archive(file)
+        for member in archive.members.values():
+            if member.method in (STORED, DEFLATED) and not member.encrypted:
+                for _ in archive.pieces(member):
+                    continue
+    finally:
+        file.close()
+
+
+def _occupied(target: Path) -> InputError:
+    return InputError(f"{target} is there and is another file.", "Move it away, or name another place.")
+
+
+def _put(target: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` make a file beside `target`, then give it its name."""
+    aside = target.with_name(f".haversack-{os.getpid()}-{threading.get_ident()}")
+    try:
+        write(aside)
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _crc_of(path: Path) -> int:
+    crc = 0
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            crc = zlib.crc32(piece, crc)
+    return crc

@@ -1,0 +1,99 @@
+"""A data set's files laid out in a folder: all of them or, where something is in the way, none.
+
+Files are written aside first and moved into place when every one of them is whole. A file that is there already with
+the same bytes stays; one with other bytes is never overwritten. Nothing is written outside the folder, also where a
+link in it leads out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+
+from haversack import progress, settings
+from haversack.blocks.sparse import require_space
+from haversack.datasets.contents import Contents
+from haversack.errors import InputError
+
+_ASIDE = ".haversack-extracting"
+
+
+def extract(contents: Contents, to: Path, name: str) -> Path:
+    """Put every file of `contents` below the folder `to`, which is made if need be; `name` is what the user is told.
+
+    Raises `InputError` where something else is in the way, `DiskFull` before anything is written.
+    """
+    to = to.expanduser().absolute()
+    if to.exists() and not to.is_dir():
+        raise InputError(f"{to} is not a folder.", "Name a folder, or one to be made.")
+    locks = settings.load().cache / "datasets" / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{hashlib.sha256(os.fsencode(to)).hexdigest()[:16]}.lock"):
+        if _not_there(contents, to) or not to.exists():
+            contents.complete()
+            wanted = _not_there(contents, to)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            aside = to / _ASIDE if to.exists() else to.with_name(f".{to.name}{_ASIDE}")
+            shutil.rmtree(aside, ignore_errors=True)
+            try:
+                _write(contents, wanted, aside, name)
+                _move(wanted, aside, to)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+    return to
+
+
+def _not_there(contents: Contents, to: Path) -> list[str]:
+    """The files that are still to be put below `to`. Raises for the first one that cannot be."""
+    inside = to.resolve()
+    parents: set[Path] = set()
+    wanted = []
+    for name in contents.files:
+        target = to / name
+        if target.parent not in parents:
+            if not target.parent.resolve().is_relative_to(inside):
+                raise InputError(f"{target.parent} is a link that leads out of {to}.", "Remove it, or name another.")
+            parents.add(target.parent)
+        try:
+            same = target.is_file() and not target.is_symlink() and contents.is_at(name, target)
+            free = not os.path.lexists(target)
+        except NotADirectoryError:
+            same = free = False
+        if free:
+            wanted.append(name)
+        elif not same:
+            raise InputError(f"{target} is there and is another file.", "Move it away, or name another folder.")
+    return wanted
+
+
+def _write(contents: Contents, names: list[str], aside: Path, name: str) -> None:
+    total = sum(contents.files[each].size for each in names)
+    require_space(aside.parent, total)
+    aside.mkdir()
+    with progress.bar(f"Extracting {name}", total) as advance:
+        for each in names:
+            target = aside / each
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                contents.write(each, target)
+            except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                raise InputError(
+                    f"{each} is both a file and a folder in {name}.", "Read its files one by one."
+                ) from None
+            advance(contents.files[each].size)
+    # One sync for all: thousands of small files would take a minute with one each.
+    os.sync()
+
+
+def _move(names: list[str], aside: Path, to: Path) -> None:
+    if not to.exists():
+        aside.rename(to)
+        return
+    for name in names:
+        target = to / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (aside / name).replace(target)

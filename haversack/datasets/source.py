@@ -1,0 +1,207 @@
+"""`haversack.dataset`: a data set by its name, used where it lies.
+
+A set on Kaggle or on a hub is one zip archive. Looking into it fetches the archive's end, reading a file fetches that
+file's range, and only `save` and `extract` bring it whole. What was fetched stays under the cache folder, by server,
+owner, name and version, and is shared by processes. A zip archive or a folder on this machine is used in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import hashlib
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+from fsspec.asyn import get_loop
+
+from haversack import credentials, settings
+from haversack.archive.index import read_index
+from haversack.archive.reader import LocalFile
+from haversack.archive.writer import pack
+from haversack.blocks.ranges import RemoteFile
+from haversack.credentials import Server
+from haversack.datasets.contents import Archived, Contents, File, Folder
+from haversack.datasets.extraction import extract
+from haversack.datasets.kaggle import KaggleApi, Name
+from haversack.errors import InputError, NotFound
+from haversack.http import Http, wait
+
+_UNDERSTOOD = "Understood are kaggle:owner/name, kaggle:owner/name@version, a zip archive, and a folder."
+# Near names are looked for among this many; difflib takes about a second for them.
+_MOST_COMPARED = 5_000
+
+
+class Dataset:
+    """The files of a data set. Made by `dataset`; may be used by several threads, and as a context manager.
+
+    `source` names it, with its version.
+    """
+
+    def __init__(self, source: str, name: str, contents: Contents) -> None:
+        self.source = source
+        self._name = name
+        self._contents = contents
+        self._size = sum(file.size for file in contents.files.values())
+
+    @property
+    def members(self) -> list[File]:
+        """The files, each with its `name` and `size` in bytes, in the archive's order."""
+        return list(self._contents.files.values())
+
+    @property
+    def files(self) -> list[str]:
+        """The files' names, with slashes."""
+        return list(self._contents.files)
+
+    def read(self, name: str) -> bytes:
+        """One file's bytes, verified. Raises `NotFound` for a name that is not in `files`."""
+        return self._contents.read(self._known(name))
+
+    def open(self, name: str) -> BinaryIO:
+        """One file as a binary file object that can be seeked in; verified when its end is reached."""
+        return self._contents.open(self._known(name))
+
+    def path(self, name: str) -> Path:
+        """One file on this machine's disk, for libraries that want a path. Do not write to it."""
+        return self._contents.path(self._known(name))
+
+    def extract(self, to: str | Path = ".") -> Path:
+        """Lay out every file below the folder `to`; returns it. See `datasets.extraction`."""
+        return extract(self._contents, Path(to), self.source)
+
+    def save(self, to: str | Path = ".") -> Path:
+        """Put the whole, verified archive into the folder `to`, or at `to` if that ends with .zip; returns its path.
+
+        Raises `InputError` where another file of that name is.
+        """
+        to = Path(to).expanduser().absolute()
+        target = to if to.suffix == ".zip" and not to.is_dir() else to / f"{self._name}.zip"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._contents.save(target)
+        return target
+
+    def info(self) -> dict[str, Any]:
+        """What is known of the set: its source, number of files, their size, and what of it is on this machine."""
+        return {"source": self.source, "files": len(self._contents.files), "size": self._size, **self._contents.info()}
+
+    def close(self) -> None:
+        """Let go of files and connections; what was fetched stays in the cache."""
+        self._contents.close()
+
+    def __enter__(self) -> Dataset:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.source}: {len(self._contents.files):,} files, {self._size / 1e6:,.1f} MB>"
+
+    def _known(self, name: str) -> str:
+        names = self._contents.files
+        if name in names:
+            return name
+        base = name.rsplit("/", 1)[-1].lower()
+        near = [each for each in names if each.rsplit("/", 1)[-1].lower() == base][:3]
+        near = near or difflib.get_close_matches(name, list(names)[:_MOST_COMPARED], 3)
+        hint = f"Near it are {', '.join(near)}." if near else "See `.files` for what there is."
+        raise NotFound(f"There is no file {name!r} in {self.source}.", hint, status=404)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What `put` made: the source to use it by, its version, and its web address."""
+
+    source: str
+    version: int
+    url: str
+
+
+def dataset(source: str, hub: str | None = None) -> Dataset:
+    """The data set that `source` names: `kaggle:owner/name`, with `@version` if need be, a zip archive, or a folder.
+
+    Where `hub` (or `HAVERSACK_HUB`) names a hub, Kaggle's sets are looked for there. Raises `InputError` for a source
+    that is not understood, `NotFound`, `Forbidden`, `SignInError` and `ConnectionFailed` by what the server says, and
+    `ArchiveInvalid` for an archive that cannot be trusted.
+    """
+    source = str(source)
+    if source.startswith("kaggle:"):
+        return _from_kaggle(Name.parse(source), credentials.kaggle(hub))
+    path = Path(source).expanduser().absolute()
+    if path.is_dir():
+        return Dataset(str(path), path.name, Folder(path))
+    if path.is_file():
+        return Dataset(str(path), path.stem, Archived(LocalFile(path), settings.load().cache / "datasets" / "local"))
+    raise InputError(f"{source!r} is no data set.", _UNDERSTOOD)
+
+
+def put(path: str | Path, destination: str, *, title: str | None = None, hub: str | None = None) -> Published:
+    """Publish the folder or zip archive `path` as `kaggle:owner/name`: a new private set, or its next version.
+
+    An upload that was cut off, also by the end of the process, goes on when the same files are put again. Raises
+    `InputError` for what cannot be published, and what the server's answers mean.
+    """
+    name = Name.parse(destination)
+    if name.version is not None:
+        raise InputError("A version is numbered by the server.", f"Write kaggle:{name.owner}/{name.name}.")
+    path = Path(path).expanduser().absolute()
+    server = credentials.kaggle(hub)
+    states = settings.load().data / "uploads"
+    if path.is_dir():
+        states.mkdir(parents=True, exist_ok=True, mode=0o700)
+        packed = states / f"{hashlib.sha256(f'{path} {name}'.encode()).hexdigest()[:16]}.zip"
+        try:
+            pack(path, packed)
+            version, url = _publish(name, packed, title, server, states)
+        finally:
+            packed.unlink(missing_ok=True)
+    elif path.is_file():
+        file = LocalFile(path)
+        try:
+            read_index(file)
+        finally:
+            file.close()
+        version, url = _publish(name, path, title, server, states)
+    else:
+        raise InputError(f"There is no {path}.", "Give a folder, or a zip archive.")
+    return Published(f"kaggle:{name}@{version}", version, url)
+
+
+def _from_kaggle(name: Name, server: Server) -> Dataset:
+    http = Http(server)
+    api = KaggleApi(http)
+    try:
+        version = name.version or wait(api.current_version(name))
+        name = Name(name.owner, name.name, version)
+        cache = settings.load().cache / "datasets" / _server_key(server) / name.owner / name.name / str(version)
+        file = RemoteFile(http, lambda: api.download_address(name), cache / "archive.zip", f"kaggle:{name}")
+        opened = Dataset(f"kaggle:{name}", name.name, Archived(file, cache))
+    except BaseException:
+        _close(http)
+        raise
+    weakref.finalize(opened, _close, http)
+    return opened
+
+
+def _publish(name: Name, archive: Path, title: str | None, server: Server, states: Path) -> tuple[int, str]:
+    http = Http(server)
+    try:
+        return wait(KaggleApi(http).publish(name, archive, title, states))
+    finally:
+        _close(http)
+
+
+def _close(http: Http) -> None:
+    """Close the connections without waiting: this may run on the loop's own thread, when garbage is collected."""
+    asyncio.run_coroutine_threadsafe(http.close(), get_loop())
+
+
+def _server_key(server: Server) -> str:
+    """A folder's name for a server. The embedded hub's port changes with every start, its folder does not."""
+    if server.folder is not None:
+        return f"embedded-{hashlib.sha256(server.source.encode()).hexdigest()[:8]}"
+    return urlsplit(server.url).netloc.replace(":", "_")
