@@ -90,6 +90,8 @@ def mount(
     from haversack.drive.mount import mount as mount_drive
 
     mounted = mount_drive(mountpoint, hub=hub, readonly=readonly, foreground=foreground)
+    if mounted.note:
+        print(mounted.note, file=sys.stderr)
     if not foreground:
         print(f"Mounted at {mounted.mountpoint}; the bytes are on {mounted.where}.")
 

@@ -13,6 +13,9 @@
     │   ├── Forbidden (PermissionError)       private, or its rules were not accepted
     │   ├── QuotaExceeded                     the drive is full; errno is EDQUOT
     │   └── RateLimited                       still refused after every retry
+    ├── IsAFolder (IsADirectoryError)         a folder of the drive where a file is needed
+    ├── NotAFolder (NotADirectoryError)       a file of the drive where a folder is needed
+    ├── FolderNotEmpty (OSError)              a folder of the drive that has something in it; errno is ENOTEMPTY
     ├── DiskFull (OSError)                    the local disk is full; errno is ENOSPC
     ├── IntegrityError                        bytes that are not the ones promised: hash, size or CRC differ
     ├── ArchiveInvalid                        a zip archive that cannot be read
@@ -38,14 +41,17 @@ __all__ = [
     "ConnectionFailed",
     "DiskFull",
     "ExtraMissing",
+    "FolderNotEmpty",
     "Forbidden",
     "HaversackError",
     "InputError",
     "IntegrityError",
+    "IsAFolder",
     "JobError",
     "KernelDied",
     "MountError",
     "MountpointInvalid",
+    "NotAFolder",
     "NotFound",
     "NotebookInvalid",
     "ParameterUnknown",
@@ -134,6 +140,18 @@ class QuotaExceeded(RemoteError):
 
 class RateLimited(RemoteError):
     code = errno.EAGAIN
+
+
+class IsAFolder(_SystemError, IsADirectoryError):
+    code = errno.EISDIR
+
+
+class NotAFolder(_SystemError, NotADirectoryError):
+    code = errno.ENOTDIR
+
+
+class FolderNotEmpty(_SystemError):
+    code = errno.ENOTEMPTY
 
 
 class DiskFull(_SystemError):

@@ -1,0 +1,392 @@
+"""The drive for Python: an fsspec file system, `drive://`, and copying between it and this machine.
+
+Its root is My Drive; `drive://My Drive/a.txt`, as the path reads in a mount, is `drive://a.txt`. A written file is on
+the drive, verified, when `close()` returns. `tree` knows what may be believed, so fsspec's own listings cache is off.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fsspec.spec import AbstractFileSystem
+
+from haversack import progress
+from haversack.drive import tree
+from haversack.drive.api import File
+from haversack.drive.journal import Draft
+from haversack.drive.tree import Drive
+from haversack.errors import AlreadyExists, DiskFull, InputError, IntegrityError, IsAFolder, NotFound
+
+_PIECE = 4 << 20
+
+
+class DriveFileSystem(AbstractFileSystem):
+    """Files of the drive that `hub` names (a URL, "embedded", or None for what the settings say).
+
+    Raises from every call what `drive.tree.Drive` raises: `NotFound`, `IsAFolder`, `NotAFolder`, `AlreadyExists`,
+    `FolderNotEmpty`, `Forbidden`, `QuotaExceeded`, `ConnectionFailed`, `SignInError`.
+    """
+
+    protocol = "drive"
+    root_marker = ""
+
+    def __init__(self, hub: str | None = None, **options: Any) -> None:
+        options["use_listings_cache"] = False
+        super().__init__(**options)
+        self.hub = hub
+
+    @property
+    def drive(self) -> Drive:
+        # Found for each use: a pickled file system, and one in a forked process, find their own.
+        return tree.connect(self.hub)
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(one) for one in path]
+        bare = os.fspath(path).removeprefix("drive://").removeprefix("drive:").strip("/")
+        for root in ("My Drive", "MyDrive"):
+            if bare == root or bare.startswith(root + "/"):
+                return bare[len(root) :].lstrip("/")
+        return bare
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
+        path = self._strip_protocol(path)
+        file = self.drive.find(tree.split(path))
+        if file.is_folder:
+            inside = self.drive.listing(tree.split(path))
+            found = [_info(f"{path}/{name}" if path else name, one) for name, one in inside.items()]
+        else:
+            found = [_info(path, file)]
+        return found if detail else [entry["name"] for entry in found]
+
+    def info(self, path: str, **options: Any) -> dict[str, Any]:
+        path = self._strip_protocol(path)
+        return _info(path, self.drive.find(tree.split(path)))
+
+    def exists(self, path: str, **options: Any) -> bool:
+        return self.drive.exists(tree.split(self._strip_protocol(path)))
+
+    def isdir(self, path: str) -> bool:
+        return self.exists(path) and self.info(path)["type"] == "directory"
+
+    def isfile(self, path: str) -> bool:
+        return self.exists(path) and self.info(path)["type"] == "file"
+
+    def modified(self, path: str) -> datetime:
+        return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
+
+    created = modified
+
+    def checksum(self, path: str) -> str:
+        return str(self.info(path)["md5"])
+
+    def mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
+        names = tree.split(self._strip_protocol(path))
+        if create_parents and len(names) > 1:
+            self.makedirs("/".join(names[:-1]), exist_ok=True)
+        self.drive.make_folder(names)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        names = tree.split(self._strip_protocol(path))
+        for depth in range(1, len(names) + 1):
+            try:
+                self.drive.make_folder(names[:depth])
+            except AlreadyExists:
+                if depth == len(names) and not exist_ok:
+                    raise
+        self.drive.folder(names)
+
+    def rmdir(self, path: str) -> None:
+        self.drive.remove_folder(tree.split(self._strip_protocol(path)))
+
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Move files and, with `recursive`, folders to the trash."""
+        for one in self.expand_path(path, recursive=False):
+            names = tree.split(self._strip_protocol(one))
+            if not self.drive.find(names).is_folder:
+                self.drive.remove(names)
+            elif recursive:
+                self.drive.remove_folder(names, recursive=True)
+            else:
+                raise IsAFolder(f"{one} on the drive is a folder.", "Say that it goes with all it holds: recursive.")
+
+    def rm_file(self, path: str) -> None:
+        self.drive.remove(tree.split(self._strip_protocol(path)))
+
+    _rm = rm_file
+
+    def mv(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: int | None = None, **options: Any) -> None:
+        """Rename or move on the drive itself; into `path2` when that is a folder."""
+        old, new = (tree.split(self._strip_protocol(one)) for one in (path1, path2))
+        if self.drive.exists(new) and self.drive.find(new).is_folder:
+            new = (*new, old[-1])
+        self.drive.rename(old, new)
+
+    def cp_file(self, path1: str, path2: str, **options: Any) -> None:
+        old, new = (tree.split(self._strip_protocol(one)) for one in (path1, path2))
+        if self.drive.find(old).is_folder:
+            self.makedirs("/".join(new), exist_ok=True)
+            return
+        self.makedirs("/".join(new[:-1]), exist_ok=True)
+        self.drive.copy(old, new)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
+        with self.open(path, "rb") as file:
+            size = file.size
+            first = min(start + size if start is not None and start < 0 else start or 0, size)
+            last = size if end is None else min(end + size if end < 0 else end, size)
+            file.seek(max(first, 0))
+            return file.read(max(last - first, 0))
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        with self.open(path, "xb" if mode == "create" else "wb") as file:
+            file.write(value)
+
+    def put_file(self, lpath: str, rpath: str, callback: Any = None, mode: str = "overwrite", **options: Any) -> None:
+        names = tree.split(self._strip_protocol(rpath))
+        if Path(lpath).is_dir():
+            self.makedirs("/".join(names), exist_ok=True)
+            return
+        self.makedirs("/".join(names[:-1]), exist_ok=True)
+        if callback is not None:
+            callback.set_size(Path(lpath).stat().st_size)
+        upload(self.drive, Path(lpath), names, callback.relative_update if callback else lambda amount: None, mode)
+
+    def touch(self, path: str, truncate: bool = True, **options: Any) -> None:
+        with self.open(path, "wb" if truncate or not self.exists(path) else "ab"):
+            pass
+
+    def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        options.pop("block_size", None)
+        if "b" not in mode or options.get("compression"):
+            return super().open(path, mode, **options)
+        return self._open(self._strip_protocol(path), mode)
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        names = tree.split(self._strip_protocol(path))
+        kind = mode.replace("b", "")
+        if kind == "r":
+            return DriveFile(_Reader(self.drive, names), buffer_size=1 << 20)
+        if kind in ("w", "x", "a"):
+            draft = self.drive.open_draft(names, truncate=kind in "wx", exclusive=kind == "x")
+            return io.BufferedWriter(_Writer(self.drive, draft), buffer_size=1 << 20)
+        raise InputError(f"A file of the drive cannot be opened with mode {mode!r}.", "Use rb, wb, ab or xb.")
+
+
+class DriveFile(io.BufferedReader):
+    """A file of the drive opened for reading."""
+
+    raw: _Reader
+
+    @property
+    def size(self) -> int:
+        return self.raw.size
+
+
+class _Reader(io.RawIOBase):
+    """One file of the drive, or what is being written in its place, opened for reading."""
+
+    def __init__(self, drive: Drive, path: tree.Path_) -> None:
+        self._drive = drive
+        self._draft: Draft | None = drive.draft_at(path)
+        self._file = self._draft.as_file() if self._draft else drive.find(path)
+        if self._file.is_folder:
+            raise IsAFolder(f"{'/'.join(path) or 'My Drive'} on the drive is a folder.", "Name a file.")
+        tree.check_has_bytes(self._file)
+        self._position = 0
+        self.size = self._file.size
+        self.name = self._file.name
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self.size)[whence]
+        if self._position < 0:
+            raise OSError(errno.EINVAL, "before the start of the file")
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._read(len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _read(self, size: int) -> bytes:
+        if self._draft is not None:
+            return self._drive.journal.read(self._draft, self._position, size)
+        try:
+            return self._drive.read(self._file, self._position, size)
+        except IntegrityError:
+            self._file = self._drive.refreshed(self._file)
+            self.size = self._file.size
+            return self._drive.read(self._file, self._position, size)
+
+    def close(self) -> None:
+        if not self.closed and self._draft is not None:
+            self._drive.journal.release(self._draft)
+        super().close()
+
+
+class _Writer(io.RawIOBase):
+    """A draft opened for writing; `close` returns once it is on the drive."""
+
+    def __init__(self, drive: Drive, draft: Draft) -> None:
+        self._drive = drive
+        self._draft = draft
+        self.name = draft.name
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._draft.size
+
+    def write(self, data: Any) -> int:
+        with _disk_full_said():
+            return self._drive.journal.write(self._draft, data, None)
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        super().close()
+        _finish(self._drive, self._draft)
+
+
+def fetch(path: str, to: Path, hub: str | None = None) -> Path:
+    """Copy a file or a folder with all it holds from the drive to this machine.
+
+    `to` is the place it gets, or a folder that is there and gets it under its own name. A file is complete or absent.
+    Returns where it is. Raises `NotFound`, and `AlreadyExists` when something is there.
+    """
+    filesystem = DriveFileSystem(hub)
+    drive, names = filesystem.drive, tree.split(filesystem._strip_protocol(path))
+    file = drive.find(names)
+    target = Path(to) / tree.shown_name(file.name) if Path(to).is_dir() else Path(to)
+    if target.exists():
+        raise AlreadyExists(f"{target} is there already.", "Choose another place, or remove it first.")
+    if not target.parent.is_dir():
+        raise NotFound(f"There is no folder {target.parent}.", "Make it first.")
+    wanted = list(_walk(drive, names, target)) if file.is_folder else [(names, file, target)]
+    with progress.bar(f"Fetching {file.name}", sum(one.size for _, one, _ in wanted)) as advance:
+        for names_of, one, place in wanted:
+            if one.is_folder:
+                place.mkdir(exist_ok=True)
+            else:
+                _save(drive, names_of, place, advance)
+    return target
+
+
+def store(source: Path, path: str, hub: str | None = None) -> str:
+    """Copy a file or a folder with all it holds from this machine to the drive.
+
+    `path` is the place it gets, or a folder that is there and gets it under its own name. A file that is there gets the
+    new bytes. Returns its path below My Drive once everything is on the drive. Raises `NotFound`, `IsAFolder`.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise NotFound(f"There is no {source} on this machine.", "Check the name.")
+    filesystem = DriveFileSystem(hub)
+    drive, names = filesystem.drive, tree.split(filesystem._strip_protocol(path))
+    if not names or path.endswith("/") or (drive.exists(names) and drive.find(names).is_folder):
+        names = (*names, source.resolve().name)
+    wanted = [(source, names)]
+    if source.is_dir():
+        wanted += [(one, (*names, *one.relative_to(source).parts)) for one in sorted(source.rglob("*"))]
+    filesystem.makedirs("/".join(names[:-1]), exist_ok=True)
+    total = sum(one.stat().st_size for one, _ in wanted if one.is_file())
+    with progress.bar(f"Storing {names[-1]}", total) as advance:
+        for one, place in wanted:
+            if one.is_dir():
+                filesystem.makedirs("/".join(place), exist_ok=True)
+            elif one.is_file():
+                upload(drive, one, place, advance)
+    return "/".join(names)
+
+
+def upload(drive: Drive, source: Path, path: tree.Path_, advance: progress.Advance, mode: str = "overwrite") -> None:
+    """Copy one local file to the drive; returns once it is there, whole."""
+    with open(source, "rb") as file:
+        draft = drive.open_draft(path, truncate=True, exclusive=mode == "create")
+        try:
+            with _disk_full_said():
+                while data := file.read(_PIECE):
+                    drive.journal.write(draft, data, None)
+                    advance(len(data))
+                drive.journal.set_modified(draft, source.stat().st_mtime)
+        except BaseException:
+            drive.journal.abandon(draft)
+            raise
+    _finish(drive, draft)
+
+
+def _finish(drive: Drive, draft: Draft) -> None:
+    """Release a draft once what was written is on the drive."""
+    try:
+        with _disk_full_said():
+            drive.journal.commit(draft)
+        drive.journal.wait(draft)
+    finally:
+        drive.journal.release(draft)
+
+
+def _save(drive: Drive, path: tree.Path_, target: Path, advance: progress.Advance) -> None:
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with _disk_full_said(), _Reader(drive, path) as source, open(aside, "wb") as file:
+            while data := source.read(_PIECE):
+                file.write(data)
+                advance(len(data))
+            file.flush()
+            os.fsync(file.fileno())
+        modified = drive.find(path).modified
+        os.utime(aside, (modified, modified))
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _walk(drive: Drive, path: tree.Path_, target: Path) -> Iterator[tuple[tree.Path_, File, Path]]:
+    """A folder and all it holds, with the place of each under `target`, folders before what is in them."""
+    yield path, drive.find(path), target
+    for name, file in drive.listing(path).items():
+        if file.is_folder:
+            yield from _walk(drive, (*path, name), target / name)
+        else:
+            yield (*path, name), file, target / name
+
+
+@contextmanager
+def _disk_full_said() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC or isinstance(error, DiskFull):
+            raise
+        raise DiskFull("The local disk is full.", "Free space on it; what was written before is kept.") from error
+
+
+def _info(path: str, file: File) -> dict[str, Any]:
+    return {
+        "name": path,
+        "type": "directory" if file.is_folder else "file",
+        "size": 0 if file.is_folder else file.size,
+        "id": file.id,
+        "md5": file.md5,
+        "mtime": file.modified,
+    }
