@@ -152,7 +152,7 @@ def _works(prefix: tuple[str, ...] | list[str]) -> bool:
 
 
 def replaced(source: str, places: Mapping[re.Pattern[str], Path]) -> str:
-    """`source` with each path that a pattern finds replaced, but only in string literals and in shell and magic lines."""
+    """`source` with what each pattern finds replaced, but only in string literals and in shell and magic lines."""
     if not any(pattern.search(source) for pattern in places):
         return source
     if source.lstrip().startswith("%%"):

@@ -87,7 +87,7 @@ def write_page(notebook: Any, output: Path) -> None:
 
 def write_text(text: str, output: Path) -> None:
     """Write aside, make it durable, then rename: whoever reads `output` sees the old text or the new one."""
-    aside = output.with_name(f".{output.name}.{os.getpid()}")
+    aside = output.with_name(f".haversack-{os.getpid()}")
     try:
         with open(aside, "w", encoding="utf-8") as file:
             file.write(text)
