@@ -70,8 +70,8 @@ def write_digits(archive: Path) -> None:
 
 def upload_digits(hub: str | None, folder: Path) -> None:
     try:
-        count = len(dataset(DIGITS, hub=hub).files)
-        print(f"{DIGITS} is there, with {count:,} files.")
+        with dataset(DIGITS, hub=hub) as digits:
+            print(f"{DIGITS} is there, with {len(digits.files):,} files.")
     except NotFound:
         archive = folder / "digits.zip"
         write_digits(archive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator
     else:
         columns += [progress.MofNCompleteColumn(), progress.TextColumn(unit)]
     columns.append(progress.TimeRemainingColumn(elapsed_when_finished=True))
-    with progress.Progress(*columns, console=Console(stderr=True)) as shown:
+    # Live bars in a notebook are rich's only with ipywidgets; without them its last state is printed, as in a file.
+    console = Console(stderr=True, force_jupyter=None if importlib.util.find_spec("ipywidgets") else False)
+    with progress.Progress(*columns, console=console, transient=total is None) as shown:
         task = shown.add_task(description, total=total)
         yield lambda amount: shown.advance(task, amount)
