@@ -6,6 +6,7 @@
     tree       the folder with its records           shelf      published data sets and their versions
     query      the language of `q`                   fields     the language of `fields`
     uploads    resumable uploads of both             content    bytes in and out, with ranges
+    media      Drive's calls that carry bytes        resource   a file's JSON, both ways
     multipart  bodies of several parts               records    the SQLite file
     refusal    an answer that is an error            names      any name as a name on disk
 

@@ -196,16 +196,10 @@ def _span(asked: Mapping[str, str], headers: Mapping[str, str], size: int) -> tu
     return start, stop
 
 
-class RangeRefusal(Refusal):
+def _unsatisfiable(message: str, size: int) -> Refusal:
     """416, which also tells the size."""
-
-    def __init__(self, message: str, size: int) -> None:
-        super().__init__(416, "requestedRangeNotSatisfiable", message, where="Range")
-        self.headers = {"Content-Range": f"bytes */{size}"}
-
-
-def _unsatisfiable(message: str, size: int) -> RangeRefusal:
-    return RangeRefusal(message, size)
+    headers = {"Content-Range": f"bytes */{size}"}
+    return Refusal(416, "requestedRangeNotSatisfiable", message, where="Range", headers=headers)
 
 
 def copied(source: Path, target: Path) -> Staged:

@@ -27,6 +27,13 @@ def parse(text: str) -> Mask:
     return mask
 
 
+def check(mask: Mask, known: frozenset[str]) -> None:
+    """Refuse names that the resource does not have; a misspelt one would silently answer nothing."""
+    for name in mask:
+        if name != "*" and name not in known:
+            raise Refusal(400, "invalidParameter", f"Invalid field selection {name[:100]}", where="fields")
+
+
 def wants(mask: Mask, *path: str) -> bool:
     """Whether an answer cut to `mask` can still hold what is at `path`."""
     for name in path:

@@ -25,6 +25,7 @@ from haversack.hub.tree import mime_of
 from haversack.hub.uploads import Uploads
 
 _SETS = "datasets.DatasetApiService"
+_INTROSPECT = "security.OAuthService/IntrospectToken"
 
 
 class Kaggle:
@@ -36,7 +37,7 @@ class Kaggle:
         self.signin = signin
         self.origin = origin
         self._calls: dict[str, Callable[[dict[str, Any], bool], dict[str, Any]]] = {
-            "security.OAuthService/IntrospectToken": self._introspect,
+            _INTROSPECT: self._introspect,
             f"{_SETS}/GetDataset": self._get,
             f"{_SETS}/GetDatasetMetadata": self._metadata,
             f"{_SETS}/GetDatasetStatus": self._status,
@@ -54,11 +55,12 @@ class Kaggle:
 
     async def call(self, request: web.Request) -> web.StreamResponse:
         """Any call of the API."""
-        signed_in = self._signed_in(request)
+        name = f"{request.match_info['service']}/{request.match_info['method']}"
+        # Who asks whether a token is right signs in with it, right or wrong.
+        signed_in = name != _INTROSPECT and self._signed_in(request)
         body = await read_json(request)
         if not isinstance(body, dict | None):
-            raise Refusal(400, "invalid", "The body is not a JSON object")
-        name = f"{request.match_info['service']}/{request.match_info['method']}"
+            raise Refusal(400, "invalid", "The body is not a JSON object.")
         if name == f"{_SETS}/DownloadDataset":
             path = await asyncio.to_thread(self._download_path, body or {}, signed_in)
             link = f"{self.origin(request)}{path}?{self.signin.sign(path)}"
@@ -67,7 +69,7 @@ class Kaggle:
             blob_id = await asyncio.to_thread(self._start_blob, body or {}, signed_in)
             return web.json_response({"token": blob_id, "createUrl": f"{self.origin(request)}/blobs/{blob_id}"})
         if name not in self._calls:
-            raise Refusal(501, "notImplemented", f"The hub does not support {name[:100]} of Kaggle's API")
+            raise Refusal(501, "notImplemented", f"The hub does not support {name[:100]} of Kaggle's API.")
         return web.json_response(await asyncio.to_thread(self._calls[name], body or {}, signed_in))
 
     async def stored(self, request: web.Request) -> web.StreamResponse:
@@ -76,7 +78,7 @@ class Kaggle:
         expires, signature = request.query.get("expires", ""), request.query.get("signature", "")
         if not self.signin.is_signed(path, expires, signature):
             raise Refusal(
-                403, "expired", "The link is not one that the hub signed, or it has expired; ask for a new one"
+                403, "expired", "The link is not one that the hub signed, or it has expired; ask for a new one."
             )
         owner, slug, number, kind, name = path.removeprefix("/storage/").split("/", 4)
         version = await asyncio.to_thread(self.shelf.find, owner, slug, int(number))
@@ -108,7 +110,7 @@ class Kaggle:
             return False
         if self.signin.opens_kaggle(given):
             return True
-        raise Refusal(401, "authError", "The hub refused the sign-in: the token or Kaggle key is a wrong one")
+        raise Refusal(401, "authError", "The hub refused the sign-in: the token or Kaggle key is a wrong one.")
 
     def _introspect(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
         if not self.signin.is_token(_text(body, "token")):
@@ -118,7 +120,7 @@ class Kaggle:
     def _find(self, body: dict[str, Any], signed_in: bool) -> Version:
         number = body.get("datasetVersionNumber")
         if number is not None and (not isinstance(number, int) or not 0 < number < 2**31):
-            raise Refusal(400, "invalid", "datasetVersionNumber is not a version's number")
+            raise Refusal(400, "invalid", "datasetVersionNumber is not a version's number.")
         try:
             version = self.shelf.find(_text(body, "ownerSlug"), _text(body, "datasetSlug"), number)
         except Refusal:
@@ -210,10 +212,10 @@ class Kaggle:
     def _start_blob(self, body: dict[str, Any], signed_in: bool) -> str:
         _require(signed_in)
         if body.get("type", "DATASET") != "DATASET":
-            raise Refusal(501, "notImplemented", "The hub takes files of data sets only")
+            raise Refusal(501, "notImplemented", "The hub takes files of data sets only.")
         size = body.get("contentLength", 0)
         if not isinstance(size, int) or not 0 <= size < 2**60:
-            raise Refusal(400, "invalid", "contentLength is not a number of bytes")
+            raise Refusal(400, "invalid", "contentLength is not a number of bytes.")
         return self.blobs.open("blob", {"name": _text(body, "name") or "file"}, size)
 
     def _create(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
@@ -221,21 +223,23 @@ class Kaggle:
         slug = _text(body, "slug") or _text(body, "title").strip().lower().replace(" ", "-")
         details = {"title": _text(body, "title") or slug, **_said(body)}
         owner = _text(body, "ownerSlug") or KAGGLE_USERNAME
-        version = self.shelf.create(owner, slug, details, _flag(body, "isPrivate"), self._uploaded(body))
-        return self._published(version)
+        blobs = self._uploaded(body)
+        version = self.shelf.create(owner, slug, details, _flag(body, "isPrivate"), list(blobs.values()))
+        return self._published(version, blobs)
 
     def _create_version(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
         _require(signed_in)
         what = body.get("body") or {}
         if not isinstance(what, dict):
-            raise Refusal(400, "invalid", "body is not a JSON object")
-        version = self.shelf.add_version(
-            _text(body, "ownerSlug"), _text(body, "datasetSlug"), _text(what, "versionNotes"), _said(what),
-            self._uploaded(what),
-        )  # fmt: skip
-        return self._published(version)
+            raise Refusal(400, "invalid", "body is not a JSON object.")
+        blobs = self._uploaded(what)
+        notes, owner, slug = _text(what, "versionNotes"), _text(body, "ownerSlug"), _text(body, "datasetSlug")
+        version = self.shelf.add_version(owner, slug, notes, _said(what), list(blobs.values()))
+        return self._published(version, blobs)
 
-    def _published(self, version: Version) -> dict[str, Any]:
+    def _published(self, version: Version, blobs: dict[str, Blob]) -> dict[str, Any]:
+        for token in blobs:
+            self.blobs.cancel(token)
         return {
             "ref": f"/{version.ref}",
             "url": f"https://www.kaggle.com/datasets/{version.ref}",
@@ -243,26 +247,26 @@ class Kaggle:
             "error": "",
         }
 
-    def _uploaded(self, body: dict[str, Any]) -> list[Blob]:
-        """The uploads that a body names by their tokens."""
+    def _uploaded(self, body: dict[str, Any]) -> dict[str, Blob]:
+        """The uploads that a body names, by their tokens."""
         files = body.get("files") or []
         if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
-            raise Refusal(400, "invalid", "files is not a list of objects with a token")
-        blobs = []
+            raise Refusal(400, "invalid", "files is not a list of objects with a token.")
+        blobs: dict[str, Blob] = {}
         for file in files:
             try:
                 upload = self.blobs.find(_text(file, "token"), "blob")
             except Refusal:
-                raise Refusal(400, "invalid", "A file's token is none that the hub gave") from None
+                raise Refusal(400, "invalid", "A file's token is none that the hub gave.") from None
             if upload.result is None:
-                raise Refusal(400, "invalid", f"The upload of {upload.details['name']} is not complete")
-            blobs.append(Blob(upload.details["name"], self.blobs.path(upload)))
+                raise Refusal(400, "invalid", f"The upload of {upload.details['name']} is not complete.")
+            blobs[upload.id] = Blob(upload.details["name"], self.blobs.path(upload))
         return blobs
 
 
 def _require(signed_in: bool) -> None:
     if not signed_in:
-        raise Refusal(403, "forbidden", "Permission denied: sign in with the hub's token or its Kaggle key")
+        raise Refusal(403, "forbidden", "Permission denied: sign in with the hub's token or its Kaggle key.")
 
 
 def _said(body: dict[str, Any]) -> dict[str, Any]:
@@ -275,18 +279,18 @@ def _text(body: dict[str, Any], key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Refusal(400, "invalid", f"{key} is not a text")
+        raise Refusal(400, "invalid", f"{key} is not a text.")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Refusal(400, "invalid", f"{key} is not Unicode text") from None
+        raise Refusal(400, "invalid", f"{key} is not Unicode text.") from None
     return value
 
 
 def _flag(body: dict[str, Any], key: str) -> bool:
     value = body.get(key, False)
     if not isinstance(value, bool):
-        raise Refusal(400, "invalid", f"{key} is not true or false")
+        raise Refusal(400, "invalid", f"{key} is not true or false.")
     return value
 
 
@@ -294,9 +298,9 @@ def _page(body: dict[str, Any]) -> tuple[int, int]:
     """Where a page starts and how long it is; Kaggle's pages have 20 rows unless asked."""
     token, size, page = _text(body, "pageToken"), body.get("pageSize", 20), body.get("page", 1)
     if not isinstance(size, int) or not isinstance(page, int) or not 1 <= size <= 10_000 or not 1 <= page < 2**31:
-        raise Refusal(400, "invalid", "pageSize is between 1 and 10000")
+        raise Refusal(400, "invalid", "pageSize is between 1 and 10000.")
     if token and not (token.isascii() and token.isdigit() and len(token) < 12):
-        raise Refusal(400, "invalid", "The page token is none that the hub gave")
+        raise Refusal(400, "invalid", "The page token is none that the hub gave.")
     return (int(token) if token else (page - 1) * size), size
 
 

@@ -6,8 +6,11 @@ See https://developers.google.com/workspace/drive/api/guides/manage-uploads and 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -18,6 +21,8 @@ from haversack.hub import content, multipart, uploads
 from haversack.hub.content import Staged
 from haversack.hub.drive import Call, Drive
 from haversack.hub.refusal import Refusal, invalid
+from haversack.hub.resource import described
+from haversack.hub.tree import new_id
 from haversack.hub.uploads import Upload, Uploads
 
 _LONGEST_JSON = 4 << 20
@@ -51,10 +56,12 @@ class Media:
             raise Refusal(405, "httpMethodNotAllowed", f"{request.method} is not allowed here.")
         if kind == "resumable":
             return await self._begin(request)
+        target = request.match_info.get("id")
         with content.aside(self.drive.incoming) as path:
             if kind == "multipart":
                 parts = multipart.Parts(request)
                 body = await _first_json(parts)
+                await asyncio.to_thread(self._check, target, body)
                 head = await parts.head()
                 if head is None:
                     raise invalid("A multipart upload has two parts: JSON, then the content.")
@@ -62,11 +69,11 @@ class Media:
                 mime = head.get("Content-Type")
             elif kind == "media":
                 body, mime = None, request.headers.get("Content-Type")
+                await asyncio.to_thread(self._check, target, body)
                 staged = await content.write(path, request.content.iter_any())
             else:
                 raise invalid("uploadType is media, multipart or resumable.", "uploadType")
-            about = self.drive.described(body, request.query, creating=request.method == "POST")
-            target = request.match_info.get("id")
+            about = described(body, creating=target is None)
             answer = await asyncio.to_thread(self._store, target, about, staged, mime, dict(request.query))
         return web.json_response(answer)
 
@@ -92,19 +99,19 @@ class Media:
 
     async def _begin(self, request: web.Request) -> web.Response:
         """Open a session; its URI is a secret and needs the token all the same."""
-        creating = request.method == "POST"
-        about = self.drive.described(await read_json(request), request.query, creating=creating)
         target = request.match_info.get("id")
-        if target is None:
-            await asyncio.to_thread(self.drive.check_new, about)
-        else:
-            target = (await asyncio.to_thread(self.drive.tree.get, target)).id
+        about = await asyncio.to_thread(self._check, target, await read_json(request))
+        # With an id from the start, the file is known again when its last answer was lost.
+        named = "id" in about
+        if target is None and not named:
+            about["id"] = new_id()
         total = request.headers.get("X-Upload-Content-Length")
         if total is not None and not (total.isascii() and total.isdigit() and len(total) < 19):
             raise invalid("X-Upload-Content-Length is not a number of bytes.", "X-Upload-Content-Length")
         details = {
             "about": about,
             "target": target,
+            "named": named,
             "mime": request.headers.get("X-Upload-Content-Type"),
             "parameters": {key: value for key, value in request.query.items() if key != "uploadType"},
         }
@@ -116,18 +123,36 @@ class Media:
     async def _resume(self, request: web.Request) -> web.StreamResponse:
         upload = await asyncio.to_thread(self.sessions.find, request.query["upload_id"], "drive")
         if request.method == "DELETE":
-            await asyncio.to_thread(self.sessions.cancel, upload)
+            await asyncio.to_thread(self.sessions.cancel, upload.id)
             return web.Response(status=499, reason="Client Closed Request")
         if request.method not in ("PUT", "POST"):
             raise Refusal(405, "httpMethodNotAllowed", f"{request.method} is not allowed here.")
         async with self.sessions.lock(upload):
             upload = await asyncio.to_thread(self.sessions.find, upload.id, "drive")
-            if upload.result is not None:
-                return web.json_response(upload.result)
+            done = await asyncio.to_thread(self._done, upload)
+            if done is not None:
+                return web.json_response(done)
             staged = await self.sessions.receive(request, upload)
             if staged is None:
                 return uploads.incomplete(await asyncio.to_thread(self.sessions.received, upload))
             return web.json_response(await asyncio.to_thread(self._finish, upload, staged))
+
+    def _check(self, target: str | None, body: Any) -> dict[str, Any]:
+        """What a body says of a file; refuses what can be refused before its content is sent."""
+        about = described(body, creating=target is None)
+        if target is None:
+            self.drive.check_new(about)
+        elif self.drive.tree.get(target).folder:
+            raise invalid("A folder has no content.", "fileId")
+        return about
+
+    def _done(self, upload: Upload) -> dict[str, Any] | None:
+        """The answer of an upload that had come to its end, perhaps just before the hub was killed."""
+        details = upload.details
+        if upload.result is None and details["target"] is None and not details["named"]:
+            with suppress(Refusal):
+                return self.drive.shown(self.drive.tree.get(details["about"]["id"]), details["parameters"])
+        return upload.result
 
     def _finish(self, upload: Upload, staged: Staged) -> dict[str, Any]:
         details = upload.details
@@ -136,7 +161,7 @@ class Media:
         except Refusal as refusal:
             if refusal.status in (404, 409):
                 # The folder is gone or the id is taken: the session can never end well.
-                self.sessions.cancel(upload)
+                self.sessions.cancel(upload.id)
             raise
         self.sessions.finish(upload, answer)
         return answer
@@ -146,10 +171,10 @@ class Media:
     ) -> dict[str, Any]:
         """Staged bytes become a new file, or the content of the file `target`."""
         if target is None:
-            return self.drive.resource(self.drive.create(dict(about), staged, mime), parameters)
+            return self.drive.shown(self.drive.create(dict(about), staged, mime), parameters)
         self.drive.tree.replace(target, staged, about.get("mime") or mime, about.get("modified"))
         file = self.drive.update(target, {**about, "modified": None}, parameters)
-        return self.drive.resource(file, parameters)
+        return self.drive.shown(file, parameters)
 
     def _one_of_batch(self, text: bytes) -> tuple[int, Any]:
         try:
@@ -209,9 +234,6 @@ async def _decoded(head: Message, chunks: AsyncIterator[bytes]) -> AsyncIterator
 
 
 def _from_base64(text: bytes) -> bytes:
-    import base64
-    import binascii
-
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:

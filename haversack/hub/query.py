@@ -16,6 +16,7 @@ from haversack.hub.refusal import Refusal
 
 _TOKEN = re.compile(r"\s*(?:(?P<text>'(?:[^'\\]|\\.)*')|(?P<operator><=|>=|!=|=|<|>|[(){}])|(?P<word>[A-Za-z0-9_.-]+))")
 _DEEPEST = 100
+_MOST_COMPARISONS = 250
 _TIMES = {"modifiedTime": "modified", "createdTime": "created"}
 _FLAGS = {"trashed": "trashed", "starred": "starred"}
 _MAPS = {"properties", "appProperties"}
@@ -66,6 +67,7 @@ class _Reader:
         self.text = text
         self.root = root
         self.left = self._tokens(text)
+        self.comparisons = 0
 
     def either(self, depth: int) -> Query:
         query = self.both(depth)
@@ -110,6 +112,9 @@ class _Reader:
         return self._comparison()
 
     def _comparison(self) -> Query:
+        self.comparisons += 1
+        if self.comparisons > _MOST_COMPARISONS:
+            raise Refusal(413, "uploadTooLarge", f"A query has at most {_MOST_COMPARISONS} comparisons.", where="q")
         kind, value = self._next()
         if kind == "text":
             self._expect("in")

@@ -6,6 +6,7 @@ Google's body is the one of https://developers.google.com/workspace/drive/api/gu
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from typing import Any
 
 _USAGE_LIMITS = {"storageQuotaExceeded", "rateLimitExceeded"}
@@ -14,12 +15,21 @@ _USAGE_LIMITS = {"storageQuotaExceeded", "rateLimitExceeded"}
 class Refusal(Exception):
     """A call is answered with `status`; `reason` is Google's word for it, `message` one plain sentence."""
 
-    def __init__(self, status: int, reason: str, message: str, *, where: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        *,
+        where: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.message = message
         self.where = where
+        self.headers = dict(headers or {})
 
     def as_google(self) -> dict[str, Any]:
         """Google's error body; `where` names the parameter that is at fault."""
@@ -50,7 +60,11 @@ def unsupported(what: str) -> Refusal:
 
 
 def of_disk(error: OSError) -> Refusal | None:
-    """The refusal for a disk that takes no more; None for any other error."""
+    """The refusal for what a disk does not allow; None for any other error."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Refusal(403, "storageQuotaExceeded", "The disk of the hub is full.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Refusal(403, "insufficientFilePermissions", "The hub's own user may not do that in its folder.")
+    if error.errno == errno.ENAMETOOLONG:
+        return invalid("The path is longer than the hub's disk allows.", "name")
     return None

@@ -80,6 +80,8 @@ class Hub:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700 if folder == inside else 0o777)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise InputError(f"The hub cannot use the folder {root} ({error.strerror}).", "Name another.") from error
+        if (root / "My Drive").stat().st_dev != inside.stat().st_dev:
+            raise InputError(f"{root / 'My Drive'} lies on another disk than {inside}.", "Put both on one.")
         # A hub that is just ending still holds it for a moment.
         self.lock = FileLock(inside / "lock")
         try:
@@ -236,9 +238,11 @@ async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse
         if error.status == 404:
             return _refused(request, Refusal(501, "notImplemented", f"The hub does not know {request.path[:100]}."))
         return _refused(request, Refusal(error.status, "badRequest", f"{error.reason}."))
+    except UnicodeEncodeError:
+        return _refused(request, Refusal(400, "invalid", "A text of the call is not Unicode: it has a lone surrogate."))
+    except ConnectionError:
+        raise
     except OSError as error:
-        if isinstance(error, ConnectionError):
-            raise
         full = of_disk(error)
         return _broken(request) if full is None else _refused(request, full)
     except Exception:  # noqa: BLE001 - whatever goes wrong is logged, and the client is told
@@ -254,7 +258,7 @@ def _broken(request: web.Request) -> web.Response:
 def _refused(request: web.Request, refusal: Refusal) -> web.Response:
     from_kaggle = request.path.startswith(("/api/", "/v1/", "/storage/", "/blobs/"))
     body = refusal.as_kaggle() if from_kaggle else refusal.as_google()
-    headers = dict(getattr(refusal, "headers", {}))
+    headers = refusal.headers
     if refusal.status == 401 and not from_kaggle:
         headers["WWW-Authenticate"] = "Bearer"
     return web.json_response(body, status=refusal.status, headers=headers)

@@ -72,6 +72,8 @@ class Shelf:
         self._made = hub / "made"
         self._building = hub / "building"
         self._making = Lock()
+        # The last list of files that was asked for: its pages are asked for one after the other.
+        self._listed: dict[tuple[str, str, int], list[Member]] = {}
         shutil.rmtree(self._building, ignore_errors=True)
         for made in (folder, self._made, self._building):
             made.mkdir(parents=True, exist_ok=True)
@@ -85,7 +87,7 @@ class Shelf:
         )  # fmt: skip
         if row is None:
             which = "" if number is None else f" at version {number}"
-            raise Refusal(404, "notFound", f"There is no data set {owner[:100]}/{slug[:100]}{which}")
+            raise Refusal(404, "notFound", f"There is no data set {owner[:100]}/{slug[:100]}{which}.")
         return _version(row)
 
     def newest(self) -> list[Version]:
@@ -104,11 +106,11 @@ class Shelf:
         """A new data set, its version 1. Raises `Refusal` (409) where there is one of that name."""
         owner, slug = _slug(owner, "ownerSlug"), _slug(slug, "slug")
         if self.records.row("SELECT 1 FROM sets WHERE owner = ? AND slug = ?", owner, slug) is not None:
-            raise Refusal(409, "alreadyExists", f"There is a data set {owner}/{slug} already")
+            raise Refusal(409, "alreadyExists", f"There is a data set {owner}/{slug} already.")
         with self._built(blobs) as (building, archive):
             with self.records.transaction():
                 if self.records.row("SELECT 1 FROM sets WHERE owner = ? AND slug = ?", owner, slug) is not None:
-                    raise Refusal(409, "alreadyExists", f"There is a data set {owner}/{slug} already")
+                    raise Refusal(409, "alreadyExists", f"There is a data set {owner}/{slug} already.")
                 self.records.write(
                     "INSERT INTO sets (owner, slug, details, private) VALUES (?, ?, ?, ?)",
                     owner, slug, json.dumps(details), private,
@@ -131,13 +133,19 @@ class Shelf:
 
     def members(self, version: Version) -> list[Member]:
         """The files of a version, sorted by name."""
+        key = (version.owner, version.slug, version.number)
+        known = self._listed.get(key)
+        if known is not None:
+            return known
         if version.archive is not None:
             with zipfile.ZipFile(self._present(version) / version.archive) as archive:
                 found = [Member(entry.filename, entry.file_size) for entry in archive.infolist() if not entry.is_dir()]
         else:
             folder = self._present(version)
             found = [Member(name, path.stat().st_size) for name, path in _files(folder)]
-        return sorted(found, key=lambda member: member.name)
+        found.sort(key=lambda member: member.name)
+        self._listed = {key: found}
+        return found
 
     def total(self, version: Version) -> int:
         """The size of what a version holds on disk, in bytes."""
@@ -155,10 +163,12 @@ class Shelf:
         """One file of a version. Raises `Refusal` (404)."""
         if version.archive is not None:
             return self._member(version, name)
-        for found, path in _files(self._present(version)):
-            if found == name:
-                return path
-        raise _no_file(version, name)
+        folder = self._present(version)
+        path = folder / name
+        within = ".." not in Path(name).parts and "\0" not in name and path.resolve().is_relative_to(folder.resolve())
+        if not within or not path.is_file():
+            raise _no_file(version, name)
+        return path
 
     def md5(self, path: Path) -> str:
         """The hash of a file that never changes; computed once."""
@@ -193,7 +203,7 @@ class Shelf:
             try:
                 return self._make(path, take_out)
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-                raise Refusal(422, "unreadable", f"{name} cannot be read from the archive ({error})") from error
+                raise Refusal(422, "unreadable", f"{name} cannot be read from the archive ({error}).") from error
 
     def _make(self, path: Path, make: Any) -> Path:
         """What `make` writes, once; complete or absent."""
@@ -208,14 +218,14 @@ class Shelf:
     def _present(self, version: Version) -> Path:
         folder = self.folder / version.owner / version.slug / str(version.number)
         if not folder.is_dir() or (version.archive is not None and not (folder / version.archive).is_file()):
-            raise Refusal(404, "notFound", f"The files of {version.ref} at version {version.number} were removed")
+            raise Refusal(404, "notFound", f"The files of {version.ref} at version {version.number} were removed.")
         return folder
 
     @contextmanager
     def _built(self, blobs: Sequence[Blob]) -> Iterator[tuple[Path, str | None]]:
         """A folder with the files of a version to come, and the name of its archive if it is one."""
         if not blobs:
-            raise Refusal(400, "invalid", "A data set has at least one file")
+            raise Refusal(400, "invalid", "A data set has at least one file.")
         building = self._building / secrets.token_hex(12)
         building.mkdir()
         try:
@@ -252,7 +262,7 @@ def _version(row: Any) -> Version:
 
 def _slug(text: str, where: str) -> str:
     if not _SLUG.fullmatch(text):
-        raise Refusal(400, "invalid", f"{where} {text[:100]!r} is not made of letters, digits, - and _")
+        raise Refusal(400, "invalid", f"{where} {text[:100]!r} is not made of letters, digits, - and _.")
     return text.lower()
 
 
@@ -310,4 +320,4 @@ def _zip(folder: Path, target: Path) -> None:
 
 
 def _no_file(version: Version, name: str) -> Refusal:
-    return Refusal(404, "notFound", f"{version.ref} at version {version.number} has no file {name[:200]}")
+    return Refusal(404, "notFound", f"{version.ref} at version {version.number} has no file {name[:200]}.")

@@ -5,8 +5,8 @@ search without a folder everything. What was put there by hand gets a record and
 file renamed by hand within its folder keeps its id (it is known by its inode). Links and devices are not shown, and no
 path goes through a link, so nothing outside the folder can be reached.
 
-Changes made through the API go to disk in an order that a crash cannot spoil: the record first, then one rename, and
-`recover` finishes at the next start what was begun. What the trash holds lies in `.hub/trash/<id>`.
+Changes made through the API go to disk by one rename each, and `recover` finishes at the next start what a killed hub
+had begun. What the trash holds lies in `.hub/trash/<id>`.
 
 It does not watch the folder, and a file moved by hand to another folder is a new file.
 """
@@ -102,16 +102,22 @@ class Tree:
             file, path, _ = self._verified(self._known(file_id))
             return file, path
 
-    def search(self, query: Query, order: str, after: str, values: tuple[Any, ...], limit: int) -> list[File]:
-        """Up to `limit` files that match, in the SQL order `order`, behind the row that the SQL `after` says."""
+    def search(
+        self, query: Query, order: str, after: str, values: tuple[Any, ...], limit: int
+    ) -> tuple[list[File], File | None]:
+        """Up to `limit` files that match, in the SQL order `order`, behind the row that the SQL `after` says.
+
+        Also returns the last file that was looked at, None when there are no more behind it.
+        """
         self._refresh(query)
         sql = f"SELECT * FROM files WHERE parent IS NOT NULL AND {query.sql} AND {after} ORDER BY {order} LIMIT ?"
         with self.records.alone():
             try:
-                rows = self.records.rows(sql, *query.values, *values, limit)
+                rows = self.records.rows(sql, *query.values, *values, limit + 1)
             except OverflowError:
                 raise invalid("A number in the query is too large.", "q") from None
-            return [file for file in self._seen(rows) if file is not None]
+            last = _file(rows[limit - 1]) if len(rows) > limit else None
+            return list(self._seen(rows[:limit])), last
 
     def changes(self, since: int, limit: int) -> list[Change]:
         """Up to `limit` changes from number `since` on, oldest first; one per file, its newest."""
@@ -130,7 +136,7 @@ class Tree:
         return (row["seq"] if row else 0) + 1
 
     def md5(self, file: File) -> str | None:
-        """The content's MD5 as hex digits, computed where it is not known yet; None when the file changed meanwhile."""
+        """The content's MD5 as hex digits, computed where it is not known yet; None where it cannot be read."""
         if file.md5 or file.folder:
             return file.md5
         file, path = self.locate(file.id)
@@ -139,7 +145,7 @@ class Tree:
         try:
             value = digest(path)
             now = path.lstat()
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return None
         if (now.st_size, now.st_mtime_ns, now.st_ino) != (file.size, file.modified, file.inode):
             return None
@@ -154,6 +160,12 @@ class Tree:
 
     # Changing
 
+    def check_unused(self, file_id: str) -> None:
+        """Refuse an id that a file has or had; ids are never given twice."""
+        known = self.records.row("SELECT 1 FROM changes WHERE file = ?", file_id)
+        if known is not None or self._row(file_id) is not None:
+            raise Refusal(409, "fileIdInUse", "A file already exists with the provided ID.", where="id")
+
     def add(self, parent_id: str, name: str, mime: str, staged: Staged | None, about: Mapping[str, Any]) -> File:
         """A new file with the staged bytes, or a new folder where there are none; complete, or not there at all.
 
@@ -162,8 +174,7 @@ class Tree:
         with self.records.alone():
             parent, folder = self._open_folder(parent_id)
             file_id = str(about.get("id") or new_id())
-            if self._is_used(file_id):
-                raise Refusal(409, "fileIdInUse", "A file already exists with the provided ID.", where="id")
+            self.check_unused(file_id)
             disk = self._free_name(parent, folder, name)
             now = time.time_ns()
             self._insert(file_id, parent, name, disk, mime, staged, about, now)
@@ -241,6 +252,11 @@ class Tree:
         """Finish what a killed hub had begun: moves to the trash and deletions."""
         with self.records.alone():
             self.records.write("DELETE FROM files WHERE parent IS NOT NULL AND id NOT IN (SELECT file FROM changes)")
+            for entry in self._trash.iterdir():
+                file = self._stored(entry.name)
+                if file is not None and not file.binned:
+                    with self.records.transaction():
+                        self._mark_binned(file)
             for row in self.records.rows("SELECT * FROM files WHERE binned"):
                 file = _file(row)
                 if not os.path.lexists(self._trash / file.id):
@@ -298,11 +314,14 @@ class Tree:
 
     def _scan(self, parent: File, folder: Path, *, whole: bool = False) -> None:
         """Compare a folder's entries with the disk. Unless `whole`, a folder whose entries are the same is skipped."""
-        changed_at = folder.lstat().st_ctime_ns
-        if parent.scanned == changed_at and not whole:
-            return
-        started = time.time_ns()
-        found = dict(_entries(folder))
+        try:
+            changed_at = folder.lstat().st_ctime_ns
+            if parent.scanned == changed_at and not whole:
+                return
+            started = time.time_ns()
+            found = dict(_entries(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            raise not_found(parent.id) from None
         with self.records.transaction():
             self._compare(parent, found)
             settled = changed_at if started - changed_at > _SETTLED_NS else None
@@ -348,16 +367,16 @@ class Tree:
                     continue
                 try:
                     file, path, _ = self._verified(_file(row))
-                except Refusal:
+                    self._scan(file, path, whole=True)
+                except (Refusal, PermissionError):
                     continue
-                self._scan(file, path, whole=True)
                 below = self.records.rows("SELECT id FROM files WHERE parent = ? AND folder AND NOT binned", folder_id)
             waiting += [row["id"] for row in below]
         ended = time.monotonic()
         self._walked_until = ended + 9 * (ended - started)
 
-    def _seen(self, rows: list[sqlite3.Row]) -> Iterator[File | None]:
-        """The files of `rows` as they are now; None for one that is gone."""
+    def _seen(self, rows: list[sqlite3.Row]) -> Iterator[File]:
+        """The files of `rows` as they are now, without those that are gone."""
         folders: dict[str, Path] = {}
         for row in rows:
             file = _file(row)
@@ -374,7 +393,7 @@ class Tree:
                 else:
                     yield self._known(file.id) if self._observe(file, status) else file
             except Refusal:
-                yield None
+                continue
 
     def _verified(self, file: File) -> tuple[File, Path, os.stat_result]:
         """The file as it is on disk now, after comparing it and the folders above it. Raises `Refusal` when gone."""
@@ -455,13 +474,6 @@ class Tree:
 
     def _on_disk(self, parent: str, disk: bytes) -> sqlite3.Row | None:
         return self.records.row("SELECT * FROM files WHERE parent = ? AND disk = ? AND NOT binned", parent, disk)
-
-    def _is_used(self, file_id: str) -> bool:
-        """Whether a file has or had this id; ids are never given twice."""
-        return (
-            self._row(file_id) is not None
-            or self.records.row("SELECT 1 FROM changes WHERE file = ?", file_id) is not None
-        )
 
     def _insert(
         self, file_id: str, parent: File, name: str, disk: bytes, mime: str, staged: Staged | None,
@@ -557,11 +569,14 @@ class Tree:
         return self._known(file.id), path
 
     def _bin(self, file: File, path: Path) -> None:
-        """Into the trash. The record goes first: `recover` finishes the move."""
+        """Into the trash."""
         with self.records.transaction():
-            self._update(file.id, binned=True, trashed_at=time.time_ns())
-            self._spread_trashed(file.id, True)
-        os.rename(path, self._trash / file.id)
+            self._mark_binned(file)
+            os.rename(path, self._trash / file.id)
+
+    def _mark_binned(self, file: File) -> None:
+        self._update(file.id, binned=True, trashed_at=time.time_ns())
+        self._spread_trashed(file.id, True)
 
     def _finish_binning(self, file: File) -> None:
         try:

@@ -30,6 +30,7 @@ from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal, invalid
 
 UNIT = 256 * 1024
+_LARGEST = 5 * 2**40  # Drive's own limit of a file, in bytes
 _LIFETIME_NS = 7 * 24 * 3600 * 10**9
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)")
 
@@ -57,6 +58,7 @@ class Uploads:
 
     def open(self, purpose: str, details: dict[str, Any], total: int | None) -> str:
         """Begin an upload; returns its id, which is a secret of its owner."""
+        self._forget_old()
         upload_id = secrets.token_urlsafe(32)
         self.records.write(
             "INSERT INTO uploads (id, purpose, details, total, started) VALUES (?, ?, ?, ?, ?)",
@@ -73,7 +75,7 @@ class Uploads:
         return Upload(row["id"], row["purpose"], json.loads(row["details"]), row["total"], result)
 
     def path(self, upload: Upload) -> Path:
-        return self.folder / f"upload-{upload.id}"
+        return self._path(upload.id)
 
     def received(self, upload: Upload) -> int:
         """How many bytes are there."""
@@ -86,9 +88,9 @@ class Uploads:
         """Keep the answer, for a client that did not hear it."""
         self.records.write("UPDATE uploads SET result = ? WHERE id = ?", json.dumps(result), upload.id)
 
-    def cancel(self, upload: Upload) -> None:
-        self.records.write("DELETE FROM uploads WHERE id = ?", upload.id)
-        self.path(upload).unlink(missing_ok=True)
+    def cancel(self, upload_id: str) -> None:
+        self.records.write("DELETE FROM uploads WHERE id = ?", upload_id)
+        self._path(upload_id).unlink(missing_ok=True)
 
     def lock(self, upload: Upload) -> asyncio.Lock:
         """Held by the one request that adds to an upload."""
@@ -108,6 +110,7 @@ class Uploads:
             raise invalid(f"The upload was begun for {upload.total} bytes, not {total}.", "Content-Range")
         received = await asyncio.to_thread(self.received, upload)
         if span is None and "Content-Range" not in request.headers:
+            await asyncio.to_thread(self.path(upload).unlink, missing_ok=True)
             received, span = 0, (0, None)
         if span is not None:
             received = await self._append(request, upload, received, span, total)
@@ -131,19 +134,18 @@ class Uploads:
             raise invalid(f"A chunk that is not the last has a multiple of {UNIT} bytes.", "Content-Range")
         if stop is not None and request.content_length not in (None, stop - start):
             raise invalid("The body is not as long as Content-Range says.", "Content-Length")
-        position = start
-        with await asyncio.to_thread(open, self.path(upload), "r+b" if received else "wb") as file:
-            file.seek(start)
-            try:
-                async for block in content.blocks(request.content.iter_any()):
-                    position += len(block)
-                    if (stop is not None and position > stop) or (total is not None and position > total):
-                        position -= len(block)
-                        raise invalid("The body is longer than was announced.", "Content-Length")
-                    await asyncio.to_thread(file.write, block)
-            finally:
-                # Also when the connection broke: what arrived need not be sent again.
-                await asyncio.to_thread(_cut, file.fileno(), file, max(received, position))
+        position, limit = start, min(size for size in (stop, total, _LARGEST) if size is not None)
+        descriptor = await asyncio.to_thread(os.open, self.path(upload), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            async for block in content.blocks(request.content.iter_any()):
+                if position + len(block) > limit:
+                    raise invalid("The body is longer than was announced.", "Content-Length")
+                await asyncio.to_thread(_write_at, descriptor, block, position)
+                position += len(block)
+        finally:
+            # Also when the connection broke: what arrived whole need not be sent again.
+            await asyncio.to_thread(os.ftruncate, descriptor, max(received, position))
+            os.close(descriptor)
         if stop is not None and position != stop:
             raise invalid("The body is shorter than Content-Range says.", "Content-Range")
         if stop is None and total is not None and position != total:
@@ -151,12 +153,19 @@ class Uploads:
         return max(received, position)
 
     def _clear(self) -> None:
-        """Remove what was left by requests of an earlier life, and uploads that nobody goes on with."""
-        self.records.write("DELETE FROM uploads WHERE started < ?", time.time_ns() - _LIFETIME_NS)
+        """Remove what was left by requests of an earlier life."""
+        self._forget_old()
         known = {f"upload-{row['id']}" for row in self.records.rows("SELECT id FROM uploads")}
         for entry in self.folder.iterdir():
             if entry.is_file() and entry.name not in known:
                 entry.unlink()
+
+    def _path(self, upload_id: str) -> Path:
+        return self.folder / f"upload-{upload_id}"
+
+    def _forget_old(self) -> None:
+        for row in self.records.rows("SELECT id FROM uploads WHERE started < ?", time.time_ns() - _LIFETIME_NS):
+            self.cancel(row["id"])
 
 
 def incomplete(received: int) -> web.Response:
@@ -184,6 +193,8 @@ def _announced(request: web.Request) -> tuple[tuple[int, int | None] | None, int
     return (start, stop), size
 
 
-def _cut(descriptor: int, file: Any, size: int) -> None:
-    file.flush()
-    os.ftruncate(descriptor, size)
+def _write_at(descriptor: int, block: bytes, offset: int) -> None:
+    left = memoryview(block)
+    while left:
+        written = os.pwrite(descriptor, left, offset)
+        left, offset = left[written:], offset + written
