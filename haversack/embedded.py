@@ -70,6 +70,11 @@ def known_kaggle_key(data: Path) -> str | None:
         return None
 
 
+def python() -> str:
+    """The interpreter for processes that outlive this one: not a notebook job's own, whose packages cells change."""
+    return os.environ.get("HAVERSACK_PYTHON") or sys.executable
+
+
 def detach() -> None:
     """Let go of every embedded hub this process uses."""
     for pid, _, lease in _leases.values():
@@ -107,7 +112,7 @@ def _start(root: Path, folder: Path) -> None:
     token = folder / "token"
     if not token.exists():
         _write_private(token, secrets.token_urlsafe(32))
-    command = [sys.executable, "-m", "haversack", "hub", "--root", str(root), "--port", "0"]
+    command = [python(), "-m", "haversack", "hub", "--root", str(root), "--port", "0"]
     command += ["--token-file", str(token), "--state", str(folder / "hub.json"), "--until-unused"]
     environment = {name: value for name, value in os.environ.items() if name != "HAVERSACK_TOKEN"}
     with open(folder / "hub.log", "ab") as log:

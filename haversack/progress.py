@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 Advance = Callable[[int], None]
 """Called with how much more is done, in the bar's unit; negative when work has to be repeated."""
@@ -14,7 +15,7 @@ Advance = Callable[[int], None]
 @contextmanager
 def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator[Advance]:
     """A bar over `total` units (None when unknown) with rate and time left; yields what moves it on."""
-    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    if not (sys.stderr.isatty() or _kernel_draws()):
         yield lambda amount: None
         return
     from rich import progress
@@ -31,3 +32,9 @@ def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator
     with progress.Progress(*columns, console=console, transient=total is None) as shown:
         task = shown.add_task(description, total=total)
         yield lambda amount: shown.advance(task, amount)
+
+
+def _kernel_draws() -> bool:
+    """Whether this is a notebook's kernel, with what rich needs to redraw a line there."""
+    kernels = sys.modules.get("ipykernel.kernelapp")
+    return kernels is not None and kernels.IPKernelApp.initialized() and find_spec("ipywidgets") is not None

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
-from haversack import credentials, progress, settings
+from haversack import credentials, embedded, progress, settings
 from haversack.credentials import Server
 from haversack.drive import tree
 from haversack.errors import HaversackError, MountError, MountpointInvalid
@@ -63,6 +63,7 @@ class _Record:
     where: str
     hub: str
     made: bool
+    job: str = ""
     pid: int = 0
     pending: tuple[int, int] = (0, 0)
     failed: str = ""
@@ -96,7 +97,8 @@ def mount(
     path = _absolute(mountpoint)
     server = credentials.drive(hub)
     _clear_stale(path)
-    record = _Record(str(path), _namespace(), "fuse", _where(server), _hub_of(server), not path.exists())
+    job = os.environ.get("HAVERSACK_JOB", "")
+    record = _Record(str(path), _namespace(), "fuse", _where(server), _hub_of(server), not path.exists(), job)
     if (there := _find(path)) is not None and _is_there(there):
         if there.where == record.where:
             return there.mounted()
@@ -128,6 +130,29 @@ def unmount(mountpoint: str | Path) -> None:
     record = _find(path)
     if record is None:
         raise MountError(f"No drive is mounted at {path}.", "Check the path; `mount | grep haversack` lists mounts.")
+    _unmount(record)
+
+
+def unmount_job(job: Path) -> list[Mounted]:
+    """Unmount what the notebook job with the folder `job` left mounted, in whichever mount namespace that was.
+
+    Returns what was mounted. Raises like `unmount`, the first error after all were tried.
+    """
+    records = [record for file in sorted(_registry().glob("*.json")) if (record := _read(file)) is not None]
+    own = [record for record in records if record.job == str(job)]
+    errors = []
+    for record in own:
+        try:
+            _unmount(record)
+        except MountError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return [record.mounted() for record in own]
+
+
+def _unmount(record: _Record) -> None:
+    path = Path(record.mountpoint)
     if record.kind == "link":
         _unlink(record)
     elif _is_served(record):
@@ -244,7 +269,7 @@ def _finish(record: _Record, operations: Operations, serving: threading.Thread) 
 
 def _spawn(record: _Record, server: Server, readonly: bool) -> Mounted:
     """Have a process of its own serve the mount, and wait until it does."""
-    command = [sys.executable, "-m", "haversack", "mount", record.mountpoint, "--foreground"]
+    command = [embedded.python(), "-m", "haversack", "mount", record.mountpoint, "--foreground"]
     environment = {**os.environ, "HAVERSACK_HUB": record.hub}
     if server.folder is None:
         environment["HAVERSACK_TOKEN"] = server.secrets[0]

@@ -178,6 +178,7 @@ class Job:
             self.executed = running.executed
             await running.stop()
             log.close()
+            await asyncio.to_thread(self._unmount)
             (self.folder / "kernel.json").unlink(missing_ok=True)
 
     async def _execute_cells(self, running: execution.Execution) -> None:
@@ -195,6 +196,15 @@ class Job:
                 self._learn_hub_secrets()
                 self._save()
             self.screen.finish()
+
+    def _unmount(self) -> None:
+        """Return once everything that the job wrote is on the drive; the kernel is gone, so its files are closed."""
+        if not (self.settings.data / "mounts").is_dir():
+            return
+        from haversack.drive.mount import unmount_job
+
+        for mounted in unmount_job(self.folder):
+            self.drive = mounted.where
 
     def _listen(self, message: dict[str, Any]) -> None:
         match message:
@@ -312,6 +322,7 @@ def _variables(chosen: settings.Settings, folder: Path, hub: str | None, cores: 
         "HAVERSACK_JOB": str(folder),
         "HAVERSACK_DATA": str(chosen.data),
         "HAVERSACK_CACHE": str(chosen.cache),
+        "HAVERSACK_PYTHON": sys.executable,
         "HAVERSACK_SECRETS": str(secretfile.path()),
         # Building matplotlib's list of fonts takes seconds, so jobs share it.
         "MPLCONFIGDIR": variables.get("MPLCONFIGDIR", str(chosen.cache / "matplotlib")),
