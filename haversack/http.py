@@ -10,8 +10,10 @@ Everything is a coroutine on fsspec's own loop thread; `wait` is the way in from
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json as jsonlib
 import random
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,6 +47,8 @@ _QUOTA = {
     "storageQuotaExceeded",
     "teamDriveFileLimitExceeded",
 }
+# A server that asks for a longer pause than this many seconds is not waited for; the caller hears of it instead.
+_LONGEST_PAUSE = 120.0
 _NETWORK_ERRORS = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError)
 
 
@@ -68,6 +72,17 @@ class Answer:
 
     def json(self) -> dict[str, Any]:
         return jsonlib.loads(self.body) if self.body else {}
+
+
+_open: weakref.WeakSet[Http] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Connections are closed before the loop's thread goes with the process."""
+    for http in list(_open):
+        if http.is_of_running_loop():
+            asyncio.run_coroutine_threadsafe(http.close(), get_loop()).result(5)
 
 
 class Http:
@@ -95,6 +110,7 @@ class Http:
         self.first_delay = first_delay
         self.longest_delay = longest_delay
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def request(
         self,
@@ -129,10 +145,7 @@ class Http:
                 continue
             if answer.status < 400 or answer.status in accept:
                 return answer
-            failure = error_of(answer, self.server.name)
-            if attempt >= self.attempts or not _is_passing(answer.status, failure, repeatable):
-                raise failure
-            await asyncio.sleep(self._delay(attempt, answer.headers.get("Retry-After")))
+            await self._pause_or_raise_answer(attempt, answer, repeatable)
 
     @asynccontextmanager
     async def stream(
@@ -164,10 +177,11 @@ class Http:
                 answer = Answer(response.status, response.headers, await response.read())
             finally:
                 await sent.__aexit__(None, None, None)
-            failure = error_of(answer, self.server.name)
-            if attempt >= self.attempts or not _is_passing(answer.status, failure, True):
-                raise failure
-            await asyncio.sleep(self._delay(attempt, answer.headers.get("Retry-After")))
+            await self._pause_or_raise_answer(attempt, answer, True)
+
+    def is_of_running_loop(self) -> bool:
+        """Whether connections are open that belong to this process's loop thread."""
+        return self._session is not None and self._loop is get_loop()
 
     async def close(self) -> None:
         if self._session is not None:
@@ -175,12 +189,17 @@ class Http:
             self._session = None
 
     def _send(self, method: str, url: str, params: Any, json: Any, data: Any, headers: Any) -> Any:
-        if self._session is None:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            # Another loop is that of a parent process: what it holds open stays its own.
+            self._loop = loop
+            _open.add(self)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self.connections), timeout=self.timeout, auto_decompress=False
             )
         whole = url if "://" in url else self.server.url + url
-        sent = dict(headers or {})
+        # Ranges and hashes are of the bytes themselves, so they are asked for as they are.
+        sent = {"Accept-Encoding": "identity", **(headers or {})}
         if self.server.authorization and _origin(whole) == _origin(self.server.url):
             sent.setdefault("Authorization", self.server.authorization)
         body = data() if callable(data) else data
@@ -190,7 +209,7 @@ class Http:
 
     async def _pause_or_raise(self, attempt: int, error: BaseException) -> None:
         if attempt < self.attempts:
-            await asyncio.sleep(self._delay(attempt, None))
+            await asyncio.sleep(self._delay(attempt))
             return
         host = urlsplit(self.server.url).netloc
         why = str(error) or type(error).__name__
@@ -198,9 +217,17 @@ class Http:
             f"The {self.server.name} at {host} does not answer ({why}).", "Check that it runs and can be reached."
         ) from error
 
-    def _delay(self, attempt: int, retry_after: str | None) -> float:
-        floor = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
-        return floor + random.uniform(0, min(self.longest_delay, self.first_delay * 2**attempt))
+    async def _pause_or_raise_answer(self, attempt: int, answer: Answer, repeatable: bool) -> None:
+        failure = error_of(answer, self.server.name)
+        said = answer.headers.get("Retry-After", "")
+        floor = float(said) if said.isdigit() else 0.0
+        passing = _is_passing(answer.status, failure, repeatable)
+        if attempt >= self.attempts or not passing or floor > _LONGEST_PAUSE:
+            raise failure
+        await asyncio.sleep(floor + self._delay(attempt))
+
+    def _delay(self, attempt: int) -> float:
+        return random.uniform(0, min(self.longest_delay, self.first_delay * 2**attempt))
 
 
 def error_of(answer: Answer, name: str) -> RemoteError | SignInError:
@@ -227,9 +254,9 @@ def _message_and_reason(answer: Answer) -> tuple[str, str]:
         body = answer.json()
     except (jsonlib.JSONDecodeError, UnicodeDecodeError):
         return answer.body[:200].decode(errors="replace").strip() or "no explanation", ""
-    error = body.get("error", body)
+    error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
-        return str(error), ""
+        return str(error)[:200], ""
     reasons = [entry.get("reason", "") for entry in error.get("errors") or [] if isinstance(entry, dict)]
     return str(error.get("message") or "no explanation").rstrip("."), reasons[0] if reasons else ""
 

@@ -26,12 +26,13 @@ from haversack.drive.index import Index
 from haversack.drive.journal import Draft, Journal
 from haversack.errors import AlreadyExists, FolderNotEmpty, Forbidden, IntegrityError, IsAFolder, NotAFolder, NotFound
 from haversack.http import Http, wait
+from haversack.settings import Settings
 
 Path_ = tuple[str, ...]
 """The names from My Drive down; () is My Drive itself."""
 
 _QUOTA_TRUST = 60.0
-_connected: dict[tuple[int, Server], Drive] = {}
+_connected: dict[tuple[int, Server, Settings], Drive] = {}
 _connecting = threading.Lock()
 
 
@@ -40,11 +41,10 @@ def connect(hub: str | None = None) -> Drive:
 
     Raises `SignInError`, `InputError`, and `ConnectionFailed` when the drive does not answer.
     """
-    server = credentials.drive(hub)
+    server, chosen = credentials.drive(hub), settings.load()
     with _connecting:
-        key = (os.getpid(), server)
+        key = (os.getpid(), server, chosen)
         if key not in _connected:
-            chosen = settings.load()
             _connected[key] = Drive(server, chosen.data, chosen.cache)
         return _connected[key]
 

@@ -1,0 +1,124 @@
+"""A drive on a real hub, seen through a proxy of the tests' own that counts calls, and stalls or cuts them when told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from haversack.drive import mount as mounting
+from haversack.drive.filesystem import DriveFileSystem
+from tests.conftest import RunningHub
+
+
+@dataclass
+class Call:
+    method: str
+    path: str
+    range: str
+    size: int
+
+
+@dataclass
+class Proxy:
+    """A reverse proxy before a hub. `stalls` says which calls have to wait until `release` is set."""
+
+    target: str
+    url: str = ""
+    calls: list[Call] = field(default_factory=list)
+    stalls: Callable[[Call], bool] = lambda call: False
+    stalled: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        call = Call(request.method, request.path_qs, request.headers.get("Content-Range", ""), len(body))
+        self.calls.append(call)
+        if self.stalls(call):
+            self.stalled.set()
+            while not self.release.is_set():
+                await asyncio.sleep(0.02)
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(
+                request.method,
+                self.target + str(request.rel_url),
+                data=body,
+                headers=request.headers,
+                allow_redirects=False,
+            ) as answer,
+        ):
+            headers = {name: value for name, value in answer.headers.items() if name != "Transfer-Encoding"}
+            return web.Response(status=answer.status, headers=headers, body=await answer.read())
+
+    def serve(self, started: threading.Event, stopped: threading.Event) -> None:
+        async def main() -> None:
+            application = web.Application(client_max_size=1 << 30)
+            application.router.add_route("*", "/{path:.*}", self.handle)
+            runner = web.AppRunner(application, shutdown_timeout=0.1)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            started.set()
+            while not stopped.is_set():
+                await asyncio.sleep(0.02)
+            self.release.set()
+            await runner.cleanup()
+
+        asyncio.run(main())
+
+
+@pytest.fixture
+def proxy(hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The suite's hub behind a proxy, which the environment names."""
+    proxy = Proxy(hub.url)
+    started, stopped = threading.Event(), threading.Event()
+    thread = threading.Thread(target=proxy.serve, args=(started, stopped))
+    thread.start()
+    assert started.wait(10)
+    monkeypatch.setenv("HAVERSACK_HUB", proxy.url)
+    yield proxy
+    stopped.set()
+    thread.join()
+
+
+@pytest.fixture
+def folder(hub: RunningHub) -> str:
+    """The name of a folder of this test's own below My Drive, which is there."""
+    name = f"test-{secrets.token_hex(6)}"
+    (hub.my_drive / name).mkdir()
+    return name
+
+
+@pytest.fixture
+def fs(hub: RunningHub) -> DriveFileSystem:
+    return DriveFileSystem()
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> Iterator[Path]:
+    """Where a test mounts; whatever it left there is taken away."""
+    path = tmp_path / "mnt"
+    yield path
+    record = mounting._find(path)
+    if record is not None and record.pid:
+        kill(path)
+        mounting._clear_stale(path)
+
+
+def kill(mountpoint: Path) -> None:
+    """Kill the process that serves a mount, as a machine that goes away does."""
+    process = mounting._daemons.pop(str(mountpoint), None)
+    if process is not None:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
