@@ -13,6 +13,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from haversack import credentials, dataset
+from haversack import credentials, dataset, settings
 from haversack.datasets.source import put
 from haversack.drive.filesystem import DriveFileSystem
 from haversack.errors import NotFound
@@ -68,14 +69,14 @@ def write_digits(archive: Path) -> None:
         file.writestr(zipfile.ZipInfo("labels.csv"), labels.getvalue())
 
 
-def upload_digits(hub: str | None, folder: Path) -> None:
+def upload_digits(folder: Path) -> None:
     try:
-        with dataset(DIGITS, hub=hub) as digits:
+        with dataset(DIGITS) as digits:
             print(f"{DIGITS} is there, with {len(digits.files):,} files.")
     except NotFound:
         archive = folder / "digits.zip"
         write_digits(archive)
-        version = put(archive, DIGITS, title="Handwritten digits, shifted and rotated", hub=hub).version
+        version = put(archive, DIGITS, title="Handwritten digits, shifted and rotated").version
         print(f"{DIGITS} is there now, at version {version}.")
 
 
@@ -99,14 +100,16 @@ def main() -> None:
         (given.out / "1.jpg").write_bytes(photograph())
         write_digits(given.out / "digits.zip")
         print(f"1.jpg and digits.zip are in {given.out}.")
-    drive = DriveFileSystem(hub=given.hub)
+    server = credentials.drive(given.hub or settings.load().hub or "embedded")
+    # Named like this the hub answers for Kaggle too, also where the user is signed in to Kaggle itself.
+    os.environ["HAVERSACK_HUB"], os.environ["HAVERSACK_TOKEN"] = server.url, server.secrets[0]
+    drive = DriveFileSystem()
     write_to_drive(drive, "1.jpg", photograph())
-    login = credentials.kaggle(given.hub).kaggle_login
-    if login:
-        key = {"username": login[0], "key": login[1]}
-        write_to_drive(drive, "kaggle.json", json.dumps(key).encode())
+    if server.kaggle_login:
+        username, key = server.kaggle_login
+        write_to_drive(drive, "kaggle.json", json.dumps({"username": username, "key": key}).encode())
     with tempfile.TemporaryDirectory() as folder:
-        upload_digits(given.hub, Path(folder))
+        upload_digits(Path(folder))
 
 
 if __name__ == "__main__":

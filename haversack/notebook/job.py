@@ -100,6 +100,7 @@ def run(
     _check_hub(hub or chosen.hub)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     job = Job(source, folder, output, html.absolute() if html else None, chosen, secrets)
+    _hand_on_kaggle_key(hub or chosen.hub, folder / "home" / ".kaggle")
     variables = _variables(chosen, folder, hub or chosen.hub, cores)
     (folder / "job.json").write_text(json.dumps({"uploads": [str(path) for path in given]}))
     return job.execute(notebook, variables)
@@ -330,7 +331,6 @@ def _variables(chosen: settings.Settings, folder: Path, hub: str | None, cores: 
     variables.setdefault("KERAS_BACKEND", "jax")
     if hub:
         variables["HAVERSACK_HUB"] = hub
-    variables |= _kaggle_login(hub)
     if cores is not None:
         kept = [
             flag for flag in variables.get("XLA_FLAGS", "").split() if "force_host_platform_device_count" not in flag
@@ -340,18 +340,20 @@ def _variables(chosen: settings.Settings, folder: Path, hub: str | None, cores: 
     return variables
 
 
-def _kaggle_login(hub: str | None) -> dict[str, str]:
-    """The user's own sign-in to Kaggle, from the key file in the HOME that the job does not see; no hub gets it."""
+def _hand_on_kaggle_key(hub: str | None, folder: Path) -> None:
+    """Lay the user's own Kaggle key into the job's HOME, where a notebook's own may replace it; no hub gets it."""
     if hub and hub != "embedded":
-        return {}
+        return
     try:
         found = credentials.own_kaggle()
     except SignInError:
-        return {}  # many notebooks never ask Kaggle; for those that do, its command says what is missing
+        return  # many notebooks never ask Kaggle; for those that do, its command says what is missing
     if found is None or found.kaggle_login is None:
-        return {}
+        return
     user, key = found.kaggle_login
-    return {"KAGGLE_USERNAME": user, "KAGGLE_KEY": key}
+    folder.mkdir(mode=0o700)
+    with open(os.open(folder / "kaggle.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump({"username": user, "key": key}, file)
 
 
 def _path(first: list[Path], rest: str) -> str:
