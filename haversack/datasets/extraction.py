@@ -49,25 +49,33 @@ def extract(contents: Contents, to: Path, name: str) -> Path:
 
 def _not_there(contents: Contents, to: Path) -> list[str]:
     """The files that are still to be put below `to`. Raises for the first one that cannot be."""
-    inside = to.resolve()
-    parents: set[Path] = set()
+    if not to.exists():
+        return list(contents.files)
     wanted = []
+    checked: set[Path] = set()
     for name in contents.files:
         target = to / name
-        if target.parent not in parents:
-            if not target.parent.resolve().is_relative_to(inside):
-                raise InputError(f"{target.parent} is a link that leads out of {to}.", "Remove it, or name another.")
-            parents.add(target.parent)
-        try:
-            same = target.is_file() and not target.is_symlink() and contents.is_at(name, target)
-            free = not os.path.lexists(target)
-        except NotADirectoryError:
-            same = free = False
-        if free:
+        if target.parent not in checked:
+            _check_way(target.parent, to)
+            checked.add(target.parent)
+        if not os.path.lexists(target):
             wanted.append(name)
-        elif not same:
-            raise InputError(f"{target} is there and is another file.", "Move it away, or name another folder.")
+        elif target.is_symlink() or not target.is_file() or not contents.is_at(name, target):
+            raise _occupied(target)
     return wanted
+
+
+def _check_way(folder: Path, to: Path) -> None:
+    """Refuse a folder that cannot be made below `to`, or that is reached by leaving it."""
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.resolve().is_relative_to(to.resolve()):
+        raise InputError(f"{there} is a link that leads out of {to}.", "Remove it, or name another folder.")
+    if not there.is_dir():
+        raise _occupied(there)
+
+
+def _occupied(path: Path) -> InputError:
+    return InputError(f"{path} is there and is another file.", "Move it away, or name another folder.")
 
 
 def _write(contents: Contents, names: list[str], aside: Path, name: str) -> None:

@@ -158,6 +158,7 @@ class KaggleApi:
                         raise
                     failure = error if isinstance(error, ConnectionFailed | RemoteError) else failure
                     done = await self._stored(upload, size)
+                    advance(done - before)
                 failures = 0 if done > before else failures + 1
                 if failures >= self.http.attempts:
                     raise failure
@@ -211,10 +212,13 @@ class KaggleApi:
                     advance(len(piece))
                     patience.reschedule(loop.time() + _PATIENCE)
 
-        async with asyncio.timeout(_PATIENCE) as patience:
-            answer = await self.http.request("PUT", upload.url, data=pieces, headers=headers, again=False)
-        arrived = _arrived(answer, size)
-        advance(arrived - start - sent)
+        arrived = start
+        try:
+            async with asyncio.timeout(_PATIENCE) as patience:
+                answer = await self.http.request("PUT", upload.url, data=pieces, headers=headers, again=False)
+            arrived = _arrived(answer, size)
+        finally:
+            advance(arrived - start - sent)
         return arrived
 
     def _state_name(self, name: Name, archive: Path) -> str:
