@@ -31,6 +31,8 @@ _PIECE = 4 << 20
 class DriveFileSystem(AbstractFileSystem):
     """Files of the drive that `hub` names (a URL, "embedded", or None for what the settings say).
 
+    With `auto_mkdir`, as in fsspec's local file system, opening a file for writing makes the folders it lies in.
+
     Raises from every call what `drive.tree.Drive` raises: `NotFound`, `IsAFolder`, `NotAFolder`, `AlreadyExists`,
     `FolderNotEmpty`, `Forbidden`, `QuotaExceeded`, `ConnectionFailed`, `SignInError`.
     """
@@ -38,10 +40,11 @@ class DriveFileSystem(AbstractFileSystem):
     protocol = "drive"
     root_marker = ""
 
-    def __init__(self, hub: str | None = None, **options: Any) -> None:
+    def __init__(self, hub: str | None = None, auto_mkdir: bool = False, **options: Any) -> None:
         options["use_listings_cache"] = False
         super().__init__(**options)
         self.hub = hub
+        self.auto_mkdir = auto_mkdir
 
     @property
     def drive(self) -> Drive:
@@ -177,6 +180,8 @@ class DriveFileSystem(AbstractFileSystem):
         if kind == "r":
             return DriveFile(_Reader(self.drive, names), buffer_size=1 << 20)
         if kind in ("w", "x", "a"):
+            if self.auto_mkdir:
+                self.makedirs("/".join(names[:-1]), exist_ok=True)
             draft = self.drive.open_draft(names, truncate=kind in "wx", exclusive=kind == "x")
             return io.BufferedWriter(_Writer(self.drive, draft), buffer_size=1 << 20)
         raise InputError(f"A file of the drive cannot be opened with mode {mode!r}.", "Use rb, wb, ab or xb.")

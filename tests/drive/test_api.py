@@ -140,7 +140,9 @@ def test_a_wrong_token_is_a_sign_in_error(hub: RunningHub, monkeypatch: pytest.M
     assert "wrong" not in str(raised.value)
 
 
-def test_a_small_new_file_costs_one_call_beside_its_id(api: DriveApi, parent: File, tmp_path: Path, proxy: Proxy) -> None:
+def test_a_small_new_file_costs_one_call_beside_its_id(
+    api: DriveApi, parent: File, tmp_path: Path, proxy: Proxy
+) -> None:
     through = DriveApi(credentials.drive())
     upload = new_upload(through, parent, tmp_path / "source", b"x")
     proxy.calls.clear()
