@@ -45,9 +45,12 @@ def drive(hub: str | None = None) -> Server:
 
 
 def kaggle(hub: str | None = None) -> Server:
-    """The server that answers Kaggle's API, chosen as in the module's words. Raises like `drive`."""
+    """The server that answers Kaggle's API, chosen as in the module's words. Raises like `drive`.
+
+    "embedded" as an argument means the embedded hub; as a setting it accepts that hub where Kaggle has no sign-in.
+    """
     chosen = hub or settings.load().hub
-    if chosen and chosen != "embedded":
+    if hub or (chosen and chosen != "embedded"):
         return _hub(chosen)
     return own_kaggle() or _hub(chosen)
 

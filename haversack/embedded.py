@@ -14,12 +14,12 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from haversack import place
 from haversack.errors import ConnectionFailed
 
 _START_TIMEOUT = 30.0
@@ -70,9 +70,13 @@ def known_kaggle_key(data: Path) -> str | None:
         return None
 
 
-def python() -> str:
-    """The interpreter for processes that outlive this one: not a notebook job's own, whose packages cells change."""
-    return os.environ.get("HAVERSACK_PYTHON") or sys.executable
+def secrets_of(data: Path) -> tuple[str, ...]:
+    """What must never be shown of the embedded hub over `data`: its token and its key; none before its first start."""
+    try:
+        state = json.loads((data / "embedded" / "hub.json").read_text())
+    except FileNotFoundError:
+        return ()
+    return str(state["token"]), str(state["kaggle_key"])
 
 
 def detach() -> None:
@@ -112,7 +116,7 @@ def _start(root: Path, folder: Path) -> None:
     token = folder / "token"
     if not token.exists():
         _write_private(token, secrets.token_urlsafe(32))
-    command = [python(), "-m", "haversack", "hub", "--root", str(root), "--port", "0"]
+    command = [place.interpreter(), "-m", "haversack", "hub", "--root", str(root), "--port", "0"]
     command += ["--token-file", str(token), "--state", str(folder / "hub.json"), "--until-unused"]
     environment = {name: value for name, value in os.environ.items() if name != "HAVERSACK_TOKEN"}
     with open(folder / "hub.log", "ab") as log:

@@ -29,6 +29,11 @@ def here(environment: Mapping[str, str] = os.environ) -> Place:
     return "notebook" if "ipykernel" in sys.modules else "terminal"
 
 
+def interpreter() -> str:
+    """The Python for processes that outlive this one: never that of a notebook job, whose packages cells change."""
+    return os.environ.get("HAVERSACK_PYTHON") or sys.executable
+
+
 def disk_outlives_session(folder: Path) -> bool:
     """Whether files under `folder`, which need not exist yet, are still there when this machine's session is over."""
     if here() in ("colab", "kaggle"):

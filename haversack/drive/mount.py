@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
-from haversack import credentials, embedded, progress, settings
+from haversack import credentials, place, progress, settings
 from haversack.credentials import Server
 from haversack.drive import tree
 from haversack.errors import HaversackError, MountError, MountpointInvalid
@@ -269,7 +269,7 @@ def _finish(record: _Record, operations: Operations, serving: threading.Thread) 
 
 def _spawn(record: _Record, server: Server, readonly: bool) -> Mounted:
     """Have a process of its own serve the mount, and wait until it does."""
-    command = [embedded.python(), "-m", "haversack", "mount", record.mountpoint, "--foreground"]
+    command = [place.interpreter(), "-m", "haversack", "mount", record.mountpoint, "--foreground"]
     environment = {**os.environ, "HAVERSACK_HUB": record.hub}
     if server.folder is None:
         environment["HAVERSACK_TOKEN"] = server.secrets[0]

@@ -11,9 +11,10 @@ from typing import Any
 
 def load_ipython_extension(ipython: Any) -> None:
     """Make `google.colab`, Colab's magics and the watch over secrets available in this kernel."""
-    from haversack.notebook import magics, watch
+    from haversack.notebook import kaggle, magics, watch
     from haversack.notebook.colab import finder
 
     finder.install()
     magics.register(ipython)
     watch.start(ipython)
+    ipython.events.register("pre_run_cell", lambda info: kaggle.prefer_key_file())

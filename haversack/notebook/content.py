@@ -30,7 +30,7 @@ from typing import IO
 from haversack.errors import InputError, JobError
 
 CONTENT = Path("/content")
-_LOCK = Path("/tmp/.haversack-content.lock")
+_LOCK = Path("/run/haversack-content.lock")
 
 _CONTENT = re.compile(r"(?<![\w./~-])/content(?![\w.-])")
 # Hidden folders in Colab's HOME, where notebooks put keys and settings; other paths below /root may be the user's.

@@ -45,7 +45,9 @@ def _checked(content: dict[str, Any], path: Path) -> Any:
             if cell["cell_type"] == "code":
                 cell.update(outputs=[], execution_count=None)
             cell.setdefault("metadata", {})
-        content.setdefault("metadata", {})
+        metadata = content.setdefault("metadata", {})
+        metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        metadata.setdefault("language_info", {"name": "python"})
         content["nbformat_minor"] = content.get("nbformat_minor") or 0
         _, content = nbformat.validator.normalize(content)
         notebook = nbformat.from_dict(nbformat.v4.rwbase.rejoin_lines(nbformat.from_dict(content)))

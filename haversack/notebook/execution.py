@@ -64,7 +64,9 @@ class Execution(NotebookClient):
             await self.async_start_new_kernel_client()
         except (RuntimeError, OSError) as error:
             reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-            raise JobError(f"The kernel did not start: {reason}.", "Its log says more.") from error
+            raise JobError(
+                f"The kernel did not start: {reason}.", "kernel.log in the job's folder says more."
+            ) from error
         self.reset_execution_trackers()
 
     async def execute_one(self, index: int, number: int) -> None:
@@ -133,7 +135,7 @@ class Execution(NotebookClient):
         status = getattr(getattr(self.km.provisioner, "process", None), "returncode", None) if self.km else None
         if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
             return f"The kernel was killed in cell {number}.", "Most often memory ran out: use less in that cell."
-        return f"The kernel died in cell {number}.", "The job's log may say why."
+        return f"The kernel died in cell {number}.", "kernel.log in the job's folder may say why."
 
 
 def _one_line(text: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from haversack import credentials, embedded, settings
 from haversack.errors import HaversackError, InputError, SignInError
-from haversack.notebook import content, document, environment, execution, kernel, secretfile
+from haversack.notebook import content, document, environment, execution, kaggle, kernel, secretfile
 from haversack.notebook import parameters as parameters_
 from haversack.notebook.screen import Screen
 from haversack.notebook.secrets import Secrets
@@ -100,8 +100,8 @@ def run(
     _check_hub(hub or chosen.hub)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     job = Job(source, folder, output, html.absolute() if html else None, chosen, secrets)
-    _hand_on_kaggle_key(hub or chosen.hub, folder / "home" / ".kaggle")
     variables = _variables(chosen, folder, hub or chosen.hub, cores)
+    secrets.add(variables.get("KAGGLE_KEY"))
     (folder / "job.json").write_text(json.dumps({"uploads": [str(path) for path in given]}))
     return job.execute(notebook, variables)
 
@@ -223,7 +223,7 @@ class Job:
 
     def _learn_hub_secrets(self) -> None:
         # The embedded hub may have been started by a cell.
-        self.secrets.add(embedded.known_kaggle_key(self.settings.data))
+        self.secrets.add(*embedded.secrets_of(self.settings.data))
 
     def _save(self) -> None:
         document.write(self.secrets.clean_all(self.notebook), self.output)
@@ -275,7 +275,7 @@ def _uploads(given: Sequence[Path], source: Any, notebook: Path) -> list[Path]:
 def _known_secrets(chosen: settings.Settings) -> Secrets:
     secrets = Secrets()
     names = ("HAVERSACK_TOKEN", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
-    secrets.add(*(os.environ.get(name) for name in names), embedded.known_kaggle_key(chosen.data))
+    secrets.add(*(os.environ.get(name) for name in names), *embedded.secrets_of(chosen.data))
     try:
         secrets.add(*secretfile.known())
     except PermissionError as error:
@@ -331,6 +331,7 @@ def _variables(chosen: settings.Settings, folder: Path, hub: str | None, cores: 
     variables.setdefault("KERAS_BACKEND", "jax")
     if hub:
         variables["HAVERSACK_HUB"] = hub
+    variables |= _kaggle_login(hub)
     if cores is not None:
         kept = [
             flag for flag in variables.get("XLA_FLAGS", "").split() if "force_host_platform_device_count" not in flag
@@ -340,20 +341,18 @@ def _variables(chosen: settings.Settings, folder: Path, hub: str | None, cores: 
     return variables
 
 
-def _hand_on_kaggle_key(hub: str | None, folder: Path) -> None:
-    """Lay the user's own Kaggle key into the job's HOME, where a notebook's own may replace it; no hub gets it."""
-    if hub and hub != "embedded":
-        return
+def _kaggle_login(hub: str | None) -> dict[str, str]:
+    """The user's own sign-in to Kaggle, from the key file in the HOME that the job does not see; no hub gets it."""
+    if (hub and hub != "embedded") or os.environ.get("KAGGLE_KEY"):
+        return {}
     try:
         found = credentials.own_kaggle()
     except SignInError:
-        return  # many notebooks never ask Kaggle; for those that do, its command says what is missing
+        return {}  # many notebooks never ask Kaggle; for those that do, its command says what is missing
     if found is None or found.kaggle_login is None:
-        return
+        return {}
     user, key = found.kaggle_login
-    folder.mkdir(mode=0o700)
-    with open(os.open(folder / "kaggle.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump({"username": user, "key": key}, file)
+    return {"KAGGLE_USERNAME": user, "KAGGLE_KEY": key, kaggle.HANDED_ON: "1"}
 
 
 def _path(first: list[Path], rest: str) -> str:

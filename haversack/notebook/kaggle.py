@@ -16,17 +16,30 @@ from pathlib import Path
 from haversack import credentials, embedded, settings
 from haversack.errors import HaversackError
 
+HANDED_ON = "HAVERSACK_KAGGLE_HANDED_ON"
+
 
 def main() -> None:
     """Become the official command, with this process's arguments."""
     program = _behind(Path(os.environ["HAVERSACK_JOB"]) / "bin", os.environ["PATH"])
     if program is None:
         sys.exit("kaggle: command not found. Install it in a cell before: !pip install -q kaggle")
+    prefer_key_file()
     try:
         environment = {**os.environ, **_way_to_hub()}
     except HaversackError as error:
         sys.exit(f"kaggle: {error}")
     os.execve(program, [program, *sys.argv[1:]], environment)
+
+
+def prefer_key_file() -> None:
+    """Forget the user's own sign-in, handed on to the job, once the notebook has put a key file of its own in place.
+
+    Kaggle's clients would take the environment first, whereas on Colab there is nothing but the file.
+    """
+    if os.environ.get(HANDED_ON) and _key_file().exists():
+        for name in (HANDED_ON, "KAGGLE_USERNAME", "KAGGLE_KEY"):
+            os.environ.pop(name, None)
 
 
 def _behind(first: Path, path: str) -> str | None:
@@ -41,6 +54,8 @@ def _way_to_hub() -> Mapping[str, str]:
     if named in (None, "embedded") and not _has_embedded_key():
         return {}
     server = credentials.kaggle()
+    if server.url == credentials.KAGGLE:
+        return {}
     way = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": server.url, "no_proxy": ""}
     if not _key_file().exists() and server.authorization:
         way["KAGGLE_API_TOKEN"] = server.authorization.removeprefix("Bearer ")
