@@ -171,7 +171,10 @@ class RemoteFile:
             address = await self._link()
             try:
                 async with self._http.stream("GET", address, headers={"Range": "bytes=0-0"}) as response:
-                    return _content(response, self.name)
+                    content = _content(response, self.name)
+                    if content.ranges:
+                        await response.read()  # so that the connection can be used again
+                    return content
             except (RemoteError, SignInError) as error:
                 if renewed or not _is_refusal(error):
                     raise

@@ -239,7 +239,7 @@ class KaggleApi:
         except NotFound as error:
             raise NotFound(
                 f"There is no data set {name} on the {server.name}.",
-                "Check its owner, name and version; `haversack data ls` shows what is in one.",
+                "Check its owner, its name and its version.",
                 status=404,
                 reason=error.reason,
             ) from error
@@ -251,7 +251,9 @@ class KaggleApi:
                 reason=error.reason,
             ) from error
         except SignInError as error:
-            raise SignInError(f"The {server.name} refused the sign-in of {server.source}.", "Get a new key.") from error
+            raise SignInError(
+                f"The {server.name} refused the sign-in of {server.source}.", "Renew it there."
+            ) from error
         return answer
 
 

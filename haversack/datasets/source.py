@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 from fsspec.asyn import get_loop
 
 from haversack import credentials, settings
-from haversack.archive.index import read_index
 from haversack.archive.reader import LocalFile
 from haversack.archive.writer import pack
 from haversack.blocks.ranges import RemoteFile
@@ -27,7 +26,7 @@ from haversack.credentials import Server
 from haversack.datasets.contents import Archived, Contents, File, Folder
 from haversack.datasets.extraction import extract
 from haversack.datasets.kaggle import KaggleApi, Name
-from haversack.errors import InputError, NotFound
+from haversack.errors import ArchiveInvalid, InputError, NotFound
 from haversack.http import Http, wait
 
 _UNDERSTOOD = "Understood are kaggle:owner/name, kaggle:owner/name@version, a zip archive, and a folder."
@@ -45,7 +44,10 @@ class Dataset:
         self.source = source
         self._name = name
         self._contents = contents
-        self._size = sum(file.size for file in contents.files.values())
+        try:
+            self._size = sum(file.size for file in contents.files.values())
+        except ArchiveInvalid as error:
+            raise ArchiveInvalid(f"{source} cannot be read. {error.what}", error.next_step) from error
 
     @property
     def members(self) -> list[File]:
@@ -160,11 +162,7 @@ def put(path: str | Path, destination: str, *, title: str | None = None, hub: st
         finally:
             packed.unlink(missing_ok=True)
     elif path.is_file():
-        file = LocalFile(path)
-        try:
-            read_index(file)
-        finally:
-            file.close()
+        dataset(str(path)).close()
         version, url = _publish(name, path, title, server, states)
     else:
         raise InputError(f"There is no {path}.", "Give a folder, or a zip archive.")

@@ -139,7 +139,7 @@ def test_wrong_token_is_told(published: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_archive_that_is_none_is_not_published(hub: RunningHub, tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_text("no archive")
-    with pytest.raises(ArchiveInvalid):
+    with pytest.raises(ArchiveInvalid, match=r"x\.zip cannot be read"):
         put(tmp_path / "x.zip", "kaggle:haversack/never-there")
     with pytest.raises(NotFound):
         dataset("kaggle:haversack/never-there")
