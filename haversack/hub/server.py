@@ -44,7 +44,7 @@ _UNUSED_AFTER = 2.0
 _NEVER_USED_AFTER = 15.0
 _LEASE_BEAT = 1.0
 _WATCH_BEAT = 0.25
-_LAST_ANSWERS = 5.0
+_LAST_ANSWERS = 3.0
 _THREADS = 32
 
 _log = logging.getLogger(__name__)
@@ -209,8 +209,7 @@ def origin(request: web.Request) -> str:
 @web.middleware
 async def _own_names(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Refuse what was not sent to this machine by name, and what a foreign page sends."""
-    named = [request.headers.get("Host", ""), request.url.authority]
-    if not all(_is_loopback(name) for name in named):
+    if not _is_loopback(request.headers.get("Host", "")) or request.url.host not in _LOOPBACK:
         raise Refusal(403, "forbidden", "The hub answers to localhost only.", where="Host")
     source = request.headers.get("Origin")
     if source is not None and source != origin(request):
@@ -241,7 +240,10 @@ async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse
     except UnicodeEncodeError:
         return _refused(request, Refusal(400, "invalid", "A text of the call is not Unicode: it has a lone surrogate."))
     except ConnectionError:
-        raise
+        # The client is gone, or must be: an answer that has begun cannot be ended well.
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=499)
     except OSError as error:
         full = of_disk(error)
         return _broken(request) if full is None else _refused(request, full)

@@ -1,0 +1,283 @@
+"""Kaggle's API as its own command and kagglehub use it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import uuid
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from haversack.hub.signin import KAGGLE_USERNAME, SignIn
+from tests.conftest import RunningHub
+
+from .conftest import Reply, send
+
+KAGGLE = Path(sys.executable).with_name("kaggle")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(hub: RunningHub, own_folders: Path) -> dict[str, str]:
+    """What leads Kaggle's clients to the hub, signed in with its key."""
+    file = own_folders / ".kaggle" / "kaggle.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"username": KAGGLE_USERNAME, "key": SignIn(hub.token).kaggle_key}))
+    file.chmod(0o600)
+    return {**os.environ, "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": hub.url, "no_proxy": ""}
+
+
+@pytest.fixture
+def kaggle(environment: dict[str, str], tmp_path: Path) -> Command:
+    def run(*arguments: str | Path, fails: bool = False) -> subprocess.CompletedProcess[str]:
+        command = [KAGGLE, "datasets", *arguments]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder ready for `kaggle datasets create`, under a name of its own."""
+    folder = tmp_path / "source"
+    (folder / "images").mkdir(parents=True)
+    (folder / "table.csv").write_text("a,b\n1,2\n")
+    (folder / "noise.bin").write_bytes(os.urandom(700_000))
+    (folder / "images" / "one.txt").write_text("deep")
+    slug = f"set-{uuid.uuid4().hex}"
+    about = {"title": slug[:40], "id": f"haversack/{slug}", "licenses": [{"name": "CC0-1.0"}]}
+    (folder / "dataset-metadata.json").write_text(json.dumps(about))
+    return folder
+
+
+def ref_of(source: Path) -> str:
+    return str(json.loads((source / "dataset-metadata.json").read_text())["id"])
+
+
+def call(hub: RunningHub, method: str, body: dict[str, Any], **more: Any) -> Reply:
+    return send(hub, "POST", f"/api/v1/datasets.DatasetApiService/{method}", json.dumps(body), **more)
+
+
+def publish(hub: RunningHub, files: dict[str, bytes], **about: Any) -> dict[str, str]:
+    """A data set made without the official command; what names it in calls."""
+    slug = f"set-{uuid.uuid4().hex}"
+    tokens = [{"token": upload(hub, name, content)} for name, content in files.items()]
+    body = {"ownerSlug": "haversack", "slug": slug, "title": slug, "files": tokens, **about}
+    assert call(hub, "CreateDataset", body).json()["status"] == "Ok"
+    return {"ownerSlug": "haversack", "datasetSlug": body["slug"]}
+
+
+def upload(hub: RunningHub, name: str, content: bytes) -> str:
+    body = {"type": "DATASET", "name": name, "contentLength": len(content)}
+    answer = send(hub, "POST", "/api/v1/blobs.BlobApiService/StartBlobUpload", json.dumps(body)).json()
+    assert send(hub, "PUT", urlsplit(answer["createUrl"]).path, content, signed_in=False).status == 200
+    return answer["token"]
+
+
+def link(hub: RunningHub, name: dict[str, Any]) -> str:
+    """The signed link of a download, as a path."""
+    reply = call(hub, "DownloadDataset", name)
+    assert reply.status == 302
+    location = urlsplit(reply.headers["Location"])
+    assert f"{location.scheme}://{location.netloc}" == hub.url
+    return f"{location.path}?{location.query}"
+
+
+def zipped(**files: str) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("__", "/"), text)
+    return packed.getvalue()
+
+
+def test_a_set_is_created_and_fetched_by_the_official_command(kaggle: Command, source: Path, tmp_path: Path) -> None:
+    kaggle("create", "-p", source, "--dir-mode", "zip")
+    kaggle("download", "-d", ref_of(source), "-p", tmp_path / "got", "--unzip")
+    for name in ("table.csv", "noise.bin", "images/one.txt"):
+        assert (tmp_path / "got" / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_the_official_command_lists_names_and_describes(kaggle: Command, hub: RunningHub, tmp_path: Path) -> None:
+    name = publish(hub, {"table.csv": b"a,b"}, licenseName="CC0-1.0")
+    ref = f"haversack/{name['datasetSlug']}"
+    assert kaggle("status", ref).stdout.strip() == "ready"
+    assert "table.csv" in kaggle("files", ref).stdout
+    assert ref in kaggle("list", "-s", ref.split("/")[1]).stdout
+    kaggle("metadata", ref, "-p", tmp_path / "about")
+    assert "CC0-1.0" in (tmp_path / "about" / "dataset-metadata.json").read_text()
+
+
+def test_a_version_never_changes_when_the_next_is_published(kaggle: Command, hub: RunningHub, source: Path) -> None:
+    name = publish(hub, {"table.csv": b"a,b", "other": b"x"}, slug=ref_of(source).split("/")[1])
+    kaggle("version", "-p", source, "-m", "other columns")
+    old, new = {**name, "datasetVersionNumber": 1}, {**name, "fileName": "table.csv"}
+    assert send(hub, "GET", link(hub, new), signed_in=False).body == b"a,b\n1,2\n"
+    assert send(hub, "GET", link(hub, {**old, "fileName": "table.csv"}), signed_in=False).body == b"a,b"
+    assert call(hub, "GetDataset", name).json()["currentVersionNumber"] == 2
+
+
+def test_one_file_and_the_whole_are_fetched_by_the_official_command(
+    kaggle: Command, hub: RunningHub, tmp_path: Path
+) -> None:
+    name = publish(hub, {"table.csv": b"a,b", "other.bin": b"x"})
+    ref = f"haversack/{name['datasetSlug']}"
+    kaggle("download", "-d", ref, "-f", "table.csv", "-p", tmp_path / "one")
+    kaggle("download", "-d", ref, "-p", tmp_path / "whole")
+    assert (tmp_path / "one" / "table.csv").read_bytes() == b"a,b"
+    (archive,) = (tmp_path / "whole").iterdir()
+    assert sorted(zipfile.ZipFile(archive).namelist()) == ["other.bin", "table.csv"]
+
+
+def test_a_set_that_is_not_there_is_said_so(kaggle: Command) -> None:
+    done = kaggle("download", "-d", "haversack/no-such-set", fails=True)
+    assert "There is no data set haversack/no-such-set" in done.stdout + done.stderr
+
+
+def test_the_hubs_token_signs_in_as_kaggle_token(kaggle: Command, environment: dict[str, str], hub: RunningHub) -> None:
+    environment["KAGGLE_API_TOKEN"] = hub.token
+    set_name = publish(hub, {"a.txt": b"x"}, isPrivate=True)
+    assert kaggle("status", f"haversack/{set_name['datasetSlug']}").stdout.strip() == "ready"
+
+
+def test_kagglehub_downloads_a_set_and_verifies_it(environment: dict[str, str], hub: RunningHub) -> None:
+    name = publish(hub, {"pack.zip": zipped(images__one="1", labels="2")}, isPrivate=True)
+    code = f"import kagglehub; print(kagglehub.dataset_download('haversack/{name['datasetSlug']}'))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.splitlines()[-1])
+    assert (folder / "images" / "one").read_text() == "1"
+
+
+def test_one_archive_is_served_as_it_was_and_listed_by_its_members(hub: RunningHub) -> None:
+    packed = zipped(images__one="1", labels="22")
+    name = publish(hub, {"pack.zip": packed})
+    assert send(hub, "GET", link(hub, name), signed_in=False).body == packed
+    files = call(hub, "ListDatasetFiles", name).json()["datasetFiles"]
+    assert [(file["name"], file["totalBytes"]) for file in files] == [("images/one", 1), ("labels", 2)]
+    member = link(hub, {**name, "fileName": "images/one"})
+    assert send(hub, "GET", member, signed_in=False).body == b"1"
+
+
+def test_files_are_listed_in_pages(hub: RunningHub) -> None:
+    name = publish(hub, {f"{number}.txt": b"x" for number in range(5)})
+    found, token = [], ""
+    while True:
+        answer = call(hub, "ListDatasetFiles", {**name, "pageSize": 2, "pageToken": token}).json()
+        found += [file["name"] for file in answer["datasetFiles"]]
+        token = answer.get("nextPageToken")
+        if not token:
+            break
+    assert found == [f"{number}.txt" for number in range(5)]
+
+
+def test_a_stored_file_tells_its_hash_and_serves_ranges(hub: RunningHub) -> None:
+    name = publish(hub, {"a b+ü.txt": b"0123456789"})
+    target = link(hub, {**name, "fileName": "a b+ü.txt"})
+    whole = send(hub, "GET", target, signed_in=False)
+    digest = hashlib.md5(b"0123456789").digest()
+    assert whole.headers["x-goog-hash"] == f"md5={base64.b64encode(digest).decode()}"
+    assert whole.headers["Accept-Ranges"] == "bytes"
+    part = send(hub, "GET", target, headers={"Range": "bytes=4-6", "If-Range": whole.headers["ETag"]}, signed_in=False)
+    assert (part.status, part.body, part.headers["Content-Range"]) == (206, b"456", "bytes 4-6/10")
+    other = send(hub, "GET", target, headers={"Range": "bytes=4-6", "If-Range": '"other"'}, signed_in=False)
+    assert (other.status, other.body) == (200, b"0123456789")
+    assert send(hub, "GET", target, headers={"Range": "bytes=10-"}, signed_in=False).status == 416
+
+
+def test_a_link_is_good_for_its_own_file_only_and_expires(hub: RunningHub) -> None:
+    name = publish(hub, {"a.txt": b"a", "b.txt": b"b"})
+    target = link(hub, {**name, "fileName": "a.txt"})
+    assert send(hub, "GET", target.replace("a.txt", "b.txt"), signed_in=False).status == 403
+    path, _, query = target.partition("?")
+    assert send(hub, "GET", path, signed_in=False).status == 403
+    expires = query.split("&")[0].split("=")[1]
+    assert send(hub, "GET", target.replace(expires, str(int(expires) + 9)), signed_in=False).status == 403
+    signin = SignIn(hub.token)
+    past = f"expires=1000&signature={signin._signature(path, '1000')}"
+    assert send(hub, "GET", f"{path}?{past}", signed_in=False).status == 403
+
+
+def test_a_blob_goes_on_where_it_was(hub: RunningHub) -> None:
+    body = {"type": "DATASET", "name": "big.bin", "contentLength": 600_000}
+    answer = send(hub, "POST", "/api/v1/blobs.BlobApiService/StartBlobUpload", json.dumps(body)).json()
+    target = urlsplit(answer["createUrl"]).path
+    span = {"Content-Range": "bytes 0-524287/600000"}
+    assert send(hub, "PUT", target, b"x" * 524_288, span, signed_in=False).status == 308
+    asked = send(hub, "PUT", target, b"", {"Content-Range": "bytes */600000"}, signed_in=False)
+    assert (asked.status, asked.headers["Range"]) == (308, "bytes=0-524287")
+    rest = {"Content-Range": "bytes 524288-599999/600000"}
+    assert send(hub, "PUT", target, b"x" * 75_712, rest, signed_in=False).status == 200
+
+
+def test_public_sets_are_open_and_private_ones_are_not(hub: RunningHub) -> None:
+    public, private = publish(hub, {"a": b"x"}), publish(hub, {"a": b"x"}, isPrivate=True)
+    assert call(hub, "GetDataset", public, signed_in=False).status == 200
+    assert call(hub, "GetDataset", private, signed_in=False).status == 403
+    assert call(hub, "DownloadDataset", private, signed_in=False).status == 403
+    assert call(hub, "GetDataset", {**public, "datasetSlug": "nothing"}).status == 404
+    assert call(hub, "GetDataset", {**public, "datasetVersionNumber": 7}).status == 404
+
+
+def test_nobody_publishes_without_signing_in(hub: RunningHub) -> None:
+    target = "/api/v1/blobs.BlobApiService/StartBlobUpload"
+    assert send(hub, "POST", target, '{"name": "a"}', signed_in=False).status == 403
+
+
+def test_a_name_is_taken_once(hub: RunningHub) -> None:
+    name = publish(hub, {"a": b"x"})
+    body = {"ownerSlug": "haversack", "slug": name["datasetSlug"], "files": [{"token": upload(hub, "b", b"y")}]}
+    assert call(hub, "CreateDataset", body).status == 409
+
+
+@pytest.mark.parametrize("name", ["../../escape.txt", "/etc/passwd", "a\\b", "..", "x" * 400])
+def test_no_uploaded_name_leaves_the_versions_folder(hub: RunningHub, name: str) -> None:
+    made = publish(hub, {name: b"x", "other": b"y"})
+    folder = hub.root / "kaggle" / "haversack" / made["datasetSlug"] / "1"
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_an_archive_with_names_that_leave_its_folder_stays_packed(hub: RunningHub) -> None:
+    made = publish(hub, {"bad.zip": zipped(**{"..__..__escape": "x"}), "other": b"y"})
+    folder = hub.root / "kaggle" / "haversack" / made["datasetSlug"] / "1"
+    assert sorted(path.name for path in folder.iterdir()) == ["bad.zip", "other"]
+
+
+@pytest.mark.parametrize("file", ["../../../../etc/passwd", "/etc/passwd", "missing", "a\0b", "."])
+def test_no_file_outside_a_version_is_served(hub: RunningHub, file: str) -> None:
+    name = publish(hub, {"a": b"x", "b": b"y"})
+    assert call(hub, "DownloadDataset", {**name, "fileName": file}).status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "status"),
+    [
+        ("GetDataset", "{", 400),
+        ("GetDataset", "[]", 400),
+        ("GetDataset", '{"ownerSlug": 5}', 400),
+        ("GetDataset", '{"ownerSlug": "\\ud800"}', 400),
+        ("ListDatasetFiles", '{"datasetVersionNumber": "x"}', 400),
+        ("ListDatasets", '{"pageSize": 0}', 400),
+        ("ListDatasets", '{"pageToken": "x"}', 400),
+        ("CreateDataset", '{"slug": "../x", "files": []}', 400),
+        ("CreateDataset", '{"slug": "nothing-in-it", "files": []}', 400),
+        ("CreateDataset", '{"slug": "unknown-token", "files": [{"token": "x"}]}', 400),
+        ("DeleteDataset", "{}", 501),
+    ],
+)
+def test_a_bad_call_is_refused_in_kaggles_words(hub: RunningHub, method: str, body: str, status: int) -> None:
+    reply = send(hub, "POST", f"/api/v1/datasets.DatasetApiService/{method}", body)
+    assert reply.status == status
+    assert reply.json()["code"] == status
