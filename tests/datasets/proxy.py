@@ -66,6 +66,8 @@ def between(url: str) -> Iterator[Proxy]:
     assert parts.hostname
     assert parts.port
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        # What lies in the system's buffers arrives even when the sender was killed: keep it small.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         proxy = Proxy((parts.hostname, parts.port), f"http://127.0.0.1:{listener.getsockname()[1]}")
         threading.Thread(target=proxy.serve, args=(listener,), daemon=True).start()
         yield proxy

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from haversack.datasets.source import dataset, put
 from haversack.errors import InputError
 from tests.archive.zips import zipped
 from tests.conftest import RunningHub
-from tests.datasets.proxy import between
+from tests.datasets.proxy import Proxy, between
 
 
 def test_name_without_version() -> None:
@@ -39,49 +40,55 @@ def test_malformed_name_is_refused(source: str) -> None:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """An archive of 12 MB."""
+    """An archive of 24 MB."""
     path = tmp_path / "large.zip"
-    path.write_bytes(zipped({"noise.bin": random.Random(3).randbytes(12_000_000)}, method=zipfile.ZIP_STORED))
+    path.write_bytes(zipped({"noise.bin": random.Random(3).randbytes(24_000_000)}, method=zipfile.ZIP_STORED))
     return path
 
 
-def test_cut_upload_goes_on_where_it_stopped(hub: RunningHub, large: Path) -> None:
+@pytest.fixture
+def slow(hub: RunningHub) -> Iterator[Proxy]:
+    """A slow way to the hub."""
     with between(hub.url) as proxy:
-        proxy.cut_at = 8_000_000
-        published = put(large, "kaggle:haversack/cut-upload", hub=proxy.url)
-    assert proxy.sent < 17_000_000
-    with dataset(published.source) as data:
-        assert data.read("noise.bin") == random.Random(3).randbytes(12_000_000)
+        proxy.delay = 0.005
+        yield proxy
 
 
-def test_killed_upload_goes_on_where_it_stopped(hub: RunningHub, large: Path, tmp_path: Path) -> None:
+def kill_upload(archive: Path, name: str, proxy: Proxy) -> None:
+    """Have a process upload `archive`, and kill it in the middle."""
     program = "import sys; from haversack.datasets.source import put; put(sys.argv[1], sys.argv[2], hub=sys.argv[3])"
-    name = "kaggle:haversack/killed-upload"
-    with between(hub.url) as proxy:
-        proxy.delay = 0.02
-        process = subprocess.Popen([sys.executable, "-c", program, large, name, proxy.url])
-        while proxy.sent < 9_000_000:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        time.sleep(0.2)
-        proxy.delay, proxy.sent = 0, 0
-        published = put(large, name, hub=proxy.url)
-    assert proxy.sent < 9_000_000
+    process = subprocess.Popen([sys.executable, "-c", program, archive, name, proxy.url])
+    while proxy.sent < 6_000_000:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    before = -1
+    while proxy.sent > before:
+        before = proxy.sent
+        time.sleep(0.1)
+    proxy.sent = 0
+
+
+def test_cut_upload_goes_on_where_it_stopped(slow: Proxy, large: Path) -> None:
+    slow.cut_at = 8_000_000
+    published = put(large, "kaggle:haversack/cut-upload", hub=slow.url)
+    assert slow.sent < 30_000_000
+    with dataset(published.source) as data:
+        assert data.read("noise.bin") == random.Random(3).randbytes(24_000_000)
+
+
+def test_killed_upload_goes_on_where_it_stopped(slow: Proxy, large: Path, tmp_path: Path) -> None:
+    kill_upload(large, "kaggle:haversack/killed-upload", slow)
+    published = put(large, "kaggle:haversack/killed-upload", hub=slow.url)
+    assert 1_000_000 < slow.sent < 20_000_000
     with dataset(published.source) as data:
         assert data.save(tmp_path / "again.zip").read_bytes() == large.read_bytes()
 
 
-def test_state_of_an_upload_is_private_and_goes_with_it(hub: RunningHub, large: Path, own_folders: Path) -> None:
+def test_state_of_an_upload_is_private_and_goes_with_it(slow: Proxy, large: Path, own_folders: Path) -> None:
     states = own_folders / "data" / "uploads"
-    program = "import sys; from haversack.datasets.source import put; put(sys.argv[1], sys.argv[2], hub=sys.argv[3])"
-    with between(hub.url) as proxy:
-        proxy.delay = 0.02
-        process = subprocess.Popen([sys.executable, "-c", program, large, "kaggle:haversack/private", proxy.url])
-        while proxy.sent < 3_000_000:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        assert [path.stat().st_mode & 0o777 for path in states.iterdir()] == [0o600]
-        put(large, "kaggle:haversack/private", hub=proxy.url)
+    kill_upload(large, "kaggle:haversack/private-state", slow)
+    assert [path.stat().st_mode & 0o777 for path in states.iterdir()] == [0o600]
+    put(large, "kaggle:haversack/private-state", hub=slow.url)
     assert not list(states.iterdir())
