@@ -53,11 +53,17 @@ class ColabFinder(MetaPathFinder, Loader):
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = importlib.import_module(_OURS + spec.name.removeprefix(_PUBLIC))
-        self._specs[spec.name] = module.__spec__
-        return module
+        ours = importlib.import_module(_OURS + spec.name.removeprefix(_PUBLIC))
+        self._specs[spec.name] = ours.__spec__
+        if spec.name != _PUBLIC:
+            return ours
+        # The package is a module of its own with an empty path: with ours, Python would find its modules a second time.
+        package = ModuleType(_PUBLIC, ours.__doc__)
+        package.__dict__.update({name: getattr(ours, name) for name in ("__all__", "__getattr__")})
+        return package
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system has just given the module its alias's spec; it keeps its own.
-        name = module.__name__.replace(_OURS, _PUBLIC, 1)
-        module.__spec__ = self._specs.pop(name)
+        # The import system has just given a module of ours its alias's spec; it keeps its own.
+        own = self._specs.pop(module.__name__.replace(_OURS, _PUBLIC, 1))
+        if module.__name__ != _PUBLIC:
+            module.__spec__ = own

@@ -1,0 +1,158 @@
+"""`google.colab` on this machine: how it is found, and what its modules do in a job."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import haversack.notebook.colab as colab
+from tests.notebook import notebooks
+from tests.notebook.conftest import Run
+
+INSTALL = "from haversack.notebook.colab import finder; finder.install()\n"
+
+
+def python(code: str, *path: Path) -> str:
+    """What `code` prints in a Python of its own that sees the folders of `path` first."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_it_is_found_where_nobody_has_it() -> None:
+    code = INSTALL + "import google.colab.errors\nfrom google.colab import files\nprint(google.colab.errors.Error)"
+    assert python(code) == "<class 'haversack.notebook.colab.errors.Error'>\n"
+
+
+def test_without_the_extension_there_is_none() -> None:
+    code = "import haversack, importlib.util\nprint(importlib.util.find_spec('google.colab'))"
+    assert python(code) == "None\n"
+
+
+def test_the_genuine_one_wins(tmp_path: Path) -> None:
+    (tmp_path / "google" / "colab").mkdir(parents=True)
+    (tmp_path / "google" / "colab" / "__init__.py").write_text("genuine = True")
+    assert python(INSTALL + "import google.colab\nprint(google.colab.genuine)", tmp_path) == "True\n"
+
+
+def test_other_google_packages_work_beside_it() -> None:
+    code = INSTALL + "import google.colab.files, google.auth, google.oauth2.credentials\nprint(google.auth.__name__)"
+    assert python(code) == "google.auth\n"
+
+
+def test_other_google_packages_may_be_imported_before() -> None:
+    code = (
+        "import google.auth\n"
+        + INSTALL
+        + "from google.colab import drive\nimport google.oauth2.credentials\nprint(drive)"
+    )
+    assert "haversack/notebook/colab/drive.py" in python(code)
+
+
+def test_a_google_package_may_be_installed_after(tmp_path: Path) -> None:
+    code = f"""
+    {INSTALL.strip()}
+    import sys, importlib, pathlib
+    import google.colab.files
+    folder = pathlib.Path({str(tmp_path)!r}) / "google" / "later"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("there = True")
+    importlib.invalidate_caches()
+    import google.later
+    print(google.later.there)
+    """
+    assert python(code, tmp_path) == "True\n"
+
+
+def test_a_legacy_google_init_does_not_hide_it(tmp_path: Path) -> None:
+    (tmp_path / "google").mkdir()
+    (tmp_path / "google" / "__init__.py").write_text("__path__ = __import__('pkgutil').extend_path(__path__, __name__)")
+    assert python(INSTALL + "from google.colab import files\nprint(files.upload.__name__)", tmp_path) == "upload\n"
+
+
+def test_a_module_has_one_identity() -> None:
+    code = (
+        INSTALL + "import google.colab.files as a\nfrom google.colab import files as b\nprint(a is b, a.__spec__.name)"
+    )
+    assert python(code) == "True haversack.notebook.colab.files\n"
+
+
+def test_no_trace_of_colab_is_left_in_the_environment() -> None:
+    code = INSTALL + "import os, google.colab\nprint([name for name in os.environ if name.startswith('COLAB')])"
+    assert python(code) == "[]\n"
+
+
+@pytest.mark.parametrize("name", colab.__all__)
+def test_public_names_are_all_there_is(name: str) -> None:
+    """Upstream's rule: what a module imports is underscore-prefixed, every public name stands in `__all__`."""
+    module = getattr(colab, name)
+    public = {each for each in vars(module) if not each.startswith("_")} - {"annotations"}
+    assert public == set(module.__all__)
+
+
+def test_no_wheel_would_overwrite_the_genuine_package() -> None:
+    root = Path(colab.__file__).parents[3]
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=False).stdout
+    assert not [path for path in listed.splitlines() if path.startswith("google/") or path.endswith(".pth")]
+
+
+def test_userdata_comes_from_a_file_of_the_users(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = tmp_path / "secrets.toml"
+    secrets.write_text('TOKEN = "value-of-the-file"')
+    secrets.chmod(0o600)
+    monkeypatch.setenv("HAVERSACK_SECRETS", str(secrets))
+    report = run("from google.colab import userdata\nlen(userdata.get('TOKEN'))")
+    assert notebooks.text(report.output, 0) == "17"
+
+
+def test_a_missing_secret_says_where_to_put_it(run: Run) -> None:
+    report = run("from google.colab import userdata\nuserdata.get('NONE')")
+    assert "SecretNotFoundError: Secret NONE does not exist." in str(report.failure)
+    assert "HAVERSACK_SECRET_NONE" in str(report.failure)
+
+
+def test_a_secrets_file_that_others_may_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = tmp_path / "secrets.toml"
+    secrets.write_text('TOKEN = "value-of-the-file"')
+    secrets.chmod(0o644)
+    monkeypatch.setenv("HAVERSACK_SECRETS", str(secrets))
+    with pytest.raises(colab.userdata.NotebookAccessError, match="chmod 600"):
+        colab.userdata.get("TOKEN")
+
+
+def test_images_are_shown(run: Run) -> None:
+    report = run(
+        "import numpy as np\nfrom google.colab.patches import cv2_imshow, cv_imshow",
+        "cv2_imshow(np.full((4, 4, 3), (255, 0, 0), 'uint8'))",
+        "cv_imshow(np.zeros((4, 4)))",
+    )
+    outputs = notebooks.read(report.output).cells[1].outputs
+    assert "image/png" in outputs[0].data
+    assert "image/png" in notebooks.read(report.output).cells[2].outputs[0].data
+
+
+def test_what_needs_colabs_page_says_so(run: Run) -> None:
+    report = run(
+        "from google.colab import output, runtime",
+        "output.eval_js('1')",
+        "output.register_callback('f', print)",
+        "runtime.unassign()",
+        "print('x'); output.clear(); print('y')",
+        tags={1: ["raises-exception"], 2: ["raises-exception"], 3: ["raises-exception"]},
+    )
+    assert "no Colab page is open" in notebooks.text(report.output, 1)
+    assert "no Colab page is open" in notebooks.text(report.output, 2)
+    assert "RuntimeManagementError" in notebooks.text(report.output, 3)
+    assert notebooks.text(report.output, 4) == "y\n"
+
+
+def test_the_shell_magic_shows_output_and_raises(run: Run) -> None:
+    report = run("%shell echo one; echo two >&2", "%tensorflow_version 2.x", "%%shell\necho three\nexit 3")
+    assert notebooks.text(report.output, 0) == "one\ntwo\n"
+    assert "CalledProcessError" in str(report.failure)
+    assert notebooks.text(report.output, 2).startswith("three\n")
