@@ -97,15 +97,15 @@ def import_keras() -> Any:
             f"Training needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed.",
             'Install it with pip install "haversack[train]".',
         )
-    if "keras" not in sys.modules:
-        os.environ.setdefault("KERAS_BACKEND", "jax")
-    import keras
-
-    if keras.backend.backend() != "jax":
+    imported = sys.modules.get("keras")
+    backend = imported.backend.backend() if imported else os.environ.setdefault("KERAS_BACKEND", "jax")
+    if backend != "jax":
         raise TrainingError(
-            f"Keras runs on {keras.backend.backend()} here, and haversack trains on JAX.",
+            f"Keras runs on {backend} here, and haversack trains on JAX.",
             'Restart, and put os.environ["KERAS_BACKEND"] = "jax" before the first import of keras.',
         )
+    import keras
+
     return keras
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from haversack.training.devices import Device, System
 from tests.training.conftest import Results
 
@@ -55,9 +57,10 @@ def test_without_keras_the_error_says_what_to_install() -> None:
     assert 'pip install "haversack[train]"' in said
 
 
-def test_another_backend_of_keras_is_refused() -> None:
+@pytest.mark.parametrize("before", ["", "import keras\n"])
+def test_another_backend_of_keras_is_refused(before: str) -> None:
     environment = {**os.environ, "KERAS_BACKEND": "numpy"}
-    command = [sys.executable, "-c", DISTRIBUTE]
+    command = [sys.executable, "-c", before + DISTRIBUTE]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert said.startswith("TrainingError Keras runs on numpy here")
     assert "KERAS_BACKEND" in said.split("JAX.", 1)[1]
