@@ -76,6 +76,7 @@ class RemoteFile:
         self._connections = connections
         self._address: str | None = None
         self._locating = asyncio.Lock()
+        self._fetched_to, self._ahead = -1, 0
         self._sparse = self._open()
 
     @property
@@ -93,10 +94,14 @@ class RemoteFile:
         return self.size - sum(stop - start for start, stop in self._sparse.missing(0, self.size))
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """The bytes from `offset`, fetched if they are not here."""
-        if not self._sparse.complete and any(self._sparse.missing(offset, offset + size)):
+        """The bytes from `offset`, fetched if they are not here; the more beyond them, the longer reads follow on."""
+        stop = offset + size
+        if not self._sparse.complete and any(self._sparse.missing(offset, stop)):
+            follows = offset <= self._fetched_to <= stop + BLOCK
+            self._ahead = min(max(2 * self._ahead, BLOCK), _LARGEST_RANGE) if follows else 0
+            self._fetched_to = -(-(stop + self._ahead) // BLOCK) * BLOCK
             try:
-                wait(self._fill(offset, offset + size, lambda amount: None))
+                wait(self._fill(offset, self._fetched_to, lambda amount: None))
             except _Changed:
                 raise IntegrityError(f"{self.name} changed on the server while it was read.", "Open it anew.") from None
         return self._sparse.read_at(offset, size)

@@ -7,16 +7,14 @@ link in it leads out.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
 
-from filelock import FileLock
-
-from haversack import progress, settings
+from haversack import progress
 from haversack.blocks.sparse import require_space
 from haversack.datasets.contents import Contents
+from haversack.datasets.locks import lock_of
 from haversack.errors import InputError
 
 _ASIDE = ".haversack-extracting"
@@ -30,9 +28,7 @@ def extract(contents: Contents, to: Path, name: str) -> Path:
     to = to.expanduser().absolute()
     if to.exists() and not to.is_dir():
         raise InputError(f"{to} is not a folder.", "Name a folder, or one to be made.")
-    locks = settings.load().cache / "datasets" / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{hashlib.sha256(os.fsencode(to)).hexdigest()[:16]}.lock"):
+    with lock_of(to):
         if _not_there(contents, to) or not to.exists():
             contents.complete()
             wanted = _not_there(contents, to)

@@ -26,6 +26,7 @@ from haversack.credentials import Server
 from haversack.datasets.contents import Archived, Contents, File, Folder
 from haversack.datasets.extraction import extract
 from haversack.datasets.kaggle import KaggleApi, Name
+from haversack.datasets.locks import lock_of
 from haversack.errors import ArchiveInvalid, InputError, NotFound
 from haversack.http import Http, wait
 
@@ -151,21 +152,23 @@ def put(path: str | Path, destination: str, *, title: str | None = None, hub: st
     if name.version is not None:
         raise InputError("A version is numbered by the server.", f"Write kaggle:{name.owner}/{name.name}.")
     path = Path(path).expanduser().absolute()
+    if not path.exists():
+        raise InputError(f"There is no {path}.", "Give a folder, or a zip archive.")
     server = credentials.kaggle(hub)
     states = settings.load().data / "uploads"
-    if path.is_dir():
-        states.mkdir(parents=True, exist_ok=True, mode=0o700)
-        packed = states / f"{hashlib.sha256(f'{path} {name}'.encode()).hexdigest()[:16]}.zip"
-        try:
-            pack(path, packed)
-            version, url = _publish(name, packed, title, server, states)
-        finally:
-            packed.unlink(missing_ok=True)
-    elif path.is_file():
-        dataset(str(path)).close()
-        version, url = _publish(name, path, title, server, states)
-    else:
-        raise InputError(f"There is no {path}.", "Give a folder, or a zip archive.")
+    states.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = hashlib.sha256(f"{path} {server.url} {name}".encode()).hexdigest()[:16]
+    with lock_of(key):
+        if path.is_dir():
+            packed = states / f"{key}.zip"
+            try:
+                pack(path, packed)
+                version, url = _publish(name, packed, title, server, states)
+            finally:
+                packed.unlink(missing_ok=True)
+        else:
+            dataset(str(path)).close()
+            version, url = _publish(name, path, title, server, states)
     return Published(f"kaggle:{name}@{version}", version, url)
 
 

@@ -67,6 +67,13 @@ def test_reading_twice_fetches_once(storage: Storage, clients: Any, tmp_path: Pa
     assert len(storage.asked) == asked
 
 
+def test_reading_on_and_on_fetches_ahead(storage: Storage, clients: Any, tmp_path: Path) -> None:
+    file = clients(tmp_path / "f")
+    read = [file.read_at(at, min(10_000, file.size - at)) for at in range(0, file.size, 10_000)]
+    assert b"".join(read) == storage.data
+    assert len(storage.asked) < 15
+
+
 def test_complete_file_is_the_served_one(storage: Storage, clients: Any, tmp_path: Path) -> None:
     path = clients(tmp_path / "f").complete(unchecked)
     assert path.read_bytes() == storage.data
