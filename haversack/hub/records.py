@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ CREATE TABLE files (
 );
 CREATE UNIQUE INDEX files_on_disk ON files (parent, disk) WHERE NOT binned;
 CREATE INDEX files_by_name ON files (parent, folded);
+CREATE INDEX files_by_inode ON files (inode);
 CREATE TABLE changes (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     file TEXT NOT NULL UNIQUE,
@@ -110,6 +111,11 @@ class Records:
         """Carry out one statement; returns how many rows it concerned."""
         with self.transaction():
             return self._connection.execute(sql, values).rowcount
+
+    def write_all(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Carry out one statement for each row of values."""
+        with self.transaction():
+            self._connection.executemany(sql, rows)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,7 +237,7 @@ class Tree:
             self._forbid_root(file, {"delete": True}, None)
             doomed = self._doomed / file.id
             os.rename(path, doomed)
-            self._drop(file)
+            self._drop(file.id)
         _remove(doomed)
 
     def empty_trash(self) -> None:
@@ -263,7 +263,7 @@ class Tree:
                     self._finish_binning(file)
             for entry in self._doomed.iterdir():
                 if self._row(entry.name) is not None:
-                    self._drop(self._known(entry.name))
+                    self._drop(entry.name)
                 _remove(entry)
 
     # Comparing records with the disk
@@ -301,14 +301,14 @@ class Tree:
                 known = self.records.row(
                     "SELECT 1 FROM files WHERE parent = ? AND inode = ? AND NOT binned", parent.id, status.st_ino
                 )
-                self._scan(parent, folder) if known else self._discover(parent, disk, status)
+                self._scan(parent, folder) if known else self._discover(parent, [(disk, status)])
         for row in self.records.rows(
             "SELECT * FROM files WHERE parent = ? AND folded = ? AND NOT binned", parent.id, name.casefold()
         ):
             file = _file(row)
             status = _status(folder / os.fsdecode(file.disk))
             if status is None or not _is_like(file, status):
-                self._scan(parent, folder)
+                self._scan(parent, folder, whole=True)
                 return
             self._observe(file, status)
 
@@ -330,28 +330,39 @@ class Tree:
     def _compare(self, parent: File, found: Mapping[bytes, os.stat_result]) -> None:
         """Make the records of a folder's entries what was `found` on disk."""
         known = {
-            file.disk: file
-            for file in map(_file, self.records.rows("SELECT * FROM files WHERE parent = ? AND NOT binned", parent.id))
+            row["disk"]: row
+            for row in self.records.rows(
+                "SELECT id, disk, folder, size, modified, inode FROM files WHERE parent = ? AND NOT binned", parent.id
+            )
         }
-        here = {disk for disk, file in known.items() if disk in found and _is_like(file, found[disk])}
-        for disk in here:
-            self._observe(known[disk], found[disk])
-        missing = {(file.inode, file.modified, file.folder): file for disk, file in known.items() if disk not in here}
+        here = set()
+        for disk, row in known.items():
+            status = found.get(disk)
+            if status is not None and stat.S_ISDIR(status.st_mode) == row["folder"]:
+                here.add(disk)
+                seen = (row["size"] if row["folder"] else status.st_size, status.st_mtime_ns, status.st_ino)
+                if seen != (row["size"], row["modified"], row["inode"]):
+                    self._observe(self._known(row["id"]), status)
+        gone = {row["id"] for disk, row in known.items() if disk not in here}
+        by_inode = {
+            (row["inode"], row["modified"], bool(row["folder"])): row["id"]
+            for row in known.values()
+            if row["id"] in gone
+        }
         renamed, new = [], []
         for disk, status in found.items():
             key = (status.st_ino, status.st_mtime_ns, stat.S_ISDIR(status.st_mode))
             if disk not in here:
-                renamed.append((missing.pop(key), disk)) if key in missing else new.append((disk, status))
-        for file in missing.values():
-            self._drop(file)
-        for file, disk in renamed:
+                renamed.append((by_inode.pop(key), disk)) if key in by_inode else new.append((disk, status))
+        for file_id in gone.difference(file_id for file_id, _ in renamed):
+            self._drop(file_id)
+        for file_id, disk in renamed:
             # Aside first: two files may have swapped their names.
-            self.records.write("UPDATE files SET disk = ? WHERE id = ?", b"/" + disk, file.id)
-        for file, disk in renamed:
+            self.records.write("UPDATE files SET disk = ? WHERE id = ?", b"/" + disk, file_id)
+        for file_id, disk in renamed:
             name = names.from_disk(disk)
-            self._update(file.id, disk=disk, name=name, folded=name.casefold())
-        for disk, status in new:
-            self._discover(parent, disk, status)
+            self._update(file_id, disk=disk, name=name, folded=name.casefold())
+        self._discover(parent, new)
 
     def _walk(self) -> None:
         """Compare the whole tree with the disk; takes no more than a tenth of the time."""
@@ -410,7 +421,7 @@ class Tree:
             if status is not None and _is_like(file, status):
                 return (self._known(file.id) if self._observe(file, status) else file), path, status
             if file.binned:
-                self._drop(file)
+                self._drop(file.id)
             else:
                 self._scan(above[0], above[1], whole=True)
             file = self._known(file.id)
@@ -431,18 +442,28 @@ class Tree:
         self._update(file.id, size=status.st_size, modified=status.st_mtime_ns, inode=status.st_ino, md5=None)
         return True
 
-    def _discover(self, parent: File, disk: bytes, status: os.stat_result) -> None:
-        """A record for what was put into the folder by hand."""
-        name = names.from_disk(disk)
-        folder = stat.S_ISDIR(status.st_mode)
-        file_id = new_id()
-        self.records.write(
-            "INSERT INTO files (id, parent, name, folded, disk, mime, folder, size, modified, inode, created, trashed)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            file_id, parent.id, name, name.casefold(), disk, FOLDER if folder else mime_of(name), folder,
-            0 if folder else status.st_size, status.st_mtime_ns, status.st_ino, status.st_mtime_ns, parent.trashed,
-        )  # fmt: skip
-        self._note(file_id)
+    def _discover(self, parent: File, found: Sequence[tuple[bytes, os.stat_result]]) -> None:
+        """Records for what was put into a folder by hand."""
+        now = time.time_ns()
+        rows = []
+        for disk, status in found:
+            name, folder = names.from_disk(disk), stat.S_ISDIR(status.st_mode)
+            mime, size = (FOLDER, 0) if folder else (mime_of(name), status.st_size)
+            modified = status.st_mtime_ns
+            rows.append(
+                (new_id(), parent.id, name, name.casefold(), disk, mime, folder, size, modified, status.st_ino,
+                 modified, parent.trashed)
+            )  # fmt: skip
+        with self.records.transaction():
+            self.records.write_all(
+                "INSERT INTO files"
+                " (id, parent, name, folded, disk, mime, folder, size, modified, inode, created, trashed)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            self.records.write_all(
+                "INSERT INTO changes (file, removed, at) VALUES (?, 0, ?)", [(row[0], now) for row in rows]
+            )
 
     # Records
 
@@ -508,10 +529,10 @@ class Tree:
             "INSERT OR REPLACE INTO changes (file, removed, at) VALUES (?, ?, ?)", file_id, removed, time.time_ns()
         )
 
-    def _drop(self, file: File) -> None:
+    def _drop(self, file_id: str) -> None:
         """Forget a file and all below it; what was put into the trash by itself stays there."""
         with self.records.transaction():
-            for row in self.records.rows(f"{_BELOW} SELECT id FROM below", file.id):
+            for row in self.records.rows(f"{_BELOW} SELECT id FROM below", file_id):
                 self.records.write("DELETE FROM files WHERE id = ?", row["id"])
                 self.records.write("UPDATE files SET parent = ? WHERE parent = ? AND binned", self.root, row["id"])
                 self._note(row["id"], removed=True)
@@ -582,11 +603,11 @@ class Tree:
         try:
             parent, folder = self._open_folder(str(file.parent))
         except Refusal:
-            return self._drop(file)
+            return self._drop(file.id)
         if self._on_disk(parent.id, file.disk) is None and os.path.lexists(folder / os.fsdecode(file.disk)):
             os.rename(folder / os.fsdecode(file.disk), self._trash / file.id)
             return None
-        return self._drop(file)
+        return self._drop(file.id)
 
     def _unbin(self, file: File) -> None:
         """Out of the trash, to where it was; to the top when that folder is gone."""
