@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -41,20 +42,23 @@ def notebook(folder: Path) -> None:
 def test_what_a_page_says_works(page: Path, hub: RunningHub, tmp_path: Path) -> None:
     notebook(tmp_path)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    with subprocess.Popen(
-        ["bash", "-c", script(page)],
-        cwd=tmp_path,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    with open(tmp_path / "output", "w+") as output:
+        # A file, not a pipe, which what a page leaves running would keep open.
+        process = subprocess.Popen(
+            ["bash", "-c", script(page)],
+            cwd=tmp_path,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
-            output, _ = process.communicate(timeout=200)
+            status = process.wait(timeout=200)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, output
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        output.seek(0)
+        assert status == 0, output.read()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
