@@ -133,6 +133,8 @@ class Hub:
 
     async def lease(self, request: web.Request) -> web.StreamResponse:
         """An answer that never ends, so that its client's death shows."""
+        if self.ended.is_set():
+            raise Refusal(503, "backendError", "The hub is ending; start another.")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         response.enable_chunked_encoding()
         await response.prepare(request)
