@@ -172,19 +172,11 @@ class RemoteFile:
 
     async def _describe(self) -> Content:
         """The file's description, from a request for its first byte (a signed address may allow nothing but GET)."""
-        for renewed in (False, True):
-            address = await self._link()
-            try:
-                async with self._http.stream("GET", address, headers={"Range": "bytes=0-0"}) as response:
-                    content = _content(response, self.name)
-                    if content.ranges:
-                        await response.read()  # so that the connection can be used again
-                    return content
-            except (RemoteError, SignInError) as error:
-                if renewed or not _is_refusal(error):
-                    raise
-                self._drop(address)
-        raise AssertionError("unreachable")
+        async with self._http.stream("GET", await self._link(), headers={"Range": "bytes=0-0"}) as response:
+            content = _content(response, self.name)
+            if content.ranges:
+                await response.read()  # so that the connection can be used again
+            return content
 
     async def _link(self) -> str:
         async with self._locating:
@@ -277,28 +269,27 @@ class RemoteFile:
             raise _Changed
 
     async def _store(self, response: aiohttp.ClientResponse, cursor: _Cursor) -> None:
-        kept = cursor.at
         try:
             async for data in response.content.iter_chunked(_PIECE):
                 data = data[: cursor.stop - cursor.at]
                 self._sparse.write(cursor.at, data)
                 cursor.move(len(data))
-                if cursor.at - kept >= _SMALLEST_RANGE:
-                    kept = await asyncio.to_thread(self._sparse.keep, kept, cursor.at)
+                if cursor.furthest - cursor.kept >= _SMALLEST_RANGE:
+                    cursor.kept = await asyncio.to_thread(self._sparse.keep, cursor.kept, cursor.furthest)
         finally:
-            self._sparse.keep(kept, cursor.at)
+            cursor.kept = self._sparse.keep(cursor.kept, cursor.furthest)
 
 
 @dataclass
 class _Cursor:
-    """Where the fetching of one range is: `at` now, `furthest` ever."""
+    """Where the fetching of one range is: `at` now, `furthest` ever; before `kept` all is believed."""
 
     at: int
     stop: int
     advance: progress.Advance
 
     def __post_init__(self) -> None:
-        self.furthest = self.at
+        self.furthest = self.kept = self.at
 
     def move(self, count: int) -> None:
         self.at += count

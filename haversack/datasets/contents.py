@@ -92,6 +92,7 @@ class Archived:
         target = self._cache / "files" / self._content / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
+            require_space(target.parent, self.files[name].size)
             _put(target, lambda aside: self.write(name, aside))
         return target
 
@@ -101,7 +102,6 @@ class Archived:
                 for piece in self._archive.pieces(member):
                     file.write(piece)
 
-        require_space(target.parent, self.files[name].size)
         self._mending(name, write_pieces)
 
     def is_at(self, name: str, path: Path) -> bool:
@@ -181,7 +181,6 @@ class Folder:
         return self._folder / name
 
     def write(self, name: str, target: Path) -> None:
-        require_space(target.parent, self.files[name].size)
         shutil.copyfile(self.path(name), target)
 
     def is_at(self, name: str, path: Path) -> bool:

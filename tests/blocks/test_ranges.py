@@ -93,6 +93,13 @@ def test_cut_connections_go_on_where_they_stopped(storage: Storage, clients: Any
     assert storage.served < 1.3 * len(storage.data)
 
 
+def test_block_that_came_in_two_halves_is_believed(storage: Storage, clients: Any, tmp_path: Path) -> None:
+    file = clients(tmp_path / "f")
+    storage.cut_after = BLOCK // 2
+    assert file.read_at(0, 3 * BLOCK) == storage.data[: 3 * BLOCK]
+    assert file.present == 3 * BLOCK
+
+
 def test_connection_cut_before_every_byte_is_given_up(storage: Storage, clients: Any, tmp_path: Path) -> None:
     file = clients(tmp_path / "f")
     storage.cut_after = 0
