@@ -133,6 +133,12 @@ def unmount(mountpoint: str | Path) -> None:
     _unmount(record)
 
 
+def jobs() -> set[Path]:
+    """The folders of the notebook jobs that have something mounted."""
+    records = [_read(file) for file in sorted(_registry().glob("*.json"))]
+    return {Path(record.job) for record in records if record is not None and record.job}
+
+
 def unmount_job(job: Path) -> list[Mounted]:
     """Unmount what the notebook job with the folder `job` left mounted, in whichever mount namespace that was.
 

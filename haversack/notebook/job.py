@@ -14,10 +14,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings
 from haversack.errors import HaversackError, InputError, SignInError
@@ -30,6 +32,7 @@ parse_parameters = parameters_.parse
 
 # How much of what a cell wrote last is looked at for its last line, in characters.
 _TAIL = 4000
+_LOCK = "job.lock"
 
 
 @dataclass
@@ -100,10 +103,12 @@ def run(
     _check_hub(hub or chosen.hub)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     job = Job(source, folder, output, html.absolute() if html else None, chosen, secrets)
+    job.notices += _unmount_abandoned(chosen.data)
     variables = _variables(chosen, folder, hub or chosen.hub, cores)
     secrets.add(variables.get("KAGGLE_KEY"))
     (folder / "job.json").write_text(json.dumps({"uploads": [str(path) for path in given]}))
-    return job.execute(notebook, variables)
+    with FileLock(folder / _LOCK):
+        return job.execute(notebook, variables)
 
 
 class Job:
@@ -120,6 +125,7 @@ class Job:
         self.secrets = secrets
         self.downloads: list[str] = []
         self.drive: str | None = None
+        self.notices: list[str] = []
         self.executed = 0
         self._written = ""
         self.screen = Screen()
@@ -131,8 +137,9 @@ class Job:
         private = content.prepare(self.folder / "content", self.folder / "home")
         try:
             with self.screen:
-                if private.notice:
-                    self.screen.say(private.notice)
+                self.notices += [private.notice] if private.notice else []
+                for notice in self.notices:
+                    self.screen.say(notice)
                 asyncio.run(self._run(private, variables))
         except HaversackError as error:
             failure = type(error)(self.secrets.clean(error.what), self.secrets.clean(error.next_step))
@@ -150,7 +157,7 @@ class Job:
             content=private.kind,
             downloads=self.secrets.clean_all(self.downloads),
             drive=self.drive,
-            notices=[private.notice] if private.notice else [],
+            notices=self.notices,
             error=str(failure) if failure else None,
             failure=failure,
         )
@@ -299,6 +306,25 @@ def _check_hub(hub: str | None) -> None:
             await http.close()
 
     wait(ask())
+
+
+def _unmount_abandoned(data: Path) -> list[str]:
+    """Unmount what jobs that were killed left mounted; returns what there is to say about it."""
+    if not (data / "mounts").is_dir():
+        return []
+    from haversack.drive.mount import jobs, unmount_job
+
+    notices = []
+    for folder in jobs():
+        try:
+            # A job holds its lock as long as it lives.
+            with FileLock(folder / _LOCK, blocking=False) if folder.is_dir() else nullcontext():
+                unmount_job(folder)
+        except Timeout:
+            continue
+        except HaversackError as error:
+            notices.append(f"A job that was killed, {folder.name}, left the drive mounted: {error}")
+    return notices
 
 
 def _make_folder(jobs: Path, stem: str) -> Path:
