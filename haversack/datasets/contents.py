@@ -123,6 +123,7 @@ class Archived:
             if not filecmp.cmp(self._file.path, target, shallow=False):
                 raise _occupied(target)
             return
+        target.parent.mkdir(parents=True, exist_ok=True)
         require_space(target.parent, self._file.size)
         _put(target, lambda aside: shutil.copyfile(self._file.path, aside))
 
@@ -192,6 +193,7 @@ class Folder:
     def save(self, target: Path) -> None:
         if target.exists():
             raise _occupied(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
         pack(self._folder, target)
 
     def info(self) -> dict[str, object]:

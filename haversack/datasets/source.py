@@ -83,7 +83,6 @@ class Dataset:
         """
         to = Path(to).expanduser().absolute()
         target = to if to.suffix == ".zip" and not to.is_dir() else to / f"{self._name}.zip"
-        target.parent.mkdir(parents=True, exist_ok=True)
         self._contents.save(target)
         return target
 

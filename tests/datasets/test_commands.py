@@ -1,0 +1,92 @@
+"""`haversack data …` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from haversack.cli import main
+from tests.blocks.test_sparse import small_disk  # noqa: F401 - a fixture
+from tests.conftest import RunningHub
+
+Captured = pytest.CaptureFixture[str]
+
+
+def run(*arguments: object) -> int:
+    """The command's exit status."""
+    with pytest.raises(SystemExit) as ended:
+        main(["data", *map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+def test_ls_shows_sizes_and_names(published: str, capsys: Captured) -> None:
+    assert run("ls", published) == 0
+    assert "    3.0 MB  noise.bin" in capsys.readouterr().out.splitlines()
+
+
+def test_ls_as_json(published: str, files: dict[str, bytes], capsys: Captured) -> None:
+    assert run("ls", published, "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {row["name"]: row["size"] for row in listed["files"]} == {name: len(files[name]) for name in files}
+
+
+def test_get_keeps_the_archive(published: str, archive: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert run("get", published, "--to", tmp_path / "to") == 0
+    saved = Path(capsys.readouterr().out.strip())
+    assert saved.parent == tmp_path / "to"
+    assert saved.read_bytes() == archive.read_bytes()
+
+
+def test_get_extracts(published: str, files: dict[str, bytes], tmp_path: Path, capsys: Captured) -> None:
+    assert run("get", published, "--to", tmp_path / "to", "--extract", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["files"] == len(files)
+    assert (tmp_path / "to" / "images" / "0.png").read_bytes() == files["images/0.png"]
+
+
+def test_put_publishes_and_then_counts_versions(hub: RunningHub, archive: Path, capsys: Captured) -> None:
+    for version in (1, 2):
+        assert run("put", archive, "kaggle:haversack/by-command", "--json") == 0
+        published = json.loads(capsys.readouterr().out)
+        assert published["source"] == f"kaggle:haversack/by-command@{version}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["ls", "kaggle:haversack/not-there"], 1, "There is no data set haversack/not-there"),
+        (["get", "kaggle:half"], 2, "names no data set"),
+        (["get", "gopher:a/b"], 2, "is no data set"),
+        (["put", "nowhere", "kaggle:haversack/x"], 2, "There is no"),
+    ],
+)
+def test_errors_are_one_line(hub: RunningHub, capsys: Captured, arguments: list[str], status: int, said: str) -> None:
+    assert run(*arguments) == status
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+    assert not shown.out
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(
+    published: str,
+    small_disk: Path,  # noqa: F811
+    capsys: Captured,
+) -> None:
+    assert run("get", published, "--to", small_disk) == 1
+    assert "is full" in capsys.readouterr().err
+    assert not list(small_disk.iterdir())
+
+
+def test_full_cache_is_told_before_anything_is_fetched(
+    published: str,
+    small_disk: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HAVERSACK_CACHE", str(small_disk))
+    assert run("get", published, "--to", tmp_path / "to") == 1
+    assert "is full" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
