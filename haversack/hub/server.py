@@ -78,7 +78,7 @@ class Hub:
         try:
             for folder in (inside, root / "My Drive", root / "kaggle"):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700 if folder == inside else 0o777)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        except OSError as error:
             raise InputError(f"The hub cannot use the folder {root} ({error.strerror}).", "Name another.") from error
         if (root / "My Drive").stat().st_dev != inside.stat().st_dev:
             raise InputError(f"{root / 'My Drive'} lies on another disk than {inside}.", "Put both on one.")

@@ -15,7 +15,8 @@ import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ class Shelf:
         self.records = records
         self._made = hub / "made"
         self._building = hub / "building"
-        self._making = Lock()
+        self._making: defaultdict[Path, Lock] = defaultdict(Lock)
         # The last list of files that was asked for: its pages are asked for one after the other.
         self._listed: dict[tuple[str, str, int], list[Member]] = {}
         shutil.rmtree(self._building, ignore_errors=True)
@@ -205,9 +206,9 @@ class Shelf:
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
                 raise Refusal(422, "unreadable", f"{name} cannot be read from the archive ({error}).") from error
 
-    def _make(self, path: Path, make: Any) -> Path:
+    def _make(self, path: Path, make: Callable[[Path], None]) -> Path:
         """What `make` writes, once; complete or absent."""
-        with self._making:
+        with self._making[path]:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with content.aside(self._building) as aside:

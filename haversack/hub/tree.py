@@ -139,13 +139,13 @@ class Tree:
         """The content's MD5 as hex digits, computed where it is not known yet; None where it cannot be read."""
         if file.md5 or file.folder:
             return file.md5
-        file, path = self.locate(file.id)
-        if file.md5:
-            return file.md5
         try:
+            file, path = self.locate(file.id)
+            if file.md5:
+                return file.md5
             value = digest(path)
             now = path.lstat()
-        except (FileNotFoundError, PermissionError):
+        except (Refusal, FileNotFoundError, PermissionError):
             return None
         if (now.st_size, now.st_mtime_ns, now.st_ino) != (file.size, file.modified, file.inode):
             return None
@@ -369,9 +369,9 @@ class Tree:
         started = time.monotonic()
         if started < self._walked_until:
             return
-        waiting = [self.root]
+        waiting = [(self.root, 0)]
         while waiting:
-            folder_id = waiting.pop()
+            folder_id, depth = waiting.pop()
             with self.records.alone():
                 row = self._row(folder_id)
                 if row is None:
@@ -382,7 +382,8 @@ class Tree:
                 except (Refusal, PermissionError):
                     continue
                 below = self.records.rows("SELECT id FROM files WHERE parent = ? AND folder AND NOT binned", folder_id)
-            waiting += [row["id"] for row in below]
+            if depth < _DEEPEST:
+                waiting += [(row["id"], depth + 1) for row in below]
         ended = time.monotonic()
         self._walked_until = ended + 9 * (ended - started)
 
@@ -524,18 +525,26 @@ class Tree:
             said["properties"] = json.dumps(_merged(file.properties, about["properties"]))
         return said
 
-    def _note(self, file_id: str, *, removed: bool = False) -> None:
+    def _note(self, file_id: str) -> None:
         self.records.write(
-            "INSERT OR REPLACE INTO changes (file, removed, at) VALUES (?, ?, ?)", file_id, removed, time.time_ns()
+            "INSERT OR REPLACE INTO changes (file, removed, at) VALUES (?, 0, ?)", file_id, time.time_ns()
         )
+
+    def _note_below(self, file_id: str, *, removed: bool) -> None:
+        self.records.write(
+            f"{_BELOW} INSERT OR REPLACE INTO changes (file, removed, at) SELECT id, ?, ? FROM below",
+            file_id, removed, time.time_ns(),
+        )  # fmt: skip
 
     def _drop(self, file_id: str) -> None:
         """Forget a file and all below it; what was put into the trash by itself stays there."""
         with self.records.transaction():
-            for row in self.records.rows(f"{_BELOW} SELECT id FROM below", file_id):
-                self.records.write("DELETE FROM files WHERE id = ?", row["id"])
-                self.records.write("UPDATE files SET parent = ? WHERE parent = ? AND binned", self.root, row["id"])
-                self._note(row["id"], removed=True)
+            self.records.write(
+                f"{_BELOW} UPDATE files SET parent = ? WHERE binned AND parent IN (SELECT id FROM below)",
+                file_id, self.root,
+            )  # fmt: skip
+            self._note_below(file_id, removed=True)
+            self.records.write(f"{_BELOW} DELETE FROM files WHERE id IN (SELECT id FROM below)", file_id)
 
     # The disk
 
@@ -586,7 +595,8 @@ class Tree:
                 if target != path:
                     os.rename(path, target)
                 path = target
-                self._spread_trashed(file.id, parent.trashed)
+                if parent.trashed != file.trashed:
+                    self._spread_trashed(file.id, parent.trashed)
         return self._known(file.id), path
 
     def _bin(self, file: File, path: Path) -> None:
@@ -623,9 +633,10 @@ class Tree:
 
     def _spread_trashed(self, file_id: str, trashed: bool) -> None:
         """Whether a file and what lies below it counts as trashed; what was binned by itself stays in the trash."""
-        for row in self.records.rows(f"{_BELOW} SELECT id FROM below", file_id):
-            self.records.write("UPDATE files SET trashed = ? WHERE id = ?", trashed, row["id"])
-            self._note(row["id"])
+        self.records.write(
+            f"{_BELOW} UPDATE files SET trashed = ? WHERE id IN (SELECT id FROM below)", file_id, trashed
+        )
+        self._note_below(file_id, removed=False)
 
     def _forbid_root(self, file: File, about: Mapping[str, Any], parent_id: str | None) -> None:
         if file.id == self.root and (parent_id or set(about) & {"name", "trashed", "delete", "mime"}):
