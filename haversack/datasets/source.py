@@ -11,7 +11,7 @@ import asyncio
 import difflib
 import hashlib
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from haversack import credentials, settings
 from haversack.archive.reader import LocalFile
 from haversack.archive.writer import pack
 from haversack.blocks.ranges import RemoteFile
+from haversack.blocks.sparse import whole_file
 from haversack.credentials import Server
 from haversack.datasets.contents import Archived, Contents, File, Folder
 from haversack.datasets.extraction import extract
@@ -31,6 +32,7 @@ from haversack.errors import ArchiveInvalid, InputError, NotFound
 from haversack.http import Http, wait
 
 _UNDERSTOOD = "Understood are kaggle:owner/name, kaggle:owner/name@version, a zip archive, and a folder."
+_ARCHIVE = "archive.zip"
 # Near names are looked for among this many; difflib takes about a second for them.
 _MOST_COMPARED = 5_000
 
@@ -172,13 +174,16 @@ def put(path: str | Path, destination: str, *, title: str | None = None, hub: st
 
 
 def _from_kaggle(name: Name, server: Server) -> Dataset:
-    http = Http(server)
+    cache = settings.load().cache / "datasets" / _server_key(server) / name.owner / name.name
+    here = name.version is not None and whole_file(cache / str(name.version) / _ARCHIVE) is not None
+    http = (
+        Http(server, attempts=2) if here else Http(server)
+    )  # what is here does not wait long for a server that is away
     api = KaggleApi(http)
     try:
-        version = name.version or wait(api.current_version(name))
-        name = Name(name.owner, name.name, version)
-        cache = settings.load().cache / "datasets" / _server_key(server) / name.owner / name.name / str(version)
-        file = RemoteFile(http, lambda: api.download_address(name), cache / "archive.zip", f"kaggle:{name}")
+        name = replace(name, version=name.version or wait(api.current_version(name)))
+        cache = cache / str(name.version)
+        file = RemoteFile(http, lambda: api.download_address(name), cache / _ARCHIVE, f"kaggle:{name}")
         opened = Dataset(f"kaggle:{name}", name.name, Archived(file, cache))
     except BaseException:
         _close(http)

@@ -107,6 +107,18 @@ def test_folder_is_published(hub: RunningHub, folder: Path, files: dict[str, byt
         assert {name: data.read(name) for name in data.files} == files
 
 
+def test_whole_set_is_read_while_its_hub_is_away(
+    own_hub: RunningHub, archive: Path, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    source = put(archive, "kaggle:haversack/pinned").source
+    with dataset(source) as data:
+        data.save(tmp_path / "saved.zip")
+    own_hub.process.kill()
+    own_hub.process.wait()
+    with dataset(source) as data:
+        assert data.read("labels.csv") == files["labels.csv"]
+
+
 def test_damage_in_what_was_fetched_is_mended(published: str, files: dict[str, bytes], tmp_path: Path) -> None:
     with dataset(published) as data:
         data.save(tmp_path)
