@@ -18,6 +18,7 @@ from nbclient.util import ensure_async
 
 from haversack.errors import CellFailed, JobError, KernelDied
 from haversack.notebook import channel, hints
+from haversack.notebook.screen import plain
 
 _START_TIMEOUT = 120  # seconds; a first start compiles bytecode, on a slow disk for long
 _LONGEST = 300
@@ -75,6 +76,8 @@ class Execution(NotebookClient):
         Raises `CellFailed` when it raised and was not expected to, `KernelDied` when the kernel is gone, and `JobError`
         when somebody interrupted it.
         """
+        if self.interrupted:
+            raise JobError(f"The job was interrupted before cell {number}.")
         cell = self.nb.cells[index]
         original = cell.source
         cell.source = self._source(original)
@@ -139,5 +142,5 @@ class Execution(NotebookClient):
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
+    line = plain(text).rstrip(".")
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"

@@ -179,6 +179,7 @@ class Job:
             source=private.source,
         )
         try:
+            self.screen.doing("starting the kernel")
             with _interruptible(running):
                 await running.start(env=variables, cwd=str(private.folder), stdout=log.pipe, stderr=log.pipe)
                 await self._execute_cells(running)
@@ -211,6 +212,7 @@ class Job:
             return
         from haversack.drive.mount import unmount_job
 
+        self.screen.doing("putting what is written on the drive")
         for mounted in unmount_job(self.folder):
             self.drive = mounted.where
 

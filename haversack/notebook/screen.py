@@ -5,6 +5,7 @@ Standard output is left for the result.
 
 from __future__ import annotations
 
+import re
 import time
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,8 @@ from rich.live import Live
 from rich.text import Text
 
 _WIDTH = 72
+# ECMA-48 control sequences, and the operating system commands of xterm.
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 
 
 class Screen:
@@ -41,20 +44,22 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(plain(text)), soft_wrap=True)
+
+    def doing(self, what: str) -> None:
+        """Something between the cells takes time; it is only shown while it does."""
+        self._title, self._last, self._since = plain(what), "", time.monotonic()
 
     def start(self, number: int, total: int, source: str) -> None:
         """Cell `number` of `total`, counted from 1, starts."""
-        self._title = f"[{number}/{total}] {_first_line(source)}"
-        self._last = ""
-        self._since = time.monotonic()
+        self.doing(f"[{number}/{total}] {_first_line(source)}")
 
     def output(self, text: str) -> None:
         """The cell wrote `text`; its last line is shown."""
         # A progress bar rewrites its line with carriage returns.
-        lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
+        lines = [line for line in map(plain, text.replace("\r", "\n").splitlines()) if line]
         if lines:
-            self._last = lines[-1].strip()
+            self._last = lines[-1]
 
     def finish(self, mark: str = "✓") -> None:
         """The cell is done."""
@@ -69,6 +74,11 @@ class Screen:
         if self._last:
             text.append(f"\n  {self._last}", style="dim")
         return text
+
+
+def plain(text: str) -> str:
+    """`text` on one line, without colours and whatever else would steer the terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in _ESCAPE.sub("", text)).split())
 
 
 def _first_line(source: str) -> str:

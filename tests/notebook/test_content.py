@@ -56,7 +56,7 @@ def test_a_folder_under_literals_is_used_with_a_notice(run: Run, monkeypatch: py
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
-def test_bubblewrap_gives_a_content_and_lets_cells_be_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bubblewrap_gives_a_content(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAVERSACK_CONTENT", "bubblewrap")
     report = run("import os\nopen('/content/a.txt', 'w').write('x')\nprint(os.getcwd())")
     assert report.content == "bubblewrap"

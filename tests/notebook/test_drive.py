@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,17 @@ def test_it_is_unmounted_also_when_the_kernel_is_killed(run: Run, own_hub: Runni
     die = "open('/content/drive/My Drive/a.txt', 'w').write('kept')\nimport os\nos.kill(os.getpid(), 9)"
     report = run(MOUNT, die)
     assert report.status == "failed"
+    assert (own_hub.my_drive / "a.txt").read_text() == "kept"
+    assert mounted_here() == []
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
+def test_it_is_mounted_inside_bubblewrap(run: Run, own_hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAVERSACK_CONTENT", "bubblewrap")
+    write = "open('/content/drive/My Drive/a.txt', 'w').write('kept')"
+    report = run(MOUNT, write, "import os\nos.path.ismount('/content/drive')")
+    assert report.content == "bubblewrap"
+    assert notebooks.text(report.output, 2) == "True"
     assert (own_hub.my_drive / "a.txt").read_text() == "kept"
     assert mounted_here() == []
 

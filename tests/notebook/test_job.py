@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,7 +135,13 @@ def test_the_command_fails_when_a_cell_does(tmp_path: Path) -> None:
     assert shown.splitlines()[-1] == "haversack: Cell 1 failed: RuntimeError: no luck."
 
 
-def test_ctrl_c_interrupts_the_cell_and_keeps_what_was_executed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["", "bubblewrap", "literals"])
+def test_ctrl_c_interrupts_the_cell_and_keeps_what_was_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "bubblewrap" and shutil.which("bwrap") is None:
+        pytest.skip("needs bubblewrap")
+    monkeypatch.setenv("HAVERSACK_CONTENT", way)
     begun = tmp_path / "begun"
     notebook = notebooks.write(tmp_path / "nb.ipynb", "print('kept')", f"!touch {begun}; sleep 60")
     process = start(notebook, "-o", str(tmp_path / "out.ipynb"))
