@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from googleapiclient.errors import HttpError
 
 from tests.conftest import RunningHub
 
+from .conftest import send
 from .test_drive import names_in, put
 
 
@@ -148,6 +151,19 @@ def test_an_upload_never_overwrites_what_was_put_there_by_hand(drive: Any, folde
     put(drive, folder, "a.txt", b"uploaded")
     assert (place / "a.txt").read_text() == "by hand"
     assert (place / "a (1).txt").read_bytes() == b"uploaded"
+
+
+def test_hashing_a_large_file_holds_up_nobody_else(hub: RunningHub, drive: Any, folder: str, place: Path) -> None:
+    put(drive, folder, "small")
+    with open(place / "large", "wb") as file:
+        file.truncate(1 << 30)
+    target = f"/drive/v3/files?q={quote(repr(folder) + ' in parents')}&fields=files(md5Checksum)"
+    listing = threading.Thread(target=send, args=(hub, "GET", target))
+    listing.start()
+    for _ in range(5):
+        assert the_one(drive, folder, "small")["size"] == "7"
+    assert listing.is_alive()
+    listing.join()
 
 
 def test_the_records_can_be_lost(own_hub: RunningHub) -> None:
