@@ -29,7 +29,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from haversack.drive.api import DriveApi, File, Overtaken, Upload
-from haversack.errors import HaversackError, QuotaExceeded
+from haversack.errors import HaversackError, NotFound, QuotaExceeded
 from haversack.http import wait
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _WORKERS = 4
 # Programs write, rename and delete in bursts; what is settled within this many seconds costs no call.
 _SETTLE = 0.3
 _LONGEST_RETRY = 60.0
-_KEPT = ("parent", "name", "modified", "file_id", "exists", "begun", "session", "digest", "replaces")
+_KEPT = ("parent", "name", "modified", "file_id", "exists", "begun", "session", "digest", "replaces", "removed")
 
 
 @dataclass(eq=False)
@@ -48,7 +48,8 @@ class Draft:
     `file_id` is its id on the drive, once it has one; `exists` says that the drive holds it, `begun` that it may.
     `replaces` are ids that go to the trash once this is on the drive. `session` is an upload under way, of the bytes
     with MD5 `digest`. The bytes are in `data`; those of the last commit in `committed`, another file after a fresh
-    start. `lock` guards the bytes and is taken before the journal's own lock, which guards the rest.
+    start. It is uploaded `after` others whose place it took. `lock` guards the bytes and is taken before the journal's
+    own lock, which guards the rest.
     """
 
     key: str
@@ -73,6 +74,7 @@ class Draft:
     pending: bool = False
     removed: bool = False
     uploading: bool = False
+    after: list[Draft] = field(default_factory=list)
     due: float = 0.0
     failures: int = 0
     error: Exception | None = None
@@ -85,7 +87,7 @@ class Draft:
 
     def as_file(self) -> File:
         """How the draft looks among the drive's files."""
-        file_id = self.file_id or f"draft:{self.key}"
+        file_id = self.file_id if self.exists and self.file_id else f"draft:{self.key}"
         return File(file_id, self.name, self.parent, "application/octet-stream", self.size, "", self.modified, 0)
 
 
@@ -109,6 +111,7 @@ class Journal:
         self._closed = False
         self._changed = threading.Condition(threading.RLock())
         self._drafts: dict[tuple[str, str], Draft] = {}
+        self._leaving: set[Draft] = set()
         self._workers: list[threading.Thread] = []
         self._locks: list[FileLock] = []
         self._folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -148,7 +151,7 @@ class Journal:
     def owner(self, file_id: str) -> Draft | None:
         """The draft that is, or is becoming, that file on the drive, or will take its place."""
         with self._changed:
-            for draft in self._drafts.values():
+            for draft in (*self._drafts.values(), *self._leaving):
                 if draft.file_id == file_id or file_id in draft.replaces:
                     return draft
         return None
@@ -281,24 +284,20 @@ class Journal:
 
     # Names
 
-    def move(self, draft: Draft, parent: str, name: str, over: File | None) -> bool:
-        """Give a draft another name, in place of `over`, a file on the drive, and of any draft there.
-
-        Returns whether `over` is seen to with the upload; False when the bytes are on the drive already.
-        """
+    def move(self, draft: Draft, parent: str, name: str, over: File | None) -> None:
+        """Give a draft another name, in place of `over`, a file on the drive, and of any draft there."""
         with self._changed:
             there = self._drafts.get((parent, name))
             if there is not None and there is not draft:
                 self._discard(there)
-                while there.uploading:
-                    self._changed.wait()
+                draft.after += [one for one in (there, *there.after) if one.uploading]
+                draft.replaces += there.replaces
                 if there.begun and there.file_id and (over is None or over.id != there.file_id):
                     draft.replaces.append(there.file_id)
             del self._drafts[draft.parent, draft.name]
             draft.parent, draft.name = parent, name
             self._drafts[parent, name] = draft
-            waits = draft.pending or draft.dirty
-            if waits and over is not None and over.id != draft.file_id:
+            if over is not None and over.id != draft.file_id:
                 if draft.begun:
                     draft.replaces.append(over.id)
                 else:
@@ -306,15 +305,19 @@ class Journal:
                     draft.file_id, draft.exists, draft.begun, draft.uploaded = over.id, True, True, over
             if draft.pending:
                 self._write_record(draft)
-            return waits
 
     def remove(self, draft: Draft) -> list[str]:
-        """Forget a draft and its bytes. Returns the ids that the drive may hold of it, to be put into the trash."""
+        """Forget a draft and its bytes. Returns the ids that the drive holds of it, to be put into the trash.
+
+        What is on its way there just now is put into the trash once it has arrived, by this process or the next.
+        """
         with self._changed:
             self._discard(draft)
-            while draft.uploading:
-                self._changed.wait()
-            return ([draft.file_id] if draft.begun and draft.file_id else []) + draft.replaces
+            if not draft.uploading:
+                return _ids_of(draft)
+            self._leaving.add(draft)
+            self._write_record(draft)
+            return []
 
     # Uploading
 
@@ -353,7 +356,7 @@ class Journal:
                         failed[draft] = draft.error
                 left = [draft for draft in waiting if draft.pending and draft not in failed]
                 progress(len(left), sum(max(draft.size - draft.moved, 0) for draft in left))
-                if not left:
+                if not left and not self._leaving:
                     return failed
                 self._changed.wait(0.5)
 
@@ -368,7 +371,7 @@ class Journal:
             for draft in self._drafts.values():
                 draft.generation += 1
             self._changed.notify_all()
-            while any(draft.uploading for draft in self._drafts.values()):
+            while self._leaving or any(draft.uploading for draft in self._drafts.values()):
                 self._changed.wait()
             if not self._drafts:
                 self._clear(self._folder)
@@ -395,6 +398,10 @@ class Journal:
                 values = json.loads(record.read_text())
                 data = folder / Path(values.pop("data")).name
                 draft = Draft(record.stem, folder, **values, data=data, committed=data, pending=True)
+                if draft.removed:
+                    self._leaving.add(draft)
+                    threading.Thread(target=self._bury, args=(draft,), daemon=True).start()
+                    continue
                 draft.size = data.stat().st_size
             except (OSError, ValueError, TypeError, KeyError) as error:
                 _log.error("The journal record %s cannot be read (%r); it is left as it is.", record, error)
@@ -406,7 +413,7 @@ class Journal:
         for data in folder.glob("*.data"):
             if data not in kept:
                 data.unlink()
-        if not kept:
+        if not kept and not any(draft.folder == folder for draft in self._leaving):
             self._clear(folder)
 
     def _clear(self, folder: Path) -> None:
@@ -471,6 +478,19 @@ class Journal:
         self._retire(draft)
         self._changed.notify_all()
 
+    def _bury(self, draft: Draft) -> None:
+        """Put into the trash what of a removed draft has reached the drive."""
+        try:
+            for file_id in _ids_of(draft):
+                wait(self.api.trash(file_id))
+            draft.record.unlink(missing_ok=True)
+        except HaversackError as error:
+            _log.warning("%s is still to be put into the trash, with the next mount: %s", draft.name, error)
+        with self._changed:
+            self._leaving.discard(draft)
+            self._retire(draft)
+            self._changed.notify_all()
+
     def _retire(self, draft: Draft) -> None:
         """Let a draft go that nobody holds and that the drive has, or that was removed."""
         if draft.holders > 0 or draft.pending or draft.dirty or draft.uploading:
@@ -484,7 +504,8 @@ class Journal:
             self._on_retired(draft.uploaded, draft.data)
         for data in draft.folder.glob(f"{draft.key}.*.data"):
             data.unlink()
-        if draft.folder != self._folder and not any(other.folder == draft.folder for other in self._drafts.values()):
+        others = (*self._drafts.values(), *self._leaving)
+        if draft.folder != self._folder and not any(other.folder == draft.folder for other in others):
             self._clear(draft.folder)
 
     def _wake(self) -> None:
@@ -522,7 +543,7 @@ class Journal:
             ready = [draft for draft in self._drafts.values() if draft.pending and not draft.uploading]
             if not ready or self._closed:
                 return None
-            usable = [draft for draft in ready if not draft.dirty]
+            usable = [one for one in ready if not one.dirty and not any(other.uploading for other in one.after)]
             draft = min(usable, key=lambda one: one.due, default=None)
             now = time.monotonic()
             if draft is not None and draft.due <= now:
@@ -535,11 +556,17 @@ class Journal:
             if error is not None and not draft.removed:
                 draft.error = error
                 draft.failures += 1
+                if isinstance(error, NotFound) and draft.exists:
+                    # Somebody deleted it for good meanwhile: what was written becomes a file of its own.
+                    draft.file_id, draft.exists, draft.begun, draft.session = None, False, False, None
                 draft.due = time.monotonic() + min(_LONGEST_RETRY, 2.0**draft.failures)
                 level = logging.WARNING if isinstance(error, HaversackError) else logging.ERROR
                 _log.log(level, "%s is not on the drive yet: %s", draft.name, error, exc_info=level == logging.ERROR)
             self._retire(draft)
             self._changed.notify_all()
+            leaving = draft in self._leaving
+        if leaving:
+            self._bury(draft)
 
     def _upload(self, draft: Draft) -> None:
         """Bring one state of a draft onto the drive."""
@@ -564,11 +591,10 @@ class Journal:
                     self._finish(draft, file)
                     return
                 replaced = list(draft.replaces)
-            if change:
-                file = wait(self.api.update(file, **change))
-                file = replace(file, **change)
             for file_id in replaced:
                 wait(self.api.trash(file_id))
+            if change:
+                file = replace(wait(self.api.update(file, **change)), **change)
             with self._changed:
                 draft.replaces = [file_id for file_id in draft.replaces if file_id not in replaced]
 
@@ -599,7 +625,8 @@ class Journal:
                 file_id=draft.file_id,
                 exists=draft.exists,
                 parent=draft.parent,
-                name=draft.name,
+                # The name is free only once what has it is in the trash, and that waits for these bytes.
+                name=f".{draft.name}.{draft.key}" if draft.replaces else draft.name,
                 modified=draft.modified,
                 session=draft.session,
             )
@@ -622,6 +649,11 @@ class Journal:
         draft.pending, draft.error, draft.failures, draft.moved = False, None, 0, 0
         self._on_drive(file)
         draft.record.unlink(missing_ok=True)
+
+
+def _ids_of(draft: Draft) -> list[str]:
+    """The ids that the drive may hold of a draft."""
+    return ([draft.file_id] if draft.begun and draft.file_id else []) + draft.replaces
 
 
 def _md5(path: Path) -> str:

@@ -59,7 +59,8 @@ class Drive:
         self.server = server
         # The first contact tells soon whether there is a drive at all; later calls are patient.
         root = wait(_root(server))
-        key = hashlib.sha256(f"{server.folder or server.url} {root.id}".encode()).hexdigest()[:16]
+        # The id of My Drive tells drives and accounts apart, and stays when a hub comes back at another address.
+        key = hashlib.sha256(root.id.encode()).hexdigest()[:16]
         self.api = DriveApi(server)
         self.index = Index(cache / "drives" / key)
         self.content = Content(cache / "drives" / key / "content", self.api)
@@ -230,12 +231,9 @@ class Drive:
         if (draft := self.draft_at(old)) is not None:
             self._rename_draft(draft, parent, name, over)
             return
-        there = self.draft_at(new)
-        moved = wait(self.api.update(source, name=name, parent=parent.id))
-        self.index.put(moved)
-        for file_id in self._cleared(there, over):
-            if file_id != moved.id:
-                self._trash(file_id)
+        for file_id in self._cleared(self.draft_at(new), over):
+            self._trash(file_id)
+        self.index.put(wait(self.api.update(source, name=name, parent=parent.id)))
 
     def copy(self, old: Path_, new: Path_) -> None:
         """Copy one file on the drive itself. Raises `IsAFolder`, and as `find` and `folder`."""
@@ -319,17 +317,18 @@ class Drive:
         return over
 
     def _rename_draft(self, draft: Draft, parent: File, name: str, over: File | None) -> None:
-        """A draft's file is renamed on the drive at once, when it is there already; else with its upload."""
+        """A file that is on the drive is renamed there at once; one that is not gets there under its new name."""
         if over is not None and over.id.startswith("draft:"):
             over = None
         if draft.exists and draft.file_id is not None:
+            if over is not None:
+                self._trash(over.id)
+                over = None
             present = draft.uploaded or wait(self.api.get(draft.file_id))
             draft.uploaded = wait(self.api.update(present, name=name, parent=parent.id))
             self.index.put(draft.uploaded)
-        on_drive = not self.journal.move(draft, parent.id, name, over)
+        self.journal.move(draft, parent.id, name, over)
         self.journal.release(draft)
-        if on_drive and over is not None:
-            self._trash(over.id)
 
     def _cleared(self, there: Draft | None, over: File | None) -> list[str]:
         """The ids to be trashed where something else has taken a name."""

@@ -1,4 +1,4 @@
-"""A drive on a real hub, seen through a proxy of the tests' own that counts calls, and stalls or cuts them when told."""
+"""A drive on a real hub, seen through a proxy of the tests' own that counts calls, and stalls them when told."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ class Proxy:
         self.calls.append(call)
         if self.stalls(call):
             self.stalled.set()
-            while not self.release.is_set():
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(self.release.wait)
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(
@@ -70,8 +69,7 @@ class Proxy:
             await site.start()
             self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             started.set()
-            while not stopped.is_set():
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(stopped.wait)
             self.release.set()
             await runner.cleanup()
 
@@ -88,6 +86,7 @@ def proxy(hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     assert started.wait(10)
     monkeypatch.setenv("HAVERSACK_HUB", proxy.url)
     yield proxy
+    proxy.release.set()
     stopped.set()
     thread.join()
 
