@@ -30,7 +30,7 @@ class Call:
 
 @dataclass
 class Proxy:
-    """A reverse proxy before a hub. `stalls` says which calls have to wait until `release` is set."""
+    """A reverse proxy before a hub. `stalls` says which calls wait until `release` is set; `full` refuses uploads."""
 
     target: str
     url: str = ""
@@ -38,6 +38,7 @@ class Proxy:
     stalls: Callable[[Call], bool] = lambda call: False
     stalled: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
+    full: bool = False
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -46,6 +47,10 @@ class Proxy:
         if self.stalls(call):
             self.stalled.set()
             await asyncio.to_thread(self.release.wait)
+        if self.full and "/upload/" in call.path:
+            reason = {"domain": "usageLimits", "reason": "storageQuotaExceeded", "message": "The drive is full."}
+            error = {"code": 403, "message": "The drive is full.", "errors": [reason]}
+            return web.json_response({"error": error}, status=403)
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(

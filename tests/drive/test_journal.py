@@ -1,0 +1,92 @@
+"""What was written and is not on the drive yet, where disks and drives are full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from haversack.drive.filesystem import DriveFileSystem, store
+from haversack.errors import DiskFull, QuotaExceeded
+from tests.conftest import RunningHub
+from tests.drive.conftest import Proxy
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data folder on a disk of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    monkeypatch.setenv("HAVERSACK_DATA", str(disk))
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_full_disk_refuses_the_write_and_keeps_the_file(
+    small_disk: Path, hub: RunningHub, folder: str, tmp_path: Path
+) -> None:
+    fs = DriveFileSystem()
+    fs.pipe_file(f"{folder}/a", b"before")
+    (tmp_path / "big").write_bytes(bytes(6 << 20))
+    with pytest.raises(DiskFull):
+        store(tmp_path / "big", f"{folder}/a")
+    assert fs.cat_file(f"{folder}/a") == b"before"
+    assert (hub.my_drive / folder / "a").read_bytes() == b"before"
+    assert list(small_disk.rglob("*.data")) == []
+
+
+def test_nothing_of_a_refused_new_file_is_left(small_disk: Path, hub: RunningHub, folder: str, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(bytes(6 << 20))
+    with pytest.raises(DiskFull):
+        store(tmp_path / "big", f"{folder}/new")
+    assert not DriveFileSystem().exists(f"{folder}/new")
+
+
+def test_a_full_drive_is_said_and_the_bytes_wait(proxy: Proxy, folder: str) -> None:
+    proxy.full = True
+    fs = DriveFileSystem()
+    with pytest.raises(QuotaExceeded) as raised:
+        fs.pipe_file(f"{folder}/a", b"waits")
+    assert raised.value.errno == errno.EDQUOT
+    assert fs.cat_file(f"{folder}/a") == b"waits"
+    proxy.full = False
+    assert fs.drive.journal.drain() == {}
+    assert fs.cat_file(f"{folder}/a") == b"waits"
+    assert fs.info(f"{folder}/a")["md5"]
+
+
+def test_a_file_deleted_by_others_meanwhile_is_made_anew(proxy: Proxy, hub: RunningHub, folder: str) -> None:
+    from haversack.http import wait
+
+    fs = DriveFileSystem()
+    fs.pipe_file(f"{folder}/a", b"one")
+    draft = fs.drive.open_draft((folder, "a"), truncate=True)
+    fs.drive.journal.write(draft, b"two", None)
+    wait(fs.drive.api.delete(fs.info(f"{folder}/a")["id"]))
+    fs.drive.journal.release(draft)
+    while fs.drive.journal.drain():
+        continue  # the first try meets what is gone
+    assert fs.drive.journal.drain() == {}
+    assert (hub.my_drive / folder / "a").read_bytes() == b"two"
+
+
+def test_writing_again_ends_an_upload_under_way(proxy: Proxy, hub: RunningHub, folder: str) -> None:
+    fs = DriveFileSystem()
+    drive = fs.drive
+    proxy.stalls = lambda call: call.range.startswith("bytes 0-")
+    draft = drive.open_draft((folder, "a"), truncate=True)
+    drive.journal.write(draft, bytes(9 << 20), None)
+    drive.journal.commit(draft)
+    assert proxy.stalled.wait(10)
+    drive.journal.write(draft, b"end", None)
+    proxy.release.set()
+    drive.journal.commit(draft)
+    drive.journal.wait(draft)
+    drive.journal.release(draft)
+    assert (hub.my_drive / folder / "a").read_bytes() == bytes(9 << 20) + b"end"
