@@ -60,20 +60,17 @@ class Media:
         with content.aside(self.drive.incoming) as path:
             if kind == "multipart":
                 parts = multipart.Parts(request)
-                body = await _first_json(parts)
-                await asyncio.to_thread(self._check, target, body)
+                about = await asyncio.to_thread(self._check, target, await _first_json(parts))
                 head = await parts.head()
                 if head is None:
                     raise invalid("A multipart upload has two parts: JSON, then the content.")
                 staged = await content.write(path, _decoded(head, parts.body()))
                 mime = head.get("Content-Type")
             elif kind == "media":
-                body, mime = None, request.headers.get("Content-Type")
-                await asyncio.to_thread(self._check, target, body)
+                about, mime = await asyncio.to_thread(self._check, target, None), request.headers.get("Content-Type")
                 staged = await content.write(path, request.content.iter_any())
             else:
                 raise invalid("uploadType is media, multipart or resumable.", "uploadType")
-            about = described(body, creating=target is None)
             answer = await asyncio.to_thread(self._store, target, about, staged, mime, dict(request.query))
         return web.json_response(answer)
 
