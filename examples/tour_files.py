@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import os
 import tempfile
 import zipfile
@@ -27,6 +26,7 @@ from haversack import credentials, dataset, settings
 from haversack.datasets.source import put
 from haversack.drive.filesystem import DriveFileSystem
 from haversack.errors import NotFound
+from haversack.http import Http, wait
 
 DIGITS = "kaggle:haversack/digits"
 VARIANTS = 10
@@ -89,6 +89,15 @@ def write_to_drive(drive: DriveFileSystem, name: str, content: bytes) -> None:
     print(f"My Drive/{name} is there now.")
 
 
+async def kaggle_json(server: credentials.Server) -> bytes:
+    """The key file that the hub hands out for Kaggle's clients."""
+    http = Http(server)
+    try:
+        return (await http.request("GET", "/haversack/kaggle.json")).body
+    finally:
+        await http.close()
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description="Put the tour's files on the hub.")
     arguments.add_argument("--hub", metavar="URL", help="the hub to use; the embedded one where none is named")
@@ -105,9 +114,7 @@ def main() -> None:
     os.environ["HAVERSACK_HUB"], os.environ["HAVERSACK_TOKEN"] = server.url, server.secrets[0]
     drive = DriveFileSystem()
     write_to_drive(drive, "1.jpg", photograph())
-    if server.kaggle_login:
-        username, key = server.kaggle_login
-        write_to_drive(drive, "kaggle.json", json.dumps({"username": username, "key": key}).encode())
+    write_to_drive(drive, "kaggle.json", wait(kaggle_json(server)))
     with tempfile.TemporaryDirectory() as folder:
         upload_digits(Path(folder))
 

@@ -1,4 +1,4 @@
-"""What README and docs tell people to type, typed: `sh` and `python` blocks of each page run in order, in an empty folder."""
+"""What README and docs tell people to type, typed: a page's `sh` and `python` blocks run in order in one folder."""
 
 from __future__ import annotations
 

@@ -103,6 +103,7 @@ class Hub:
         app = web.Application(middlewares=[_errors, _own_names])
         signed_in = self._with_token
         app.router.add_get("/haversack/lease", signed_in(self.lease))
+        app.router.add_get("/haversack/kaggle.json", signed_in(self.kaggle_json))
         app.router.add_route("*", "/drive/v3/{path:.+}", signed_in(self.media.call))
         app.router.add_route("*", "/upload/drive/v3/files", signed_in(self.media.upload))
         app.router.add_route("*", "/upload/drive/v3/files/{id}", signed_in(self.media.upload))
@@ -146,6 +147,10 @@ class Hub:
         finally:
             self.leases -= 1
         return response
+
+    async def kaggle_json(self, request: web.Request) -> web.Response:
+        """The file that Kaggle's clients sign in with, as Kaggle's own settings page gives it."""
+        return web.json_response({"username": KAGGLE_USERNAME, "key": self.signin.kaggle_key})
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than the hub lives."""

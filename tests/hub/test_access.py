@@ -79,6 +79,12 @@ def test_the_kaggle_key_opens_kaggle_but_not_the_drive(hub: RunningHub) -> None:
     assert send(hub, "POST", target, "{}", {"Authorization": "Basic !"}, signed_in=False).status == 401
 
 
+def test_the_hub_hands_out_the_key_file_of_kaggles_clients(hub: RunningHub) -> None:
+    assert send(hub, "GET", "/haversack/kaggle.json", signed_in=False).status == 401
+    login = send(hub, "GET", "/haversack/kaggle.json").json()
+    assert login == {"username": "haversack", "key": SignIn(hub.token).kaggle_key}
+
+
 def test_the_kaggle_key_is_not_the_token_and_stays_the_same() -> None:
     key = SignIn("token").kaggle_key
     assert key == SignIn("token").kaggle_key != SignIn("other").kaggle_key
