@@ -48,8 +48,8 @@ class Draft:
     `file_id` is its id on the drive, once it has one; `exists` says that the drive holds it, `begun` that it may.
     `replaces` are ids that go to the trash once this is on the drive. `session` is an upload under way, of the bytes
     with MD5 `digest`. The bytes are in `data`; those of the last commit in `committed`, another file after a fresh
-    start. It is uploaded `after` others whose place it took. `lock` guards the bytes and is taken before the journal's
-    own lock, which guards the rest.
+    start, and `stale` as soon as newer ones are committed. It is uploaded `after` others whose place it took. `lock`
+    guards the bytes and is taken before the journal's own lock, which guards the rest.
     """
 
     key: str
@@ -66,6 +66,7 @@ class Draft:
     size: int = 0
     data: Path = field(default_factory=Path)
     committed: Path | None = None
+    stale: list[Path] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     descriptor: int = -1
     holders: int = 0
@@ -148,13 +149,11 @@ class Journal:
                     return draft
         return None
 
-    def owner(self, file_id: str) -> Draft | None:
-        """The draft that is, or is becoming, that file on the drive, or will take its place."""
+    def owned(self) -> set[str]:
+        """The ids on the drive that drafts are, or are becoming, or take the place of."""
         with self._changed:
-            for draft in (*self._drafts.values(), *self._leaving):
-                if draft.file_id == file_id or file_id in draft.replaces:
-                    return draft
-        return None
+            drafts = (*self._drafts.values(), *self._leaving)
+            return {file_id for draft in drafts for file_id in (draft.file_id, *draft.replaces) if file_id}
 
     def within(self, parent: str) -> list[Draft]:
         with self._changed:
@@ -449,7 +448,9 @@ class Journal:
         data, descriptor = self._new_data(draft)
         self._touch(draft)
         os.close(draft.descriptor)
-        if draft.data != draft.committed or not draft.pending:
+        if draft.data == draft.committed and draft.pending:
+            draft.stale.append(draft.data)
+        else:
             draft.data.unlink(missing_ok=True)
         draft.data, draft.descriptor, draft.size = data, descriptor, 0
 
@@ -464,9 +465,9 @@ class Journal:
             os.fsync(file.fileno())
         aside.replace(draft.record)
         _sync_folder(draft.folder)
-        for data in draft.folder.glob(f"{draft.key}.*.data"):
-            if data not in (draft.data, draft.committed):
-                data.unlink()
+        for data in [data for data in draft.stale if data != draft.committed]:
+            data.unlink()
+            draft.stale.remove(data)
 
     def _discard(self, draft: Draft) -> None:
         draft.removed = True
@@ -502,8 +503,8 @@ class Journal:
             draft.descriptor = -1
         if draft.uploaded is not None and not draft.removed and draft.data.exists():
             self._on_retired(draft.uploaded, draft.data)
-        for data in draft.folder.glob(f"{draft.key}.*.data"):
-            data.unlink()
+        for data in (draft.data, *draft.stale):
+            data.unlink(missing_ok=True)
         others = (*self._drafts.values(), *self._leaving)
         if draft.folder != self._folder and not any(other.folder == draft.folder for other in others):
             self._clear(draft.folder)

@@ -99,14 +99,16 @@ class Drive:
     def listing(self, path: Path_) -> dict[str, File]:
         """What is in a folder, by the name it is shown under. Raises as `folder`."""
         folder = self.folder(path)
+        # Drafts first: one that gets to the drive meanwhile is then seen twice rather than never.
+        drafts, hidden = self.journal.within(folder.id), self.journal.owned()
         files = self.index.listing(folder.id)
         if files is None:
             files = wait(self._listed(folder.id))
         shown: dict[str, File] = {}
         for file in sorted(files, key=lambda file: (file.modified, file.id)):
-            if self.journal.owner(file.id) is None:
+            if file.id not in hidden:
                 shown[shown_name(file.name)] = file
-        for draft in self.journal.within(folder.id):
+        for draft in drafts:
             shown[shown_name(draft.name)] = draft.as_file()
         return dict(sorted(shown.items()))
 
@@ -273,8 +275,9 @@ class Drive:
             if found is None:
                 found = wait(self.api.lookup(parent, name))
                 self.index.put_lookup(parent, name, found)
+            hidden = self.journal.owned()
             for file in found:
-                if self.journal.owner(file.id) is None:
+                if file.id not in hidden:
                     return file
         return None
 
