@@ -56,7 +56,7 @@ class DriveFileSystem(AbstractFileSystem):
         if isinstance(path, list):
             return [cls._strip_protocol(one) for one in path]
         bare = os.fspath(path).removeprefix("drive://").removeprefix("drive:").strip("/")
-        for root in ("My Drive", "MyDrive"):
+        for root in (tree.ROOT, tree.ALIAS):
             if bare == root or bare.startswith(root + "/"):
                 return bare[len(root) :].lstrip("/")
         return bare
@@ -200,7 +200,7 @@ class DriveFile(io.BufferedReader):
 class _Reader(io.RawIOBase):
     """One file of the drive, or what is being written in its place, opened for reading."""
 
-    def __init__(self, drive: Drive, path: tree.Path_) -> None:
+    def __init__(self, drive: Drive, path: tree.Names) -> None:
         self._drive = drive
         self._draft: Draft | None = drive.draft_at(path)
         self._file = self._draft.as_file() if self._draft else drive.find(path)
@@ -324,7 +324,7 @@ def store(source: Path, path: str, hub: str | None = None) -> str:
     return "/".join(names)
 
 
-def upload(drive: Drive, source: Path, path: tree.Path_, advance: progress.Advance, mode: str = "overwrite") -> None:
+def upload(drive: Drive, source: Path, path: tree.Names, advance: progress.Advance, mode: str = "overwrite") -> None:
     """Copy one local file to the drive; returns once it is there, whole."""
     with open(source, "rb") as file:
         draft = drive.open_draft(path, truncate=True, exclusive=mode == "create")
@@ -350,7 +350,7 @@ def _finish(drive: Drive, draft: Draft) -> None:
         drive.journal.release(draft)
 
 
-def _save(drive: Drive, path: tree.Path_, target: Path, advance: progress.Advance) -> None:
+def _save(drive: Drive, path: tree.Names, target: Path, advance: progress.Advance) -> None:
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with _disk_full_said(), _Reader(drive, path) as source, open(aside, "wb") as file:
@@ -366,7 +366,7 @@ def _save(drive: Drive, path: tree.Path_, target: Path, advance: progress.Advanc
         aside.unlink(missing_ok=True)
 
 
-def _walk(drive: Drive, path: tree.Path_, target: Path) -> Iterator[tuple[tree.Path_, File, Path]]:
+def _walk(drive: Drive, path: tree.Names, target: Path) -> Iterator[tuple[tree.Names, File, Path]]:
     """A folder and all it holds, with the place of each under `target`, folders before what is in them."""
     yield path, drive.find(path), target
     for name, file in drive.listing(path).items():

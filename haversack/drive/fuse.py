@@ -31,12 +31,11 @@ import mfusepy
 from haversack.drive import tree
 from haversack.drive.api import File
 from haversack.drive.journal import Draft
-from haversack.drive.tree import Drive
+from haversack.drive.tree import ALIAS, ROOT, Drive
 from haversack.errors import HaversackError, IntegrityError, IsAFolder, QuotaExceeded
 
 _log = logging.getLogger(__name__)
 
-ROOT, ALIAS = "My Drive", "MyDrive"
 _BELIEVED = 3.0
 _THREADS = 64
 _BLOCK = 4096
@@ -284,7 +283,7 @@ class Operations(mfusepy.Operations):
 
     # The mount's own
 
-    def _below(self, path: str) -> tree.Path_:
+    def _below(self, path: str) -> tree.Names:
         """The names below My Drive; what lies beside it is fixed."""
         names = _names(path)
         if names is None:
@@ -347,7 +346,7 @@ class Fuse(mfusepy.FUSE):
         return super().rename_fuse_3(old, new, flags)
 
 
-def _names(path: str) -> tree.Path_ | None:
+def _names(path: str) -> tree.Names | None:
     """The names below My Drive; None for the mount's own root."""
     names = tree.split(path)
     if not names:

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from haversack import credentials, place, progress, settings
 from haversack.credentials import Server
 from haversack.drive import tree
+from haversack.drive.tree import ALIAS, ROOT
 from haversack.errors import HaversackError, MountError, MountpointInvalid
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_ROOT, _ALIAS = "My Drive", "MyDrive"
 _MOUNT_TIMEOUT = 60.0
 _ENOUGH = "install fuse3 (Debian: apt-get install fuse3)"
 _daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -80,7 +80,7 @@ class _Record:
         aside.replace(self.file)
 
     def mounted(self, note: str = "") -> Mounted:
-        return Mounted(Path(self.mountpoint), Path(self.mountpoint) / _ROOT, self.where, self.kind, note)
+        return Mounted(Path(self.mountpoint), Path(self.mountpoint) / ROOT, self.where, self.kind, note)
 
 
 def mount(
@@ -258,7 +258,7 @@ def _finish(record: _Record, operations: Operations, serving: threading.Thread) 
     failed = operations.drive.journal.drain(tell)
     if serving.is_alive():
         _detach(Path(record.mountpoint))
-        serving.join(5)
+        serving.join(1)
     if not failed:
         operations.drive.journal.close()
         record.file.unlink(missing_ok=True)
@@ -332,11 +332,11 @@ def _link(record: _Record, server: Server, refusal: str) -> Mounted:
         )
     path = Path(record.mountpoint)
     path.mkdir(exist_ok=True)
-    (path / _ROOT).symlink_to(server.folder, target_is_directory=True)
-    (path / _ALIAS).symlink_to(_ROOT, target_is_directory=True)
+    (path / ROOT).symlink_to(server.folder, target_is_directory=True)
+    (path / ALIAS).symlink_to(ROOT, target_is_directory=True)
     linked = replace(record, kind="link")
     linked.write()
-    return linked.mounted(f"{refusal} {path / _ROOT} is a symbolic link to {server.folder}.")
+    return linked.mounted(f"{refusal} {path / ROOT} is a symbolic link to {server.folder}.")
 
 
 # Ending
@@ -389,7 +389,7 @@ def _recover(record: _Record) -> None:
 
 
 def _unlink(record: _Record) -> None:
-    for name in (_ALIAS, _ROOT):
+    for name in (ALIAS, ROOT):
         link = Path(record.mountpoint) / name
         if link.is_symlink():
             link.unlink()
@@ -457,7 +457,7 @@ def _is_served(record: _Record) -> bool:
 
 def _is_there(record: _Record) -> bool:
     if record.kind == "link":
-        return (Path(record.mountpoint) / _ROOT).is_symlink()
+        return (Path(record.mountpoint) / ROOT).is_symlink()
     return record.namespace == _namespace() and _is_served(record) and os.path.ismount(record.mountpoint)
 
 

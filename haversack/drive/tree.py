@@ -28,8 +28,10 @@ from haversack.errors import AlreadyExists, FolderNotEmpty, Forbidden, Integrity
 from haversack.http import Http, wait
 from haversack.settings import Settings
 
-Path_ = tuple[str, ...]
+Names = tuple[str, ...]
 """The names from My Drive down; () is My Drive itself."""
+ROOT, ALIAS = "My Drive", "MyDrive"
+"""What Colab calls My Drive in a mount: the folder, and the link to it without a space."""
 
 _QUOTA_TRUST = 60.0
 _connected: dict[tuple[int, Server, Settings], Drive] = {}
@@ -65,12 +67,12 @@ class Drive:
         self.index = Index(cache / "drives" / key)
         self.content = Content(cache / "drives" / key / "content", self.api)
         self.journal = Journal(data / "drives" / key, self.api, self.index.put, self.content.adopt)
-        self.root = replace(root, name="My Drive", parent="")
+        self.root = replace(root, name=ROOT, parent="")
         self._quota: tuple[float, Quota] | None = None
 
     # Looking
 
-    def find(self, path: Path_) -> File:
+    def find(self, path: Names) -> File:
         """The file or folder there. Raises `NotFound`, and `NotAFolder` when a file stands in the way."""
         at = self.root
         for depth, name in enumerate(path):
@@ -82,21 +84,21 @@ class Drive:
             at = found
         return at
 
-    def exists(self, path: Path_) -> bool:
+    def exists(self, path: Names) -> bool:
         try:
             self.find(path)
         except (NotFound, NotAFolder):
             return False
         return True
 
-    def folder(self, path: Path_) -> File:
+    def folder(self, path: Names) -> File:
         """The folder there. Raises as `find`, and `NotAFolder` for a file."""
         found = self.find(path)
         if not found.is_folder:
             raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
         return found
 
-    def listing(self, path: Path_) -> dict[str, File]:
+    def listing(self, path: Names) -> dict[str, File]:
         """What is in a folder, by the name it is shown under. Raises as `folder`."""
         folder = self.folder(path)
         # Drafts first: one that gets to the drive meanwhile is then seen twice rather than never.
@@ -136,7 +138,7 @@ class Drive:
         check_has_bytes(file)
         return self.content.read(file, offset, size)
 
-    def draft_at(self, path: Path_) -> Draft | None:
+    def draft_at(self, path: Names) -> Draft | None:
         """What is being written there, with one holder more, so that it stays; the caller releases it."""
         if not path:
             return None
@@ -146,7 +148,7 @@ class Drive:
                 return draft
         return None
 
-    def open_draft(self, path: Path_, *, truncate: bool, exclusive: bool = False) -> Draft:
+    def open_draft(self, path: Names, *, truncate: bool, exclusive: bool = False) -> Draft:
         """Begin to write a file: its present bytes, or none with `truncate`; a new file when there is none.
 
         The caller releases the draft. Raises `AlreadyExists` with `exclusive`, `IsAFolder`, and as `folder`.
@@ -181,7 +183,7 @@ class Drive:
 
     # Changing
 
-    def make_folder(self, path: Path_) -> File:
+    def make_folder(self, path: Names) -> File:
         """Raises `AlreadyExists`, and as `folder` for where it would stand."""
         if not path:
             raise _taken(path)
@@ -193,7 +195,7 @@ class Drive:
         self.index.end_listing(made.id, time.time())
         return made
 
-    def remove(self, path: Path_) -> None:
+    def remove(self, path: Names) -> None:
         """Put a file into the trash, written to the drive or not. Raises `IsAFolder`, and as `find`."""
         if (draft := self.draft_at(path)) is not None:
             gone = self.journal.remove(draft)
@@ -206,7 +208,7 @@ class Drive:
             raise IsAFolder(f"{_said(path)} on the drive is a folder.", "Remove it as a folder.")
         self._trash(file.id)
 
-    def remove_folder(self, path: Path_, *, recursive: bool = False) -> None:
+    def remove_folder(self, path: Names, *, recursive: bool = False) -> None:
         """Trash a folder; only an empty one unless `recursive`. Raises `FolderNotEmpty`, and as `folder`."""
         folder = self.folder(path)
         if not path:
@@ -219,7 +221,7 @@ class Drive:
             self.journal.remove(draft)
         self._trash(folder.id)
 
-    def rename(self, old: Path_, new: Path_) -> None:
+    def rename(self, old: Names, new: Names) -> None:
         """Rename or move. A file takes the place of a file, a folder that of an empty one; those go to the trash."""
         if not old or not new:
             raise Forbidden("My Drive itself cannot be renamed.", "Name something in it.")
@@ -237,7 +239,7 @@ class Drive:
             self._trash(file_id)
         self.index.put(wait(self.api.update(source, name=name, parent=parent.id)))
 
-    def copy(self, old: Path_, new: Path_) -> None:
+    def copy(self, old: Names, new: Names) -> None:
         """Copy one file on the drive itself. Raises `IsAFolder`, and as `find` and `folder`."""
         source, parent = self.find(old), self.folder(new[:-1])
         if source.is_folder:
@@ -254,7 +256,7 @@ class Drive:
         for file_id in self._cleared(there, over):
             self._trash(file_id)
 
-    def set_modified(self, path: Path_, modified: float) -> None:
+    def set_modified(self, path: Names, modified: float) -> None:
         """`modified` in seconds since 1970."""
         if (draft := self.draft_at(path)) is not None:
             waits = self.journal.set_modified(draft, modified)
@@ -305,7 +307,7 @@ class Drive:
 
         return fill
 
-    def _replaceable(self, source: File, new: Path_) -> File | None:
+    def _replaceable(self, source: File, new: Names) -> File | None:
         """What stands at `new` and may be replaced by `source`."""
         try:
             over = self.find(new)
@@ -346,7 +348,7 @@ class Drive:
         self.index.forget(file_id)
 
 
-def split(path: str) -> Path_:
+def split(path: str) -> Names:
     """`a/b//c/` as names."""
     return tuple(part for part in path.split("/") if part)
 
@@ -374,11 +376,11 @@ def _candidates(shown: str) -> list[str]:
     return names
 
 
-def _said(path: Path_) -> str:
-    return "/".join(path) or "My Drive"
+def _said(path: Names) -> str:
+    return "/".join(path) or ROOT
 
 
-def _taken(path: Path_) -> AlreadyExists:
+def _taken(path: Names) -> AlreadyExists:
     return AlreadyExists(f"{_said(path)} is on the drive already.", "Choose another name.", status=409)
 
 
