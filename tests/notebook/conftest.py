@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,24 @@ from haversack.notebook import job
 from tests.notebook import notebooks
 
 Run = Callable[..., job.Report]
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Like `run`, for one job whose outputs several tests of a module look at."""
+    folder = tmp_path_factory.mktemp("job")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("HAVERSACK_", "KAGGLE_", "XDG_"))]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(folder))
+        patch.setenv("HAVERSACK_DATA", str(folder / "data"))
+        patch.setenv("HAVERSACK_CACHE", str(folder / "cache"))
+
+        def run_cells(*sources: str, tags: dict[int, list[str]] | None = None, **options: Any) -> job.Report:
+            notebook = notebooks.write(folder / "nb.ipynb", *sources, tags=tags)
+            return job.run(notebook, folder / "out.ipynb", **options)
+
+        yield run_cells
 
 
 @pytest.fixture

@@ -101,19 +101,48 @@ def test_no_wheel_would_overwrite_the_genuine_package() -> None:
     assert not [path for path in listed.splitlines() if path.startswith("google/") or path.endswith(".pth")]
 
 
-def test_userdata_comes_from_a_file_of_the_users(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = tmp_path / "secrets.toml"
+@pytest.fixture(scope="module")
+def output(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A notebook that used what Colab offers; each test below looks at one of its cells."""
+    secrets = tmp_path_factory.mktemp("secrets") / "secrets.toml"
     secrets.write_text('TOKEN = "value-of-the-file"')
     secrets.chmod(0o600)
-    monkeypatch.setenv("HAVERSACK_SECRETS", str(secrets))
-    report = run("from google.colab import userdata\nlen(userdata.get('TOKEN'))")
-    assert notebooks.text(report.output, 0) == "17"
+    cells = {
+        "import": "import numpy as np\nfrom google.colab import output, runtime, userdata\n"
+        "from google.colab.patches import cv2_imshow, cv_imshow",
+        "secret": "len(userdata.get('TOKEN'))",
+        "no secret": "userdata.get('NONE')",
+        "colour": "cv2_imshow(np.full((4, 4, 3), (255, 0, 0), 'uint8'))",
+        "grey": "cv_imshow(np.zeros((4, 4)))",
+        "page": "output.eval_js('1')",
+        "callback": "output.register_callback('f', print)",
+        "unassign": "runtime.unassign()",
+        "clear": "print('x'); output.clear(); print('y')",
+        "line": "%shell echo one; echo two >&2",
+        "version": "%tensorflow_version 2.x",
+        "cell": "%%shell\necho three\nexit 3",
+    }
+    CELLS[:] = cells
+    tags = {index: ["raises-exception"] for index in range(len(cells))}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HAVERSACK_SECRETS", str(secrets))
+        return run_once(*cells.values(), tags=tags).output
 
 
-def test_a_missing_secret_says_where_to_put_it(run: Run) -> None:
-    report = run("from google.colab import userdata\nuserdata.get('NONE')")
-    assert "SecretNotFoundError: Secret NONE does not exist." in str(report.failure)
-    assert "HAVERSACK_SECRET_NONE" in str(report.failure)
+CELLS: list[str] = []
+
+
+def shown(output: str, cell: str) -> str:
+    return notebooks.text(output, CELLS.index(cell))
+
+
+def test_userdata_comes_from_a_file_of_the_users(output: str) -> None:
+    assert shown(output, "secret") == "17"
+
+
+def test_a_missing_secret_says_where_to_put_it(output: str) -> None:
+    assert "SecretNotFoundError" in shown(output, "no secret")
+    assert "HAVERSACK_SECRET_NONE" in shown(output, "no secret")
 
 
 def test_a_secrets_file_that_others_may_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,34 +154,31 @@ def test_a_secrets_file_that_others_may_read_is_refused(tmp_path: Path, monkeypa
         colab.userdata.get("TOKEN")
 
 
-def test_images_are_shown(run: Run) -> None:
-    report = run(
-        "import numpy as np\nfrom google.colab.patches import cv2_imshow, cv_imshow",
-        "cv2_imshow(np.full((4, 4, 3), (255, 0, 0), 'uint8'))",
-        "cv_imshow(np.zeros((4, 4)))",
-    )
-    outputs = notebooks.read(report.output).cells[1].outputs
-    assert "image/png" in outputs[0].data
-    assert "image/png" in notebooks.read(report.output).cells[2].outputs[0].data
+@pytest.mark.parametrize("cell", ["colour", "grey"])
+def test_images_are_shown(output: str, cell: str) -> None:
+    assert "image/png" in notebooks.read(output).cells[CELLS.index(cell)].outputs[0].data
 
 
-def test_what_needs_colabs_page_says_so(run: Run) -> None:
-    report = run(
-        "from google.colab import output, runtime",
-        "output.eval_js('1')",
-        "output.register_callback('f', print)",
-        "runtime.unassign()",
-        "print('x'); output.clear(); print('y')",
-        tags={1: ["raises-exception"], 2: ["raises-exception"], 3: ["raises-exception"]},
-    )
-    assert "no Colab page is open" in notebooks.text(report.output, 1)
-    assert "no Colab page is open" in notebooks.text(report.output, 2)
-    assert "RuntimeManagementError" in notebooks.text(report.output, 3)
-    assert notebooks.text(report.output, 4) == "y\n"
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [("page", "no Colab page is open"), ("callback", "no Colab page is open"), ("unassign", "RuntimeManagementError")],
+)
+def test_what_needs_colab_itself_says_so(output: str, cell: str, said: str) -> None:
+    assert said in shown(output, cell)
 
 
-def test_the_shell_magic_shows_output_and_raises(run: Run) -> None:
-    report = run("%shell echo one; echo two >&2", "%tensorflow_version 2.x", "%%shell\necho three\nexit 3")
-    assert notebooks.text(report.output, 0) == "one\ntwo\n"
-    assert "CalledProcessError" in str(report.failure)
-    assert notebooks.text(report.output, 2).startswith("three\n")
+def test_output_is_cleared(output: str) -> None:
+    assert shown(output, "clear") == "y\n"
+
+
+def test_the_shell_magic_shows_output(output: str) -> None:
+    assert shown(output, "line") == "one\ntwo\n"
+
+
+def test_the_shell_magic_raises_for_a_failing_command(output: str) -> None:
+    assert shown(output, "cell").startswith("three\n")
+    assert "CalledProcessError" in shown(output, "cell")
+
+
+def test_choosing_tensorflow_says_what_to_do_instead(output: str) -> None:
+    assert "%pip install tensorflow" in shown(output, "version")

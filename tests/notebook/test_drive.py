@@ -49,36 +49,34 @@ def test_it_is_mounted_inside_bubblewrap(run: Run, own_hub: RunningHub, monkeypa
     assert mounted_here() == []
 
 
-def test_mounting_again_says_so(run: Run, own_hub: RunningHub) -> None:
-    report = run(MOUNT, "drive.mount('/content/drive')", "drive.mount('/content/drive', force_remount=True)")
-    assert notebooks.text(report.output, 1) == (
-        "Drive already mounted at /content/drive; to attempt to forcibly remount, "
-        'call drive.mount("/content/drive", force_remount=True).\n'
-    )
-    assert notebooks.text(report.output, 2) == "Mounted at /content/drive\n"
-
-
-def test_flush_and_unmount(run: Run, own_hub: RunningHub) -> None:
-    unmount = "drive.flush_and_unmount()\nimport os\nos.path.exists('/content/drive/My Drive')"
-    report = run(MOUNT, unmount, "drive.flush_and_unmount()")
-    assert notebooks.text(report.output, 1) == "False"
-    assert notebooks.text(report.output, 2) == "Drive not mounted, so nothing to flush and unmount.\n"
-
-
-def test_bad_mount_points_have_colabs_messages(run: Run, own_hub: RunningHub) -> None:
+def test_mounting_and_unmounting_say_what_colab_says(run: Run, own_hub: RunningHub) -> None:
     report = run(
-        "from google.colab import drive\n!mkdir full && touch full/x && ln -s full link",
+        MOUNT,
+        "drive.mount('/content/drive')",
+        "drive.mount('/content/drive', force_remount=True)",
+        "drive.flush_and_unmount()\nimport os\nos.path.exists('/content/drive/My Drive')",
+        "drive.flush_and_unmount()",
+        "!mkdir full && touch full/x && ln -s full link",
         "for point in ('a b', 'link', 'full', 'full/x', 'none/x'):\n"
         "    try:\n        drive.mount('/content/' + point)\n"
         "    except ValueError as error:\n        print(error)",
+        "from google.colab import auth\nauth.authenticate_user()",
     )
-    assert notebooks.text(report.output, 1).splitlines() == [
+    assert [notebooks.text(report.output, index) for index in (1, 2, 3, 4)] == [
+        "Drive already mounted at /content/drive; to attempt to forcibly remount, "
+        'call drive.mount("/content/drive", force_remount=True).\n',
+        "Mounted at /content/drive\n",
+        "False",
+        "Drive not mounted, so nothing to flush and unmount.\n",
+    ]
+    assert notebooks.text(report.output, 6).splitlines() == [
         "Mountpoint must not contain a space.",
         "Mountpoint must not be a symlink",
         "Mountpoint must not already contain files",
         "Mountpoint must either be a directory or not exist",
         "Mountpoint must be in a directory that exists",
     ]
+    assert report.status == "done", report.error
 
 
 def test_two_jobs_mount_the_drive_at_once(tmp_path: Path, own_hub: RunningHub) -> None:
@@ -112,10 +110,6 @@ def test_what_a_killed_command_left_mounted_goes_with_the_next_job(
     assert len(mounted_here()) == 1
     run("1")
     assert mounted_here() == []
-
-
-def test_authentication_follows_the_drive(run: Run, own_hub: RunningHub) -> None:
-    assert run("from google.colab import auth\nauth.authenticate_user()").status == "done"
 
 
 def test_nobody_signed_in_is_an_error_of_colabs(run: Run) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from haversack.notebook import environment
+from haversack.notebook import environment, job
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run
 
@@ -26,32 +26,38 @@ def wheel(folder: Path, name: str, version: str, source: str = "") -> Path:
     return path
 
 
-def test_pip_installs_into_the_job(run: Run, tmp_path: Path) -> None:
-    path = wheel(tmp_path, "tinypackage", "1.0", "value = 7")
-    report = run(f"!pip install -q --no-index {path}", "import tinypackage\nprint(tinypackage.value)")
-    assert notebooks.text(report.output, 1) == "7\n"
+@pytest.fixture(scope="module")
+def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Report:
+    """A job that installs a package that is new, one that the user has, and tries to remove another of the user's."""
+    wheels = tmp_path_factory.mktemp("wheels")
+    wheel(wheels, "tinypackage", "1.0", "value = 7")
+    wheel(wheels, "idna", "99.0", "newer = True")
+    return run_once(
+        f"%pip install -q -U --no-index --no-deps --find-links {wheels} idna tinypackage",
+        "import idna, tinypackage\nprint(tinypackage.value, idna.newer)",
+        "!pip uninstall -y fsspec",
+        "import fsspec",
+        "import sys\nprint(sys.executable)\n!python -c 'import sys; print(sys.executable)'\n!which pip pip3 python3",
+    )
+
+
+def test_pip_installs_into_the_job_and_that_wins(report: job.Report) -> None:
+    assert notebooks.text(report.output, 1) == "7 True\n"
+
+
+def test_the_users_packages_stay_as_they_are(report: job.Report) -> None:
+    assert importlib.metadata.version("idna") != "99.0"
     with pytest.raises(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("tinypackage")
 
 
-def test_a_newer_package_of_the_jobs_wins_and_the_users_stays(run: Run, tmp_path: Path) -> None:
-    before = importlib.metadata.version("idna")
-    wheel(tmp_path, "idna", "99.0", "newer = True")
-    report = run(f"%pip install -q -U --no-index --find-links {tmp_path} idna", "import idna\nprint(idna.newer)")
-    assert notebooks.text(report.output, 1) == "True\n"
-    assert importlib.metadata.version("idna") == before
+def test_a_package_of_the_users_cannot_be_uninstalled(report: job.Report) -> None:
+    assert "outside environment" in notebooks.text(report.output, 2)
+    assert notebooks.text(report.output, 3) == ""
 
 
-def test_a_package_of_the_users_cannot_be_uninstalled(run: Run) -> None:
-    report = run("!pip uninstall -y idna", "import idna\nprint(idna.__file__)")
-    assert "outside environment" in notebooks.text(report.output, 0)
-    assert report.status == "done"
-
-
-def test_every_way_to_call_python_is_the_jobs(run: Run) -> None:
-    cell = "import sys\nprint(sys.executable)\n!python -c 'import sys; print(sys.executable)'\n!which pip pip3 python3"
-    report = run(cell)
-    programs = notebooks.text(report.output, 0).split()
+def test_every_way_to_call_python_is_the_jobs(report: job.Report) -> None:
+    programs = notebooks.text(report.output, 4).split()
     assert {str(Path(program).parent) for program in programs} == {f"{report.job}/env/bin"}
     assert len(programs) == 5
 

@@ -18,41 +18,63 @@ from tests.notebook.conftest import Run
 FILES = "from google.colab import files\n"
 
 
-@pytest.fixture
-def given(tmp_path: Path) -> list[Path]:
-    """Two files that a user gives with `--upload`."""
-    (tmp_path / "given").mkdir()
-    paths = [tmp_path / "given" / "a.txt", tmp_path / "given" / "b.txt"]
-    for path in paths:
+@pytest.fixture(scope="module")
+def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Report:
+    """A job that was given `a.txt`, `b.txt` and `c.txt`, each with its letter in it; each test looks at one cell."""
+    folder = tmp_path_factory.mktemp("given")
+    given = [folder / "a.txt", folder / "b.txt", folder / "c.txt"]
+    for path in given:
         path.write_text(path.stem)
-    return paths
+    cells = [
+        FILES.strip(),
+        "files.upload_file('x.txt')",
+        "files.upload('new/folder')",
+        "files.upload()",
+        "open('r.txt', 'w').write('1')\nfiles.download('r.txt')\nfiles.download('r.txt')",
+        "files.download('none.txt')",
+        "files.view('none.txt')",
+        "from PIL import Image\nImage.new('L', (4, 4)).save('p.png')\nfiles.view('x.txt')\nfiles.view('p.png')",
+    ]
+    return run_once(*cells, uploads=given, tags={index: ["raises-exception"] for index in range(len(cells))})
 
 
-def test_upload_receives_all_given_files(run: Run, given: list[Path]) -> None:
-    report = run(FILES + "files.upload()", uploads=given)
-    shown = "Saving a.txt to a.txt\nSaving b.txt to b.txt\n{'a.txt': b'a', 'b.txt': b'b'}"
-    assert notebooks.text(report.output, 0) == shown
+def test_upload_file_receives_the_next_one_under_its_new_name(report: job.Report) -> None:
+    assert Path(report.job, "content", "x.txt").read_text() == "a"
 
 
-def test_upload_into_a_folder_makes_it(run: Run, given: list[Path]) -> None:
-    report = run(FILES + "list(files.upload('new/folder'))", uploads=given[:1])
-    assert notebooks.text(report.output, 0).endswith("['new/folder/a.txt']")
+def test_upload_receives_all_that_are_left_into_a_folder_it_makes(report: job.Report) -> None:
+    shown = "Saving b.txt to new/folder/b.txt\nSaving c.txt to new/folder/c.txt\n"
+    assert notebooks.text(report.output, 2) == shown + "{'new/folder/b.txt': b'b', 'new/folder/c.txt': b'c'}"
 
 
-def test_a_taken_name_gets_a_number(run: Run, given: list[Path]) -> None:
-    report = run(FILES + "open('a.txt', 'w').write('mine')\nlist(files.upload())", uploads=given[:1])
+def test_when_all_are_received_the_error_names_the_option(report: job.Report) -> None:
+    assert "--upload FILE" in notebooks.text(report.output, 3)
+
+
+def test_downloads_land_in_the_jobs_folder(report: job.Report) -> None:
+    folder = Path(report.job, "downloads")
+    assert report.downloads == [str(folder / "r.txt"), str(folder / "r (1).txt")]
+    assert [Path(path).read_text() for path in report.downloads] == ["1", "1"]
+    assert f"Downloaded r.txt to {folder / 'r.txt'}" in notebooks.text(report.output, 4)
+
+
+@pytest.mark.parametrize("cell", [5, 6])
+def test_a_missing_file_has_colabs_message(report: job.Report, cell: int) -> None:
+    assert "Cannot find file: none.txt" in notebooks.text(report.output, cell)
+
+
+def test_view_shows_text_and_pictures(report: job.Report) -> None:
+    outputs = notebooks.read(report.output).cells[7].outputs
+    assert outputs[0].text == "a\n"
+    assert "image/png" in outputs[1].data
+
+
+def test_a_taken_name_gets_a_number(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    cell = FILES + "open('a.txt', 'w').write('mine')\nlist(files.upload())"
+    report = run(cell, uploads=[tmp_path / "a.txt"])
     assert notebooks.text(report.output, 0).endswith("['a (1).txt']")
     assert Path(report.job, "content", "a.txt").read_text() == "mine"
-
-
-def test_upload_file_receives_the_next_one_under_its_new_name(run: Run, given: list[Path]) -> None:
-    report = run(FILES + "files.upload_file('x.txt')", "list(files.upload())", uploads=given)
-    assert Path(report.job, "content", "x.txt").read_text() == "a"
-    assert notebooks.text(report.output, 1).endswith("['b.txt']")
-
-
-def test_without_a_file_the_error_names_the_option(run: Run) -> None:
-    assert "--upload FILE" in str(run(FILES + "files.upload()").failure)
 
 
 def test_a_missing_upload_is_refused_before_anything_runs(run: Run, tmp_path: Path, own_folders: Path) -> None:
@@ -79,32 +101,12 @@ def test_a_notebooks_own_uploads_never_leave_its_folder(tmp_path: Path, name: st
         job.run(notebook, tmp_path / "out.ipynb")
 
 
-def test_downloads_land_in_the_jobs_folder(run: Run) -> None:
-    report = run(FILES + "open('r.txt', 'w').write('1')\nfiles.download('r.txt')\nfiles.download('r.txt')")
-    folder = Path(report.job, "downloads")
-    assert report.downloads == [str(folder / "r.txt"), str(folder / "r (1).txt")]
-    assert [Path(path).read_text() for path in report.downloads] == ["1", "1"]
-    assert f"Downloaded r.txt to {folder / 'r.txt'}" in notebooks.text(report.output, 0)
-
-
-@pytest.mark.parametrize("call", ["download", "view"])
-def test_a_missing_file_has_colabs_message(run: Run, call: str) -> None:
-    report = run(FILES + f"files.{call}('none.txt')")
-    assert "FileNotFoundError: Cannot find file: none.txt" in str(report.failure)
-
-
-def test_view_shows_text_and_pictures(run: Run) -> None:
-    make = "from PIL import Image\nImage.new('L', (4, 4)).save('p.png')\nopen('t.txt', 'w').write('hello')\n"
-    report = run(FILES + make + "files.view('t.txt')\nfiles.view('p.png')")
-    outputs = notebooks.read(report.output).cells[0].outputs
-    assert outputs[0].text == "hello\n"
-    assert "image/png" in outputs[1].data
-
-
-def test_in_a_terminal_the_path_is_asked_for(tmp_path: Path, given: list[Path]) -> None:
+def test_in_a_terminal_the_path_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "a.txt").write_text("a")
     command = [sys.executable, "-c", "import haversack; haversack.files.upload()"]
     typed, terminal = pty.openpty()
-    os.write(typed, f"{given[0]}\n".encode())
+    os.write(typed, b"given/a.txt\n")
     shown = subprocess.run(command, cwd=tmp_path, stdin=terminal, capture_output=True, text=True, check=True)
     assert "Saving a.txt to a.txt" in shown.stdout
     assert (tmp_path / "a.txt").read_text() == "a"

@@ -19,20 +19,52 @@ from tests.notebook import notebooks
 from tests.notebook.conftest import Run
 
 
-def test_cells_run_in_order_and_outputs_are_kept(run: Run) -> None:
-    report = run("a = 1", "print(a + 1)")
-    assert (report.status, report.cells, report.sessions) == ("done", 2, 1)
+@pytest.fixture(scope="module")
+def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Report:
+    """A job that did a little of everything; each of the tests below looks at one cell."""
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+        return run_once(
+            "a = 1",
+            "print(a + 1)",
+            "import os\nprint(os.getcwd(), os.path.expanduser('~'))\nopen('/content/a.txt', 'w').write('x')",
+            "1 / 0",
+            "print(os.environ['XLA_FLAGS'], os.environ['JAX_PLATFORMS'])",
+            "from PIL import Image\nImage.new('RGB', (8, 8))",
+            tags={3: ["raises-exception"]},
+            cores=3,
+            html=folder / "page.html",
+        )
+
+
+def test_cells_run_in_order_and_outputs_are_kept(report: job.Report) -> None:
+    assert (report.status, report.cells, report.sessions) == ("done", 6, 1)
     assert notebooks.text(report.output, 1) == "2\n"
+
+
+def test_cells_start_in_content_with_a_home_of_the_jobs_own(report: job.Report) -> None:
+    assert notebooks.text(report.output, 2).splitlines()[0] == f"/content {report.job}/home"
+    assert Path(report.job, "content", "a.txt").read_text() == "x"
+
+
+def test_a_cell_tagged_raises_exception_may_raise(report: job.Report) -> None:
+    assert "ZeroDivisionError" in notebooks.text(report.output, 3)
+
+
+def test_cores_are_simulated_and_other_flags_kept(report: job.Report) -> None:
+    flags = "--xla_cpu_enable_fast_math=false --xla_force_host_platform_device_count=3"
+    assert notebooks.text(report.output, 4) == f"{flags} cpu\n"
+
+
+def test_the_web_page_has_outputs_and_images(report: job.Report) -> None:
+    page = Path(report.html or "").read_text()
+    assert "ZeroDivisionError" in page
+    assert "data:image/png;base64," in page
 
 
 def test_empty_notebook_is_done(run: Run) -> None:
     assert run().status == "done"
-
-
-def test_cells_start_in_content_with_a_home_of_the_jobs_own(run: Run) -> None:
-    report = run("import os\nprint(os.getcwd(), os.path.expanduser('~'))", "open('/content/a.txt', 'w').write('x')")
-    assert notebooks.text(report.output, 0) == f"/content {report.job}/home\n"
-    assert Path(report.job, "content", "a.txt").read_text() == "x"
 
 
 def test_the_users_home_stays_untouched(run: Run, own_folders: Path) -> None:
@@ -53,12 +85,6 @@ def test_a_raising_cell_stops_the_job_and_keeps_what_was_executed(run: Run) -> N
     assert notebooks.text(report.output, 2) == ""
 
 
-def test_a_cell_tagged_raises_exception_may_raise(run: Run) -> None:
-    report = run("1 / 0", "print('on')", tags={0: ["raises-exception"]})
-    assert report.status == "done"
-    assert notebooks.text(report.output, 1) == "on\n"
-
-
 def test_a_killed_kernel_is_told_and_what_was_executed_is_kept(run: Run) -> None:
     report = run("print('kept')", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     assert isinstance(report.failure, KernelDied)
@@ -69,21 +95,6 @@ def test_a_killed_kernel_is_told_and_what_was_executed_is_kept(run: Run) -> None
 def test_the_notebook_is_saved_after_every_cell(run: Run, tmp_path: Path) -> None:
     report = run("print('first')", f"print('first' in open({str(tmp_path / 'out.ipynb')!r}).read())")
     assert notebooks.text(report.output, 1) == "True\n"
-
-
-def test_the_web_page_has_outputs_and_images(run: Run, tmp_path: Path) -> None:
-    picture = "from PIL import Image\nImage.new('RGB', (8, 8))"
-    report = run("print('shown')", picture, html=tmp_path / "page.html")
-    page = Path(report.html or "").read_text()
-    assert "shown" in page
-    assert "data:image/png;base64," in page
-
-
-def test_cores_are_simulated_and_other_flags_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
-    report = run("import os\nprint(os.environ['XLA_FLAGS'], os.environ['JAX_PLATFORMS'])", cores=3)
-    flags = "--xla_cpu_enable_fast_math=false --xla_force_host_platform_device_count=3"
-    assert notebooks.text(report.output, 0) == f"{flags} cpu\n"
 
 
 def test_the_output_may_not_be_the_notebook(tmp_path: Path) -> None:

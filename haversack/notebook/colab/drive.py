@@ -10,7 +10,7 @@ __all__ = ["flush_and_unmount", "mount"]
 
 _MAX_MILLISECONDS = 24 * 60 * 60 * 1000
 # Where this process mounted the drive.
-_mountpoints: list[_Path] = []
+_mountpoints: set[_Path] = set()
 
 
 def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000, readonly: bool = False) -> None:
@@ -37,7 +37,7 @@ def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000
     except _HaversackError as error:
         raise ValueError(f"mount failed: {error}") from error
     _announce_secrets()
-    _mountpoints.append(path)
+    _mountpoints.add(path)
     _channel.tell("mount", where=mounted.where, path=str(mounted.mountpoint))
     print(f"Mounted at {mountpoint}")
 
