@@ -81,9 +81,14 @@ def write(notebook: Any, output: Path) -> None:
 
 def write_page(notebook: Any, output: Path) -> None:
     """Write the notebook as a web page that stands alone, its images inside. Raises like `write`."""
+    from jinja2 import TemplateError
     from nbconvert import HTMLExporter
 
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    try:
+        page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    except (ValueError, OSError, TemplateError) as error:
+        reason = str(error).splitlines()[0]
+        raise JobError(f"The web page could not be made: {reason}", "The executed notebook is complete.") from error
     write_text(page, output)
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -145,7 +147,11 @@ class Job:
             failure = type(error)(self.secrets.clean(error.what), self.secrets.clean(error.next_step))
         finally:
             private.release()
-        page = self._save_page() if self.html else None
+        page = None
+        try:
+            page = self._save_page() if self.html else None
+        except HaversackError as error:
+            failure = failure or error
         return Report(
             status="failed" if failure else "done",
             notebook=str(notebook.absolute()),
@@ -171,9 +177,10 @@ class Job:
         )
         kernels = kernel.write_spec(self.folder / "jupyter", env, private)
         log = kernel.Log(self.folder / "kernel.log", self.secrets)
+        sockets = Path(tempfile.mkdtemp(prefix="haversack-"))
         running = execution.Execution(
             self.notebook,
-            kernel.manager(kernels, self.folder / "kernel.json"),
+            kernel.manager(kernels, sockets),
             listen=self._listen,
             show=self._show,
             source=private.source,
@@ -188,7 +195,7 @@ class Job:
             await running.stop()
             log.close()
             await asyncio.to_thread(self._unmount)
-            (self.folder / "kernel.json").unlink(missing_ok=True)
+            shutil.rmtree(sockets, ignore_errors=True)
 
     async def _execute_cells(self, running: execution.Execution) -> None:
         indices = [i for i, cell in enumerate(self.notebook.cells) if cell.cell_type == "code" and cell.source.strip()]

@@ -40,10 +40,19 @@ def write_spec(folder: Path, environment: Environment, content: Content) -> Path
     return kernels
 
 
-def manager(kernels: Path, connection_file: Path) -> AsyncKernelManager:
-    """What starts and ends the process; the connection file has a key in it and is the user's alone."""
+def manager(kernels: Path, sockets: Path) -> AsyncKernelManager:
+    """What starts and ends the process. `sockets` is a folder with a short path that only this user may enter.
+
+    Through sockets in that folder nobody else on the machine can listen, as they could on a port.
+    """
     specs = KernelSpecManager(kernel_dirs=[str(kernels)], ensure_native_kernel=False)
-    return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs, connection_file=str(connection_file))
+    return AsyncKernelManager(
+        kernel_name="python3",
+        kernel_spec_manager=specs,
+        connection_file=str(sockets / "kernel.json"),
+        transport="ipc",
+        ip=str(sockets / "kernel"),
+    )
 
 
 def variables(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
