@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json as jsonlib
+import os
 import random
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -212,7 +213,8 @@ class Http:
             await asyncio.sleep(self._delay(attempt))
             return
         host = urlsplit(self.server.url).netloc
-        why = str(error) or type(error).__name__
+        number = getattr(error, "errno", None)
+        why = os.strerror(number).lower() if number else str(error) or type(error).__name__
         raise ConnectionFailed(
             f"The {self.server.name} at {host} does not answer ({why}).", "Check that it runs and can be reached."
         ) from error

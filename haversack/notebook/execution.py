@@ -22,6 +22,7 @@ from haversack.notebook.screen import plain
 
 _START_TIMEOUT = 120  # seconds; a first start compiles bytecode, on a slow disk for long
 _LONGEST = 300
+_LOOK = "The executed notebook has its traceback."
 
 
 class Execution(NotebookClient):
@@ -132,13 +133,19 @@ class Execution(NotebookClient):
             for output in cell.outputs:
                 if output.output_type == "error":
                     output.traceback.append(f"haversack: {advice}")
-        return CellFailed(f"Cell {number} failed: {_one_line(said)}.", advice)
+        return CellFailed(f"Cell {number} failed: {_one_line(said)}.", advice or _LOOK)
 
     def _why_dead(self, number: int) -> tuple[str, str]:
         status = getattr(getattr(self.km.provisioner, "process", None), "returncode", None) if self.km else None
-        if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        # A wrapper such as bubblewrap passes a signal on as 128 + its number.
+        number_of_signal = -status if status is not None and status < 0 else (status or 0) - 128
+        if number_of_signal == signal.SIGKILL:
             return f"The kernel was killed in cell {number}.", "Most often memory ran out: use less in that cell."
-        return f"The kernel died in cell {number}.", "kernel.log in the job's folder may say why."
+        try:
+            how = f"by {signal.Signals(number_of_signal).name}"
+        except ValueError:
+            how = f"with exit status {status}"
+        return f"The kernel died in cell {number}, {how}.", "kernel.log in the job's folder may say why."
 
 
 def _one_line(text: str) -> str:

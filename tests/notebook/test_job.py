@@ -79,7 +79,9 @@ def test_the_users_home_stays_untouched(run: Run, own_folders: Path) -> None:
 def test_a_raising_cell_stops_the_job_and_keeps_what_was_executed(run: Run) -> None:
     report = run("print('kept')", "1 / 0", "print('never')")
     assert isinstance(report.failure, CellFailed)
-    assert report.error == "Cell 2 failed: ZeroDivisionError: division by zero."
+    assert (
+        report.error == "Cell 2 failed: ZeroDivisionError: division by zero. The executed notebook has its traceback."
+    )
     assert notebooks.text(report.output, 0) == "kept\n"
     assert "ZeroDivisionError" in notebooks.text(report.output, 1)
     assert notebooks.text(report.output, 2) == ""
@@ -143,7 +145,10 @@ def test_the_command_fails_when_a_cell_does(tmp_path: Path) -> None:
     printed, shown = process.communicate(timeout=60)
     assert process.returncode == 1
     assert json.loads(printed)["status"] == "failed"
-    assert shown.splitlines()[-1] == "haversack: Cell 1 failed: RuntimeError: no luck."
+    assert (
+        shown.splitlines()[-1]
+        == "haversack: Cell 1 failed: RuntimeError: no luck. The executed notebook has its traceback."
+    )
 
 
 @pytest.mark.parametrize("way", ["", "bubblewrap", "literals"])

@@ -90,7 +90,7 @@ def test_a_kaggle_key_leaves_no_trace(run: Run, tmp_path: Path) -> None:
         "os.system('echo $0 >&2; echo key=' + key)\nraise RuntimeError(key)",
         html=tmp_path / "page.html",
     )
-    assert report.error == "Cell 6 failed: RuntimeError: ***."
+    assert report.error.startswith("Cell 6 failed: RuntimeError: ***. ")
     written = [Path(report.output), tmp_path / "page.html", Path(report.job, "kernel.log")]
     assert not [path for path in written if KEY in path.read_text()]
     assert KEY not in json.dumps(report.json())
