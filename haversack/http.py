@@ -86,6 +86,12 @@ def _close_all() -> None:
             asyncio.run_coroutine_threadsafe(http.close(), get_loop()).result(5)
 
 
+def _close_soon(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Close what a client that nobody has any more left open. Not waited for: any thread may come here."""
+    if not session.closed and loop.is_running():
+        loop.call_soon_threadsafe(lambda: loop.create_task(session.close()))
+
+
 class Http:
     """Calls to one service.
 
@@ -198,6 +204,7 @@ class Http:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self.connections), timeout=self.timeout, auto_decompress=False
             )
+            weakref.finalize(self, _close_soon, self._session, loop).atexit = False
         whole = url if "://" in url else self.server.url + url
         # Ranges and hashes are of the bytes themselves, so they are asked for as they are.
         sent = {"Accept-Encoding": "identity", **(headers or {})}

@@ -26,7 +26,13 @@ def here(environment: Mapping[str, str] = os.environ) -> Place:
         return "kaggle"
     if _genuine_colab():
         return "colab"
-    return "notebook" if "ipykernel" in sys.modules else "terminal"
+    return "notebook" if in_kernel() else "terminal"
+
+
+def in_kernel() -> bool:
+    """Whether this process is a Jupyter kernel; that the package is imported says nothing yet."""
+    kernels = sys.modules.get("ipykernel.kernelapp")
+    return kernels is not None and kernels.IPKernelApp.initialized()
 
 
 def interpreter() -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+
+from haversack import place
 
 Advance = Callable[[int], None]
 """Called with how much more is done, in the bar's unit; negative when work has to be repeated."""
@@ -28,7 +29,7 @@ def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator
         columns += [progress.MofNCompleteColumn(), progress.TextColumn(unit)]
     columns.append(progress.TimeRemainingColumn(elapsed_when_finished=True))
     # Live bars in a notebook are rich's only with ipywidgets; without them its last state is printed, as in a file.
-    console = Console(stderr=True, force_jupyter=None if importlib.util.find_spec("ipywidgets") else False)
+    console = Console(stderr=True, force_jupyter=None if find_spec("ipywidgets") else False)
     with progress.Progress(*columns, console=console, transient=total is None) as shown:
         task = shown.add_task(description, total=total)
         yield lambda amount: shown.advance(task, amount)
@@ -36,5 +37,4 @@ def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator
 
 def _kernel_draws() -> bool:
     """Whether this is a notebook's kernel, with what rich needs to redraw a line there."""
-    kernels = sys.modules.get("ipykernel.kernelapp")
-    return kernels is not None and kernels.IPKernelApp.initialized() and find_spec("ipywidgets") is not None
+    return place.in_kernel() and find_spec("ipywidgets") is not None

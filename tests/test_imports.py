@@ -19,7 +19,7 @@ BELOW: dict[str, set[str]] = {
     "errors": set(),
     "settings": {"errors"},
     "place": {"errors", "settings"},
-    "progress": set(),
+    "progress": {"place"},
     "embedded": FOUNDATION,
     "credentials": FOUNDATION | {"embedded"},
     "http": FOUNDATION | {"credentials"},

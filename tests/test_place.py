@@ -12,7 +12,9 @@ def test_kaggle_is_known_by_its_environment() -> None:
     assert place.here({"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}) == "kaggle"
 
 
-def test_a_terminal_is_the_rest() -> None:
+def test_a_terminal_is_the_rest_also_with_jupyter_imported() -> None:
+    import ipykernel.kernelapp  # noqa: F401
+
     assert place.here({}) == "terminal"
 
 
