@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -34,6 +35,8 @@ parse_parameters = parameters_.parse
 
 # How much of what a cell wrote last is looked at for its last line, in characters.
 _TAIL = 4000
+# How much of the notebook's name its job's folder gets, in characters.
+_LONGEST_NAME = 50
 _LOCK = "job.lock"
 
 
@@ -337,6 +340,8 @@ def _unmount_abandoned(data: Path) -> list[str]:
 
 
 def _make_folder(jobs: Path, stem: str) -> Path:
+    # It stands in PATH and in shell scripts, where a colon, a space or a dollar sign would mean something else.
+    stem = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:_LONGEST_NAME] or "notebook"
     stamp = time.strftime("%Y%m%d-%H%M%S")
     jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
     for attempt in range(1, 1000):

@@ -120,6 +120,14 @@ def test_a_named_hub_without_a_token_is_refused_before_anything_runs(tmp_path: P
     assert not (own_folders / "data" / "jobs").exists()
 
 
+def test_any_name_of_a_notebook_will_do(tmp_path: Path) -> None:
+    name = f"Lesson 1: $HOME's {'long' * 45}.ipynb"
+    notebook = notebooks.write(tmp_path / name, "!pip --version")
+    report = job.run(notebook, tmp_path / "out.ipynb")
+    assert report.status == "done"
+    assert notebooks.text(report.output, 0).startswith("pip ")
+
+
 def test_two_jobs_at_once_do_not_meet(tmp_path: Path) -> None:
     source = "import os, time\nopen('who', 'w').write(NAME)\ntime.sleep(1.5)\nprint(open('/content/who').read())"
     jobs = []
