@@ -95,8 +95,8 @@ class Draft:
 class Journal:
     """The drafts of one drive, in `folder`.
 
-    `on_drive` is called with each file as it is after its upload, `on_retired` with it and the local file that holds
-    its bytes when the journal needs them no more.
+    `on_drive` is called with each file as it is after its upload, `on_trashed` with the id of each that it put into
+    the trash, `on_retired` with a file and the local one that holds its bytes when the journal needs them no more.
     """
 
     def __init__(
@@ -104,10 +104,12 @@ class Journal:
         folder: Path,
         api: DriveApi,
         on_drive: Callable[[File], None],
+        on_trashed: Callable[[str], None],
         on_retired: Callable[[File, Path], None],
     ) -> None:
         self.api = api
         self._on_drive = on_drive
+        self._on_trashed = on_trashed
         self._on_retired = on_retired
         self._closed = False
         self._changed = threading.Condition(threading.RLock())
@@ -483,7 +485,7 @@ class Journal:
         """Put into the trash what of a removed draft has reached the drive."""
         try:
             for file_id in _ids_of(draft):
-                wait(self.api.trash(file_id))
+                self._trash(file_id)
             draft.record.unlink(missing_ok=True)
         except HaversackError as error:
             _log.warning("%s is still to be put into the trash, with the next mount: %s", draft.name, error)
@@ -491,6 +493,10 @@ class Journal:
             self._leaving.discard(draft)
             self._retire(draft)
             self._changed.notify_all()
+
+    def _trash(self, file_id: str) -> None:
+        wait(self.api.trash(file_id))
+        self._on_trashed(file_id)
 
     def _retire(self, draft: Draft) -> None:
         """Let a draft go that nobody holds and that the drive has, or that was removed."""
@@ -593,7 +599,7 @@ class Journal:
                     return
                 replaced = list(draft.replaces)
             for file_id in replaced:
-                wait(self.api.trash(file_id))
+                self._trash(file_id)
             if change:
                 file = replace(wait(self.api.update(file, **change)), **change)
             with self._changed:

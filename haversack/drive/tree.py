@@ -66,7 +66,7 @@ class Drive:
         self.api = DriveApi(server)
         self.index = Index(cache / "drives" / key)
         self.content = Content(cache / "drives" / key / "content", self.api)
-        self.journal = Journal(data / "drives" / key, self.api, self.index.put, self.content.adopt)
+        self.journal = Journal(data / "drives" / key, self.api, self.index.put, self.index.forget, self.content.adopt)
         self.root = replace(root, name=ROOT, parent="")
         self._quota: tuple[float, Quota] | None = None
 

@@ -90,3 +90,38 @@ def test_writing_again_ends_an_upload_under_way(proxy: Proxy, hub: RunningHub, f
     drive.journal.wait(draft)
     drive.journal.release(draft)
     assert (hub.my_drive / folder / "a").read_bytes() == bytes(9 << 20) + b"end"
+
+
+def test_what_takes_a_files_place_while_it_is_uploaded_is_read_at_once(
+    proxy: Proxy, hub: RunningHub, folder: str
+) -> None:
+    fs = DriveFileSystem()
+    drive = fs.drive
+    fs.pipe_file(f"{folder}/a", b"old")
+    assert fs.cat_file(f"{folder}/a") == b"old"
+    proxy.stalls = lambda call: call.method == "POST" and "/upload/" in call.path
+    draft = drive.open_draft((folder, "a.new"), truncate=True)
+    drive.journal.write(draft, b"new", None)
+    drive.journal.set_modified(draft, 1_600_000_000)  # older than what it replaces, as copied files often are
+    drive.journal.release(draft)
+    assert proxy.stalled.wait(10)
+    drive.rename((folder, "a.new"), (folder, "a"))
+    proxy.release.set()
+    assert drive.journal.drain() == {}
+    assert fs.cat_file(f"{folder}/a") == b"new"
+
+
+def test_what_is_removed_while_it_is_uploaded_stays_away(proxy: Proxy, hub: RunningHub, folder: str) -> None:
+    fs = DriveFileSystem()
+    drive = fs.drive
+    fs.pipe_file(f"{folder}/a", b"old")
+    proxy.stalls = lambda call: call.method == "PATCH" and "/upload/" in call.path
+    draft = drive.open_draft((folder, "a"), truncate=True)
+    drive.journal.write(draft, b"new", None)
+    drive.journal.release(draft)
+    assert proxy.stalled.wait(10)
+    drive.remove((folder, "a"))
+    assert not fs.exists(f"{folder}/a")
+    proxy.release.set()
+    assert drive.journal.drain() == {}
+    assert not fs.exists(f"{folder}/a")
