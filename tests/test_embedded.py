@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from haversack import credentials, embedded
+from tests.processes import command_lines
 
 USER = """
 import sys, time
@@ -83,7 +85,8 @@ def test_a_killed_hub_is_started_anew_over_the_same_files() -> None:
     hub = credentials.drive("embedded")
     assert hub.folder is not None
     (hub.folder / "note.txt").write_text("still here")
-    subprocess.run(["pkill", "-KILL", "-f", str(data() / "embedded" / "hub.json")], check=True)
+    [process] = [number for number, line in command_lines().items() if str(data() / "embedded" / "hub.json") in line]
+    os.kill(process, signal.SIGKILL)
     wait_until_gone(hub.url)
     again = credentials.drive("embedded")
     assert answers(again.url)

@@ -19,6 +19,7 @@ from haversack.drive.mount import check_mountpoint, mount, unmount
 from haversack.errors import ConnectionFailed, MountError, MountpointInvalid, SignInError
 from tests.conftest import RunningHub, start_hub
 from tests.drive.conftest import Proxy, kill
+from tests.processes import command_lines
 
 pytestmark = pytest.mark.fuse
 
@@ -345,7 +346,7 @@ def test_another_process_unmounts(here: Path, there: Path, mountpoint: Path) -> 
 
 
 def test_no_token_is_seen_in_the_list_of_processes(here: Path, hub: RunningHub) -> None:
-    listed = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
+    listed = "\n".join(command_lines().values())
     assert "haversack mount" in listed
     assert hub.token not in listed
 
