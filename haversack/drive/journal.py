@@ -392,8 +392,11 @@ class Journal:
         return True
 
     def _take_over(self, folder: Path) -> None:
-        """Load the pending drafts of a dead process, and clear away what it had not committed."""
-        kept = set()
+        """Load the pending drafts of a dead process, and clear away what it had not committed.
+
+        Where a record cannot be read, nothing is cleared away: the bytes that it names may be any.
+        """
+        kept, all_read = set(), True
         for record in sorted(folder.glob("*.json")):
             try:
                 values = json.loads(record.read_text())
@@ -406,19 +409,22 @@ class Journal:
                 draft.size = data.stat().st_size
             except (OSError, ValueError, TypeError, KeyError) as error:
                 _log.error("The journal record %s cannot be read (%r); it is left as it is.", record, error)
-                return
+                all_read = False
+                continue
             kept.add(data)
             while (draft.parent, draft.name) in self._drafts:
                 draft.name += " (1)"
             self._drafts[draft.parent, draft.name] = draft
-        for data in folder.glob("*.data"):
+        for data in folder.glob("*.data") if all_read else ():
             if data not in kept:
                 data.unlink()
         if not kept and not any(draft.folder == folder for draft in self._leaving):
             self._clear(folder)
 
     def _clear(self, folder: Path) -> None:
-        """Remove a journal folder in which nothing is left, and its lock."""
+        """Remove a journal folder in which nothing is left, and its lock. What has a record is left to be done."""
+        if any(folder.glob("*.json")):
+            return
         with self._gate:
             for lock in [lock for lock in self._locks if Path(lock.lock_file).parent == folder]:
                 for file in folder.iterdir():

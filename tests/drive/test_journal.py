@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from haversack.drive.filesystem import DriveFileSystem, store
+from haversack.drive.tree import Drive
 from haversack.errors import DiskFull, QuotaExceeded
 from tests.conftest import RunningHub
 from tests.drive.conftest import Proxy
@@ -125,3 +127,21 @@ def test_what_is_removed_while_it_is_uploaded_stays_away(proxy: Proxy, hub: Runn
     proxy.release.set()
     assert drive.journal.drain() == {}
     assert not fs.exists(f"{folder}/a")
+
+
+def test_a_record_that_cannot_be_read_holds_up_no_other_and_loses_nothing(
+    fs: DriveFileSystem, hub: RunningHub, folder: str, own_folders: Path
+) -> None:
+    drive = fs.drive
+    record = {"parent": drive.folder((folder,)).id, "modified": 1_600_000_000}
+    dead = drive.journal._folder.with_name("1-dead")
+    dead.mkdir()
+    for name in ("a", "b", "c"):
+        (dead / f"{name}.data").write_text(name)
+        (dead / f"{name}.json").write_text(json.dumps({**record, "name": name, "data": f"{name}.data"}))
+    (dead / "b.json").write_text("{")
+    later = Drive(drive.server, own_folders / "data", own_folders / "cache")
+    assert later.journal.drain() == {}
+    later.journal.close()
+    assert sorted(path.name for path in (hub.my_drive / folder).iterdir()) == ["a", "c"]
+    assert (dead / "b.data").read_text() == "b"
