@@ -231,12 +231,12 @@ class Drive:
         if new[: len(old)] == old:
             raise Forbidden(f"{_said(old)} cannot be moved into itself.", "Choose another place.")
         over = self._replaceable(source, new)
-        name = over.name if over is not None else new[-1]
         if (draft := self.draft_at(old)) is not None:
-            self._rename_draft(draft, parent, name, over)
+            self._rename_draft(draft, parent, new, over)
             return
         for file_id in self._cleared(self.draft_at(new), over):
             self._trash(file_id)
+        name = over.name if over is not None else new[-1]
         self.index.put(wait(self.api.update(source, name=name, parent=parent.id)))
 
     def copy(self, old: Names, new: Names) -> None:
@@ -246,15 +246,16 @@ class Drive:
             raise IsAFolder(f"{_said(old)} on the drive is a folder.", "Copy its files.")
         over = self._replaceable(source, new)
         if (draft := self.draft_at(old)) is not None:
-            self.journal.commit(draft)
-            self.journal.wait(draft)
-            self.journal.release(draft)
+            try:
+                self.journal.commit(draft)
+                self.journal.wait(draft)
+            finally:
+                self.journal.release(draft)
             source = self.find(old)
-        there = self.draft_at(new)
         copied = wait(self.api.copy(source, parent.id, new[-1]))
-        self.index.put(copied)
-        for file_id in self._cleared(there, over):
+        for file_id in self._cleared(self.draft_at(new), over):
             self._trash(file_id)
+        self.index.put(copied)
 
     def set_modified(self, path: Names, modified: float) -> None:
         """`modified` in seconds since 1970."""
@@ -321,19 +322,22 @@ class Drive:
             raise FolderNotEmpty(f"{_said(new)} on the drive is not empty.", "Remove what is in it first.")
         return over
 
-    def _rename_draft(self, draft: Draft, parent: File, name: str, over: File | None) -> None:
+    def _rename_draft(self, draft: Draft, parent: File, new: Names, over: File | None) -> None:
         """A file that is on the drive is renamed there at once; one that is not gets there under its new name."""
-        if over is not None and over.id.startswith("draft:"):
-            over = None
-        if draft.exists and draft.file_id is not None:
-            if over is not None:
-                self._trash(over.id)
+        name = over.name if over is not None else new[-1]
+        try:
+            if draft.exists and draft.file_id is not None:
+                for file_id in self._cleared(self.draft_at(new), over):
+                    self._trash(file_id)
                 over = None
-            present = draft.uploaded or wait(self.api.get(draft.file_id))
-            draft.uploaded = wait(self.api.update(present, name=name, parent=parent.id))
-            self.index.put(draft.uploaded)
-        self.journal.move(draft, parent.id, name, over)
-        self.journal.release(draft)
+                present = draft.uploaded or wait(self.api.get(draft.file_id))
+                draft.uploaded = wait(self.api.update(present, name=name, parent=parent.id))
+                self.index.put(draft.uploaded)
+            if over is not None and over.id.startswith("draft:"):
+                over = None
+            self.journal.move(draft, parent.id, name, over)
+        finally:
+            self.journal.release(draft)
 
     def _cleared(self, there: Draft | None, over: File | None) -> list[str]:
         """The ids to be trashed where something else has taken a name."""

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,3 +146,25 @@ def test_a_record_that_cannot_be_read_holds_up_no_other_and_loses_nothing(
     later.journal.close()
     assert sorted(path.name for path in (hub.my_drive / folder).iterdir()) == ["a", "c"]
     assert (dead / "b.data").read_text() == "b"
+
+
+def test_a_file_on_the_drive_takes_the_place_of_one_that_is_being_uploaded(
+    proxy: Proxy, hub: RunningHub, folder: str
+) -> None:
+    fs = DriveFileSystem()
+    drive = fs.drive
+    fs.pipe_file(f"{folder}/a", b"of a")
+    held = drive.open_draft((folder, "a"), truncate=False)  # as an open file has it
+    proxy.stalls = lambda call: call.method == "POST" and "/upload/" in call.path
+    draft = drive.open_draft((folder, "b"), truncate=True)
+    drive.journal.write(draft, b"of b", None)
+    drive.journal.release(draft)
+    assert proxy.stalled.wait(10)
+    drive.rename((folder, "a"), (folder, "b"))
+    proxy.release.set()
+    while draft.uploading:
+        time.sleep(0.01)
+    assert drive.journal.drain() == {}
+    drive.journal.release(held)
+    assert fs.cat_file(f"{folder}/b") == b"of a"
+    assert [path.read_bytes() for path in (hub.my_drive / folder).iterdir()] == [b"of a"]
