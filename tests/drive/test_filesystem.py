@@ -121,6 +121,14 @@ def test_removed_files_go_to_the_trash(fs: DriveFileSystem, hub: RunningHub, fol
     assert not (hub.my_drive / folder / "inner").exists()
 
 
+def test_removing_takes_names_and_not_patterns(fs: DriveFileSystem, folder: str) -> None:
+    for name in ("a1", "a[1]", "a*"):
+        fs.pipe_file(f"{folder}/{name}", b"")
+    fs.rm(f"{folder}/a[1]")
+    fs.rm([f"{folder}/a*"])
+    assert fs.ls(folder, detail=False) == [f"{folder}/a1"]
+
+
 def test_only_an_empty_folder_is_removed_as_one(fs: DriveFileSystem, folder: str) -> None:
     fs.pipe_file(f"{folder}/a", b"x")
     with pytest.raises(FolderNotEmpty):
