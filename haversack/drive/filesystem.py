@@ -112,7 +112,7 @@ class DriveFileSystem(AbstractFileSystem):
         self.drive.remove_folder(tree.split(self._strip_protocol(path)))
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
-        """Move files and, with `recursive`, folders to the trash. A path is a name and no pattern: `[1]` is a part of it."""
+        """Move files and, with `recursive`, folders to the trash. A path is no pattern: `[1]` is part of a name."""
         for one in path if isinstance(path, list) else [path]:
             names = tree.split(self._strip_protocol(one))
             if not self.drive.find(names).is_folder:
