@@ -72,7 +72,16 @@ class Answer:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        return jsonlib.loads(self.body) if self.body else {}
+        """The body's JSON object, {} for an empty body. Raises `RemoteError` where it is something else."""
+        try:
+            found = jsonlib.loads(self.body) if self.body else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise RemoteError(
+                "The server's answer is not one of its API.", "Check the address: another server may be there."
+            )
+        return found
 
 
 _open: weakref.WeakSet[Http] = weakref.WeakSet()
@@ -260,9 +269,10 @@ def error_of(answer: Answer, name: str) -> RemoteError | SignInError:
 
 def _message_and_reason(answer: Answer) -> tuple[str, str]:
     try:
-        body = answer.json()
-    except (jsonlib.JSONDecodeError, UnicodeDecodeError):
-        return answer.body[:200].decode(errors="replace").strip() or "no explanation", ""
+        body = jsonlib.loads(answer.body or b"{}")
+    except ValueError:
+        text = " ".join(answer.body[:200].decode(errors="replace").split())
+        return "a web page" if text.startswith("<") else text or "no explanation", ""
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
         return str(error)[:200], ""

@@ -203,3 +203,13 @@ def test_an_answer_becomes_the_error_it_means(status: int, body: bytes, error: t
     raised = error_of(Answer(status, {}, body), "service")
     assert type(raised) is error
     assert "service" in str(raised)
+
+
+@pytest.mark.parametrize("body", [b"<html>\n<p>hello</p>", b"\xff\xfe", b'["a list"]'])
+def test_what_is_no_answer_of_an_api_is_an_error(body: bytes) -> None:
+    with pytest.raises(RemoteError, match="Check the address"):
+        Answer(200, {}, body).json()
+
+
+def test_a_web_page_is_not_shown_as_an_explanation() -> None:
+    assert str(error_of(Answer(501, {}, b"<html>\n<p>hello</p>"), "hub")) == "The hub answered 501: a web page."

@@ -265,8 +265,7 @@ def _error_code(answer: Answer) -> int | None:
     """The error in an answer of status 200, where there is one."""
     if answer.status != 200:
         return None
-    body = answer.json()
-    code = body.get("code") if isinstance(body, dict) else None
+    code = answer.json().get("code")
     return code if isinstance(code, int) and code >= 400 else None
 
 
