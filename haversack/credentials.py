@@ -89,7 +89,7 @@ def _named_hub(url: str) -> Server:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"{url!r} is not a hub's address.", "Give it like http://127.0.0.1:8080, or say embedded.")
-    token = os.environ.get("HAVERSACK_TOKEN")
+    token = os.environ.get("HAVERSACK_TOKEN", "").strip()
     if not token:
         raise SignInError(f"No token for the hub at {url}.", "Put it in the environment variable HAVERSACK_TOKEN.")
     return Server("hub", url.rstrip("/"), "HAVERSACK_TOKEN", f"Bearer {token}", secrets=(token,))
@@ -98,7 +98,7 @@ def _named_hub(url: str) -> Server:
 def _kaggle_sign_in() -> Server | None:
     """Kaggle's own service, if a documented sign-in is there: a token, then user and key, then kaggle.json."""
     if token := os.environ.get("KAGGLE_API_TOKEN"):
-        if Path(token).is_file():
+        if os.path.isfile(token):  # a long token is no path that `Path` would look at
             token = Path(token).read_text().strip()
         return Server("Kaggle", KAGGLE, "KAGGLE_API_TOKEN", f"Bearer {token}", secrets=(token,))
     user, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")

@@ -45,6 +45,19 @@ def test_a_token_comes_before_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert credentials.kaggle().source == "KAGGLE_API_TOKEN"
 
 
+def test_a_token_may_be_long_or_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "x" * 2000)
+    assert credentials.kaggle().secrets == ("x" * 2000,)
+    (tmp_path / "token").write_text("KGAT_1234567890\n")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", str(tmp_path / "token"))
+    assert credentials.kaggle().secrets == ("KGAT_1234567890",)
+
+
+def test_a_token_read_from_a_file_may_end_with_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAVERSACK_TOKEN", "the-token-of-the-hub\n")
+    assert credentials.drive(HUB).authorization == "Bearer the-token-of-the-hub"
+
+
 @pytest.mark.parametrize("text", ["not json", "[]", '{"username": "ada"}'])
 def test_a_bad_kaggle_json_is_named(own_folders: Path, text: str) -> None:
     write_kaggle_json(own_folders, text)
