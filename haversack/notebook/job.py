@@ -295,6 +295,9 @@ def _known_secrets(chosen: settings.Settings) -> Secrets:
     secrets = Secrets()
     names = ("HAVERSACK_TOKEN", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
     secrets.add(*(os.environ.get(name) for name in names), *embedded.secrets_of(chosen.data))
+    # The variables may name a file that has the secret.
+    if (kaggles := _own_kaggle()) is not None:
+        secrets.add(*kaggles.secrets)
     try:
         secrets.add(*secretfile.known())
     except PermissionError as error:
@@ -385,14 +388,18 @@ def _kaggle_login(hub: str | None) -> dict[str, str]:
     """The user's own sign-in to Kaggle, from the key file in the HOME that the job does not see; no hub gets it."""
     if (hub and hub != "embedded") or os.environ.get("KAGGLE_KEY"):
         return {}
-    try:
-        found = credentials.own_kaggle()
-    except SignInError:
-        return {}  # many notebooks never ask Kaggle; for those that do, its command says what is missing
+    found = _own_kaggle()
     if found is None or found.kaggle_login is None:
         return {}
     user, key = found.kaggle_login
     return {"KAGGLE_USERNAME": user, "KAGGLE_KEY": key, kaggle.HANDED_ON: "1"}
+
+
+def _own_kaggle() -> credentials.Server | None:
+    try:
+        return credentials.own_kaggle()
+    except SignInError:
+        return None  # many notebooks never ask Kaggle; for those that do, its command says what is missing
 
 
 def _path(first: list[Path], rest: str) -> str:

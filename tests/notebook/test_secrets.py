@@ -103,6 +103,15 @@ def test_a_key_file_written_by_a_cell_is_masked(run: Run) -> None:
     assert notebooks.text(report.output, 2) == "***\n"
 
 
+def test_a_token_in_a_file_that_the_environment_names_is_masked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("without-any-shape\n")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", str(tmp_path / "token"))
+    report = run("!cat $KAGGLE_API_TOKEN")
+    assert notebooks.text(report.output, 0).strip() == "***"
+
+
 def test_userdata_is_masked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAVERSACK_SECRET_MY_KEY", "no-shape-at-all")
     report = run("from google.colab import userdata\nprint(userdata.get('MY_KEY'))", "!env | grep MY_KEY")
