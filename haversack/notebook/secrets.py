@@ -11,6 +11,7 @@ import base64
 import html
 import json
 import re
+import threading
 from typing import Any
 from urllib.parse import quote
 
@@ -43,9 +44,10 @@ _SHAPES = re.compile(
 
 
 class Secrets:
-    """The secrets known so far."""
+    """The secrets known so far. May be used by several threads: the kernel's log is cleaned in one of its own."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._values: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
         # Long outputs are masked again at each save; a text is only searched once for one set of secrets.
@@ -56,21 +58,21 @@ class Secrets:
 
     def add(self, *values: str | None) -> None:
         """Remember values that are to be masked from now on; a value of several lines also line by line."""
-        for value in values:
-            for text in {value or "", *(value or "").splitlines()}:
-                if len(text.strip()) >= _SHORTEST:
-                    self._values.add(text.strip())
-        self._pattern = None
-        self._cleaned.clear()
+        texts = {text.strip() for value in values if value for text in (value, *value.splitlines())}
+        with self._lock:
+            self._values |= {text for text in texts if len(text) >= _SHORTEST}
+            self._pattern = None
+            self._cleaned.clear()
 
     def clean(self, text: str) -> str:
         """`text` with every secret masked."""
-        if text in self._cleaned:
-            return self._cleaned[text]
-        cleaned = self._mask(text)
-        if len(text) >= _LONG:
-            self._cleaned[text] = cleaned
-        return cleaned
+        with self._lock:
+            if text in self._cleaned:
+                return self._cleaned[text]
+            cleaned = self._mask(text)
+            if len(text) >= _LONG:
+                self._cleaned[text] = cleaned
+            return cleaned
 
     def _mask(self, text: str) -> str:
         if self._values:
