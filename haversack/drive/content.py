@@ -40,6 +40,7 @@ class Content:
         self._written = 0
         self._fetching: dict[Path, asyncio.Task[bytes]] = {}
         self._reading: dict[str, tuple[int, int]] = {}
+        self._noting = threading.Lock()
         self._evicting = threading.Lock()
 
     def read(self, file: File, offset: int, size: int) -> bytes:
@@ -80,15 +81,15 @@ class Content:
             raise _changed(file)
 
     def adopt(self, file: File, path: Path) -> None:
-        """Take over the local file `path`, which holds exactly the bytes of `file`."""
+        """Take over the local file `path`, which holds exactly the bytes of `file`, where the cache can have it."""
         place = self._place(file)
-        place.mkdir(parents=True, exist_ok=True)
         try:
+            place.mkdir(parents=True, exist_ok=True)
             path.replace(place / _WHOLE)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
+        except OSError:
+            # Another disk, or a full one: a cache without it is only slower.
             path.unlink()
+            return
         self._count(file.size)
 
     def _place(self, file: File) -> Path:
@@ -97,14 +98,15 @@ class Content:
 
     def _read_ahead(self, file: File, place: Path, first: int, last: int) -> None:
         """Begin to fetch what a reader in order will ask for next: twice as much with every block it goes on."""
-        previous, window = self._reading.pop(file.id, (-1, 0))
-        if first == previous + 1 or (last > first and first == previous):
-            window = min(max(1, window * 2), _AHEAD)
-        elif first != previous:
-            window = 0
-        self._reading[file.id] = (last, window)
-        if len(self._reading) > 1000:
-            self._reading.pop(next(iter(self._reading)))
+        with self._noting:
+            previous, window = self._reading.pop(file.id, (-1, 0))
+            if first == previous + 1 or (last > first and first == previous):
+                window = min(max(1, window * 2), _AHEAD)
+            elif first != previous:
+                window = 0
+            self._reading[file.id] = (last, window)
+            if len(self._reading) > 1000:
+                self._reading.pop(next(iter(self._reading)))
         blocks = range(first, min(last + 1 + window, (file.size - 1) // BLOCK + 1))
         missing = [number for number in blocks if not (place / str(number)).exists()]
         if len(missing) > 1 or (missing and missing[0] > last):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -93,6 +94,16 @@ def test_writing_again_ends_an_upload_under_way(proxy: Proxy, hub: RunningHub, f
     drive.journal.wait(draft)
     drive.journal.release(draft)
     assert (hub.my_drive / folder / "a").read_bytes() == bytes(9 << 20) + b"end"
+
+
+def test_a_cache_that_takes_nothing_only_makes_it_slower(fs: DriveFileSystem, folder: str, own_folders: Path) -> None:
+    fs.pipe_file(f"{folder}/a", b"one")
+    cache = fs.drive.content._folder
+    shutil.rmtree(cache)
+    cache.write_text("no folder")
+    fs.pipe_file(f"{folder}/a", b"two")
+    assert fs.info(f"{folder}/a")["size"] == 3
+    assert list((own_folders / "data").rglob("*.data")) == []
 
 
 def test_what_takes_a_files_place_while_it_is_uploaded_is_read_at_once(
