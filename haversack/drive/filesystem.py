@@ -301,7 +301,8 @@ def store(source: Path, path: str, hub: str | None = None) -> str:
     """Copy a file or a folder with all it holds from this machine to the drive.
 
     `path` is the place it gets, or a folder that is there and gets it under its own name. A file that is there gets the
-    new bytes. Returns its path below My Drive once everything is on the drive. Raises `NotFound`, `IsAFolder`.
+    new bytes. Returns its path below My Drive once everything is on the drive. Raises `NotFound`, `IsAFolder`, and
+    `InputError`, before anything is sent, for what a drive cannot keep: links to folders or to nowhere, sockets.
     """
     source = Path(source)
     if not source.exists():
@@ -312,14 +313,17 @@ def store(source: Path, path: str, hub: str | None = None) -> str:
         names = (*names, source.resolve().name)
     wanted = [(source, names)]
     if source.is_dir():
-        wanted += [(one, (*names, *one.relative_to(source).parts)) for one in sorted(source.rglob("*"))]
+        for one in sorted(source.rglob("*")):
+            if not one.is_file() and (one.is_symlink() or not one.is_dir()):
+                raise InputError(f"{one} is neither a file nor a folder.", "Remove it, or copy in what it points to.")
+            wanted.append((one, (*names, *one.relative_to(source).parts)))
     filesystem.makedirs("/".join(names[:-1]), exist_ok=True)
     total = sum(one.stat().st_size for one, _ in wanted if one.is_file())
     with progress.bar(f"Storing {names[-1]}", total) as advance:
         for one, place in wanted:
             if one.is_dir():
                 filesystem.makedirs("/".join(place), exist_ok=True)
-            elif one.is_file():
+            else:
                 upload(drive, one, place, advance)
     return "/".join(names)
 

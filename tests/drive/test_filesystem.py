@@ -217,6 +217,18 @@ def test_a_folder_goes_there_and_comes_back(fs: DriveFileSystem, folder: str, tm
     subprocess.run(["diff", "-r", tmp_path / "out", tmp_path / "in" / "out"], check=True)
 
 
+@pytest.mark.parametrize("target", [".", "nowhere"])
+def test_a_folder_with_what_a_drive_cannot_keep_is_refused_whole(
+    fs: DriveFileSystem, folder: str, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_bytes(b"")
+    (tmp_path / "in" / "link").symlink_to(target)
+    with pytest.raises(InputError, match="link is neither a file nor a folder"):
+        store(tmp_path / "in", f"{folder}/in")
+    assert not fs.exists(f"{folder}/in")
+
+
 def test_a_stored_file_keeps_its_time(fs: DriveFileSystem, folder: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     os.utime(tmp_path / "a", (1e9, 1e9))
