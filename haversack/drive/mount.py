@@ -96,7 +96,7 @@ def mount(
     """
     path = _absolute(mountpoint)
     server = credentials.drive(hub)
-    _clear_stale(path)
+    clear_stale(path)
     job = os.environ.get("HAVERSACK_JOB", "")
     record = _Record(str(path), _namespace(), "fuse", _where(server), _hub_of(server), not path.exists(), job)
     if (there := _find(path)) is not None and _is_there(there):
@@ -173,6 +173,23 @@ def is_mounted(mountpoint: str | Path) -> bool:
     """Whether `mount` put a drive there that is still usable."""
     record = _find(_absolute(mountpoint))
     return record is not None and _is_there(record)
+
+
+def is_registered(mountpoint: str | Path) -> bool:
+    """Whether a drive was mounted there and not unmounted since; its process may be dead."""
+    return _find(_absolute(mountpoint)) is not None
+
+
+def clear_stale(path: Path) -> None:
+    """Take away a mount whose process is dead."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise
+        _detach(path)
 
 
 def check_mountpoint(path: str | Path, *, colab: bool = False) -> None:
@@ -301,7 +318,7 @@ def _spawn(record: _Record, server: Server, readonly: bool) -> Mounted:
     if process.poll() is None:
         process.kill()
     process.wait()
-    _clear_stale(Path(record.mountpoint))
+    clear_stale(Path(record.mountpoint))
     if record.made and Path(record.mountpoint).is_dir():
         Path(record.mountpoint).rmdir()
     said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -372,7 +389,7 @@ def _end(record: _Record) -> None:
 
 def _recover(record: _Record) -> None:
     """End a mount whose process is dead: clear it away and upload what it left."""
-    _clear_stale(Path(record.mountpoint))
+    clear_stale(Path(record.mountpoint))
     try:
         failed = tree.connect(record.hub).journal.drain()
     except HaversackError as error:
@@ -394,18 +411,6 @@ def _unlink(record: _Record) -> None:
         if link.is_symlink():
             link.unlink()
     record.file.unlink(missing_ok=True)
-
-
-def _clear_stale(path: Path) -> None:
-    """Take away a mount whose process is dead."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
-            raise
-        _detach(path)
 
 
 def _detach(path: Path) -> None:

@@ -117,7 +117,7 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
     record = mounting._find(path)
     if record is not None and record.pid:
         kill(path)
-        mounting._clear_stale(path)
+        mounting.clear_stale(path)
 
 
 def kill(mountpoint: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from haversack.notebook.colab import drive
 from tests.conftest import RunningHub
+from tests.drive.conftest import kill
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run
 from tests.notebook.test_job import start
@@ -77,6 +80,20 @@ def test_mounting_and_unmounting_say_what_colab_says(run: Run, own_hub: RunningH
         "Mountpoint must be in a directory that exists",
     ]
     assert report.status == "done", report.error
+
+
+@pytest.mark.parametrize("again", [drive.flush_and_unmount, lambda: drive.mount("drive")])
+def test_a_mount_whose_process_died_is_no_obstacle(
+    own_hub: RunningHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: Callable[[], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drive.mount("drive")
+    Path("drive/My Drive/a.txt").write_text("kept")
+    kill(tmp_path / "drive")
+    again()
+    drive.flush_and_unmount()
+    assert (own_hub.my_drive / "a.txt").read_text() == "kept"
+    assert mounted_here() == []
 
 
 def test_two_jobs_mount_the_drive_at_once(tmp_path: Path, own_hub: RunningHub) -> None:

@@ -23,7 +23,7 @@ def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000
     from haversack.notebook import channel as _channel
 
     path = _Path(mountpoint)
-    if (path / "My Drive").is_dir():
+    if _drive.is_mounted(path):
         if not force_remount:
             print(
                 f"Drive already mounted at {mountpoint}; to attempt to forcibly remount, "
@@ -31,6 +31,7 @@ def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000
             )
             return
         _drive.unmount(path)
+    _drive.clear_stale(path)
     _drive.check_mountpoint(path, colab=True)
     try:
         mounted = _drive.mount(path, readonly=readonly)
@@ -49,7 +50,7 @@ def flush_and_unmount(timeout_ms: int = _MAX_MILLISECONDS) -> None:
     """
     from haversack.drive import mount as _drive
 
-    mounted = [path for path in _mountpoints if (path / "My Drive").is_dir()]
+    mounted = [path for path in _mountpoints if _drive.is_registered(path)]
     if not mounted:
         print("Drive not mounted, so nothing to flush and unmount.")
         return
