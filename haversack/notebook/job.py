@@ -14,7 +14,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -180,7 +179,7 @@ class Job:
         )
         kernels = kernel.write_spec(self.folder / "jupyter", env, private)
         log = kernel.Log(self.folder / "kernel.log", self.secrets)
-        sockets = Path(tempfile.mkdtemp(prefix="haversack-"))
+        sockets = kernel.socket_folder()
         running = execution.Execution(
             self.notebook,
             kernel.manager(kernels, sockets),

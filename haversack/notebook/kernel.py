@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ from haversack.notebook.environment import Environment
 from haversack.notebook.secrets import Secrets
 
 EXTENSION = "haversack.notebook"
+# A socket's whole path has at most 107 bytes (unix(7)); this many leave room for our names behind it.
+_LONGEST = 70
 
 
 def write_spec(folder: Path, environment: Environment, content: Content) -> Path:
@@ -40,8 +43,14 @@ def write_spec(folder: Path, environment: Environment, content: Content) -> Path
     return kernels
 
 
+def socket_folder() -> Path:
+    """A new folder that only this user may enter, with a path short enough for sockets in it."""
+    usual = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="haversack-", dir=usual if len(os.fsencode(usual)) <= _LONGEST else "/tmp"))
+
+
 def manager(kernels: Path, sockets: Path) -> AsyncKernelManager:
-    """What starts and ends the process. `sockets` is a folder with a short path that only this user may enter.
+    """What starts and ends the process; `sockets` is a `socket_folder`.
 
     Through sockets in that folder nobody else on the machine can listen, as they could on a port.
     """

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -126,6 +127,13 @@ def test_any_name_of_a_notebook_will_do(tmp_path: Path) -> None:
     report = job.run(notebook, tmp_path / "out.ipynb")
     assert report.status == "done"
     assert notebooks.text(report.output, 0).startswith("pip ")
+
+
+def test_a_long_path_of_the_temporary_folder_will_do(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert run("print(1)").status == "done"
 
 
 def test_two_jobs_at_once_do_not_meet(tmp_path: Path) -> None:
