@@ -24,7 +24,6 @@ CREATE TABLE files (
 CREATE INDEX by_name ON files (parent, name);
 CREATE TABLE absent (parent TEXT, name TEXT, seen REAL NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;
 CREATE TABLE listed (parent TEXT PRIMARY KEY, seen REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE root (id TEXT NOT NULL);
 PRAGMA user_version = {_VERSION};
 """
 _COLUMNS = "id, name, parent, mime_type, size, md5, modified, version"
@@ -43,16 +42,6 @@ class Index:
             for file in folder.glob("index.db*"):
                 file.unlink(missing_ok=True)
             self._database = _opened(folder / "index.db")
-
-    def root(self) -> str | None:
-        """The id of My Drive, which never changes."""
-        row = self._one("SELECT id FROM root")
-        return row[0] if row else None
-
-    def set_root(self, file_id: str) -> None:
-        with self._lock, self._database as database:
-            database.execute("DELETE FROM root")
-            database.execute("INSERT INTO root VALUES (?)", (file_id,))
 
     def lookup(self, parent: str, name: str) -> list[File] | None:
         """The files of that name, newest first; [] when there is known to be none, None when it has to be asked."""
@@ -115,10 +104,6 @@ class Index:
             database.execute("UPDATE files SET seen = 0 WHERE parent = ?", (parent,))
             database.execute("DELETE FROM absent WHERE parent = ?", (parent,))
             database.execute("DELETE FROM listed WHERE parent = ?", (parent,))
-
-    def close(self) -> None:
-        with self._lock:
-            self._database.close()
 
     def _put(self, files: Iterable[File], seen: float) -> None:
         with self._lock, self._database as database:
