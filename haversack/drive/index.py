@@ -10,10 +10,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from haversack.drive.api import File
+from haversack.errors import DiskFull
 
 _VERSION = 1
 _SCHEMA = f"""
@@ -30,18 +32,20 @@ _COLUMNS = "id, name, parent, mime_type, size, md5, modified, version"
 
 
 class Index:
-    """The index of one drive in `folder`. Safe to use from several threads and processes."""
+    """The index of one drive in `folder`. Safe to use from several threads and processes; raises `DiskFull`."""
 
     def __init__(self, folder: Path, trust: float = 5.0) -> None:
         self.trust = trust
         self._lock = threading.RLock()
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            self._database = _opened(folder / "index.db")
-        except sqlite3.DatabaseError:
-            for file in folder.glob("index.db*"):
-                file.unlink(missing_ok=True)
-            self._database = _opened(folder / "index.db")
+        with _disk_full_said(folder):
+            try:
+                self._database = _opened(folder / "index.db")
+            except sqlite3.DatabaseError:
+                for file in folder.glob("index.db*"):
+                    file.unlink(missing_ok=True)
+                self._database = _opened(folder / "index.db")
 
     def lookup(self, parent: str, name: str) -> list[File] | None:
         """The files of that name, newest first; [] when there is known to be none, None when it has to be asked."""
@@ -79,7 +83,7 @@ class Index:
     def put_lookup(self, parent: str, name: str, found: list[File]) -> None:
         """Exactly these are called `name` in `parent`."""
         now = time.time()
-        with self._lock, self._database as database:
+        with self._writing() as database:
             database.execute("DELETE FROM files WHERE parent = ? AND name = ?", (parent, name))
             if not found:
                 database.execute("INSERT OR REPLACE INTO absent VALUES (?, ?, ?)", (parent, name, now))
@@ -87,26 +91,31 @@ class Index:
 
     def end_listing(self, parent: str, started: float) -> None:
         """Everything in `parent` was put since `started`; what was not seen is gone."""
-        with self._lock, self._database as database:
+        with self._writing() as database:
             database.execute("DELETE FROM files WHERE parent = ? AND seen < ?", (parent, started))
             database.execute("DELETE FROM absent WHERE parent = ?", (parent,))
             database.execute("INSERT OR REPLACE INTO listed VALUES (?, ?)", (parent, time.time()))
 
     def forget(self, file_id: str) -> None:
         """That file is gone, and so is what was known inside it."""
-        with self._lock, self._database as database:
+        with self._writing() as database:
             database.execute("DELETE FROM files WHERE id = ? OR parent = ?", (file_id, file_id))
             database.execute("DELETE FROM listed WHERE parent = ?", (file_id,))
 
     def doubt(self, parent: str) -> None:
         """Ask again about everything in that folder."""
-        with self._lock, self._database as database:
+        with self._writing() as database:
             database.execute("UPDATE files SET seen = 0 WHERE parent = ?", (parent,))
             database.execute("DELETE FROM absent WHERE parent = ?", (parent,))
             database.execute("DELETE FROM listed WHERE parent = ?", (parent,))
 
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with _disk_full_said(self._folder), self._lock, self._database as database:
+            yield database
+
     def _put(self, files: Iterable[File], seen: float) -> None:
-        with self._lock, self._database as database:
+        with self._writing() as database:
             for file in files:
                 database.execute("DELETE FROM absent WHERE parent = ? AND name = ?", (file.parent, file.name))
                 database.execute(
@@ -125,6 +134,18 @@ class Index:
     def _one(self, query: str, values: tuple[str, ...] = ()) -> tuple | None:
         with self._lock:
             return self._database.execute(query, values).fetchone()
+
+
+@contextmanager
+def _disk_full_said(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise
+        raise DiskFull(
+            f"The disk of {folder} is full, or fails.", "Free space on it, or set HAVERSACK_CACHE."
+        ) from error
 
 
 def _opened(path: Path) -> sqlite3.Connection:

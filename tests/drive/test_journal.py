@@ -45,6 +45,18 @@ def test_a_full_disk_refuses_the_write_and_keeps_the_file(
     assert list(small_disk.rglob("*.data")) == []
 
 
+def test_a_full_disk_of_the_cache_is_said(
+    small_disk: Path, hub: RunningHub, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAVERSACK_DATA", str(small_disk.parent))
+    monkeypatch.setenv("HAVERSACK_CACHE", str(small_disk))
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "fill").write_bytes(bytes(6 << 20))
+    (small_disk / "fill").open("ab", buffering=0).truncate((small_disk / "fill").stat().st_size - (16 << 10))
+    with pytest.raises(DiskFull, match="HAVERSACK_CACHE"):
+        DriveFileSystem().ls(folder)
+
+
 def test_nothing_of_a_refused_new_file_is_left(small_disk: Path, hub: RunningHub, folder: str, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(6 << 20))
     with pytest.raises(DiskFull):
