@@ -18,7 +18,8 @@ import nbformat
 
 from haversack.errors import InputError, ParameterUnknown
 
-_MAGIC_LINE = re.compile(r"^(\s*)[!%].*$", re.MULTILINE)
+# A shell command or a magic, also one whose output is assigned or that goes on after a backslash.
+_MAGIC = re.compile(r"^([ \t]*)(?:[\w, ]+=[ \t]*)?[!%](?:.*\\\n)*.*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _assignments(notebook: Any) -> Iterator[Assignment]:
             continue
         lines = cell.source.splitlines()
         try:
-            module = ast.parse(_MAGIC_LINE.sub(r"\1pass", cell.source))
+            module = ast.parse(_MAGIC.sub(lambda magic: magic[1] + "pass" + "\n" * magic[0].count("\n"), cell.source))
         except SyntaxError:
             continue  # a cell magic, or code that fails by itself when it is executed
         for statement in module.body:

@@ -48,6 +48,13 @@ def test_only_the_first_plain_assignment_changes(tmp_path: Path) -> None:
     assert applied(tmp_path, "!pip install x\nn = [1,\n  2]\nn = 4", n=3) == ["!pip install x\nn = 3\nn = 4"]
 
 
+@pytest.mark.parametrize("line", ["files = !ls", "!pip install \\\n  x", "a, b = %time f()", "  %cd x"])
+def test_shell_lines_and_magics_hide_no_assignment(tmp_path: Path, line: str) -> None:
+    assert applied(tmp_path, f"if 1:\n{line}\nn = 1" if line[0] == " " else f"{line}\nn = 1", n=3)[0].endswith(
+        "\nn = 3"
+    )
+
+
 def test_an_unknown_name_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ParameterUnknown, match=r"sets no 'c'. It can be given: a, b\."):
         applied(tmp_path, "a = 1\nb = 2", c=1)
