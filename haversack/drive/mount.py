@@ -106,6 +106,10 @@ def mount(
     check_mountpoint(path)
     tree.check(server)
     refusal = _fuse_refusal()
+    if refusal and readonly and server.folder is not None:
+        raise MountError(
+            f"{refusal} A link in its place could not refuse writes.", f"Leave out readonly, or {_ENOUGH}."
+        )
     if refusal:
         return _link(record, server, refusal)
     if foreground:

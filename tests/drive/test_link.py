@@ -30,6 +30,12 @@ def test_the_embedded_drive_becomes_a_link_to_its_folder(tmp_path: Path, own_fol
     assert (own_folders / "data" / "hub" / "My Drive" / "a").read_text() == "x"
 
 
+def test_a_read_only_mount_never_becomes_a_link(tmp_path: Path) -> None:
+    with pytest.raises(MountError, match="could not refuse writes"):
+        mount(tmp_path / "mnt", hub="embedded", readonly=True)
+    assert not os.path.lexists(tmp_path / "mnt")
+
+
 def test_a_remote_drive_is_refused_with_what_helps(hub: RunningHub, tmp_path: Path) -> None:
     with pytest.raises(MountError, match="haversack drive get"):
         mount(tmp_path / "mnt")
