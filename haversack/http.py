@@ -272,7 +272,7 @@ def _message_and_reason(answer: Answer) -> tuple[str, str]:
         body = jsonlib.loads(answer.body or b"{}")
     except ValueError:
         text = " ".join(answer.body[:200].decode(errors="replace").split())
-        return "a web page" if text.startswith("<") else text or "no explanation", ""
+        return text if text and not text.startswith("<") else "no explanation in plain words", ""
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
         return str(error)[:200], ""

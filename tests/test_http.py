@@ -212,4 +212,7 @@ def test_what_is_no_answer_of_an_api_is_an_error(body: bytes) -> None:
 
 
 def test_a_web_page_is_not_shown_as_an_explanation() -> None:
-    assert str(error_of(Answer(501, {}, b"<html>\n<p>hello</p>"), "hub")) == "The hub answered 501: a web page."
+    assert (
+        str(error_of(Answer(501, {}, b"<html>\n<p>hello</p>"), "hub"))
+        == "The hub answered 501: no explanation in plain words."
+    )
