@@ -353,8 +353,14 @@ class Drive:
 
 
 def split(path: str) -> Names:
-    """`a/b//c/` as names."""
-    return tuple(part for part in path.split("/") if part)
+    """`a/b//c/` as names; `.` and `..` lead where they do in any path, but never above My Drive."""
+    names: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del names[-1:]
+        elif part not in ("", "."):
+            names.append(part)
+    return tuple(names)
 
 
 def shown_name(name: str) -> str:

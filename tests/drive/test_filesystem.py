@@ -167,6 +167,12 @@ def test_a_name_with_a_slash_stays_in_its_folder(fs: DriveFileSystem, folder: st
     assert fs.cat_file(f"{folder}/..／up") == b"x"
 
 
+def test_dots_in_a_path_lead_where_they_do_elsewhere(fs: DriveFileSystem, folder: str) -> None:
+    fs.pipe_file(f"./{folder}/sub/../a", b"x")
+    assert fs.cat_file(f"../{folder}/./a") == b"x"
+    assert fs.ls(folder, detail=False) == [f"{folder}/a"]
+
+
 def test_a_pickled_file_system_is_the_same(fs: DriveFileSystem, folder: str) -> None:
     fs.pipe_file(f"{folder}/a", b"x")
     assert pickle.loads(pickle.dumps(fs)).cat_file(f"{folder}/a") == b"x"
