@@ -24,7 +24,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings
-from haversack.errors import HaversackError, InputError, SignInError
+from haversack.errors import HaversackError, InputError, NotebookInvalid, SignInError
 from haversack.notebook import content, document, environment, execution, kaggle, kernel, secretfile
 from haversack.notebook import parameters as parameters_
 from haversack.notebook.screen import Screen
@@ -279,15 +279,26 @@ def _interruptible(running: execution.Execution) -> Iterator[None]:
 
 def _uploads(given: Sequence[Path], source: Any, notebook: Path) -> list[Path]:
     """The files for `files.upload()`: those given, or else those that the notebook names beside itself."""
-    own = source.metadata.get("haversack", {}).get("uploads", []) if not given else []
+    own = [] if given else _own_uploads(source, notebook)
     folder = notebook.absolute().parent
-    paths = [path.absolute() for path in given] or [folder / str(name) for name in own]
+    paths = [path.absolute() for path in given] or [folder / name for name in own]
     for path in paths:
         if own and not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"The notebook names an upload outside its folder: {path}.", "Give it with --upload.")
         if not path.is_file():
             raise InputError(f"There is no file {path} to upload.", "Check the path after --upload.")
     return paths
+
+
+def _own_uploads(source: Any, notebook: Path) -> list[str]:
+    ours = source.metadata.get("haversack", {})
+    names = ours.get("uploads", []) if isinstance(ours, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise NotebookInvalid(
+            f"{notebook} has metadata of haversack's that cannot be read.",
+            'Write {"haversack": {"uploads": ["a.png"]}}.',
+        )
+    return names
 
 
 def _known_secrets(chosen: settings.Settings) -> Secrets:

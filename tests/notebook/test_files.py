@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from haversack.errors import InputError
+from haversack.errors import InputError, NotebookInvalid
 from haversack.notebook import job
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run
@@ -116,3 +116,9 @@ def test_without_anybody_to_ask_there_is_an_error(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import haversack; haversack.files.upload()"]
     shown = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert "--upload FILE" in shown.stderr
+
+
+@pytest.mark.parametrize("ours", ["digit.png", {"uploads": "digit.png"}, {"uploads": [1]}])
+def test_metadata_that_cannot_be_read_is_said(tmp_path: Path, ours: object) -> None:
+    with pytest.raises(NotebookInvalid, match=r'Write \{"haversack"'):
+        job.run(notebooks.write(tmp_path / "nb.ipynb", "1", haversack=ours), tmp_path / "out.ipynb")
