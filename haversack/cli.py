@@ -241,6 +241,8 @@ def _hub_token(file: Path | None) -> str:
             token = file.read_text().strip()
         except FileNotFoundError:
             raise InputError(f"There is no token file {file}.", "Write the token into it, mode 600.") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{file} is no text.", "Write the token into it, mode 600.") from None
     else:
         token = os.environ.get("HAVERSACK_TOKEN", "").strip()
     if not token:

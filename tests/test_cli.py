@@ -68,6 +68,13 @@ def test_an_error_is_one_line_without_a_traceback(tmp_path: Path) -> None:
     ]
 
 
+def test_a_token_file_that_is_no_text_is_said(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"\xff\xfe")
+    done = haversack("hub", "--root", str(tmp_path / "hub"), "--token-file", str(tmp_path / "token"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is no text" in done.stderr
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = haversack("--debug", "hub", "--root", str(tmp_path / "hub"))
     assert "Traceback" in done.stderr
