@@ -196,8 +196,8 @@ class Job:
             self.executed = running.executed
             await running.stop()
             log.close()
-            await asyncio.to_thread(self._unmount)
             shutil.rmtree(sockets, ignore_errors=True)
+            await asyncio.to_thread(self._unmount)
 
     async def _execute_cells(self, running: execution.Execution) -> None:
         indices = [i for i, cell in enumerate(self.notebook.cells) if cell.cell_type == "code" and cell.source.strip()]
