@@ -64,10 +64,8 @@ def attach(data: Path) -> Embedded:
 
 def known_kaggle_key(data: Path) -> str | None:
     """The key that the embedded hub gives to Kaggle's clients, without starting it; None before its first start."""
-    try:
-        return str(json.loads((data / "embedded" / "hub.json").read_text())["kaggle_key"])
-    except FileNotFoundError:
-        return None
+    known = secrets_of(data)
+    return known[1] if known else None
 
 
 def secrets_of(data: Path) -> tuple[str, ...]:
