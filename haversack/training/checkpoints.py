@@ -20,6 +20,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Mapping
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -159,6 +160,11 @@ class Checkpoints:
             raise self._said(error, "the run's folder") from error
         self._session = session
 
+    @property
+    def saving(self) -> bool:
+        """Whether a checkpoint is being written, so that a `save` now would wait for it."""
+        return self._writing is not None and not self._writing.done()
+
     def wait(self) -> None:
         """Return when what was saved is committed. Raises as `save` does for the one before."""
         self._settle()
@@ -175,7 +181,6 @@ class Checkpoints:
             raise self._said(error, "the end of the session") from error
         finally:
             self._session = None
-            self._writer.shutdown()
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -207,26 +212,26 @@ class Checkpoints:
         `NotFound` when there is none of `step`, `TrainingError` when `like` is another tree than was saved.
         """
         self._settle()
-        links = [link for link in self._newest_first() if step is None or _step_of(link) == step]
-        if not links and step is not None:
-            raise NotFound(f"The run {self.name} has no checkpoint of step {step}.", "See what it has with all().")
-        passed_over: list[PassedOver] = []
-        for link in links:
+        passed_over: dict[str, PassedOver] = {}
+        # Looked up again after each that is not whole: the run's owner may have saved and cleared away meanwhile.
+        while link := next((link for link in self._newest_first(step) if link.name not in passed_over), None):
             try:
                 arrays = self._read(link)
             except IntegrityError as error:
-                passed_over.append(PassedOver(str(self._local.folder / link.name), error.what))
+                passed_over[link.name] = PassedOver(str(self._local.folder / link.name), error.what)
                 warnings.warn(f"A checkpoint of {self.name} was passed over: {error.what}", stacklevel=2)
                 continue
             assert link.manifest is not None
             tree = rebuild(link.manifest.tree, arrays, like)
             checkpoint = self._checkpoint(link)
-            return Restored(checkpoint.step, tree, checkpoint.facts, checkpoint, passed_over)
+            return Restored(checkpoint.step, tree, checkpoint.facts, checkpoint, [*passed_over.values()])
         if passed_over:
             raise IntegrityError(
                 f"None of the {len(passed_over)} checkpoints of {self.name} is whole.",
                 "Look for a copy elsewhere, or begin a run of another name.",
             )
+        if step is not None:
+            raise self._none_of(step)
         return None
 
     def delete(self, step: int) -> None:
@@ -235,7 +240,7 @@ class Checkpoints:
         self.claim()
         found = [link for link in self._good_links() if _step_of(link) == step]
         if not found:
-            raise NotFound(f"The run {self.name} has no checkpoint of step {step}.", "See what it has with all().")
+            raise self._none_of(step)
         for link in found:
             if link.manifest == self._last:
                 self._last = self._local.commit(self._new_link("claim"))
@@ -245,9 +250,12 @@ class Checkpoints:
 
     def _settle(self) -> None:
         """Wait for what is being written; its error is raised once."""
+        if self._writing is None:
+            return
+        # Forgotten only when it is done: an interrupt here must not free the buffers that are being written.
+        futures.wait([self._writing])
         writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
+        writing.result()
 
     def _write(self, link: Manifest, snapshot: Snapshot) -> None:
         def fill(folder: Path) -> dict[str, tensors.Written]:
@@ -267,7 +275,9 @@ class Checkpoints:
         kept = {link.name for link in good[-self.keep :]}
         kept |= {link.name for link in good if link.manifest and link.manifest.milestone}
         kept |= {link.name for link in [link for link in good if link.manifest and link.manifest.best][-1:]}
-        for link in [*self._local.links()[:-1], *self._local.fetched()]:
+        # What cannot be read, claims and releases go with the checkpoints of their age.
+        old = [link for link in self._local.links() if len(good) > self.keep and link.name < good[-self.keep].name]
+        for link in [*old, *self._local.fetched()]:
             if link.name not in kept:
                 self._local.remove(link)
 
@@ -277,11 +287,13 @@ class Checkpoints:
         count = self._last.count + (kind == "checkpoint")
         return Manifest(secrets.token_hex(8), kind, self._session, time.time(), self._last.term, count)
 
-    def _newest_first(self) -> list[Link]:
-        """Every link that is or may be a checkpoint; of those whose manifest cannot be read the name tells the age."""
-        links = [*self._local.links(), *self._local.fetched()]
-        broken = [link for link in links if link.manifest is None]
-        return [*reversed(broken), *reversed(self._good_links())]
+    def _newest_first(self, step: int | None) -> list[Link]:
+        """The links that are or may be checkpoints, of `step` where one is given."""
+        good = [link for link in reversed(self._good_links()) if step is None or _step_of(link) == step]
+        if step is not None:
+            return good
+        # One whose manifest cannot be read may be the newest: it is to be told of, so it comes first.
+        return [*reversed([link for link in self._local.links() if link.manifest is None]), *good]
 
     def _good_links(self) -> list[Link]:
         """The checkpoints whose manifests can be read, oldest first, each once."""
@@ -304,6 +316,9 @@ class Checkpoints:
         return Checkpoint(
             made.id, made.step, where, made.size, when, made.best, made.milestone, made.session, made.facts
         )
+
+    def _none_of(self, step: int) -> NotFound:
+        return NotFound(f"The run {self.name} has no checkpoint of step {step}.", "See what it has with all().")
 
     def _check_free(self, newest: Manifest) -> None:
         owner = newest.session
