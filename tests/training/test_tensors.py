@@ -13,8 +13,9 @@ from haversack.errors import IntegrityError
 from haversack.training import tensors
 
 KINDS: list[Any] = [
-    "f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?", ">f4", "c8", "c16", "M8[ns]", "m8[s]", "U5", "S3",
-    ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2, ml_dtypes.float8_e4m3b11fnuz, ml_dtypes.int4,
+    "f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?", ">f4", "c8", "c16", "M8[ns]", "m8[s]", "U5",
+    "S3", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
+    ml_dtypes.float8_e4m3b11fnuz, ml_dtypes.int4,
 ]  # fmt: skip
 
 
