@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +40,37 @@ class Link:
     name: str
     manifest: Manifest | None
     fault: str = ""
+
+    @property
+    def number(self) -> int:
+        """Its place in the chain."""
+        return int(self.name.partition(".")[0])
+
+
+def sound(links: Iterable[Link]) -> list[Link]:
+    """The checkpoints among links whose manifests can be read, oldest first, the first copy of each."""
+    by_id: dict[str, tuple[Manifest, Link]] = {}
+    for link in links:
+        if link.manifest is not None and link.manifest.kind == "checkpoint":
+            by_id.setdefault(link.manifest.id, (link.manifest, link))
+    return [link for _, link in sorted(by_id.values(), key=lambda pair: pair[0].age)]
+
+
+def kept(links: Iterable[Link], keep: int) -> list[Link]:
+    """Of the checkpoints among `links` the newest `keep`, the best and the milestones, oldest first."""
+    good = sound(links)
+    best = [link for link in good if link.manifest and link.manifest.best][-1:]
+    return [
+        link for link in good if link in good[-keep:] or link in best or (link.manifest and link.manifest.milestone)
+    ]
+
+
+def fallen_out(links: list[Link], keep: int) -> list[Link]:
+    """What is older than the newest `keep` and is not kept; claims and what cannot be read go with their neighbours."""
+    good, staying = sound(links), kept(links, keep)
+    if len(good) <= keep:
+        return []
+    return [link for link in links if link not in staying and link.number < good[-keep].number]
 
 
 class LocalStore:
