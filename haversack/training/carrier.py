@@ -83,10 +83,11 @@ class Carrier:
         """Make the claim, unless that is done. A session that was begun there while it was away comes before ours."""
         if self._claim is None:
             return
-        terms = [link.manifest.term for link in self.remote.links() if link.manifest]
+        links = self.remote.links()
+        terms = [link.manifest.term for link in links if link.manifest]
         if max(terms, default=0) >= self._claim.term:
             raise Refused
-        self.remote.take(self._claim)
+        self.remote.take(self._claim, links)
         self._claim = None
 
     def _bring(self) -> None:

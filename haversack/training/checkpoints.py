@@ -49,6 +49,8 @@ from haversack.training.snapshot import Arrays, Buffers, Snapshot, rebuild
 from haversack.training.store import Link, LocalStore, Refused
 
 _LONGEST_NAME = 200
+_CLAIMS = 10
+"""Attempts to claim a run that others claim at the same time."""
 _log = logging.getLogger(__name__)
 
 
@@ -160,24 +162,17 @@ class Checkpoints:
         """Make the run this session's; nothing to do when it is. Raises `RunTaken`, and `RunLost` once it was lost."""
         if self._lost is not None:
             raise self._lost
-        if self._session is not None:
-            return
-        known = [copy.link.manifest for copy in self._copies() if copy.link.manifest]
-        if not self.take_over:
-            self._check_free()
-        session = Session.begin()
-        term = max((link.term for link in known), default=0) + 1
-        count = max((link.count for link in known), default=0)
-        claim = Manifest(secrets.token_hex(8), "claim", session, time.time(), term, count)
-        try:
-            if self._carrier is not None:
-                self._carrier.begin(claim)
-            self._last = self._local.take(claim)
-        except Refused as error:
-            raise self._taken_just_now() from error
-        except OSError as error:
-            raise self._said(error, "the run's folder") from error
-        self._session = session
+        attempts = 0
+        while self._session is None:
+            try:
+                self._take()
+            except Refused as error:
+                # Another session came between the look and the claim; the next look shows it.
+                attempts += 1
+                if attempts == _CLAIMS:
+                    raise self._taken_just_now() from error
+            except OSError as error:
+                raise self._said(error, "the beginning of the session") from error
 
     @property
     def saving(self) -> bool:
@@ -274,6 +269,21 @@ class Checkpoints:
             copy.store.remove(copy.link)
 
     # Its own
+
+    def _take(self) -> None:
+        """One attempt to make the run this session's in both chains. Raises `Refused`."""
+        links = self._local.links()
+        known = [copy.link.manifest for copy in self._copies() if copy.link.manifest]
+        if not self.take_over:
+            self._check_free(known)
+        session = Session.begin()
+        term = max((link.term for link in known), default=0) + 1
+        count = max((link.count for link in known), default=0)
+        claim = Manifest(secrets.token_hex(8), "claim", session, time.time(), term, count)
+        if self._carrier is not None:
+            self._carrier.begin(claim)
+        self._last = self._local.take(claim, links)
+        self._session = session
 
     def _settle(self) -> None:
         """Wait for what is being written; its error is raised once."""
@@ -377,11 +387,10 @@ class Checkpoints:
 
     def _newest_link(self) -> Manifest | None:
         """The last thing that any session did in either store."""
-        known = [copy.link.manifest for copy in self._copies() if copy.link.manifest]
-        return max(known, key=lambda link: (link.term, link.count, link.kind == "release"), default=None)
+        return _newest([copy.link.manifest for copy in self._copies() if copy.link.manifest])
 
-    def _check_free(self) -> None:
-        newest = self._newest_link()
+    def _check_free(self, known: list[Manifest]) -> None:
+        newest = _newest(known)
         if newest is None or newest.kind == "release" or newest.session.is_here:
             return
         if newest.session.seems_alive(newest.time):
@@ -437,6 +446,10 @@ def _sound(copies: list[_Copy]) -> list[_Copy]:
     """The checkpoints whose manifests can be read, newest first, of two copies the one here first."""
     good = [copy for copy in copies if copy.link.manifest and copy.link.manifest.kind == "checkpoint"]
     return sorted(good, key=lambda copy: copy.link.manifest.age if copy.link.manifest else (0, 0), reverse=True)
+
+
+def _newest(known: list[Manifest]) -> Manifest | None:
+    return max(known, key=lambda link: (*link.age, link.kind == "release"), default=None)
 
 
 def _checked(name: str) -> str:

@@ -48,13 +48,12 @@ class RemoteStore:
         """The chain's links that are still there, oldest first."""
         return [self._link(name) for name in self._names()]
 
-    def take(self, claim: Manifest) -> Manifest:
-        """Make a claim the newest link, after whatever is there now. Raises `Refused` when another came first."""
-        links = self.links()
-        if links:
-            # Of a link that cannot be read the place is known, and only there the next one can be.
-            unread = replace(claim, number=_number(links[-1].name), next_id="")
-            self._tip = links[-1].manifest or unread
+    def take(self, claim: Manifest, seen: list[Link]) -> Manifest:
+        """Make a claim the link after those that were `seen`. Raises `Refused` when there are others by now."""
+        self._tip = None
+        if seen:
+            # Of a link that cannot be read the place is known all the same.
+            self._tip = seen[-1].manifest or replace(claim, number=seen[-1].number, next_id="")
         with self._answering():
             self._files.makedirs(self._root, exist_ok=True)
         made = self.commit(claim)

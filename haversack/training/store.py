@@ -90,10 +90,9 @@ class LocalStore:
             return []
         return [self._link(path.name) for path in self.folder.iterdir() if path.name.startswith(_FETCHED)]
 
-    def take(self, claim: Manifest) -> Manifest:
-        """Make a claim the newest link, after whatever is there now. Raises `Refused` when another came first."""
-        names = self._names()
-        self._tip = int(names[-1]) if names else 0
+    def take(self, claim: Manifest, seen: list[Link]) -> Manifest:
+        """Make a claim the link after those that were `seen`. Raises `Refused` when there are others by now."""
+        self._tip = seen[-1].number if seen else 0
         made = self.commit(claim)
         self._clear_away()
         return made
