@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import haversack
-from haversack.errors import InputError, IntegrityError, NotFound, TrainingError
+from haversack.errors import DiskFull, InputError, IntegrityError, NotFound, TrainingError
 from haversack.training.checkpoints import Checkpoints
 from tests.training.loop import is_whole, state
 
@@ -231,3 +237,48 @@ def test_after_close_it_can_be_used_again(run: Checkpoints) -> None:
 
 def test_it_is_haversacks_own_name() -> None:
     assert haversack.Checkpoints is Checkpoints
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_on_a_full_disk_the_loop_goes_on_and_the_next_save_works(small_disk: Path) -> None:
+    run = saved(Checkpoints("run", small_disk), 1)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(4 << 20))
+    run.save(2, state(2))
+    with pytest.raises(DiskFull, match="step 2 of run was not written"):
+        run.save(3, state(3))
+    filler.unlink()
+    saved(run, 3)
+    assert [checkpoint.step for checkpoint in run.all()] == [1, 3]
+    assert not [path for path in (run.folder / "checkpoints").iterdir() if path.name.startswith(".")]
+    restored = run.restore()
+    assert restored is not None
+    assert is_whole(restored.tree)
+
+
+def test_a_disk_that_is_full_from_the_start_is_said_at_once(small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(bytes(8 << 20))
+    with pytest.raises(DiskFull, match="the beginning of the session"):
+        Checkpoints("run", small_disk).save(1, state(1))
+
+
+def test_an_interrupted_wait_keeps_what_is_being_written_whole(run: Checkpoints) -> None:
+    first, second = np.ones(5_000_000), np.full(5_000_000, 2.0)
+    run.save(1, first)
+    timer = threading.Timer(0.01, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
+    timer.start()
+    with contextlib.suppress(KeyboardInterrupt):
+        run.wait()
+        timer.join()
+    run.save(2, second, wait=True)
+    assert [(run.restore(step=step).tree == step).all() for step in (1, 2)] == [True, True]  # type: ignore[union-attr]
