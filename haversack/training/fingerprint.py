@@ -78,9 +78,21 @@ def of_machine() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what differs: "devices 8, now 4"."""
-    names = [name for name in {**before, **now} if not _same(before.get(name), now.get(name))]
-    return [f"{name} {_said(before.get(name))}, now {_said(now.get(name))}" for name in names]
+    """In words, what differs: "devices 8, now 4"; of two lists, the first place where they do."""
+    found = []
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if _same(old, new):
+            continue
+        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+            place = next(place for place, pair in enumerate(zip(old, new, strict=True)) if not _same(*pair))
+            name, old, new = f"{name}[{place}]", old[place], new[place]
+        if isinstance(old, Mapping) and isinstance(new, Mapping) and _said(old) == _said(new):
+            within = "" if "shape" in old else f" ({'; '.join(differences(old, new))})"
+            found.append(f"{name} {_said(old)} with other {'values' if 'shape' in old else 'settings'}{within}")
+        else:
+            found.append(f"{name} {_said(old)}, now {_said(new)}")
+    return found
 
 
 def _settings(thing: Any, but: set[str]) -> dict[str, Any]:
@@ -105,13 +117,11 @@ def _same(before: Any, now: Any) -> bool:
 
 
 def _said(value: Any) -> str:
-    """A value in a few words."""
-    if isinstance(value, list) and value and isinstance(value[0], Mapping) and "shape" in value[0]:
-        return " and ".join(f"{one['dtype']}{one['shape']}" for one in value)
-    if isinstance(value, list):
-        return f"{len(value)} of them"
+    """A value in a few words: a layer by its class, an array by its shape, a list by its length."""
     if isinstance(value, Mapping):
-        return str(value.get("class", "others"))
+        return f"{value['dtype']}{value['shape']}" if "shape" in value else str(value.get("class"))
+    if isinstance(value, list):
+        return f"of {len(value)}"
     return "none" if value in (None, "") else str(value)
 
 

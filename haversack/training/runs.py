@@ -13,13 +13,17 @@ import os
 import re
 import socket
 import time
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import fsspec
+
 from haversack import settings
-from haversack.errors import ExtraMissing, NotFound
+from haversack.errors import ExtraMissing, IntegrityError, NotFound
 
 _LOG = "log.jsonl"
 _PULSE = "pulse"
@@ -44,6 +48,13 @@ class Session:
     saves: int
     last_seen: float
     outcome: str
+
+    def __str__(self) -> str:
+        began = datetime.fromtimestamp(self.began, UTC).astimezone()
+        resumed = f"resumed at epoch {self.resumed[0] + 1}, step {self.resumed[1]}; " if self.resumed else ""
+        repeated = f"{self.repeated:.0f} s repeated; " if self.repeated is not None else ""
+        outcome = self.outcome or "no end written: it runs, or was killed"
+        return f"{began:%Y-%m-%d %H:%M:%S} on {self.host}; {resumed}{repeated}{self.saves} saves; {outcome}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,21 @@ class Run:
     def repeated(self) -> float:
         """Seconds of work that were done again."""
         return sum(session.repeated or 0.0 for session in self.sessions)
+
+    def json(self) -> dict[str, Any]:
+        """All of it, for scripts."""
+        return {**asdict(self), "folder": str(self.folder), "repeated": self.repeated}
+
+    @property
+    def report(self) -> str:
+        """A line for the run, one for each session, one for each epoch."""
+        lines = [str(self)]
+        for number, session in enumerate(self.sessions, 1):
+            lines.append(f"  session {number}: {session}")
+        for epoch in self.epochs:
+            logs = "  ".join(f"{name} {value:.4g}" for name, value in epoch.logs.items())
+            lines.append(f"  epoch {epoch.number + 1}, session {epoch.session + 1}: {logs}")
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         state = "finished" if self.finished else f"{len(self.epochs)} of {self.epochs_asked} epochs"
@@ -140,6 +166,40 @@ def show(name: str, where: str | Path | None = None) -> Run:
     return read(folder)
 
 
+@dataclass(frozen=True)
+class Verified:
+    """A checkpoint that was read whole; `fault` says what is wrong with it, "" when nothing is."""
+
+    step: int
+    where: str
+    size: int
+    when: str
+    fault: str
+
+    def __str__(self) -> str:
+        return f"  checkpoint of step {self.step}: {self.size:,} bytes, {self.when}; {self.fault or 'whole'}"
+
+
+def verified(name: str, where: str | Path | None = None) -> list[Verified]:
+    """Every checkpoint of the run `name`, oldest first, read and compared with its hashes."""
+    from haversack.training.checkpoints import Checkpoints
+
+    checkpoints = Checkpoints(name, where)
+    found = []
+    for one in checkpoints.all():
+        fault = ""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is passed over is said in the line
+                restored = checkpoints.restore(step=one.step)
+            fault = restored.passed_over[0].reason if restored and restored.passed_over else ""
+        except IntegrityError as error:
+            fault = error.what
+        when = f"{one.when.astimezone():%Y-%m-%d %H:%M:%S}"
+        found.append(Verified(one.step, one.where, one.size, when, fault))
+    return found
+
+
 def plot(name: str, path: str | Path, where: str | Path | None = None) -> Path:
     """Draw the loss of the run `name` over its epochs into the picture `path`, with a line where a session was killed.
 
@@ -193,15 +253,22 @@ def read(folder: Path) -> Run:
     return Run(folder.name, folder, asked, finished, [_session(one) for one in sessions], in_order)
 
 
-def set_aside(folder: Path) -> Path | None:
-    """Rename the run in `folder`, so that another of its name can begin; returns where it is now, None without one."""
-    if not folder.exists():
-        return None
-    taken = [_ASIDE.fullmatch(other.name) for other in folder.parent.iterdir()]
-    numbers = [int(match[2]) for match in taken if match and match[1] == folder.name]
-    aside = folder.with_name(f"{folder.name}.before-{max(numbers, default=0) + 1}")
-    folder.rename(aside)
-    return aside
+def set_aside(name: str, where: str | Path | None = None) -> str | None:
+    """Rename the run `name`, so that another of its name can begin; on a store that fsspec opens too.
+
+    Returns its name now, None where there was none.
+    """
+    folder = _folder(where)
+    stores: list[tuple[Any, str]] = [(fsspec.filesystem("file"), str(folder))]
+    if _is_url(where):
+        stores.append(fsspec.core.url_to_fs(str(where)))
+    stores = [(files, root) for files, root in stores if files.exists(f"{root}/{name}")]
+    others = [Path(path).name for files, root in stores for path in files.ls(root, detail=False)]
+    numbers = [int(match[2]) for match in map(_ASIDE.fullmatch, others) if match and match[1] == name]
+    aside = f"{name}.before-{max(numbers, default=0) + 1}"
+    for files, root in stores:
+        files.mv(f"{root}/{name}", f"{root}/{aside}", recursive=True)
+    return aside if stores else None
 
 
 def _session(found: dict[str, Any]) -> Session:
@@ -231,7 +298,13 @@ def _events(log: Path) -> Iterator[dict[str, Any]]:
 
 
 def _folder(where: str | Path | None) -> Path:
-    return Path(where).expanduser().absolute() if where else settings.load().data / "runs"
+    if where is None or _is_url(where):
+        return settings.load().data / "runs"
+    return Path(where).expanduser().absolute()
+
+
+def _is_url(where: str | Path | None) -> bool:
+    return isinstance(where, str) and "://" in where
 
 
 def _ends_a_line(descriptor: int, length: int) -> bool:

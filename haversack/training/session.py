@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from haversack.errors import DiskFull, RunLost, RunTaken, TrainingError
+from haversack.errors import HaversackError, RunLost, RunTaken, TrainingError
 from haversack.training import fingerprint, state
 from haversack.training import logs as logs_of_callbacks
 from haversack.training.checkpoints import Checkpoints, Restored
@@ -198,7 +198,9 @@ class Session(keras.callbacks.CallbackList):
         self._before_epoch += self._done
         self._position = Position(epoch + 1, 0, self._before_epoch)
         self._last_logs = dict(logs or {})
-        self._log.write("epoch", epoch=epoch, logs=_numbers(self._last_logs))
+        # What callbacks added, such as the learning rate, stands in the history alone.
+        latest = {name: values[-1] for name, values in self._history.history.items() if values}
+        self._log.write("epoch", epoch=epoch, logs=_numbers(latest))
         if self._trained_model.stop_training or epoch + 1 >= self._epochs:
             self._save(ended=True)
 
@@ -222,7 +224,7 @@ class Session(keras.callbacks.CallbackList):
         except RunLost:
             if not failed:
                 raise
-        except (DiskFull, TrainingError) as error:
+        except HaversackError as error:
             say(f"{self._checkpoints.name}: the last save failed: {error}")
 
     # Saving
@@ -252,7 +254,7 @@ class Session(keras.callbacks.CallbackList):
             self._checkpoints.save(self._position.total, self._tree(ended), facts=self._facts, best=self._is_best())
         except (RunTaken, RunLost):
             raise
-        except (DiskFull, TrainingError) as error:
+        except HaversackError as error:
             say(f"{self._checkpoints.name}: {error} The training goes on, and saving is tried again.")
         else:
             self._last_saved = self._position.total
@@ -335,7 +337,7 @@ def check_same(name: str, what: str, before: dict[str, Any], now: dict[str, Any]
     changed = fingerprint.differences(before[what], now[what])
     if changed:
         raise TrainingError(
-            f"The run {name} began with another {what}: {'; '.join(changed)}.",
+            f"The run {name} began with {'other data' if what == 'data' else 'another model'}: {'; '.join(changed)}.",
             "Give this training another name, or begin anew with restart=True, which keeps the old run.",
         )
 
