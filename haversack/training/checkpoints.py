@@ -419,7 +419,8 @@ class Checkpoints:
     def _lose(self) -> HaversackError:
         """Stop for good: another session has the run."""
         newest = self._newest_link()
-        self._lost = ownership.lost(self.name, newest.session if newest else None)
+        owner = newest.session if newest is not None and newest.session != self._session else None
+        self._lost = ownership.lost(self.name, owner)
         return self._lost
 
     def _said(self, error: OSError, what: str) -> HaversackError:

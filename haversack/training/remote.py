@@ -69,6 +69,7 @@ class RemoteStore:
             self._send(arrays, link)
         failpoint("before-remote-manifest")
         number, file_id = (self._tip.number + 1, self._tip.next_id) if self._tip else (1, "")
+        self._check_tip()
         while True:
             previous = _name(number - 1)
             made = replace(link, number=number, previous=previous, next=_name(number + 1), next_id=self._reserved())
@@ -82,10 +83,15 @@ class RemoteStore:
                 made = there
                 break
         failpoint("after-remote-manifest")
-        if self._names()[-1:] != [made_name := _name(made.number)]:
-            # A link that was made and cleared away while we slept: later ones show it.
+        made_name = _name(made.number)
+        try:
+            self._check_tip()
+            if self._names()[-1:] != [made_name]:
+                # A link of this place was made and cleared away while we slept: later ones show it.
+                raise Refused
+        except Refused:
             self._delete(made_name)
-            raise Refused
+            raise
         self._tip = self._known[made_name] = made
         return made
 
@@ -140,6 +146,15 @@ class RemoteStore:
             except IntegrityError as error:
                 return Link(name, None, error.what)
         return Link(name, self._known[name])
+
+    def _check_tip(self) -> None:
+        """The newest link is cleared away by its successors alone: where ours is not, the chain is another's."""
+        if self._tip is None:
+            return
+        name = _name(self._tip.number)
+        self._known.pop(name, None)
+        if name not in self._names() or not self._link(name).may_be(Link(name, self._tip)):
+            raise Refused
 
     def _send(self, arrays: Path, link: Manifest) -> None:
         """Bring the arrays there, unless an attempt that was cut off has done so."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from haversack.errors import ConnectionFailed, IntegrityError
+from haversack.errors import ConnectionFailed, IntegrityError, RunLost
 from haversack.training.checkpoints import Checkpoints
 from tests.conftest import RunningHub
 from tests.training import loop
@@ -113,6 +115,37 @@ def test_a_deleted_step_is_gone_from_both(where: str) -> None:
 def test_looking_at_a_store_that_is_empty(where: str) -> None:
     assert Checkpoints("run", where).all() == []
     assert Checkpoints("run", where).restore() is None
+
+
+def test_a_run_that_was_moved_away_there_is_not_written_into_the_new_one(where: str) -> None:
+    run = saved(Checkpoints("run", where), 1, 2, 3, 4, 5, 6)
+    files, root = fsspec.core.url_to_fs(where)
+    files.mv(f"{root}/run", f"{root}/before", recursive=True)
+    run.folder.rename(run.folder.with_name("before"))
+    new = saved(Checkpoints("run", where), 1)
+    with pytest.raises(RunLost):
+        saved(run, 7)
+    saved(new, 2).close()
+    assert [checkpoint.step for checkpoint in Checkpoints("run", where).all()] == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_random_a_new_machine_gets_what_was_committed(where: str, another_machine: Path, seed: int) -> None:
+    if where.startswith("memory"):
+        pytest.skip("memory ends with its process")
+    command = [sys.executable, "-m", "tests.training.loop", "run", where, "1", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(random.Random(seed).uniform(0.0, 0.5))
+    process.kill()
+    printed = process.stdout.read().split()
+    process.wait()
+    shutil.rmtree(another_machine / "runs")
+    restored = Checkpoints("run", where).restore()
+    assert restored is not None
+    assert is_whole(restored.tree)
+    assert restored.step >= int(printed[-1] if printed else 1)
 
 
 # A store that is away
