@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,18 @@ class Log:
         self._due = 0.0
 
     @property
-    def exists(self) -> bool:
-        """Whether a session wrote to it."""
-        return self._file.exists()
+    def has_sessions(self) -> bool:
+        """Whether a session that trains the run wrote to it before."""
+        return self._file.exists() and any(event["event"] == "begin" for event in _events(self._file))
+
+    def files_before(self) -> list[dict[str, Any]]:
+        """The log files of callbacks as they were before the run began for the first time; [] where it never did."""
+        found = (
+            [event["before"] for event in _events(self._file) if event["event"] == "files"]
+            if self._file.exists()
+            else []
+        )
+        return found[0] if found else []
 
     def last_pulse(self) -> float | None:
         """How many seconds of training the sessions before had done, all together, when last heard of."""
@@ -208,6 +218,7 @@ def plot(name: str, path: str | Path, where: str | Path | None = None) -> Path:
     run = show(name, where)
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ExtraMissing("Plots need matplotlib.", 'Install it with pip install "haversack[train]".') from error
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -216,14 +227,16 @@ def plot(name: str, path: str | Path, where: str | Path | None = None) -> Path:
         points = [(epoch.number + 1, epoch.logs[metric]) for epoch in run.epochs if metric in epoch.logs]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=metric, markersize=4)
-    label: str | None = "a session ended"
-    for session in run.sessions[1:]:
+    for before, session in pairwise(run.sessions):
         if session.resumed is not None:
-            epoch, _ = session.resumed
-            axes.axvline(epoch + 0.5, color="tab:red", linestyle=":", label=label)
-            label = None
-    if run.epochs:
-        axes.legend()
+            epoch, step = session.resumed
+            color, label = (
+                ("tab:gray", f"{before.outcome}, went on") if before.outcome else ("tab:red", "killed, went on")
+            )
+            axes.axvline(epoch + (0.5 if step else 0.0), color=color, linestyle=":", label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    labelled = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(labelled.values(), labelled.keys())
     figure.savefig(path, dpi=150)
     return Path(path)
 

@@ -140,7 +140,10 @@ class Session(keras.callbacks.CallbackList):
         self.set_model(self._trained_model)
         self._facts["model"] = fingerprint.of_model(self._trained_model)
         if self._saved is None:
-            super().on_train_begin(logs)
+            before = self._log.files_before() or logs_of_callbacks.lengths(self.callbacks)
+            self._log.write("files", before=before)
+            with logs_of_callbacks.continued(self.callbacks, before, anew=True):
+                super().on_train_begin(logs)
         else:
             check_same(self._checkpoints.name, "model", self._saved.facts, self._facts)
             with logs_of_callbacks.continued(self.callbacks, self._saved.tree["logs"]):
@@ -301,7 +304,7 @@ class Session(keras.callbacks.CallbackList):
         resumed = (self._position.epoch, self._position.step) if self._saved else None
         pulse = self._log.last_pulse()
         repeated = max(0.0, pulse - self._saved.trained) if self._saved and pulse is not None else None
-        known = self._log.exists
+        known = self._log.has_sessions
         self._log.begin(self._epochs, resumed, repeated)
         if self._saved is None:
             return

@@ -154,6 +154,25 @@ def on_another_machine():
     return {"same": numbers(first) == numbers(second) and history == loaded}
 
 
+def cut_off_before_the_first_save():
+    """A log that is appended to begins anew with the run, and keeps what was there before it."""
+    session.RHYTHM = session.Rhythm(first=1000.0)
+    for name in ("appended", "overwritten"):
+        (FOLDER / f"{name}.csv").write_text("epoch,loss\n0,before\n")
+
+    def stop():
+        raise RuntimeError
+
+    for callback in (At(12, stop), At(0, stop)):
+        logs = [keras.callbacks.CSVLogger(FOLDER / "appended.csv", append=True)]
+        logs.append(keras.callbacks.CSVLogger(FOLDER / "overwritten.csv"))
+        with contextlib.suppress(RuntimeError):
+            fit(model(), name="early", callbacks=[*logs, callback])
+    session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0)
+    rows = {name: (FOLDER / f"{name}.csv").read_text().splitlines() for name in ("appended", "overwritten")}
+    return {name: [row.split(",")[0] for row in lines] for name, lines in rows.items()}
+
+
 def sources_that_only_go_forward():
     def batches():
         while True:
@@ -241,6 +260,7 @@ CONVERSATIONS = [
     restarted,
     restarted_in_another_store,
     on_another_machine,
+    cut_off_before_the_first_save,
     sources_that_only_go_forward,
     left_out,
     without_a_name,

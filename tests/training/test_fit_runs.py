@@ -89,6 +89,11 @@ def test_a_new_machine_takes_the_run_from_the_store(held: Conversations) -> None
     assert held["on_another_machine"]["same"] is True
 
 
+def test_a_run_cut_off_before_its_first_save_writes_no_row_twice(held: Conversations) -> None:
+    assert held["cut_off_before_the_first_save"]["appended"] == ["epoch", "0", "0", "1", "2"]
+    assert held["cut_off_before_the_first_save"]["overwritten"] == ["epoch", "0", "1", "2"]
+
+
 def test_a_generator_is_trained_plainly_and_it_says_why(held: Conversations) -> None:
     plain = held["sources_that_only_go_forward"]
     assert (
