@@ -98,6 +98,8 @@ class LocalStore:
         """Make a claim the link after those that were `seen`. Raises `Refused` when there are others by now."""
         self._tip = seen[-1] if seen else None
         made = self.commit(claim)
+        for folder in (self.folder.parent, self.folder.parent.parent):
+            _sync(folder)  # they may be new
         self._clear_away()
         return made
 

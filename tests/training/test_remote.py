@@ -148,6 +148,16 @@ def test_killed_at_random_a_new_machine_gets_what_was_committed(where: str, anot
     assert restored.step >= int(printed[-1] if printed else 1)
 
 
+def test_after_a_link_that_cannot_be_read_the_chain_goes_on(where: str) -> None:
+    saved(Checkpoints("run", where), 1).close()
+    files, root = fsspec.core.url_to_fs(f"{where}/run")
+    newest = [name for name in stored(where) if name.endswith(".json")][-1]
+    files.pipe_file(f"{root}/{newest}", b"{")
+    saved(Checkpoints("run", where), 2).close()
+    saved(Checkpoints("run", where), 3).close()
+    assert [checkpoint.step for checkpoint in Checkpoints("run", where).all()] == [1, 2, 3]
+
+
 # A store that is away
 
 
