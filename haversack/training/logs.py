@@ -63,6 +63,16 @@ def continued(callbacks: list[Any], taken: list[dict[str, Any]], anew: bool = Fa
             callback.append = append
 
 
+def close(callbacks: list[Any]) -> None:
+    """Close the files of callbacks that were not told that the training ended, so that nothing is added to them."""
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.CSVLogger) and callback.csv_file is not None:
+            callback.csv_file.close()
+        elif isinstance(callback, keras.callbacks.TensorBoard):
+            for writer in callback._writers.values():
+                writer.close()
+
+
 def lengths(callbacks: list[Any]) -> list[dict[str, Any]]:
     """What `take` returns, without the contents: JSON."""
     return [{key: value for key, value in one.items() if key != "content"} for one in take(callbacks)]

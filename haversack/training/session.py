@@ -137,23 +137,27 @@ class Session(keras.callbacks.CallbackList):
     # What Keras calls, in its order
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.set_model(self._trained_model)
         self._facts["model"] = fingerprint.of_model(self._trained_model)
         if self._saved is None:
             before = self._log.files_before() or logs_of_callbacks.lengths(self.callbacks)
             self._log.write("files", before=before)
             with logs_of_callbacks.continued(self.callbacks, before, anew=True):
-                super().on_train_begin(logs)
+                self._meet_model(logs)
         else:
             check_same(self._checkpoints.name, "model", self._saved.facts, self._facts)
             with logs_of_callbacks.continued(self.callbacks, self._saved.tree["logs"]):
-                super().on_train_begin(logs)
+                self._meet_model(logs)
         state.unshare(self._trained_model)
         self._memory.begin()
         if self._saved is None or not self._saved.is_all_of(self._epochs):
             self._tell_begin()
         else:
             self._put_back(self._saved)
+
+    def _meet_model(self, logs: Any) -> None:
+        """Callbacks open their files in either call."""
+        self.set_model(self._trained_model)
+        super().on_train_begin(logs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         step = self._position.step if self._begins else 0
@@ -221,6 +225,7 @@ class Session(keras.callbacks.CallbackList):
         """
         self._train_again()
         if failed:
+            logs_of_callbacks.close(self.callbacks)
             self._tell_end(failed)
         try:
             self._checkpoints.close()
