@@ -218,6 +218,30 @@ def test_a_store_that_is_away_when_nothing_is_here_is_an_error(away: str) -> Non
         Checkpoints("run", away).restore()
 
 
+def test_what_was_overtaken_on_another_machine_is_not_sent_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, store = f"file://{tmp_path}/store", tmp_path / "store"
+    first = saved(Checkpoints("run", where), 1)
+    store.rename(tmp_path / "unplugged")
+    store.write_text("")
+    first.save(2, state(2))
+    with pytest.raises(ConnectionFailed):
+        first.close()
+    store.unlink()
+    (tmp_path / "unplugged").rename(store)
+    with monkeypatch.context() as second_machine:
+        second_machine.setenv("HAVERSACK_DATA", str(tmp_path / "second"))
+        saved(Checkpoints("run", where, take_over=True), 10).close()
+    back_again = Checkpoints("run", where)
+    restored = back_again.restore()
+    assert restored is not None
+    assert restored.step == 10
+    back_again.claim()
+    back_again.close()
+    assert len([name for name in stored(where) if name.endswith(".safetensors")]) == 2
+
+
 def test_saves_go_on_while_a_hub_stalls(own_hub: RunningHub, own_folders: Path) -> None:
     run = saved(Checkpoints("run", "drive://runs"), 1)
     own_hub.process.send_signal(signal.SIGSTOP)
