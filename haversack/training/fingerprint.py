@@ -23,6 +23,8 @@ _PRECISION = ("jax_default_matmul_precision", "jax_enable_x64")
 _LIBRARIES = ("keras", "jax", "jaxlib", "numpy")
 # What a layer's configuration says of its own name and chance differs from process to process.
 _OF_THE_PROCESS = {"name", "seed"}
+_PLAIN = (bool, int, float, str)
+_ENDLESS = (float("inf"), float("-inf"))
 _VOLATILE = {"name", "learning_rate"}
 
 
@@ -36,11 +38,11 @@ def sketch(array: Any) -> dict[str, Any]:
         values = np.stack([np.asarray(rows[int(row)]).ravel() for row in picked]) if len(picked) else np.empty((0, 0))
     except (TypeError, ValueError):
         return found  # sparse or ragged: its shape has to do
-    if values.dtype.kind in "biufc":
+    if values.dtype.kind in "biuf":
+        numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=1.0, neginf=-1.0)
         # A wave over the row tells rows apart that hold the same numbers in another order.
-        wave = np.cos(np.arange(values.shape[1]))
-        found["rows"] = [float(number) for number in (values.astype(np.float64) * wave).sum(axis=1)]
-        found["scale"] = float(np.abs(values.astype(np.float64)).sum(axis=1).mean()) if len(picked) else 0.0
+        found["rows"] = (numbers * np.cos(np.arange(numbers.shape[1]))).sum(axis=1).tolist()
+        found["scale"] = float(np.abs(numbers).sum(axis=1).mean()) if len(picked) else 0.0
     else:
         found["hash"] = hashlib.blake2b(repr(values.tolist()).encode(), digest_size=16).hexdigest()
     return found
@@ -101,8 +103,9 @@ def _settings(thing: Any, but: set[str]) -> dict[str, Any]:
         configuration = thing.get_config()
     except Exception:  # noqa: BLE001 - users' layers may raise anything here, and need no configuration to be trained
         configuration = {}
-    plain = {key: value for key, value in configuration.items() if isinstance(value, (bool, int, float, str))}
-    return {"class": type(thing).__name__, **{key: value for key, value in plain.items() if key not in but}}
+    kept = {key: value for key, value in configuration.items() if key not in but and type(value) in _PLAIN}
+    # JSON has no infinity.
+    return {"class": type(thing).__name__, **{key: str(one) if one in _ENDLESS else one for key, one in kept.items()}}
 
 
 def _same(before: Any, now: Any) -> bool:

@@ -294,6 +294,7 @@ class Session(keras.callbacks.CallbackList):
         state.assign(self._trained_model, saved.tree["variables"])
         self._memory.put_back(saved.tree["memory"])
         state.put_back_streams(saved.tree["streams"])
+        saved.tree.clear()  # a second copy of the model
 
     def _pass_over_steps(self) -> None:
         self._train_function = self._trained_model.train_function

@@ -231,6 +231,18 @@ def not_started_by_us():
     return {"said": said(lambda: fit(model(), name="foreign"))}
 
 
+def data_with_holes():
+    """Numbers that are none, inputs by name, JAX's arrays."""
+    keras.utils.set_random_seed(3)
+    inputs = {"left": keras.Input((3,), name="left"), "right": keras.Input((1,), name="right")}
+    trained = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Concatenate()(list(inputs.values()))))
+    trained.compile("adam", "mse")
+    x = {"left": X[:, :3].copy(), "right": keras.ops.convert_to_tensor(X[:, 3:])}
+    x["left"][3] = np.nan
+    words = said(lambda: fit(trained, x, name="holes", epochs=1))
+    return {"said": words, "resumed": said(lambda: fit(trained, x, name="holes", epochs=2))}
+
+
 def in_a_thread():
     found = []
     thread = threading.Thread(target=lambda: found.append(fit(model(), name="thread").epoch))
@@ -268,6 +280,7 @@ CONVERSATIONS = [
     with_moving_averages_twice,
     settings_that_are_changed_between_sessions,
     not_started_by_us,
+    data_with_holes,
     in_a_thread,
     the_folder_is_refused,
     progress,

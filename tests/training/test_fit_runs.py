@@ -127,6 +127,11 @@ def test_checkpoints_of_another_loop_are_not_taken(held: Conversations) -> None:
     assert "are not those of haversack.fit" in held["not_started_by_us"]["said"]
 
 
+def test_data_with_holes_is_saved_and_known_again(held: Conversations) -> None:
+    assert held["data_with_holes"]["said"] == ""
+    assert held["data_with_holes"]["resumed"].startswith("haversack: holes: resumed at epoch 2, step 0;")
+
+
 def test_a_fit_in_a_thread_is_saved_too(held: Conversations) -> None:
     assert held["in_a_thread"]["epochs"] == [0, 1, 2]
 

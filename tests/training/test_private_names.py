@@ -56,6 +56,7 @@ print(json.dumps({
     "can_convert_arrays": array_data_adapter.can_convert_arrays((numpy.ones(1), None)),
     "global_seed_generator": global_state.get_global_attribute("global_seed_generator")
     is seed_generator.global_seed_generator(),
+    "TensorBoard": keras.callbacks.TensorBoard("logs")._writers,
     "MonitorCallback": isinstance(stopping, MonitorCallback) and stopping.monitor_op is None,
 }))
 """
@@ -83,6 +84,7 @@ EXPECTED = {
     "train_validation_split": ["arrays", "validation_split"],
     "can_convert_arrays": True,
     "global_seed_generator": True,
+    "TensorBoard": {},
     "MonitorCallback": True,
 }
 
