@@ -15,6 +15,7 @@ import socket
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -139,11 +140,12 @@ class Log:
     def write(self, event: str, **facts: Any) -> None:
         """Add one line. What `facts` holds has to be JSON."""
         line = json.dumps({"event": event, "time": time.time(), **facts})
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._file, "a+b") as file:
-            if file.tell() and not _ends_a_line(file.fileno(), file.tell()):
-                line = "\n" + line  # what a kill cut off stays a line of its own
-            file.write(line.encode() + b"\n")
+        with _whatever_the_disk_says():
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._file, "a+b") as file:
+                if file.tell() and not _ends_a_line(file.fileno(), file.tell()):
+                    line = "\n" + line  # what a kill cut off stays a line of its own
+                file.write(line.encode() + b"\n")
 
     def begin(self, epochs: int, resumed: tuple[int, int] | None, repeated: float | None) -> None:
         """A session begins that is to train up to `epochs`."""
@@ -156,9 +158,10 @@ class Log:
         if now < self._due:
             return
         self._due = now + _PULSE_EVERY
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._pulse, "r+b" if self._pulse.exists() else "w+b") as file:
-            file.write(f"{trained:20.3f} {time.time():20.3f}\n".encode())
+        with _whatever_the_disk_says():
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._pulse, "r+b" if self._pulse.exists() else "w+b") as file:
+                file.write(f"{trained:20.3f} {time.time():20.3f}\n".encode())
 
 
 def runs(where: str | Path | None = None) -> list[Run]:
@@ -282,6 +285,15 @@ def set_aside(name: str, where: str | Path | None = None) -> str | None:
     for files, root in stores:
         files.mv(f"{root}/{name}", f"{root}/{aside}", recursive=True)
     return aside if stores else None
+
+
+@contextmanager
+def _whatever_the_disk_says() -> Iterator[None]:
+    """A log that cannot be written is said, and stops no training."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"The run's log cannot be written: {error.strerror}. The training goes on.", stacklevel=4)
 
 
 def _session(found: dict[str, Any]) -> Session:

@@ -127,7 +127,6 @@ class Session(keras.callbacks.CallbackList):
         self._done = self._position.step
         self._last_saved = self._position.total if saved else -1
         self._last_logs: dict[str, Any] = decode(saved.tree["logs of last epoch"]) if saved else {}
-        self._to_be_put_back = saved is not None
         self._train_function: Any = None
         self._trained_before = saved.trained if saved else 0.0
         self._begun = time.monotonic()
@@ -208,8 +207,9 @@ class Session(keras.callbacks.CallbackList):
         # What callbacks added, such as the learning rate, stands in the history alone.
         latest = {name: values[-1] for name, values in self._history.history.items() if values}
         self._log.write("epoch", epoch=epoch, logs=_numbers(latest))
-        if self._trained_model.stop_training or epoch + 1 >= self._epochs:
-            self._save(ended=True)
+        ended = self._trained_model.stop_training or epoch + 1 >= self._epochs
+        if ended and not self._save(ended=True):
+            self._save(ended=True)  # what failed may have been the save before it
 
     def on_train_end(self, logs: Any = None) -> None:
         super().on_train_end(logs or self._last_logs)
@@ -228,10 +228,16 @@ class Session(keras.callbacks.CallbackList):
             logs_of_callbacks.close(self.callbacks)
             self._tell_end(failed)
         try:
-            self._checkpoints.close()
+            self._let_go_of_run()
         except RunLost:
             if not failed:
                 raise
+
+    def _let_go_of_run(self) -> None:
+        try:
+            self._checkpoints.close()
+        except RunLost:
+            raise
         except HaversackError as error:
             say(f"{self._checkpoints.name}: the last save failed: {error}")
 
@@ -245,16 +251,19 @@ class Session(keras.callbacks.CallbackList):
     def _save_if_due(self) -> None:
         if self._interrupts.received is not None:
             self._save()
+            self._let_go_of_run()
             self._tell_end("interrupted")
-            self._checkpoints.close()
             self._interrupts.deliver()
         elif time.monotonic() >= self._due and not self._checkpoints.saving:
             self._save()
 
-    def _save(self, ended: bool = False) -> None:
-        """Save the state between two steps. A disk that is full or away does not stop the training: it tries again."""
+    def _save(self, ended: bool = False) -> bool:
+        """Save the state between two steps, and whether that began well.
+
+        A disk that is full or a drive that is away does not stop the training: it is said, and tried again when due.
+        """
         if self._position.total == self._last_saved and not ended:
-            return
+            return True
         begun = time.monotonic()
         if self._async_train:
             self._flush_futures()
@@ -264,11 +273,13 @@ class Session(keras.callbacks.CallbackList):
             raise
         except HaversackError as error:
             say(f"{self._checkpoints.name}: {error} The training goes on, and saving is tried again.")
-        else:
-            self._last_saved = self._position.total
-            self._log.write("save", epoch=self._position.epoch, step=self._position.step)
-        now = time.monotonic()
-        self._due = now + RHYTHM.pause(now - begun)
+            return False
+        finally:
+            now = time.monotonic()
+            self._due = now + RHYTHM.pause(now - begun)
+        self._last_saved = self._position.total
+        self._log.write("save", epoch=self._position.epoch, step=self._position.step)
+        return True
 
     def _tree(self, ended: bool) -> dict[str, Any]:
         position = self._position

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -231,6 +232,17 @@ def not_started_by_us():
     return {"said": said(lambda: fit(model(), name="foreign"))}
 
 
+def nothing_can_be_written_for_a_while():
+    """Files may not grow between the 4th and the 9th batch: every save in between fails, as on a full disk."""
+    free = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = At(4, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, free[1])))
+    mended = At(9, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, free))
+    trained, again = model(), model()
+    words = said(lambda: fit(trained, name="full", callbacks=[full, mended]))
+    fit(again, name="full")
+    return {"said": words, "epochs": len(trained.history.epoch), "saved": numbers(again) == numbers(trained)}
+
+
 def data_with_holes():
     """Numbers that are none, inputs by name, JAX's arrays."""
     keras.utils.set_random_seed(3)
@@ -280,6 +292,7 @@ CONVERSATIONS = [
     with_moving_averages_twice,
     settings_that_are_changed_between_sessions,
     not_started_by_us,
+    nothing_can_be_written_for_a_while,
     data_with_holes,
     in_a_thread,
     the_folder_is_refused,

@@ -127,6 +127,12 @@ def test_checkpoints_of_another_loop_are_not_taken(held: Conversations) -> None:
     assert "are not those of haversack.fit" in held["not_started_by_us"]["said"]
 
 
+def test_a_training_goes_on_while_nothing_can_be_written(held: Conversations) -> None:
+    full = held["nothing_can_be_written_for_a_while"]
+    assert "The training goes on, and saving is tried again." in full["said"]
+    assert (full["epochs"], full["saved"]) == (3, True)
+
+
 def test_data_with_holes_is_saved_and_known_again(held: Conversations) -> None:
     assert held["data_with_holes"]["said"] == ""
     assert held["data_with_holes"]["resumed"].startswith("haversack: holes: resumed at epoch 2, step 0;")
