@@ -32,11 +32,12 @@ class Carrier:
         self._latest: Future[None] | None = None
         self._asked = 0
         self._claim: Manifest | None = None
+        self._term = 0
         self._error: HaversackError | None = None
 
     def begin(self, claim: Manifest) -> None:
         """Make the run this session's there too, at once or when the store answers. Raises `Refused`."""
-        self.refused, self._claim = False, claim
+        self.refused, self._claim, self._term = False, claim, claim.term
         try:
             self._take()
         except (HaversackError, OSError) as error:
@@ -91,7 +92,10 @@ class Carrier:
         self._claim = None
 
     def _bring(self) -> None:
-        there = {link.manifest.id: link.manifest for link in store.sound(self.remote.links()) if link.manifest}
+        links = self.remote.links()
+        if any(link.manifest.term > self._term for link in links if link.manifest):
+            raise Refused
+        there = {link.manifest.id: link.manifest for link in store.sound(links) if link.manifest}
         newest = max((made.age for made in there.values()), default=(0, 0))
         for link in store.kept(self._local.links(), 1):
             made = link.manifest

@@ -169,7 +169,7 @@ def _from_torch(tensor: Any) -> np.ndarray:
 def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     """Copy every source into its buffer, with as many threads as there are cores: memory is slower than one core."""
     pieces = [piece for target, source in pairs for piece in _pieces(target, source)]
-    if len(pieces) < 4:
+    if sum(target.nbytes for target, _ in pieces) < 4 * _PIECE:
         for target, source in pieces:
             np.copyto(target, source)
         return
