@@ -137,7 +137,7 @@ def augmented():
         trained,
         callbacks,
         haversack.fit(
-            trained, X, Y, name="augmented", epochs=6, batch_size=12, steps_per_epoch=3, verbose=0, callbacks=callbacks
+            trained, X, Y, name="augmented", epochs=4, batch_size=12, steps_per_epoch=3, verbose=0, callbacks=callbacks
         ),
     )
 

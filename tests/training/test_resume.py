@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from haversack.training import runs
@@ -21,8 +22,9 @@ from haversack.training import runs
 NOTEBOOK = Path(__file__).with_name("notebook.py")
 TRAININGS = ["arrays", "data_set", "augmented"]
 ASPECTS = ["weights", "optimizer", "metrics", "history", "epochs", "batches", "counted", "drawn", "csv", "counters"]
-KILLS = ["arrays batch 8", "arrays validation 2", "arrays epoch 4", "data_set batch 5", "augmented batch 11"]
+KILLS = ["arrays batch 8", "arrays validation 2", "arrays epoch 4", "data_set batch 5", "augmented batch 8"]
 RANDOM_KILLS = 5
+COMPILED = "arrays data_set"
 
 
 @dataclass
@@ -43,17 +45,19 @@ class Lives:
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
     started: dict[str, Future[Life]] = field(default_factory=dict)
 
-    def start(self, name: str, kills: list[str | float], devices: int = 1, trainings: str = "") -> None:
-        self.started[name] = self.pool.submit(self._live, self.folder / name, kills, devices, trainings)
+    def start(self, name: str, kills: list[str | float], *, devices: int = 1, last: int = 0, only: str = "") -> None:
+        """Sessions on `devices` devices, the last one on `last` where that is given."""
+        counts = [devices] * len(kills) + [last or devices]
+        self.started[name] = self.pool.submit(self._live, self.folder / name, kills, counts, only)
 
     def __getitem__(self, name: str) -> Life:
         return self.started[name].result()
 
-    def _live(self, folder: Path, kills: list[str | float], devices: int, trainings: str) -> Life:
+    def _live(self, folder: Path, kills: list[str | float], counts: list[int], only: str) -> Life:
         folder.mkdir()
         life = Life(folder)
-        for kill in [*kills, ""]:
-            process = self._session(folder, "" if isinstance(kill, float) else kill, devices, trainings)
+        for kill, devices in zip([*kills, ""], counts, strict=True):
+            process = self._session(folder, "" if isinstance(kill, float) else kill, devices, only)
             if isinstance(kill, float):
                 _kill_after(process, folder, kill)
             life.said.append(process.communicate(timeout=240)[0])
@@ -62,7 +66,7 @@ class Lives:
         life.result = json.loads((folder / "result.json").read_text())
         return life
 
-    def _session(self, folder: Path, kill: str, devices: int, trainings: str) -> subprocess.Popen[str]:
+    def _session(self, folder: Path, kill: str, devices: int, only: str) -> subprocess.Popen[str]:
         environment = {
             **os.environ,
             "HAVERSACK_DATA": str(folder / "data"),
@@ -71,7 +75,7 @@ class Lives:
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
-        command = [sys.executable, str(NOTEBOOK), str(folder), kill, trainings]
+        command = [sys.executable, str(NOTEBOOK), str(folder), kill, only]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
@@ -87,6 +91,10 @@ def _kill_after(process: subprocess.Popen[str], folder: Path, seconds: float) ->
     process.kill()
 
 
+def _losses(life: Life) -> list[float]:
+    return [float.fromhex(loss) for loss in life.result["arrays"]["history"]["loss"]]
+
+
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
     found = Lives(tmp_path_factory.mktemp("lives"))
@@ -94,9 +102,10 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
     found.start("unbroken", [])
     found.start("unbroken again", [])
     found.start("killed", [*KILLS])
-    found.start("killed at random", [moments.uniform(0.0, 4.0) for _ in range(RANDOM_KILLS)])
-    found.start("eight", [], devices=8, trainings="arrays")
-    found.start("eight killed", ["arrays batch 7", "arrays validation 3"], devices=8, trainings="arrays")
+    found.start("killed at random", [moments.uniform(0.0, 4.0) for _ in range(RANDOM_KILLS)], only=COMPILED)
+    found.start("eight", [], devices=8, only="arrays")
+    found.start("eight killed", ["arrays batch 7", "arrays validation 3"], devices=8, only="arrays")
+    found.start("eight, then one", ["arrays batch 17"], devices=8, last=1, only="arrays")
     return found
 
 
@@ -120,7 +129,7 @@ def test_every_kill_was_one(lives: Lives) -> None:
     assert lives["killed"].killed == len(KILLS)
 
 
-@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize("training", COMPILED.split())
 def test_kills_at_random_moments_change_nothing(lives: Lives, training: str) -> None:
     assert lives["killed at random"].killed > 0
     assert lives["killed at random"].result[training] == lives["unbroken"].result[training]
@@ -129,6 +138,16 @@ def test_kills_at_random_moments_change_nothing(lives: Lives, training: str) -> 
 def test_eight_devices_go_on_to_the_bit(lives: Lives) -> None:
     assert lives["eight killed"].killed == 2
     assert lives["eight killed"].result == lives["eight"].result
+
+
+def test_fewer_devices_go_on_with_the_same_trajectory(lives: Lives) -> None:
+    moved, stayed = (_losses(lives[name]) for name in ("eight, then one", "eight"))
+    np.testing.assert_allclose(moved, stayed, rtol=1e-4)
+
+
+def test_fewer_devices_are_said(lives: Lives) -> None:
+    said = lives["eight, then one"].said[-1]
+    assert "the last digits may differ, because of devices 8, now 1" in said
 
 
 def test_a_csv_has_each_epoch_once(lives: Lives) -> None:
