@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from haversack.drive.filesystem import DriveFileSystem
     from haversack.drive.mount import mount, unmount
     from haversack.notebook import files
+    from haversack.training.checkpoints import Checkpoints
     from haversack.training.devices import devices, distribute
     from haversack.training.fit import fit
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Checkpoints",
     "Dataset",
     "DriveFileSystem",
     "dataset",
@@ -42,6 +44,7 @@ __all__ = [
 
 # Public name -> the module that defines it; a name equal to its module's last part is the module itself.
 _HOME = {
+    "Checkpoints": "haversack.training.checkpoints",
     "Dataset": "haversack.datasets.source",
     "DriveFileSystem": "haversack.drive.filesystem",
     "dataset": "haversack.datasets.source",

@@ -24,6 +24,8 @@
     │   ├── CellFailed                        a cell raised
     │   └── KernelDied                        its process is gone
     ├── TrainingError                         a training that cannot run as asked
+    │   ├── RunTaken                          another session owns the run
+    │   └── RunLost                           another session has taken the run over
     └── ExtraMissing (ImportError)            an optional part of haversack is not installed
 
 `str(error)` is one plain sentence that says what happened, then one that says what to do next. The command line prints
@@ -58,6 +60,8 @@ __all__ = [
     "QuotaExceeded",
     "RateLimited",
     "RemoteError",
+    "RunLost",
+    "RunTaken",
     "SignInError",
     "TrainingError",
 ]
@@ -183,6 +187,14 @@ class KernelDied(JobError):
 
 
 class TrainingError(HaversackError):
+    pass
+
+
+class RunTaken(TrainingError):
+    pass
+
+
+class RunLost(TrainingError):
     pass
 
 

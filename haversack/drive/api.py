@@ -14,7 +14,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import aiohttp
 
 from haversack.credentials import Server
-from haversack.errors import AlreadyExists, ConnectionFailed, IntegrityError, RemoteError
+from haversack.errors import AlreadyExists, ConnectionFailed, IntegrityError, NotFound, RemoteError
 from haversack.http import Answer, Http
 
 FOLDER = "application/vnd.google-apps.folder"
@@ -68,6 +68,7 @@ class Upload:
     """One upload of one state of a file: the journal's view of it.
 
     `source` holds `size` bytes with hash `md5`. `file_id` is the file to be made or, when `exists`, to get new content.
+    `marks` become its `appProperties`. `exclusive` says that a file of that id with other bytes is somebody else's.
     `session` is the resumable upload's URI, a secret. `on_session` is called when it is known; `moved` with the bytes
     that the drive has; `is_wanted` is asked before every call, and the upload ends with `Overtaken` when it says no, so
     that no state that was overtaken is ever completed.
@@ -81,6 +82,8 @@ class Upload:
     parent: str
     name: str
     modified: float
+    marks: dict[str, str] = field(default_factory=dict)
+    exclusive: bool = False
     session: str | None = None
     on_session: Callable[[str | None], None] = lambda session: None
     moved: Callable[[int], None] = lambda position: None
@@ -90,6 +93,8 @@ class Upload:
         about: dict[str, Any] = {"modifiedTime": rfc3339(self.modified)}
         if not self.exists:
             about |= {"id": self.file_id, "name": self.name, "parents": [self.parent]}
+            if self.marks:
+                about["appProperties"] = self.marks
         return about
 
 
@@ -184,6 +189,11 @@ class DriveApi:
             return await self.get(str(about["id"]))
         return _file(answer.json())
 
+    async def marks(self, file_id: str) -> dict[str, str]:
+        """The `appProperties` of a file: what this application noted on it, which no other can see or set."""
+        answer = await self.http.request("GET", f"{_FILES}/{file_id}", params=_asking("appProperties"))
+        return dict(answer.json().get("appProperties", {}))
+
     async def delete(self, file_id: str) -> None:
         """Delete for good, past the trash."""
         await self.http.request("DELETE", f"{_FILES}/{file_id}", accept=(404,))
@@ -201,15 +211,21 @@ class DriveApi:
     async def upload(self, upload: Upload) -> File:
         """Carry out an upload, going on with its session where there is one, and return the file as it then is.
 
-        Raises `IntegrityError` when the drive stored other bytes, `Overtaken` when it is no longer wanted.
+        Raises `IntegrityError` when the drive stored other bytes, `Overtaken` when it is no longer wanted, and
+        `AlreadyExists` when it is exclusive and the id is another's.
         """
         if upload.size <= MULTIPART_LIMIT and upload.session is None:
             answer = await self._multipart(upload)
         else:
             answer = await self._resumable(upload)
         if answer.status == 409:
-            made = await self.get(upload.file_id)
+            try:
+                made = await self.get(upload.file_id)
+            except NotFound as error:
+                raise _in_use(upload) from error
             if made.md5 != upload.md5:
+                if upload.exclusive:
+                    raise _in_use(upload)
                 # Ours, from an attempt with older bytes: give it the new ones.
                 upload.exists = True
                 return await self.upload(upload)
@@ -342,6 +358,10 @@ def _escaped(text: str) -> str:
 
 def _target(upload: Upload) -> tuple[str, str]:
     return ("PATCH", f"{_UPLOAD}/{upload.file_id}") if upload.exists else ("POST", _UPLOAD)
+
+
+def _in_use(upload: Upload) -> AlreadyExists:
+    return AlreadyExists(f"{upload.name} is on the drive already, under the id that it was to get.", "Look at it.")
 
 
 def _check_wanted(upload: Upload) -> None:

@@ -18,12 +18,12 @@ from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
-from haversack import progress
+from haversack import http, progress
 from haversack.drive import tree
 from haversack.drive.api import File
 from haversack.drive.journal import Draft
 from haversack.drive.tree import Drive
-from haversack.errors import AlreadyExists, DiskFull, InputError, IntegrityError, IsAFolder, NotFound
+from haversack.errors import AlreadyExists, DiskFull, InputError, IntegrityError, IsAFolder, NotAFolder, NotFound
 
 _PIECE = 4 << 20
 
@@ -163,6 +163,26 @@ class DriveFileSystem(AbstractFileSystem):
         if callback is not None:
             callback.set_size(Path(lpath).stat().st_size)
         upload(self.drive, Path(lpath), names, callback.relative_update if callback else lambda amount: None, mode)
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        """Ask the drive again about what is in a folder, or about My Drive."""
+        try:
+            folder = self.drive.find(tree.split(self._strip_protocol(path or "")))
+        except (NotFound, NotAFolder):
+            return
+        self.drive.index.doubt(folder.id)
+
+    def reserve(self) -> str:
+        """An id that a file may be made with by `deliver`, once."""
+        return http.wait(self.drive.api.new_id())
+
+    def deliver(self, source: Path, path: str, *, mark: str, file_id: str | None = None) -> None:
+        """Bring a local file to the drive as a new one that `purge` may delete; see `drive.tree.Drive.deliver`."""
+        self.drive.deliver(source, tree.split(self._strip_protocol(path)), mark, file_id)
+
+    def purge(self, path: str) -> None:
+        """Delete for good what `deliver` made; nothing else. Raises `Forbidden`, `NotFound`."""
+        self.drive.purge(tree.split(self._strip_protocol(path)))
 
     def touch(self, path: str, truncate: bool = True, **options: Any) -> None:
         with self.open(path, "wb" if truncate or not self.exists(path) else "ab"):

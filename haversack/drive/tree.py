@@ -20,7 +20,7 @@ from pathlib import Path
 
 from haversack import credentials, settings
 from haversack.credentials import Server
-from haversack.drive.api import FOLDER, DriveApi, File, Quota
+from haversack.drive.api import FOLDER, DriveApi, File, Quota, Upload
 from haversack.drive.content import Content
 from haversack.drive.index import Index
 from haversack.drive.journal import Draft, Journal
@@ -32,6 +32,9 @@ Names = tuple[str, ...]
 """The names from My Drive down; () is My Drive itself."""
 ROOT, ALIAS = "My Drive", "MyDrive"
 """What Colab calls My Drive in a mount: the folder, and the link to it without a space."""
+
+MARK = "haversack"
+"""The key in `appProperties` of files that haversack made for itself, and may delete for good."""
 
 _QUOTA_TRUST = 60.0
 _connected: dict[tuple[int, Server, Settings], Drive] = {}
@@ -266,6 +269,46 @@ class Drive:
         file = self.find(path)
         if path:
             self.index.put(wait(self.api.update(file, modified=modified)))
+
+    # Files of our own
+
+    def deliver(self, source: Path, path: Names, mark: str, file_id: str | None = None) -> File:
+        """A new file on the drive with a local file's bytes, without a stop in the journal, marked as haversack's.
+
+        With `file_id`, an id from `api.new_id` that several may have been told, only the first to use it succeeds.
+        Raises `AlreadyExists` when the id or the name is taken, and as `folder` for where the file would lie.
+        """
+        parent = self.folder(path[:-1])
+        with open(source, "rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        status = source.stat()
+        upload = Upload(
+            source=source,
+            size=status.st_size,
+            md5=digest,
+            file_id=file_id or wait(self.api.new_id()),
+            exists=False,
+            parent=parent.id,
+            name=path[-1],
+            modified=status.st_mtime,
+            marks={MARK: mark},
+            exclusive=True,
+        )
+        made = wait(self.api.upload(upload))
+        if file_id is None and any(file.id != made.id for file in wait(self.api.lookup(parent.id, path[-1]))):
+            # A drive takes two files of one name; of two that make one at once, whoever sees the other yields.
+            wait(self.api.delete(made.id))
+            raise _taken(path)
+        self.index.put(made)
+        return made
+
+    def purge(self, path: Names) -> None:
+        """Delete a file for good that `deliver` made. Raises `Forbidden` for any other, and as `find`."""
+        file = self.find(path)
+        if file.is_folder or MARK not in wait(self.api.marks(file.id)):
+            raise Forbidden(f"{_said(path)} on the drive was not made by haversack.", "Move it to the trash instead.")
+        wait(self.api.delete(file.id))
+        self.index.forget(file.id)
 
     # The tree's own
 

@@ -1,0 +1,167 @@
+"""Arrays in one file of the safetensors format, hashed while they are written and while they are read.
+
+Format: https://huggingface.co/docs/safetensors: eight bytes of length, a JSON header, then the arrays in one row. The
+library of that name writes a file in one call without a hash, which would mean reading a gigabyte again; these lines
+write the same bytes, and the tests hold them against it. An array of a kind that the format does not know is stored as
+its bytes, with its kind in the header's metadata.
+
+The hash is XXH3 with 128 bits. It finds what disks and networks do to bytes; it is no signature.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import xxhash
+
+from haversack.errors import IntegrityError
+from haversack.training.failpoints import failpoint
+from haversack.training.snapshot import Arrays
+
+_KINDS = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_PIECE = 8 << 20
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file must be: `size` in bytes, `xxh3` its hash in hexadecimal digits."""
+
+    size: int
+    xxh3: str
+
+
+def write(path: Path, arrays: Arrays) -> Written:
+    """Write a new file and have the disk keep it. Raises `OSError` as the disk does."""
+    # The widest first, so that every array lies at a multiple of its own width.
+    ordered = dict(sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
+    digest, size = xxhash.xxh3_128(), 0
+    with open(path, "xb", buffering=1 << 20) as file:
+        for piece in _pieces(ordered):
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+            failpoint("mid-write")
+        file.flush()
+        failpoint("before-fsync")
+        os.fsync(file.fileno())
+    failpoint("after-fsync")
+    return Written(size, digest.hexdigest())
+
+
+def read(path: Path, expected: Written) -> Arrays:
+    """The arrays of a file; they share one piece of memory.
+
+    Raises `IntegrityError` when its bytes are not those that were written, `OSError` when it cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != expected.size:
+            raise _broken(path, f"has {size} bytes instead of {expected.size}")
+        digest = xxhash.xxh3_128()
+        length = _filled(file, np.empty(8, np.uint8), digest).view("<u8")[0]
+        if length > size - 8:
+            raise _broken(path, "has a header that cannot be")
+        header = _filled(file, np.empty(int(length), np.uint8), digest).tobytes()
+        data = _filled(file, np.empty(size - 8 - int(length), np.uint8), digest)
+    if digest.hexdigest() != expected.xxh3:
+        raise _broken(path, "has other bytes than were written")
+    return _arrays(json.loads(header), data)
+
+
+def weigh(path: Path) -> Written:
+    """The size and the hash of a file as it is."""
+    with open(path, "rb", buffering=0) as file:
+        size, digest, room = 0, xxhash.xxh3_128(), memoryview(bytearray(_PIECE))
+        while count := file.readinto(room):
+            digest.update(room[:count])
+            size += count
+    return Written(size, digest.hexdigest())
+
+
+def _header(arrays: Arrays) -> bytes:
+    entries: dict[str, object] = {}
+    foreign, at = {}, 0
+    for name, array in arrays.items():
+        kind, shape = _KINDS.get(array.dtype.name if array.dtype.isnative else ""), list(array.shape)
+        if kind is None:
+            foreign[name] = _text_of(array.dtype)
+            kind, shape = "U8", [*shape, array.dtype.itemsize]
+        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + array.nbytes]}
+        at += array.nbytes
+    if foreign:
+        entries["__metadata__"] = {"kinds": json.dumps(foreign)}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _pieces(arrays: Arrays) -> Iterator[bytes | memoryview]:
+    yield _header(arrays)
+    for array in arrays.values():
+        flat = memoryview(array.reshape(-1).view(np.uint8).data)
+        for start in range(0, len(flat), _PIECE):
+            yield flat[start : start + _PIECE]
+
+
+def _filled(file: BinaryIO, room: np.ndarray, digest: xxhash.xxh3_128) -> np.ndarray:
+    """The next bytes of the file, as many as there is room for."""
+    view, at = room.data, 0
+    while at < len(view):
+        count = file.readinto(view[at : at + _PIECE])  # type: ignore[attr-defined]
+        if not count:
+            break
+        digest.update(view[at : at + count])
+        at += count
+    return room
+
+
+def _arrays(header: dict[str, dict], data: np.ndarray) -> Arrays:
+    foreign = json.loads(header.pop("__metadata__", {}).get("kinds", "{}"))
+    found = {}
+    for name, entry in header.items():
+        start, stop = entry["data_offsets"]
+        shape = entry["shape"][:-1] if name in foreign else entry["shape"]
+        dtype = _dtype(foreign.get(name) or _NAMES[entry["dtype"]])
+        found[name] = data[start:stop].view(dtype).reshape(shape)
+    return found
+
+
+def _text_of(dtype: np.dtype) -> str:
+    """A name that gives the kind back; the kinds of ml_dtypes have no string of their own."""
+    return dtype.str if dtype.isbuiltin == 1 or dtype.kind in "MmUS" or not dtype.isnative else dtype.name
+
+
+def _dtype(text: str) -> np.dtype:
+    try:
+        return np.dtype(text)
+    except TypeError:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, text))
+
+
+def _broken(path: Path, how: str) -> IntegrityError:
+    return IntegrityError(f"{path} {how}.", "Take another checkpoint.")
