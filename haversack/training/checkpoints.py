@@ -118,6 +118,7 @@ class Checkpoints:
         self._buffers = Buffers()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="haversack-checkpoint")
         self._writing: Future[None] | None = None
+        self._clearing: Future[None] | None = None
         self._session: Session | None = None
         self._lost: HaversackError | None = None
         self._last: Manifest | None = None
@@ -155,6 +156,8 @@ class Checkpoints:
         link = self._new_link("checkpoint")
         link = replace(link, step=step, tree=snapshot.structure, facts=kept, best=best, milestone=milestone)
         self._writing = self._writer.submit(self._write, link, snapshot)
+        # Apart, since removing a gigabyte takes a while: the buffers are free once the new one is written.
+        self._clearing = self._writer.submit(self._retain)
         if wait:
             self.wait()
 
@@ -180,11 +183,13 @@ class Checkpoints:
         return self._writing is not None and not self._writing.done()
 
     def wait(self) -> None:
-        """Return when what was saved is committed, here and in the store that outlives the machine.
+        """Return when what was saved is committed, here and in the store that outlives the machine, and what falls out
+        here is gone.
 
         Raises as `save` does for the one before, and `ConnectionFailed` or what the store raises when it is not there.
         """
         self._settle()
+        self._cleared()
         if self._carrier is not None and self._session is not None:
             try:
                 self._carrier.wait()
@@ -195,6 +200,7 @@ class Checkpoints:
         """Wait, and let go of the run, so that another session may have it. Raises as `wait`. Twice is fine."""
         try:
             self._settle()
+            self._cleared()
             if self._session is not None and self._lost is None:
                 self._release()
         finally:
@@ -303,14 +309,23 @@ class Checkpoints:
             self._last = self._local.commit(link, fill)
             if self._carrier is not None:
                 self._carrier.soon()
-            self._retain()
         except Refused as error:
             raise self._lose() from error
         except OSError as error:
             raise self._said(error, f"the checkpoint of step {link.step}") from error
 
+    def _cleared(self) -> None:
+        if self._clearing is not None:
+            futures.wait([self._clearing])
+
     def _retain(self) -> None:
-        """Delete what falls out here; called after a newer one is there."""
+        """Delete what falls out here, after the newer one is there; what cannot be deleted now is the next time."""
+        try:
+            self._delete_old()
+        except OSError as error:
+            _log.warning("An old checkpoint of %s could not be deleted: %s.", self.name, error)
+
+    def _delete_old(self) -> None:
         links = self._local.links()
         staying = store.kept([*links, *self._local.fetched()], self.keep)
         for link in [*store.fallen_out(links, self.keep), *self._local.fetched()]:

@@ -1,13 +1,22 @@
-"""`fit`: Keras's `model.fit` on every core, for any number of samples.
+"""`fit`: Keras's `model.fit` on every core, for any number of samples, over as many sessions as it takes.
 
-It takes `model.fit`'s arguments and returns its history. What it adds: the cores are taken into use where
-`distribute()` was not called, and a model that was built before they were is moved onto them as it is, weights,
-optimizer, metrics and random streams. It does not survive the end of its session.
+It takes `model.fit`'s arguments and returns its history. The cores are taken into use where `distribute()` was not
+called, and a model that was built before they were is moved onto them as it is. With a `name` the training is a run: it
+is saved while it goes on, and whatever ends its session (SIGKILL included), the same call in the next session goes on
+at the step it had come to, to the bit what it would have been. How, stands in `session`; what is saved, in `state` and
+`memory`; where batches come from, in `data`.
+
+What it will not do: save what lives outside of the model, its callbacks and its data set, such as a variable of the
+notebook that a callback counts in; or make a source exact that cannot be asked for its n-th batch.
 """
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haversack.errors import InputError
@@ -17,19 +26,42 @@ if TYPE_CHECKING:
     import keras
 
 _KERAS_BATCH_SIZE = 32
+_SEEDS = 2**63
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
+_name_unnamed: Callable[[], str | None] = lambda: None  # noqa: E731
 
 
-def fit(model: keras.Model, x: Any = None, y: Any = None, **arguments: Any) -> keras.callbacks.History:
+def fit(
+    model: keras.Model,
+    x: Any = None,
+    y: Any = None,
+    *,
+    name: str | None = None,
+    where: str | Path | None = None,
+    restart: bool = False,
+    take_over: bool = False,
+    **arguments: Any,
+) -> keras.callbacks.History:
     """Train a compiled `model` on all cores; `model.fit(x, y, **arguments)` in every other respect.
 
     Args:
         model: a compiled Keras model, built before or after `distribute()`.
         x, y: what `model.fit` takes: arrays with a sample per row, or a data set that yields batches.
+        name: the run's name. A run that was cut off goes on where it was; one that is finished gives its history and
+            its weights at once, and goes on when `epochs` has grown. Without a name nothing is saved, except in a
+            notebook that haversack executes, which names its trainings itself.
+        where: where the run's checkpoints are kept; see `haversack.Checkpoints`.
+        restart: begin anew, and keep the run that there is under another name.
+        take_over: take the run from a session that seems to be training it still.
         arguments: `batch_size` (of all cores together), `epochs`, `validation_split` and the others of `model.fit`.
 
-    Returns Keras's `History`. A distribution that was set with `keras.distribution.set_distribution` is kept.
-    Raises `InputError` when `model` is no Keras model, `TypeError` for an argument that `model.fit` does not have,
-    and like `distribute()`.
+    With a name, the order of the data is a function of a seed (drawn from numpy's stream when the run begins), the
+    epoch and the step; `shuffle` and `steps_per_epoch` mean what they mean in Keras.
+
+    Returns Keras's `History`, of all sessions. A distribution that was set with `keras.distribution.set_distribution`
+    is kept. Raises `InputError` when `model` is no Keras model, `TypeError` for an argument that `model.fit` does not
+    have, `TrainingError` when model or data are not those the run began with (`RunTaken`, `RunLost` when another
+    session has it), and like `distribute()`.
     """
     keras = import_keras()
     if not isinstance(model, keras.Model):
@@ -41,7 +73,151 @@ def fit(model: keras.Model, x: Any = None, y: Any = None, **arguments: Any) -> k
     if cores > 1 and _takes_all_cores():
         _lay_out(model)
         _note_whole_batches(arguments.get("batch_size"), y is not None, cores)
-    return model.fit(x, y, **arguments)
+    name = name or _name_unnamed()
+    token = _inside.set(True)
+    try:
+        if name is None or not model.compiled:
+            return model.fit(x, y, **arguments)
+        return _fit_run(model, x, y, arguments, name, where, restart, take_over)
+    finally:
+        _inside.reset(token)
+
+
+def is_fitting() -> bool:
+    """Whether `fit` is at work here: a `model.fit` that is called now is its own."""
+    return _inside.get()
+
+
+def name_unnamed(by: Callable[[], str | None]) -> None:
+    """Let `by` name each fit that is given no name; None from it leaves the fit without one."""
+    global _name_unnamed
+    _name_unnamed = by
+
+
+def _fit_run(
+    model: Any, x: Any, y: Any, given: dict[str, Any], name: str, where: Any, restart: bool, take_over: bool
+) -> Any:
+    from haversack.training import data, runs
+    from haversack.training.checkpoints import Checkpoints
+    from haversack.training.interrupts import Interrupts
+    from haversack.training.session import Saved, Session, check_same, say
+
+    arguments = _bound(model, x, y, given)
+    arrays = (x, y, arguments["sample_weight"])
+    why = data.why_it_cannot_seek(x, arrays, arguments["validation_data"]) or _why_alone()
+    if why:
+        say(f"{name}: trained without checkpoints: {why}")
+        return model.fit(x, y, **given)
+    if restart:
+        with Checkpoints(name, where, take_over=take_over) as before:
+            before.claim()
+        runs.set_aside(before.folder)
+    checkpoints = Checkpoints(name, where, take_over=take_over)
+    saved = Saved.of(checkpoints.restore())
+    validation = arguments["validation_data"]
+    if arguments["validation_split"] and validation is None:
+        arrays, validation = data.split(arrays, arguments["validation_split"])
+    seed = saved.seed if saved else _drawn_seed()
+    source = data.open_source(arrays, seed, arguments, model.steps_per_execution)
+    facts = _facts(source, arguments, model)
+    whole = saved is not None and saved.is_all_of(arguments["epochs"])
+    if saved:
+        check_same(name, "data", saved.facts, facts)
+    if whole:
+        say(f"{name}: finished before; its history and weights are loaded")
+    else:
+        checkpoints.claim()
+    with Interrupts() as interrupts:
+        session = Session(
+            model,
+            source,
+            _without_backups(arguments["callbacks"]),
+            checkpoints,
+            seed=seed,
+            facts=facts,
+            saved=saved,
+            interrupts=interrupts,
+            epochs=arguments["epochs"],
+            steps=arguments["steps_per_epoch"],
+            verbose=arguments["verbose"],
+        )
+        begin = saved.position.epoch if saved else arguments["initial_epoch"]
+        return _watched(
+            session,
+            lambda: model.fit(
+                source,
+                epochs=arguments["epochs"],
+                callbacks=session,
+                validation_data=validation,
+                shuffle=False,
+                initial_epoch=max(begin, arguments["epochs"]) if whole else begin,
+                validation_steps=arguments["validation_steps"],
+                validation_batch_size=arguments["validation_batch_size"] or arguments["batch_size"],
+                validation_freq=arguments["validation_freq"],
+            ),
+        )
+
+
+def _watched(session: Any, train: Callable[[], Any]) -> Any:
+    """What `train` returns; the session is closed whatever happens in it."""
+    failed = "failed"
+    try:
+        history = train()
+        failed = ""
+    except KeyboardInterrupt:
+        failed = "interrupted"
+        raise
+    finally:
+        session.close(failed)
+    return history
+
+
+def _bound(model: Any, x: Any, y: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of `model.fit`, those that were not given with Keras's defaults. Raises `TypeError` like it."""
+    bound = inspect.signature(type(model).fit).bind(model, x, y, **given)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _why_alone() -> str | None:
+    import jax
+
+    return "several processes train together, and each would save its own part" if jax.process_count() > 1 else None
+
+
+def _drawn_seed() -> int:
+    """A seed from numpy's global stream, so that `keras.utils.set_random_seed` decides it too."""
+    import numpy as np
+
+    return int(np.random.randint(_SEEDS, dtype=np.int64))
+
+
+def _facts(source: Any, arguments: dict[str, Any], model: Any) -> dict[str, Any]:
+    """What has to stay as it is for a run to go on, and what its last digits depend on."""
+    from haversack.training import fingerprint
+
+    weights = arguments["class_weight"]
+    settings = {
+        "steps_per_epoch": arguments["steps_per_epoch"],
+        "steps_per_execution": model.steps_per_execution,
+        "shuffle": arguments["shuffle"] if isinstance(arguments["shuffle"], str) else bool(arguments["shuffle"]),
+        "class_weight": sorted([int(key), float(value)] for key, value in weights.items()) if weights else None,
+    }
+    return {"data": {**source.fingerprint(), **settings}, "machine": fingerprint.of_machine()}
+
+
+def _without_backups(callbacks: Any) -> list[Any]:
+    """The callbacks, without Keras's own way to go on after a stop, which would load older weights over ours."""
+    import keras
+
+    from haversack.training.session import say
+
+    given = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
+    every = keras.tree.flatten(given) if given else []
+    kept = [one for one in every if not isinstance(one, keras.callbacks.BackupAndRestore)]
+    if len(kept) < len(every):
+        say("BackupAndRestore is left out: this run goes on by itself, and it would begin the epoch again")
+    return kept
 
 
 def _takes_all_cores() -> bool:

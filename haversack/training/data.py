@@ -1,0 +1,227 @@
+"""Where a training's batches come from: sources whose order is a pure function of (seed, epoch, step).
+
+A training that goes on in another session has to see the batches that it would have seen, from the one it had come to.
+So the order is computed, not drawn: Philox keyed by seed and epoch gives a permutation, and the source starts at any
+step of it without going through those before. Only Philox's raw words are used, whose values no release of numpy may
+change. Arrays and `keras.utils.PyDataset` can be asked for any batch; a generator, or another source that only goes
+forward, cannot, and `why_it_cannot_seek` says so in words for the user.
+
+The sources are Keras's own data adapters with another order, so that what a batch is (slicing, dtypes, class weights)
+stays Keras's. Passed as `x`, an adapter makes `model.fit` ignore `batch_size`, `shuffle` and `class_weight`; they are
+given here instead.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.trainers.data_adapters import array_data_adapter, array_slicing, py_dataset_adapter
+
+from haversack.training.fingerprint import sketch
+
+_WORD = 2**64 - 1
+
+
+def permutation(seed: int, epoch: int, count: int, part: int = 0) -> np.ndarray[Any, Any]:
+    """The order of `count` things in `epoch`: int64 of shape (count,), the same on every machine.
+
+    `part` tells several permutations of one epoch apart. Philox: Salmon et al. 2011, doi:10.1145/2063384.2063405.
+    """
+    words = np.random.Philox(key=[seed & _WORD, epoch], counter=[0, 0, part, 0]).random_raw(count)
+    return np.argsort(words, kind="stable")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of one pass over the data: the batches from `first` to before `stop` of pass `reading`."""
+
+    reading: int
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """How epochs lie on the passes over the data: one each, or several to a pass where `steps_per_epoch` is smaller.
+
+    `batches` is the number of batches of one pass, `steps` what an epoch asks for, `stride` the steps per execution.
+    """
+
+    batches: int
+    steps: int | None
+    stride: int
+
+    def stretch(self, epoch: int, step: int = 0) -> Stretch:
+        """What epoch `epoch` trains on from its step `step` on, both counted from 0."""
+        epochs_of_a_pass = math.ceil(self.batches / self.longest)
+        begin = (epoch % epochs_of_a_pass) * self.longest
+        return Stretch(epoch // epochs_of_a_pass, begin + step, min(begin + self.longest, self.batches))
+
+    def length(self, epoch: int) -> int:
+        """How many batches epoch `epoch` trains on; a pass may end before its last epoch has all it asks for."""
+        stretch = self.stretch(epoch)
+        return stretch.stop - stretch.first
+
+    @property
+    def longest(self) -> int:
+        """The batches of a full epoch: Keras rounds `steps_per_epoch` up to whole executions."""
+        drawn = self.batches if self.steps is None else math.ceil(self.steps / self.stride) * self.stride
+        return min(drawn, self.batches)
+
+
+class ArraySource(array_data_adapter.ArrayDataAdapter):
+    """Arrays (numpy, JAX, pandas, …), a sample per row, that start at any batch of any epoch."""
+
+    def __init__(
+        self, arrays: tuple[Any, Any, Any], seed: int, steps: int | None, stride: int, **arguments: Any
+    ) -> None:
+        x, y, sample_weight = arrays
+        super().__init__(x, y, sample_weight=sample_weight, steps=steps, **arguments)
+        self.course = Course(self._size, steps, stride)
+        self.remembers: list[Any] = []
+        self._seed = seed
+        self.begin(0)
+
+    @property
+    def num_batches(self) -> int:
+        return self.course.longest
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the data looks like, as JSON: shapes, dtypes, and a sketch of the values."""
+        arrays = [sketch(array) for array in keras.tree.flatten(self._inputs) if array is not None]
+        return {"batch_size": self._batch_size, "arrays": arrays}
+
+    def begin(self, epoch: int, step: int = 0) -> None:
+        """Let the next iteration be epoch `epoch` from its step `step` on."""
+        self._stretch = self.course.stretch(epoch, step)
+
+    def _get_iterator(self, slice_and_convert: Callable[..., Any], inputs: Any) -> Iterator[Any]:
+        stretch = self._stretch
+        whole = self._shuffle and self._shuffle != "batch"
+        order = permutation(self._seed, stretch.reading, self._num_samples) if whole else None
+        for batch in range(stretch.first, stretch.stop):
+            start = batch * self._batch_size
+            stop = min(start + self._batch_size, self._num_samples)
+            rows: Any = slice(start, stop)
+            if order is not None:
+                rows = order[start:stop]
+            elif self._shuffle == "batch":
+                rows = start + permutation(self._seed, stretch.reading, stop - start, part=batch + 1)
+            yield keras.tree.map_structure(partial(slice_and_convert, indices=rows), inputs, none_is_leaf=False)
+
+
+class BatchSource(py_dataset_adapter.PyDatasetAdapter):
+    """A `keras.utils.PyDataset` of known length that starts at any batch of any epoch.
+
+    Its batches have to depend on their index alone, or on what the data set keeps in plain attributes.
+    """
+
+    def __init__(
+        self,
+        dataset: keras.utils.PyDataset,
+        seed: int,
+        steps: int | None,
+        stride: int,
+        shuffle: bool,
+        class_weight: Any,
+    ) -> None:
+        super().__init__(_Ordered(dataset), class_weight=class_weight, shuffle=False)
+        self.course = Course(dataset.num_batches, steps, stride)
+        self.remembers = [dataset]
+        self._dataset = dataset
+        self._seed = seed
+        self._shuffled = shuffle
+        self.begin(0)
+
+    @property
+    def num_batches(self) -> int:
+        return self.course.longest
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the data looks like, as JSON. No batch is drawn for it: that may cost much or change the data set."""
+        return {"data set": type(self._dataset).__qualname__, "batches": self.course.batches}
+
+    def begin(self, epoch: int, step: int = 0) -> None:
+        """Let the next iteration be epoch `epoch` from its step `step` on."""
+        stretch, count = self.course.stretch(epoch, step), self.course.batches
+        order = permutation(self._seed, stretch.reading, count).tolist() if self._shuffled else range(count)
+        self.py_dataset.order = order[stretch.first : stretch.stop]
+        self._partway = step > 0
+
+    def on_epoch_begin(self) -> None:
+        if not self._partway:
+            super().on_epoch_begin()
+            return
+        # The data set was told of this epoch by the session that began it, and remembers what it did then.
+        self._within_epoch, self._partway = True, False
+        if self.enqueuer:
+            self.enqueuer.start()
+
+
+class _Ordered(keras.utils.PyDataset):
+    """A data set's batches in a given order, so that Keras's own worker threads and processes read ahead in it."""
+
+    def __init__(self, dataset: keras.utils.PyDataset) -> None:
+        super().__init__(
+            workers=dataset.workers,
+            use_multiprocessing=dataset.use_multiprocessing,
+            max_queue_size=dataset.max_queue_size,
+        )
+        self.dataset = dataset
+        self.order: Any = ()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.order[index]]
+
+    def on_epoch_begin(self) -> None:
+        self.dataset.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self.dataset.on_epoch_end()
+
+
+Source = ArraySource | BatchSource
+
+
+def why_it_cannot_seek(x: Any, arrays: tuple[Any, ...], validation_data: Any) -> str | None:
+    """In words for the user, why batches of `x` cannot be had from any step on; None when they can."""
+    if isinstance(x, py_dataset_adapter.PyDataset):
+        if getattr(x, "num_batches", None) is None:
+            return "a PyDataset without a length has no epochs to find one's place in; give it __len__"
+    elif not array_data_adapter.can_convert_arrays(arrays):
+        kind = "a generator" if isinstance(x, types.GeneratorType) else f"a {type(x).__name__}"
+        return f"{kind} cannot be asked for its 1,000th batch; use arrays or a keras.utils.PyDataset"
+    if isinstance(validation_data, Iterator):
+        return "a generator as validation_data has no way back; use arrays or a keras.utils.PyDataset"
+    return None
+
+
+def split(arrays: tuple[Any, Any, Any], share: float) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
+    """`arrays` without their last `share` of the samples, and those, as `model.fit` splits them."""
+    return array_slicing.train_validation_split(arrays, validation_split=share)
+
+
+def open_source(arrays: tuple[Any, Any, Any], seed: int, arguments: dict[str, Any], stride: int) -> Source:
+    """The source of what `model.fit` was given as (x, y, sample_weight) and `arguments`.
+
+    Raises `ValueError` like `model.fit` for arguments that do not go together.
+    """
+    x, y, sample_weight = arrays
+    steps, shuffle, class_weight = (arguments[name] for name in ("steps_per_epoch", "shuffle", "class_weight"))
+    if not isinstance(x, py_dataset_adapter.PyDataset):
+        size = arguments["batch_size"]
+        return ArraySource(arrays, seed, steps, stride, batch_size=size, shuffle=shuffle, class_weight=class_weight)
+    for name, value in (("y", y), ("sample_weight", sample_weight)):
+        if value is not None:
+            raise ValueError(f"A PyDataset's batches hold targets and sample weights, so `{name}` must not be given.")
+    return BatchSource(x, seed, steps, stride, bool(shuffle), class_weight)

@@ -1,0 +1,349 @@
+"""One session of a run: what is put back before its first step, saved while it trains, and said about it.
+
+`model.fit` takes its callbacks as a `CallbackList`, the one place through which everything it does passes in order.
+`Session` is one that saves between two steps, before any callback hears of the next. A run that stopped in the middle
+of an epoch is resumed inside that epoch: Keras walks through its steps as ever, and those that were trained already are
+passed over without their batches being read, without a computation, and without a callback hearing of them. Batch
+numbers, the length of the epoch and the progress bar are those of a run that never stopped.
+
+The state is put back after the callbacks began the epoch, since they began it before it was saved too: a schedule that
+multiplies the learning rate at every beginning must not do it twice. At the first step of an epoch it is the other way
+round. After the last epoch the state is saved before `fit` ends, because ending changes the model (moving averages
+become weights, EarlyStopping puts the best ones back): a finished run that is opened again ends once more.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from haversack.errors import DiskFull, RunLost, RunTaken, TrainingError
+from haversack.training import fingerprint, state
+from haversack.training import logs as logs_of_callbacks
+from haversack.training.checkpoints import Checkpoints, Restored
+from haversack.training.data import Source
+from haversack.training.interrupts import Interrupts
+from haversack.training.memory import Memory, decode, encode
+from haversack.training.runs import Log
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """When to save, in seconds: after `first`, then after `share` times what the last save held up the training,
+    but no sooner than `shortest` and no later than `longest`."""
+
+    first: float = 5.0
+    share: float = 100.0
+    shortest: float = 2.0
+    longest: float = 300.0
+
+    def pause(self, cost: float) -> float:
+        """How long to wait after a save that cost `cost`."""
+        return min(max(self.share * cost, self.shortest), self.longest)
+
+
+RHYTHM = Rhythm()
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run has come to: `step` batches of epoch `epoch` (from 0) are done, `total` of all epochs."""
+
+    epoch: int
+    step: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint of a run holds: everything but the model's variables, which stay in `tree`.
+
+    `trained` is in seconds of all sessions. `asked` is the number of epochs that was asked for when it was saved,
+    `ended` whether the training was over.
+    """
+
+    position: Position
+    trained: float
+    asked: int
+    ended: bool
+    seed: int
+    tree: dict[str, Any]
+    facts: dict[str, Any]
+
+    @classmethod
+    def of(cls, restored: Restored | None) -> Saved | None:
+        if restored is None:
+            return None
+        tree = restored.tree
+        if "fit" not in tree:
+            raise TrainingError(
+                f"The checkpoints in {restored.checkpoint.where} are not those of haversack.fit.",
+                "Give this training another name.",
+            )
+        return cls(position=Position(*tree["position"]), tree=tree, facts=dict(restored.facts), **tree["fit"])
+
+    def is_all_of(self, epochs: int) -> bool:
+        """Whether nothing is left of a training of `epochs`; one that a callback ended early is whole."""
+        return self.ended and (epochs <= self.position.epoch or epochs <= self.asked)
+
+
+class Session(keras.callbacks.CallbackList):
+    """The callbacks of one `model.fit` that is a session of a run."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        source: Source,
+        callbacks: list[Any],
+        checkpoints: Checkpoints,
+        *,
+        seed: int,
+        facts: dict[str, Any],
+        saved: Saved | None,
+        interrupts: Interrupts,
+        epochs: int,
+        steps: int | None,
+        verbose: Any,
+    ) -> None:
+        params = {"verbose": verbose, "epochs": epochs, "steps": steps or source.num_batches}
+        super().__init__(callbacks, add_history=True, add_progbar=verbose != 0, **params)
+        self._trained_model = model
+        self._source = source
+        self._checkpoints = checkpoints
+        self._seed = seed
+        self._facts = facts
+        self._saved = saved
+        self._interrupts = interrupts
+        self._epochs = epochs
+        self._log = Log(checkpoints.folder)
+        self._memory = Memory([*self.callbacks, *source.remembers])
+        self._position = saved.position if saved else Position(0, 0, 0)
+        self._before_epoch = self._position.total - self._position.step
+        self._done = self._position.step
+        self._last_saved = self._position.total if saved else -1
+        self._last_logs: dict[str, Any] = decode(saved.tree["logs of last epoch"]) if saved else {}
+        self._to_be_put_back = saved is not None
+        self._train_function: Any = None
+        self._trained_before = saved.trained if saved else 0.0
+        self._begun = time.monotonic()
+        self._due = self._begun + RHYTHM.first
+        self._begins = True
+
+    # What Keras calls, in its order
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.set_model(self._trained_model)
+        self._facts["model"] = fingerprint.of_model(self._trained_model)
+        if self._saved is None:
+            super().on_train_begin(logs)
+        else:
+            check_same(self._checkpoints.name, "model", self._saved.facts, self._facts)
+            with logs_of_callbacks.continued(self.callbacks, self._saved.tree["logs"]):
+                super().on_train_begin(logs)
+        state.unshare(self._trained_model)
+        self._memory.begin()
+        if self._saved is None or not self._saved.is_all_of(self._epochs):
+            self._tell_begin()
+        else:
+            self._put_back(self._saved)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        step = self._position.step if self._begins else 0
+        self._position = Position(epoch, step, self._before_epoch + step)
+        self._source.begin(epoch, step)
+        if not (self._begins and self._saved):
+            self._save_if_due()
+            super().on_epoch_begin(epoch, logs)
+        elif step == 0:
+            self._put_back(self._saved)
+            self._trained_model.reset_metrics()
+            super().on_epoch_begin(epoch, logs)
+        else:
+            super().on_epoch_begin(epoch, logs)
+            self._put_back(self._saved)
+            self._pass_over_steps()
+        self._begins = False
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self._train_function is not None:
+            if batch < self._position.step:
+                return
+            self._train_again()
+        if batch >= self._source.course.length(self._position.epoch):
+            return  # Keras asks for one more before it finds that a pass over the data has ended
+        self._position = Position(self._position.epoch, batch, self._before_epoch + batch)
+        self._log.beat(self._trained)
+        self._save_if_due()
+        super().on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._train_function is None:
+            self._done = min(batch + 1, self._source.course.length(self._position.epoch))
+            super().on_train_batch_end(batch, logs)
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self._interrupts.received is not None:
+            # Inside a validation there is nothing to save that could be resumed; the last checkpoint stands.
+            self._tell_end("interrupted")
+            self._interrupts.deliver()
+        super().on_test_batch_begin(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self._before_epoch += self._done
+        self._position = Position(epoch + 1, 0, self._before_epoch)
+        self._last_logs = dict(logs or {})
+        self._log.write("epoch", epoch=epoch, logs=_numbers(self._last_logs))
+        if self._trained_model.stop_training or epoch + 1 >= self._epochs:
+            self._save(ended=True)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        super().on_train_end(logs or self._last_logs)
+        if not (self._saved and self._saved.is_all_of(self._epochs)):
+            self._tell_end("finished")
+
+    # What the run's owner calls
+
+    def close(self, failed: str) -> None:
+        """End the session, however `fit` ended; `failed` is "" or the outcome where it did not reach its end.
+
+        Waits until what was saved is committed. Raises `RunLost` when another session has taken the run.
+        """
+        self._train_again()
+        if failed:
+            self._tell_end(failed)
+        try:
+            self._checkpoints.close()
+        except RunLost:
+            if not failed:
+                raise
+        except (DiskFull, TrainingError) as error:
+            say(f"{self._checkpoints.name}: the last save failed: {error}")
+
+    # Saving
+
+    @property
+    def _trained(self) -> float:
+        """Seconds of training in all sessions."""
+        return self._trained_before + time.monotonic() - self._begun
+
+    def _save_if_due(self) -> None:
+        if self._interrupts.received is not None:
+            self._save()
+            self._tell_end("interrupted")
+            self._checkpoints.close()
+            self._interrupts.deliver()
+        elif time.monotonic() >= self._due and not self._checkpoints.saving:
+            self._save()
+
+    def _save(self, ended: bool = False) -> None:
+        """Save the state between two steps. A disk that is full or away does not stop the training: it tries again."""
+        if self._position.total == self._last_saved and not ended:
+            return
+        begun = time.monotonic()
+        if self._async_train:
+            self._flush_futures()
+        try:
+            self._checkpoints.save(self._position.total, self._tree(ended), facts=self._facts, best=self._is_best())
+        except (RunTaken, RunLost):
+            raise
+        except (DiskFull, TrainingError) as error:
+            say(f"{self._checkpoints.name}: {error} The training goes on, and saving is tried again.")
+        else:
+            self._last_saved = self._position.total
+            self._log.write("save", epoch=self._position.epoch, step=self._position.step)
+        now = time.monotonic()
+        self._due = now + RHYTHM.pause(now - begun)
+
+    def _tree(self, ended: bool) -> dict[str, Any]:
+        position = self._position
+        return {
+            "variables": state.values(self._trained_model),
+            "streams": state.streams(),
+            "memory": self._memory.take(),
+            "logs": logs_of_callbacks.take(self.callbacks),
+            "logs of last epoch": encode(self._last_logs),
+            "position": [position.epoch, position.step, position.total],
+            "fit": {"trained": self._trained, "asked": self._epochs, "ended": ended, "seed": self._seed},
+        }
+
+    def _is_best(self) -> bool:
+        """Whether the epoch that has just ended has the smallest loss so far."""
+        history = self._history.history
+        losses = history.get("val_loss") or history.get("loss") or []
+        return self._position.step == 0 and bool(losses) and losses[-1] == min(losses)
+
+    # Going on
+
+    def _put_back(self, saved: Saved) -> None:
+        state.assign(self._trained_model, saved.tree["variables"])
+        self._memory.put_back(saved.tree["memory"])
+        state.put_back_streams(saved.tree["streams"])
+
+    def _pass_over_steps(self) -> None:
+        self._train_function = self._trained_model.train_function
+        self._trained_model.train_function = lambda values, batches: ({}, values)
+
+    def _train_again(self) -> None:
+        if self._train_function is not None:
+            self._trained_model.train_function, self._train_function = self._train_function, None
+
+    # Telling
+
+    def _tell_begin(self) -> None:
+        resumed = (self._position.epoch, self._position.step) if self._saved else None
+        pulse = self._log.last_pulse()
+        repeated = max(0.0, pulse - self._saved.trained) if self._saved and pulse is not None else None
+        known = self._log.exists
+        self._log.begin(self._epochs, resumed, repeated)
+        if self._saved is None:
+            return
+        if not known:
+            self._tell_epochs_from_elsewhere()
+        lost = "" if repeated is None else f"; {repeated:.0f} s repeated"
+        say(f"{self._checkpoints.name}: resumed at epoch {self._position.epoch + 1}, step {self._position.step}{lost}")
+        changed = fingerprint.differences(self._saved.facts["machine"], self._facts["machine"])
+        if changed:
+            say(
+                f"{self._checkpoints.name}: the order of the data and the random streams go on as they were; the last "
+                f"digits may differ, because of {'; '.join(changed)}"
+            )
+
+    def _tell_epochs_from_elsewhere(self) -> None:
+        """Write down the epochs that another machine trained, whose log is not here."""
+        assert self._saved is not None
+        memories = self._saved.tree["memory"]
+        history = next((one["values"] for one in memories if one["class"] == "History"), None)
+        if history is None:
+            return
+        columns = decode(history["history"])
+        for place, epoch in enumerate(decode(history["epoch"])):
+            row = {name: column[place] for name, column in columns.items() if place < len(column)}
+            self._log.write("epoch", epoch=epoch, logs=_numbers(row))
+
+    def _tell_end(self, outcome: str) -> None:
+        self._log.write("end", outcome=outcome)
+
+
+def check_same(name: str, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise `TrainingError` when the run `name` was trained with another `what` than is given now."""
+    changed = fingerprint.differences(before[what], now[what])
+    if changed:
+        raise TrainingError(
+            f"The run {name} began with another {what}: {'; '.join(changed)}.",
+            "Give this training another name, or begin anew with restart=True, which keeps the old run.",
+        )
+
+
+def say(text: str) -> None:
+    """One line for the user."""
+    print(f"haversack: {text}", file=sys.stderr, flush=True)
+
+
+def _numbers(found: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in found.items() if np.ndim(value) == 0}

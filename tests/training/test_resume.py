@@ -1,0 +1,167 @@
+"""A notebook's trainings, killed and run again from the top, end as if nothing had happened, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from haversack.training import runs
+
+NOTEBOOK = Path(__file__).with_name("notebook.py")
+TRAININGS = ["arrays", "data_set", "augmented"]
+ASPECTS = ["weights", "optimizer", "metrics", "history", "epochs", "batches", "counted", "drawn", "csv", "counters"]
+KILLS = [
+    "arrays batch 8",
+    "arrays validation 2",
+    "arrays epoch 4",
+    "data_set batch 5",
+    "data_set validation 2",
+    "augmented batch 11",
+]
+RANDOM_KILLS = 5
+
+
+@dataclass
+class Life:
+    """A notebook's sessions up to its end: what it came to, and what each session printed."""
+
+    folder: Path
+    result: dict[str, Any] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    killed: int = 0
+
+
+@dataclass
+class Lives:
+    """Every notebook that the tests look at, each lived once, two at a time."""
+
+    folder: Path
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
+    started: dict[str, Future[Life]] = field(default_factory=dict)
+
+    def start(self, name: str, kills: list[str | float], devices: int = 1, trainings: str = "") -> None:
+        self.started[name] = self.pool.submit(self._live, self.folder / name, kills, devices, trainings)
+
+    def __getitem__(self, name: str) -> Life:
+        return self.started[name].result()
+
+    def _live(self, folder: Path, kills: list[str | float], devices: int, trainings: str) -> Life:
+        folder.mkdir()
+        life = Life(folder)
+        for kill in [*kills, ""]:
+            process = self._session(folder, "" if isinstance(kill, float) else kill, devices, trainings)
+            if isinstance(kill, float):
+                _kill_after(process, folder, kill)
+            life.said.append(process.communicate(timeout=240)[0])
+            life.killed += process.returncode == -signal.SIGKILL
+            assert process.returncode in (0, -signal.SIGKILL), life.said[-1]
+        life.result = json.loads((folder / "result.json").read_text())
+        return life
+
+    def _session(self, folder: Path, kill: str, devices: int, trainings: str) -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "HAVERSACK_DATA": str(folder / "data"),
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            # What one session compiled, the next need not.
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        command = [sys.executable, str(NOTEBOOK), str(folder), kill, trainings]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+
+
+def _kill_after(process: subprocess.Popen[str], folder: Path, seconds: float) -> None:
+    """Kill it `seconds` after a training of this session began; what has ended by then has ended."""
+    log = folder / "sessions"
+    before = log.stat().st_size if log.exists() else 0
+    while process.poll() is None and not (log.exists() and log.stat().st_size > before):
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
+    found = Lives(tmp_path_factory.mktemp("lives"))
+    moments = random.Random(20)
+    found.start("unbroken", [])
+    found.start("unbroken again", [])
+    found.start("killed", [*KILLS])
+    found.start("killed at random", [moments.uniform(0.0, 4.0) for _ in range(RANDOM_KILLS)])
+    found.start("eight", [], devices=8, trainings="arrays")
+    found.start("eight killed", ["arrays batch 7", "arrays validation 3"], devices=8, trainings="arrays")
+    return found
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_an_unbroken_training_is_the_same_twice(lives: Lives, training: str) -> None:
+    assert lives["unbroken"].result[training] == lives["unbroken again"].result[training]
+
+
+@pytest.mark.parametrize("aspect", ASPECTS)
+@pytest.mark.parametrize("training", TRAININGS)
+def test_a_killed_training_ends_as_the_unbroken_one(lives: Lives, training: str, aspect: str) -> None:
+    assert lives["killed"].result[training][aspect] == lives["unbroken"].result[training][aspect]
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_the_random_streams_are_where_they_would_be(lives: Lives, training: str) -> None:
+    assert lives["killed"].result[training]["streams"] == lives["unbroken"].result[training]["streams"]
+
+
+def test_every_kill_was_one(lives: Lives) -> None:
+    assert lives["killed"].killed == len(KILLS)
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_kills_at_random_moments_change_nothing(lives: Lives, training: str) -> None:
+    assert lives["killed at random"].killed > 0
+    assert lives["killed at random"].result[training] == lives["unbroken"].result[training]
+
+
+def test_eight_devices_go_on_to_the_bit(lives: Lives) -> None:
+    assert lives["eight killed"].killed == 2
+    assert lives["eight killed"].result == lives["eight"].result
+
+
+def test_a_csv_has_each_epoch_once(lives: Lives) -> None:
+    rows = (lives["killed"].folder / "arrays.csv").read_text().splitlines()
+    epochs = lives["killed"].result["arrays"]["epochs"]
+    assert [row.split(",")[0] for row in rows] == ["epoch", *map(str, epochs)]
+
+
+def test_early_stopping_did_stop(lives: Lives) -> None:
+    assert len(lives["unbroken"].result["arrays"]["epochs"]) < 14
+
+
+def test_a_session_first_says_where_it_goes_on(lives: Lives) -> None:
+    assert any("arrays: resumed at epoch " in said and " s repeated" in said for said in lives["killed"].said[1:])
+
+
+def test_a_finished_training_is_not_repeated(lives: Lives) -> None:
+    assert "haversack: arrays: finished before" in lives["killed"].said[-1]
+
+
+def test_a_later_fit_without_the_name_trains_its_epoch(lives: Lives) -> None:
+    assert lives["killed"].result["one more epoch"] == 1
+
+
+def test_the_run_shows_its_sessions(lives: Lives) -> None:
+    run = runs.show("arrays", lives["killed"].folder / "data" / "runs")
+    assert run.finished
+    assert [session.outcome for session in run.sessions] == ["", "", "", "finished"]
+    assert [epoch.number for epoch in run.epochs] == lives["killed"].result["arrays"]["epochs"]
