@@ -4,9 +4,10 @@ A notebook that never heard of haversack trains with `model.fit`. In our kernel 
 named by the job, the cell and its place among the cell's trainings (`tour-20261122-101500.cell-14.1`), which is the
 same in every session of the job and in no other job. `haversack.fit` without a name is given one in the same way.
 
-Keras is changed only once a cell imports it, and only the method of `keras.Model` itself: a class that has a `fit` of
-its own keeps it, and so do trainings on another backend than JAX. Nothing is changed outside of a job's kernel, nor
-where the user asked for `--plain`.
+A training that is not what it was in the session before (its data are drawn anew each time, say) cannot go on: it is
+trained from its beginning, without checkpoints, and says so. Keras is changed only once a cell imports it, and only the
+method of `keras.Model` itself: a class that has a `fit` of its own keeps it, and so do trainings on another backend
+than JAX. Nothing is changed outside of a job's kernel, nor where the user asked for `--plain`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from types import ModuleType
 from typing import Any
 
 from haversack import settings
+from haversack.errors import RunLost, RunTaken, TrainingError
 from haversack.notebook import channel
 
 PLAIN = "HAVERSACK_PLAIN"
@@ -97,7 +99,14 @@ def _route(keras: Any) -> None:
             return train(self, *arguments, **named)
         given = dict(inspect.signature(train).bind(self, *arguments, **named).arguments)
         del given["self"]
-        return training.fit(self, name=_next_name(), where=_store(), take_over=True, **given)
+        try:
+            return training.fit(self, name=_next_name(), where=_store(), take_over=True, **given)
+        except (RunTaken, RunLost):
+            raise
+        except TrainingError as error:
+            # Such as data that are drawn anew in every session: whoever asked for nothing must not be refused.
+            print(f"haversack: trained without checkpoints: {error.what}", file=sys.stderr, flush=True)
+            return train(self, *arguments, **named)
 
     model.fit = fit
     training.name_unnamed(_next_name)

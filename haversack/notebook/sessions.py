@@ -85,11 +85,17 @@ class Sessions:
         asyncio.run(self._run(private, variables))
 
     async def _run(self, private: content.Content, variables: dict[str, str]) -> None:
-        await asyncio.to_thread(self._store.carry_all, self._record)
+        carry = self._store.carry_all
         in_vain, furthest, committed = 0, 0, self._committed()
         while True:
             session = self._open()
-            end = await self._one(session, private, variables)
+            await asyncio.to_thread(carry, self._record)
+            carry = self._store.carry
+            try:
+                end = await self._one(session, private, variables)
+            except KeyboardInterrupt:
+                self._close(session, End("interrupted"))
+                raise
             self._close(session, end)
             await asyncio.to_thread(self._store.carry, self._record, self.output)
             if end.why == "done":
@@ -306,9 +312,9 @@ class Sessions:
         from haversack.training.checkpoints import Checkpoints
 
         steps = {}
-        for run in folder.iterdir():
-            if (run / "checkpoints").is_dir() and (every := Checkpoints(run.name).all()):
-                steps[run.name] = max(checkpoint.step for checkpoint in every)
+        for run in folder.glob("[!.]*/checkpoints"):
+            if every := Checkpoints(run.parent.name).all():
+                steps[run.parent.name] = max(checkpoint.step for checkpoint in every)
         return steps
 
 

@@ -144,8 +144,9 @@ class Store:
                 self._filesystem.pipe_file(path, content)
             else:
                 self._filesystem.put_file(str(content), path)
-        except HaversackError as error:
-            self._tell(f"The job's copy on the drive is not up to date: {error.what}")
+        except (HaversackError, OSError) as error:
+            what = error.what if isinstance(error, HaversackError) else error
+            self._tell(f"The job's copy on the drive is not up to date: {what}")
 
     def _tell(self, text: str) -> None:
         if text not in self._said:

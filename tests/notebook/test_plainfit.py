@@ -41,6 +41,7 @@ def runs(data: Path) -> list[str]:
 def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Report:
     """A job whose kernel is killed once, after its trainings."""
     second = "first, second = compiled(), compiled()\nfirst.fit(x, y, verbose=0); second.fit(x, y, verbose=0)"
+    drawn = "compiled().fit(np.random.default_rng().random((64, 2)), y, verbose=0); None"
     own = "compiled(Own).fit(x, y, verbose=0); None"
     die = DIE_ONCE.format(count=str(tmp_path_factory.mktemp("count") / "n"))
     return run_once(
@@ -48,13 +49,14 @@ def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Repor
         FIT,
         second + "; None",
         own,
+        drawn,
         die,
         "import inspect; print(list(inspect.signature(model.fit).parameters)[:3])",
     )
 
 
 def test_each_training_is_named_by_its_cell_and_its_place_there(report: job.Report) -> None:
-    assert runs(Path(report.job).parent.parent) == ["cell-2.1", "cell-3.1", "cell-3.2"]
+    assert runs(Path(report.job).parent.parent) == ["cell-2.1", "cell-3.1", "cell-3.2", "cell-5.1"]
 
 
 def test_a_finished_training_is_not_repeated_in_the_next_session(report: job.Report) -> None:
@@ -66,8 +68,12 @@ def test_a_class_with_a_fit_of_its_own_keeps_it(report: job.Report) -> None:
     assert notebooks.text(report.output, 3) == "own\n"
 
 
+def test_a_training_whose_data_are_others_in_each_session_is_trained_plainly(report: job.Report) -> None:
+    assert "trained without checkpoints: The run" in notebooks.text(report.output, 4)
+
+
 def test_the_method_looks_like_keras_own(report: job.Report) -> None:
-    assert notebooks.text(report.output, 5) == "['x', 'y', 'batch_size']\n"
+    assert notebooks.text(report.output, 6) == "['x', 'y', 'batch_size']\n"
 
 
 def test_a_job_that_is_done_leaves_no_checkpoints(report: job.Report) -> None:
@@ -75,7 +81,7 @@ def test_a_job_that_is_done_leaves_no_checkpoints(report: job.Report) -> None:
     assert list((data / "runs").rglob("*.safetensors")) == []
 
 
-def test_plain_leaves_it_alone_and_trains_the_same(run: Run, own_folders: Path) -> None:
+def test_plain_leaves_it_alone(run: Run, own_folders: Path) -> None:
     report = run(MODEL, FIT, "print(keras.Model.fit.__module__)", plain=True)
     assert runs(own_folders / "data") == []
     assert notebooks.text(report.output, 2).startswith("keras")
