@@ -39,6 +39,8 @@ from haversack import Checkpoints
 
 RESULTS = Path(__file__).with_name("results") / "training.json"
 ARRAYS = 32
+HEADINGS = ("blocked", "durable", "restored", "durable / raw", "restored / raw")
+"""Seconds, and ratios to the limit."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def median(values: list[float | None]) -> float | None:
 
 
 def show(name: str, measured: dict[str, Any]) -> None:
-    cells = [measured.get(key) for key in ("blocked", "durable", "restored", "durable / raw", "restored / raw")]
+    cells = [measured.get(key) for key in HEADINGS]
     print(f"{name:<26}" + "".join(f"{'–' if cell is None else format(cell, '.3f'):>15}" for cell in cells), flush=True)
 
 
@@ -254,14 +256,19 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     given = parser.parse_args()
     logging.disable(logging.WARNING)
-    tables = {}
+    tables = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for size in given.megabytes:
-        print(f"\n{size} MB" + " " * 22 + "".join(f"{key:>15}" for key in ("blocked s", "durable s", "restored s")))
-        tables[f"{size} MB"] = measure(size * 10**6, given.repeats, given.tools, given.scratch)
+        print(f"\n{f'{size} MB':<26}" + "".join(f"{heading:>15}" for heading in HEADINGS))
+        measured = measure(size * 10**6, given.repeats, given.tools, given.scratch)
+        tables[f"{size} MB"] = {"repeats": given.repeats, "machine": machine(), "seconds": measured}
     RESULTS.parent.mkdir(exist_ok=True)
-    about = {"cores": os.cpu_count(), "python": platform.python_version(), "jax": jax.__version__}
-    versions = {"keras": keras.__version__, "orbax": orbax.__version__}
-    RESULTS.write_text(json.dumps({"of": {**about, **versions}, "repeats": given.repeats, **tables}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on; a load above the number of cores makes them rough."""
+    versions = {"python": platform.python_version(), "jax": jax.__version__, "keras": keras.__version__}
+    return {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), **versions, "orbax": orbax.__version__}
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ drive_app = typer.Typer(help="Look at the drive and move files without mounting 
 data_app = typer.Typer(help="Fetch, look into and publish data sets.", no_args_is_help=True)
 app.add_typer(drive_app, name="drive")
 app.add_typer(data_app, name="data")
+runs_app = typer.Typer(help="Look at trainings: their sessions, epochs and checkpoints.", invoke_without_command=True)
+app.add_typer(runs_app, name="runs")
 
 Hub = Annotated[
     str | None,
@@ -253,6 +255,52 @@ def data_put(
 
     published = put(path, destination, title=title, hub=hub)
     _show(published, json, f"{destination} is now at version {published.version}.")
+
+
+Where = Annotated[
+    str | None, typer.Option(metavar="DIR|URL", help="Where the checkpoints are kept, when not in the data folder.")
+]
+
+
+@runs_app.callback()
+def runs_options(context: typer.Context, where: Where = None, json: Json = False) -> None:
+    """List the trainings of this machine."""
+    if context.invoked_subcommand is None:
+        from haversack.training.runs import runs
+
+        found = runs(where)
+        _show({"runs": [run.json() for run in found]}, json, "\n".join(map(str, found)) or "There are no runs yet.")
+
+
+@runs_app.command("show", epilog="Example: `haversack runs show rsna`")
+def runs_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The run's name.")],
+    where: Where = None,
+    json: Json = False,
+) -> None:
+    """Show a training's sessions and epochs, and verify its checkpoints."""
+    from haversack.training.runs import show, verified
+
+    run, checkpoints = show(name, where), verified(name, where)
+    _show(
+        {**run.json(), "checkpoints": [asdict(one) for one in checkpoints]},
+        json,
+        "\n".join([run.report, *map(str, checkpoints)]),
+    )
+
+
+@runs_app.command("plot", epilog="Example: `haversack runs plot rsna -o rsna.png`")
+def runs_plot(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The run's name.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="OUT.png", help="The picture; NAME.png when not given.")
+    ] = None,
+    where: Where = None,
+) -> None:
+    """Draw a training's loss over its sessions, with the kills marked."""
+    from haversack.training.runs import plot
+
+    print(plot(name, output or Path(f"{name}.png"), where))
 
 
 def main(arguments: list[str] | None = None) -> None:

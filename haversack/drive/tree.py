@@ -295,7 +295,7 @@ class Drive:
             exclusive=True,
         )
         made = wait(self.api.upload(upload))
-        if file_id is None and any(file.id != made.id for file in wait(self.api.lookup(parent.id, path[-1]))):
+        if any(file.id != made.id for file in wait(self.api.lookup(parent.id, path[-1]))):
             # A drive takes two files of one name; of two that make one at once, whoever sees the other yields.
             wait(self.api.delete(made.id))
             raise _taken(path)

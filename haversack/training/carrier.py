@@ -32,14 +32,15 @@ class Carrier:
         self._latest: Future[None] | None = None
         self._asked = 0
         self._claim: Manifest | None = None
+        self._term = 0
         self._error: HaversackError | None = None
 
     def begin(self, claim: Manifest) -> None:
         """Make the run this session's there too, at once or when the store answers. Raises `Refused`."""
-        self.refused, self._claim = False, claim
+        self.refused, self._claim, self._term = False, claim, claim.term
         try:
             self._take()
-        except HaversackError as error:
+        except (HaversackError, OSError) as error:
             self._away(error)
         self.soon()
 
@@ -72,7 +73,7 @@ class Carrier:
             self._bring()
         except Refused:
             self.refused = True
-        except HaversackError as error:
+        except (HaversackError, OSError) as error:
             self._away(error)
         else:
             if self._error is not None:
@@ -91,10 +92,18 @@ class Carrier:
         self._claim = None
 
     def _bring(self) -> None:
-        there = {link.manifest.id for link in self.remote.links() if link.manifest}
+        links = self.remote.links()
+        if any(link.manifest.term > self._term for link in links if link.manifest):
+            raise Refused
+        there = {link.manifest.id: link.manifest for link in store.sound(links) if link.manifest}
+        newest = max((made.age for made in there.values()), default=(0, 0))
         for link in store.kept(self._local.links(), 1):
-            if link.manifest is not None and link.manifest.id not in there:
-                self._bring_one(link, link.manifest)
+            made = link.manifest
+            if made is None or made.id in there:
+                continue
+            # What was not sent in time and has been overtaken since, on another machine, stays here.
+            if made.age >= newest or made.best or made.milestone:
+                self._bring_one(link, made)
         links = self.remote.links()
         for link in store.fallen_out(links, self._keep):
             self.remote.remove(link)
@@ -111,7 +120,9 @@ class Carrier:
         finally:
             self.carrying = ""
 
-    def _away(self, error: HaversackError) -> None:
+    def _away(self, error: HaversackError | OSError) -> None:
+        if not isinstance(error, HaversackError):
+            error = ConnectionFailed(f"{self.remote.url} does not work as it should: {error}.", "Look at the store.")
         if self._error is None:
             _log.warning("%s The checkpoints are on this machine and go there once it answers.", error.what)
         self._error = error

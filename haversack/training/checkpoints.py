@@ -99,7 +99,9 @@ class Checkpoints:
         take_over: whether to take the run from a session that seems to be alive.
 
     Looking (`all`, `latest`, `restore`) leaves the run to whoever owns it; the first `save`, or `claim`, makes it this
-    session's. One object is used by one thread, and may be used again after `close`.
+    session's. `close`, or the end of the `with`, waits until the last checkpoint is in the store and tells what kept it
+    away; without it that store may get the last one only with the next session. One object is used by one thread, and
+    may be used again after `close`.
 
     Raises `InputError` for a name that is no folder's name.
     """
@@ -183,8 +185,7 @@ class Checkpoints:
         return self._writing is not None and not self._writing.done()
 
     def wait(self) -> None:
-        """Return when what was saved is committed, here and in the store that outlives the machine, and what falls out
-        here is gone.
+        """Return when what was saved is committed, here and in the store, and what falls out here is gone.
 
         Raises as `save` does for the one before, and `ConnectionFailed` or what the store raises when it is not there.
         """
@@ -320,6 +321,8 @@ class Checkpoints:
 
     def _retain(self) -> None:
         """Delete what falls out here, after the newer one is there; what cannot be deleted now is the next time."""
+        if self._lost is not None:
+            return
         try:
             self._delete_old()
         except OSError as error:
@@ -419,7 +422,8 @@ class Checkpoints:
     def _lose(self) -> HaversackError:
         """Stop for good: another session has the run."""
         newest = self._newest_link()
-        self._lost = ownership.lost(self.name, newest.session if newest else None)
+        owner = newest.session if newest is not None and newest.session != self._session else None
+        self._lost = ownership.lost(self.name, owner)
         return self._lost
 
     def _said(self, error: OSError, what: str) -> HaversackError:

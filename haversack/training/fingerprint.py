@@ -23,6 +23,8 @@ _PRECISION = ("jax_default_matmul_precision", "jax_enable_x64")
 _LIBRARIES = ("keras", "jax", "jaxlib", "numpy")
 # What a layer's configuration says of its own name and chance differs from process to process.
 _OF_THE_PROCESS = {"name", "seed"}
+_PLAIN = (bool, int, float, str)
+_ENDLESS = (float("inf"), float("-inf"))
 _VOLATILE = {"name", "learning_rate"}
 
 
@@ -36,11 +38,11 @@ def sketch(array: Any) -> dict[str, Any]:
         values = np.stack([np.asarray(rows[int(row)]).ravel() for row in picked]) if len(picked) else np.empty((0, 0))
     except (TypeError, ValueError):
         return found  # sparse or ragged: its shape has to do
-    if values.dtype.kind in "biufc":
+    if values.dtype.kind in "biuf":
+        numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=1.0, neginf=-1.0)
         # A wave over the row tells rows apart that hold the same numbers in another order.
-        wave = np.cos(np.arange(values.shape[1]))
-        found["rows"] = [float(number) for number in (values.astype(np.float64) * wave).sum(axis=1)]
-        found["scale"] = float(np.abs(values.astype(np.float64)).sum(axis=1).mean()) if len(picked) else 0.0
+        found["rows"] = (numbers * np.cos(np.arange(numbers.shape[1]))).sum(axis=1).tolist()
+        found["scale"] = float(np.abs(numbers).sum(axis=1).mean()) if len(picked) else 0.0
     else:
         found["hash"] = hashlib.blake2b(repr(values.tolist()).encode(), digest_size=16).hexdigest()
     return found
@@ -78,9 +80,21 @@ def of_machine() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what differs: "devices 8, now 4"."""
-    names = [name for name in {**before, **now} if not _same(before.get(name), now.get(name))]
-    return [f"{name} {_said(before.get(name))}, now {_said(now.get(name))}" for name in names]
+    """In words, what differs: "devices 8, now 4"; of two lists, the first place where they do."""
+    found = []
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if _same(old, new):
+            continue
+        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+            place = next(place for place, pair in enumerate(zip(old, new, strict=True)) if not _same(*pair))
+            name, old, new = f"{name}[{place}]", old[place], new[place]
+        if isinstance(old, Mapping) and isinstance(new, Mapping) and _said(old) == _said(new):
+            within = "" if "shape" in old else f" ({'; '.join(differences(old, new))})"
+            found.append(f"{name} {_said(old)} with other {'values' if 'shape' in old else 'settings'}{within}")
+        else:
+            found.append(f"{name} {_said(old)}, now {_said(new)}")
+    return found
 
 
 def _settings(thing: Any, but: set[str]) -> dict[str, Any]:
@@ -89,8 +103,9 @@ def _settings(thing: Any, but: set[str]) -> dict[str, Any]:
         configuration = thing.get_config()
     except Exception:  # noqa: BLE001 - users' layers may raise anything here, and need no configuration to be trained
         configuration = {}
-    plain = {key: value for key, value in configuration.items() if isinstance(value, (bool, int, float, str))}
-    return {"class": type(thing).__name__, **{key: value for key, value in plain.items() if key not in but}}
+    kept = {key: value for key, value in configuration.items() if key not in but and type(value) in _PLAIN}
+    # JSON has no infinity.
+    return {"class": type(thing).__name__, **{key: str(one) if one in _ENDLESS else one for key, one in kept.items()}}
 
 
 def _same(before: Any, now: Any) -> bool:
@@ -105,13 +120,11 @@ def _same(before: Any, now: Any) -> bool:
 
 
 def _said(value: Any) -> str:
-    """A value in a few words."""
-    if isinstance(value, list) and value and isinstance(value[0], Mapping) and "shape" in value[0]:
-        return " and ".join(f"{one['dtype']}{one['shape']}" for one in value)
-    if isinstance(value, list):
-        return f"{len(value)} of them"
+    """A value in a few words: a layer by its class, an array by its shape, a list by its length."""
     if isinstance(value, Mapping):
-        return str(value.get("class", "others"))
+        return f"{value['dtype']}{value['shape']}" if "shape" in value else str(value.get("class"))
+    if isinstance(value, list):
+        return f"of {len(value)}"
     return "none" if value in (None, "") else str(value)
 
 

@@ -111,7 +111,7 @@ def _fit_run(
     if restart:
         with Checkpoints(name, where, take_over=take_over) as before:
             before.claim()
-        runs.set_aside(before.folder)
+        runs.set_aside(name, where)
     checkpoints = Checkpoints(name, where, take_over=take_over)
     saved = Saved.of(checkpoints.restore())
     validation = arguments["validation_data"]

@@ -37,14 +37,21 @@ def take(callbacks: list[Any]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def continued(callbacks: list[Any], taken: list[dict[str, Any]]) -> Iterator[None]:
-    """Cut the files back to `taken`; callbacks that open theirs inside the block go on with them."""
+def continued(callbacks: list[Any], taken: list[dict[str, Any]], anew: bool = False) -> Iterator[None]:
+    """Cut the files back to `taken`; callbacks that open theirs inside the block go on with them.
+
+    With `anew` the run begins once more, since it was cut off before its first checkpoint: `taken` is what was there
+    before it, and a CSVLogger that overwrites its file does so.
+    """
     csv = [one for one in taken if "length" in one]
     events = [one for one in taken if "sizes" in one]
     given: list[tuple[Any, bool]] = []
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.CSVLogger) and csv:
-            _cut_csv(Path(callback.filename), csv.pop(0))
+            before = csv.pop(0)
+            if anew and not callback.append:
+                continue
+            _cut_csv(Path(callback.filename), before)
             given.append((callback, callback.append))
             callback.append = True
         elif isinstance(callback, keras.callbacks.TensorBoard) and events:
@@ -56,6 +63,21 @@ def continued(callbacks: list[Any], taken: list[dict[str, Any]]) -> Iterator[Non
             callback.append = append
 
 
+def close(callbacks: list[Any]) -> None:
+    """Close the files of callbacks that were not told that the training ended, so that nothing is added to them."""
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.CSVLogger) and callback.csv_file is not None:
+            callback.csv_file.close()
+        elif isinstance(callback, keras.callbacks.TensorBoard):
+            for writer in callback._writers.values():
+                writer.close()
+
+
+def lengths(callbacks: list[Any]) -> list[dict[str, Any]]:
+    """What `take` returns, without the contents: JSON."""
+    return [{key: value for key, value in one.items() if key != "content"} for one in take(callbacks)]
+
+
 def _take_csv(file: Path) -> dict[str, Any]:
     length = file.stat().st_size if file.exists() else 0
     return {"length": length, "content": file.read_bytes() if 0 < length <= _CARRIED else b""}
@@ -64,7 +86,7 @@ def _take_csv(file: Path) -> dict[str, Any]:
 def _cut_csv(file: Path, taken: dict[str, Any]) -> None:
     if file.exists() and file.stat().st_size >= taken["length"]:
         os.truncate(file, taken["length"])
-    elif taken["content"]:
+    elif taken.get("content"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(taken["content"])
 

@@ -76,10 +76,14 @@ def taken(name: str, owner: Session, last_heard: float) -> RunTaken:
 
 
 def lost(name: str, owner: Session | None) -> RunLost:
-    """What the former owner is told."""
-    by = f" by {owner}" if owner is not None else ""
+    """What the former owner is told; without a new owner its checkpoints were moved or deleted."""
+    if owner is None:
+        return RunLost(
+            f"The checkpoints of the run {name} are not where they were, so nothing more of this session is saved.",
+            "Put them back and go on from them, or begin anew.",
+        )
     return RunLost(
-        f"The run {name} was taken over{by}, so nothing more of this session is saved.",
+        f"The run {name} was taken over by {owner}, so nothing more of this session is saved.",
         "Go on there, or take it back with take_over=True.",
     )
 

@@ -67,26 +67,20 @@ class RemoteStore:
         """
         if arrays is not None:
             self._send(arrays, link)
+        self._check_tip()
         failpoint("before-remote-manifest")
-        number, file_id = (self._tip.number + 1, self._tip.next_id) if self._tip else (1, "")
-        while True:
-            previous = _name(number - 1)
-            made = replace(link, number=number, previous=previous, next=_name(number + 1), next_id=self._reserved())
-            if self._create(made, file_id):
-                break
-            there = self._link(_name(number)).manifest
-            if there is not None and there.session != link.session:
-                raise Refused
-            number, file_id = number + 1, there.next_id if there is not None else ""
-            if there is not None and there.id == link.id:
-                made = there
-                break
+        made = self._linked(link)
         failpoint("after-remote-manifest")
-        if self._names()[-1:] != [made_name := _name(made.number)]:
-            # A link that was made and cleared away while we slept: later ones show it.
-            self._delete(made_name)
-            raise Refused
-        self._tip = self._known[made_name] = made
+        name = _name(made.number)
+        try:
+            self._check_tip()
+            if self._names()[-1:] != [name]:
+                # A link of this place was made and cleared away while we slept: later ones show it.
+                raise Refused
+        except Refused:
+            self._delete(name)
+            raise
+        self._tip = self._known[name] = made
         return made
 
     def fetch(self, link: Manifest, folder: Path) -> Mapping[str, Written]:
@@ -140,6 +134,32 @@ class RemoteStore:
             except IntegrityError as error:
                 return Link(name, None, error.what)
         return Link(name, self._known[name])
+
+    def _check_tip(self) -> None:
+        """The newest link is cleared away by its successors alone: where ours is not, the chain is another's."""
+        if self._tip is None:
+            return
+        name = _name(self._tip.number)
+        self._known.pop(name, None)
+        if name not in self._names() or not self._link(name).may_be(Link(name, self._tip)):
+            raise Refused
+
+    def _linked(self, link: Manifest) -> Manifest:
+        """Create the link after our last one, and after what cannot be read there."""
+        number, file_id = (self._tip.number + 1, self._tip.next_id) if self._tip else (1, "")
+        while True:
+            made = replace(link, number=number, previous=_name(number - 1), next=_name(number + 1))
+            made = replace(made, next_id=self._reserved())
+            if self._create(made, file_id):
+                return made
+            with self._answering():
+                self._files.invalidate_cache(self._root)
+            there = self._link(_name(number)).manifest
+            if there is not None and there.session != link.session:
+                raise Refused
+            if there is not None and there.id == link.id:
+                return there
+            number, file_id = number + 1, there.next_id if there is not None else ""
 
     def _send(self, arrays: Path, link: Manifest) -> None:
         """Bring the arrays there, unless an attempt that was cut off has done so."""

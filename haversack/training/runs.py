@@ -13,13 +13,19 @@ import os
 import re
 import socket
 import time
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import fsspec
+
 from haversack import settings
-from haversack.errors import ExtraMissing, NotFound
+from haversack.errors import ExtraMissing, IntegrityError, NotFound
 
 _LOG = "log.jsonl"
 _PULSE = "pulse"
@@ -44,6 +50,13 @@ class Session:
     saves: int
     last_seen: float
     outcome: str
+
+    def __str__(self) -> str:
+        began = datetime.fromtimestamp(self.began, UTC).astimezone()
+        resumed = f"resumed at epoch {self.resumed[0] + 1}, step {self.resumed[1]}; " if self.resumed else ""
+        repeated = f"{self.repeated:.0f} s repeated; " if self.repeated is not None else ""
+        outcome = self.outcome or "no end written: it runs, or was killed"
+        return f"{began:%Y-%m-%d %H:%M:%S} on {self.host}; {resumed}{repeated}{self.saves} saves; {outcome}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,21 @@ class Run:
         """Seconds of work that were done again."""
         return sum(session.repeated or 0.0 for session in self.sessions)
 
+    def json(self) -> dict[str, Any]:
+        """All of it, for scripts."""
+        return {**asdict(self), "folder": str(self.folder), "repeated": self.repeated}
+
+    @property
+    def report(self) -> str:
+        """A line for the run, one for each session, one for each epoch."""
+        lines = [str(self)]
+        for number, session in enumerate(self.sessions, 1):
+            lines.append(f"  session {number}: {session}")
+        for epoch in self.epochs:
+            logs = "  ".join(f"{name} {value:.4g}" for name, value in epoch.logs.items())
+            lines.append(f"  epoch {epoch.number + 1}, session {epoch.session + 1}: {logs}")
+        return "\n".join(lines)
+
     def __str__(self) -> str:
         state = "finished" if self.finished else f"{len(self.epochs)} of {self.epochs_asked} epochs"
         count = len(self.sessions)
@@ -89,9 +117,18 @@ class Log:
         self._due = 0.0
 
     @property
-    def exists(self) -> bool:
-        """Whether a session wrote to it."""
-        return self._file.exists()
+    def has_sessions(self) -> bool:
+        """Whether a session that trains the run wrote to it before."""
+        return self._file.exists() and any(event["event"] == "begin" for event in _events(self._file))
+
+    def files_before(self) -> list[dict[str, Any]]:
+        """The log files of callbacks as they were before the run began for the first time; [] where it never did."""
+        found = (
+            [event["before"] for event in _events(self._file) if event["event"] == "files"]
+            if self._file.exists()
+            else []
+        )
+        return found[0] if found else []
 
     def last_pulse(self) -> float | None:
         """How many seconds of training the sessions before had done, all together, when last heard of."""
@@ -103,11 +140,12 @@ class Log:
     def write(self, event: str, **facts: Any) -> None:
         """Add one line. What `facts` holds has to be JSON."""
         line = json.dumps({"event": event, "time": time.time(), **facts})
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._file, "a+b") as file:
-            if file.tell() and not _ends_a_line(file.fileno(), file.tell()):
-                line = "\n" + line  # what a kill cut off stays a line of its own
-            file.write(line.encode() + b"\n")
+        with _whatever_the_disk_says():
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._file, "a+b") as file:
+                if file.tell() and not _ends_a_line(file.fileno(), file.tell()):
+                    line = "\n" + line  # what a kill cut off stays a line of its own
+                file.write(line.encode() + b"\n")
 
     def begin(self, epochs: int, resumed: tuple[int, int] | None, repeated: float | None) -> None:
         """A session begins that is to train up to `epochs`."""
@@ -120,9 +158,10 @@ class Log:
         if now < self._due:
             return
         self._due = now + _PULSE_EVERY
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._pulse, "r+b" if self._pulse.exists() else "w+b") as file:
-            file.write(f"{trained:20.3f} {time.time():20.3f}\n".encode())
+        with _whatever_the_disk_says():
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._pulse, "r+b" if self._pulse.exists() else "w+b") as file:
+                file.write(f"{trained:20.3f} {time.time():20.3f}\n".encode())
 
 
 def runs(where: str | Path | None = None) -> list[Run]:
@@ -140,6 +179,40 @@ def show(name: str, where: str | Path | None = None) -> Run:
     return read(folder)
 
 
+@dataclass(frozen=True)
+class Verified:
+    """A checkpoint that was read whole; `fault` says what is wrong with it, "" when nothing is."""
+
+    step: int
+    where: str
+    size: int
+    when: str
+    fault: str
+
+    def __str__(self) -> str:
+        return f"  checkpoint of step {self.step}: {self.size:,} bytes, {self.when}; {self.fault or 'whole'}"
+
+
+def verified(name: str, where: str | Path | None = None) -> list[Verified]:
+    """Every checkpoint of the run `name`, oldest first, read and compared with its hashes."""
+    from haversack.training.checkpoints import Checkpoints
+
+    checkpoints = Checkpoints(name, where)
+    found = []
+    for one in checkpoints.all():
+        fault = ""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is passed over is said in the line
+                restored = checkpoints.restore(step=one.step)
+            fault = restored.passed_over[0].reason if restored and restored.passed_over else ""
+        except IntegrityError as error:
+            fault = error.what
+        when = f"{one.when.astimezone():%Y-%m-%d %H:%M:%S}"
+        found.append(Verified(one.step, one.where, one.size, when, fault))
+    return found
+
+
 def plot(name: str, path: str | Path, where: str | Path | None = None) -> Path:
     """Draw the loss of the run `name` over its epochs into the picture `path`, with a line where a session was killed.
 
@@ -148,6 +221,7 @@ def plot(name: str, path: str | Path, where: str | Path | None = None) -> Path:
     run = show(name, where)
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ExtraMissing("Plots need matplotlib.", 'Install it with pip install "haversack[train]".') from error
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -156,14 +230,16 @@ def plot(name: str, path: str | Path, where: str | Path | None = None) -> Path:
         points = [(epoch.number + 1, epoch.logs[metric]) for epoch in run.epochs if metric in epoch.logs]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=metric, markersize=4)
-    label: str | None = "a session ended"
-    for session in run.sessions[1:]:
+    for before, session in pairwise(run.sessions):
         if session.resumed is not None:
-            epoch, _ = session.resumed
-            axes.axvline(epoch + 0.5, color="tab:red", linestyle=":", label=label)
-            label = None
-    if run.epochs:
-        axes.legend()
+            epoch, step = session.resumed
+            color, label = (
+                ("tab:gray", f"{before.outcome}, went on") if before.outcome else ("tab:red", "killed, went on")
+            )
+            axes.axvline(epoch + (0.5 if step else 0.0), color=color, linestyle=":", label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    labelled = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(labelled.values(), labelled.keys())
     figure.savefig(path, dpi=150)
     return Path(path)
 
@@ -193,15 +269,31 @@ def read(folder: Path) -> Run:
     return Run(folder.name, folder, asked, finished, [_session(one) for one in sessions], in_order)
 
 
-def set_aside(folder: Path) -> Path | None:
-    """Rename the run in `folder`, so that another of its name can begin; returns where it is now, None without one."""
-    if not folder.exists():
-        return None
-    taken = [_ASIDE.fullmatch(other.name) for other in folder.parent.iterdir()]
-    numbers = [int(match[2]) for match in taken if match and match[1] == folder.name]
-    aside = folder.with_name(f"{folder.name}.before-{max(numbers, default=0) + 1}")
-    folder.rename(aside)
-    return aside
+def set_aside(name: str, where: str | Path | None = None) -> str | None:
+    """Rename the run `name`, so that another of its name can begin; on a store that fsspec opens too.
+
+    Returns its name now, None where there was none.
+    """
+    folder = _folder(where)
+    stores: list[tuple[Any, str]] = [(fsspec.filesystem("file"), str(folder))]
+    if _is_url(where):
+        stores.append(fsspec.core.url_to_fs(str(where)))
+    stores = [(files, root) for files, root in stores if files.exists(f"{root}/{name}")]
+    others = [Path(path).name for files, root in stores for path in files.ls(root, detail=False)]
+    numbers = [int(match[2]) for match in map(_ASIDE.fullmatch, others) if match and match[1] == name]
+    aside = f"{name}.before-{max(numbers, default=0) + 1}"
+    for files, root in stores:
+        files.mv(f"{root}/{name}", f"{root}/{aside}", recursive=True)
+    return aside if stores else None
+
+
+@contextmanager
+def _whatever_the_disk_says() -> Iterator[None]:
+    """A log that cannot be written is said, and stops no training."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"The run's log cannot be written: {error.strerror}. The training goes on.", stacklevel=4)
 
 
 def _session(found: dict[str, Any]) -> Session:
@@ -231,7 +323,13 @@ def _events(log: Path) -> Iterator[dict[str, Any]]:
 
 
 def _folder(where: str | Path | None) -> Path:
-    return Path(where).expanduser().absolute() if where else settings.load().data / "runs"
+    if where is None or _is_url(where):
+        return settings.load().data / "runs"
+    return Path(where).expanduser().absolute()
+
+
+def _is_url(where: str | Path | None) -> bool:
+    return isinstance(where, str) and "://" in where
 
 
 def _ends_a_line(descriptor: int, length: int) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from haversack.errors import DiskFull, RunLost, RunTaken, TrainingError
+from haversack.errors import HaversackError, RunLost, RunTaken, TrainingError
 from haversack.training import fingerprint, state
 from haversack.training import logs as logs_of_callbacks
 from haversack.training.checkpoints import Checkpoints, Restored
@@ -127,7 +127,6 @@ class Session(keras.callbacks.CallbackList):
         self._done = self._position.step
         self._last_saved = self._position.total if saved else -1
         self._last_logs: dict[str, Any] = decode(saved.tree["logs of last epoch"]) if saved else {}
-        self._to_be_put_back = saved is not None
         self._train_function: Any = None
         self._trained_before = saved.trained if saved else 0.0
         self._begun = time.monotonic()
@@ -137,20 +136,27 @@ class Session(keras.callbacks.CallbackList):
     # What Keras calls, in its order
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.set_model(self._trained_model)
         self._facts["model"] = fingerprint.of_model(self._trained_model)
         if self._saved is None:
-            super().on_train_begin(logs)
+            before = self._log.files_before() or logs_of_callbacks.lengths(self.callbacks)
+            self._log.write("files", before=before)
+            with logs_of_callbacks.continued(self.callbacks, before, anew=True):
+                self._meet_model(logs)
         else:
             check_same(self._checkpoints.name, "model", self._saved.facts, self._facts)
             with logs_of_callbacks.continued(self.callbacks, self._saved.tree["logs"]):
-                super().on_train_begin(logs)
+                self._meet_model(logs)
         state.unshare(self._trained_model)
         self._memory.begin()
         if self._saved is None or not self._saved.is_all_of(self._epochs):
             self._tell_begin()
         else:
             self._put_back(self._saved)
+
+    def _meet_model(self, logs: Any) -> None:
+        """Callbacks open their files in either call."""
+        self.set_model(self._trained_model)
+        super().on_train_begin(logs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         step = self._position.step if self._begins else 0
@@ -198,9 +204,12 @@ class Session(keras.callbacks.CallbackList):
         self._before_epoch += self._done
         self._position = Position(epoch + 1, 0, self._before_epoch)
         self._last_logs = dict(logs or {})
-        self._log.write("epoch", epoch=epoch, logs=_numbers(self._last_logs))
-        if self._trained_model.stop_training or epoch + 1 >= self._epochs:
-            self._save(ended=True)
+        # What callbacks added, such as the learning rate, stands in the history alone.
+        latest = {name: values[-1] for name, values in self._history.history.items() if values}
+        self._log.write("epoch", epoch=epoch, logs=_numbers(latest))
+        ended = self._trained_model.stop_training or epoch + 1 >= self._epochs
+        if ended and not self._save(ended=True):
+            self._save(ended=True)  # what failed may have been the save before it
 
     def on_train_end(self, logs: Any = None) -> None:
         super().on_train_end(logs or self._last_logs)
@@ -216,13 +225,20 @@ class Session(keras.callbacks.CallbackList):
         """
         self._train_again()
         if failed:
+            logs_of_callbacks.close(self.callbacks)
             self._tell_end(failed)
         try:
-            self._checkpoints.close()
+            self._let_go_of_run()
         except RunLost:
             if not failed:
                 raise
-        except (DiskFull, TrainingError) as error:
+
+    def _let_go_of_run(self) -> None:
+        try:
+            self._checkpoints.close()
+        except RunLost:
+            raise
+        except HaversackError as error:
             say(f"{self._checkpoints.name}: the last save failed: {error}")
 
     # Saving
@@ -235,16 +251,19 @@ class Session(keras.callbacks.CallbackList):
     def _save_if_due(self) -> None:
         if self._interrupts.received is not None:
             self._save()
+            self._let_go_of_run()
             self._tell_end("interrupted")
-            self._checkpoints.close()
             self._interrupts.deliver()
         elif time.monotonic() >= self._due and not self._checkpoints.saving:
             self._save()
 
-    def _save(self, ended: bool = False) -> None:
-        """Save the state between two steps. A disk that is full or away does not stop the training: it tries again."""
+    def _save(self, ended: bool = False) -> bool:
+        """Save the state between two steps, and whether that began well.
+
+        A disk that is full or a drive that is away does not stop the training: it is said, and tried again when due.
+        """
         if self._position.total == self._last_saved and not ended:
-            return
+            return True
         begun = time.monotonic()
         if self._async_train:
             self._flush_futures()
@@ -252,13 +271,15 @@ class Session(keras.callbacks.CallbackList):
             self._checkpoints.save(self._position.total, self._tree(ended), facts=self._facts, best=self._is_best())
         except (RunTaken, RunLost):
             raise
-        except (DiskFull, TrainingError) as error:
+        except HaversackError as error:
             say(f"{self._checkpoints.name}: {error} The training goes on, and saving is tried again.")
-        else:
-            self._last_saved = self._position.total
-            self._log.write("save", epoch=self._position.epoch, step=self._position.step)
-        now = time.monotonic()
-        self._due = now + RHYTHM.pause(now - begun)
+            return False
+        finally:
+            now = time.monotonic()
+            self._due = now + RHYTHM.pause(now - begun)
+        self._last_saved = self._position.total
+        self._log.write("save", epoch=self._position.epoch, step=self._position.step)
+        return True
 
     def _tree(self, ended: bool) -> dict[str, Any]:
         position = self._position
@@ -284,6 +305,7 @@ class Session(keras.callbacks.CallbackList):
         state.assign(self._trained_model, saved.tree["variables"])
         self._memory.put_back(saved.tree["memory"])
         state.put_back_streams(saved.tree["streams"])
+        saved.tree.clear()  # a second copy of the model
 
     def _pass_over_steps(self) -> None:
         self._train_function = self._trained_model.train_function
@@ -299,7 +321,7 @@ class Session(keras.callbacks.CallbackList):
         resumed = (self._position.epoch, self._position.step) if self._saved else None
         pulse = self._log.last_pulse()
         repeated = max(0.0, pulse - self._saved.trained) if self._saved and pulse is not None else None
-        known = self._log.exists
+        known = self._log.has_sessions
         self._log.begin(self._epochs, resumed, repeated)
         if self._saved is None:
             return
@@ -335,7 +357,7 @@ def check_same(name: str, what: str, before: dict[str, Any], now: dict[str, Any]
     changed = fingerprint.differences(before[what], now[what])
     if changed:
         raise TrainingError(
-            f"The run {name} began with another {what}: {'; '.join(changed)}.",
+            f"The run {name} began with {'other data' if what == 'data' else 'another model'}: {'; '.join(changed)}.",
             "Give this training another name, or begin anew with restart=True, which keeps the old run.",
         )
 

@@ -29,6 +29,8 @@ Arrays = dict[str, np.ndarray]
 
 _EXACT_IN_JSON = 1 << 53
 _PIECE = 8 << 20
+_NOT_NUMPYS = ("bfloat16", "float8")
+"""How the names of kinds begin that numpy does not have of its own."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def _flatten(value: Any, path: str, leaves: dict[str, Any]) -> Any:
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_flatten(one, _join(path, place), leaves) for place, one in enumerate(value)]}
-    if is_array(value):
+    if is_array(value) and hasattr(value, "__array__"):
         name = path or "value"
         while name in leaves:
             name += "'"
@@ -117,7 +119,7 @@ def _plain(value: Any, path: str) -> Any:
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is an array of numpy, JAX or torch."""
+    """Whether it is an array of numpy, JAX or torch, or the shape of one."""
     return isinstance(value, (np.ndarray, np.generic)) or _library(value) in ("jax", "torch")
 
 
@@ -154,17 +156,20 @@ def _host(leaf: Any, path: str) -> np.ndarray:
 def _from_torch(tensor: Any) -> np.ndarray:
     torch = sys.modules["torch"]
     tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype != torch.bfloat16:
+    name = str(tensor.dtype).removeprefix("torch.")
+    if not name.startswith(_NOT_NUMPYS):
         return tensor.numpy()
     import ml_dtypes
 
-    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    # numpy knows these kinds only through ml_dtypes, and torch hands over their bits as integers.
+    bits = torch.int16 if tensor.element_size() == 2 else torch.uint8
+    return tensor.view(bits).numpy().view(getattr(ml_dtypes, name))
 
 
 def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     """Copy every source into its buffer, with as many threads as there are cores: memory is slower than one core."""
     pieces = [piece for target, source in pairs for piece in _pieces(target, source)]
-    if len(pieces) < 4:
+    if sum(target.nbytes for target, _ in pieces) < 4 * _PIECE:
         for target, source in pieces:
             np.copyto(target, source)
         return
@@ -256,8 +261,9 @@ def _to_jax(like: Any, array: np.ndarray, path: str) -> Any:
 
 def _to_torch(like: Any, array: np.ndarray, path: str) -> Any:
     torch = sys.modules["torch"]
-    if array.dtype.name == "bfloat16":
-        tensor = torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    if array.dtype.name.startswith(_NOT_NUMPYS):
+        bits = np.int16 if array.dtype.itemsize == 2 else np.uint8
+        tensor = torch.from_numpy(array.view(bits).copy()).view(getattr(torch, array.dtype.name))
     else:
         tensor = torch.from_numpy(array.copy())
     if tensor.shape != like.shape or tensor.dtype != like.dtype:

@@ -46,6 +46,10 @@ class Link:
         """Its place in the chain."""
         return int(self.name.partition(".")[0])
 
+    def may_be(self, other: Link) -> bool:
+        """Whether nothing says that the two are different links."""
+        return self.manifest is None or other.manifest is None or self.manifest.id == other.manifest.id
+
 
 def sound(links: Iterable[Link]) -> list[Link]:
     """The checkpoints among links whose manifests can be read, oldest first, the first copy of each."""
@@ -78,7 +82,7 @@ class LocalStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._tip: int | None = None
+        self._tip: Link | None = None
 
     def links(self) -> list[Link]:
         """The chain's links that are still there, oldest first."""
@@ -92,8 +96,10 @@ class LocalStore:
 
     def take(self, claim: Manifest, seen: list[Link]) -> Manifest:
         """Make a claim the link after those that were `seen`. Raises `Refused` when there are others by now."""
-        self._tip = seen[-1].number if seen else 0
+        self._tip = seen[-1] if seen else None
         made = self.commit(claim)
+        for folder in (self.folder.parent, self.folder.parent.parent):
+            _sync(folder)  # they may be new
         self._clear_away()
         return made
 
@@ -102,25 +108,25 @@ class LocalStore:
 
         Raises `Refused` when another session made it, `OSError` as the disk does; nothing is left of it then.
         """
-        assert self._tip is not None, "a chain is taken before it is added to"
-        number = self._tip + 1
+        number = self._tip.number + 1 if self._tip else 1
         aside = self.folder / f"{_ASIDE}{link.session.id}-{secrets.token_hex(4)}"
         try:
             failpoint("before-write")
+            self._check_tip()
             aside.mkdir(parents=True)
-            link = self._fill(
-                aside, replace(link, number=number, previous=_name(self._tip), next=_name(number + 1)), fill
-            )
+            link = replace(link, number=number, previous=_name(number - 1), next=_name(number + 1))
+            link = self._fill(aside, link, fill)
             failpoint("before-rename")
             self._rename(aside, number)
         except FileNotFoundError as error:
-            if self._names()[-1:] > [_name(self._tip)]:
+            self._check_tip()
+            if self._names()[-1:] >= [_name(number)]:
                 raise Refused from error  # its new owner cleared our folder away
             raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         failpoint("after-rename")
-        self._tip = number
+        self._tip = Link(_name(number), link)
         return link
 
     def adopt(self, link: Manifest, fill: Fill) -> Link:
@@ -192,9 +198,21 @@ class LocalStore:
                 raise Refused from error
             raise
         _sync(self.folder)
-        if self._names()[-1] != _name(number):
-            # A link that was made and cleared away while we slept: later ones show it.
+        try:
+            self._check_tip()
+            if self._names()[-1] != _name(number):
+                # A link of this place was made and cleared away while we slept: later ones show it.
+                raise Refused
+        except Refused:
             shutil.rmtree(self.folder / _name(number), ignore_errors=True)
+            raise
+
+    def _check_tip(self) -> None:
+        """The newest link is cleared away by its successors alone: where ours is not, the chain is another's."""
+        if self._tip is None:
+            return
+        there = self._link(self._tip.name)
+        if not (self.folder / there.name).exists() or not there.may_be(self._tip):
             raise Refused
 
     def _clear_away(self) -> None:

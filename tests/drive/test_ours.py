@@ -55,6 +55,14 @@ def test_a_name_is_taken_once(drive: DriveFileSystem, source: Path) -> None:
     assert [entry["name"] for entry in drive.ls("")] == ["a.bin"]
 
 
+def test_a_name_is_taken_once_under_an_id_too(drive: DriveFileSystem, source: Path) -> None:
+    drive.deliver(source, "a.bin", mark="checkpoint")
+    source.write_bytes(b"another")
+    with pytest.raises(AlreadyExists):
+        drive.deliver(source, "a.bin", mark="checkpoint", file_id=drive.reserve())
+    assert drive.cat_file("a.bin") == b"a checkpoint"
+
+
 def test_what_is_purged_is_not_in_the_trash(drive: DriveFileSystem, own_hub: RunningHub, source: Path) -> None:
     drive.deliver(source, "a.bin", mark="checkpoint")
     drive.purge("a.bin")

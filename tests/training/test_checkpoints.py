@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import haversack
-from haversack.errors import DiskFull, InputError, IntegrityError, NotFound, TrainingError
+from haversack.errors import DiskFull, InputError, IntegrityError, NotFound, RunLost
 from haversack.training.checkpoints import Checkpoints
 from tests.training.loop import is_whole, state
 
@@ -198,17 +198,22 @@ def test_a_checkpoint_says_what_it_is(run: Checkpoints) -> None:
     assert latest.size == sum(file.stat().st_size for file in Path(latest.where).glob("*.safetensors"))
 
 
-def test_a_write_that_fails_is_told_by_the_next_save_and_then_it_works_again(run: Checkpoints) -> None:
-    saved(run, 1)
-    (run.folder / "checkpoints").rename(run.folder / "elsewhere")
-    (run.folder / "checkpoints").write_text("in the way")
-    run.save(2, state(2))
-    with pytest.raises(TrainingError, match="step 2 of run could not be written"):
-        run.save(3, state(3))
-    (run.folder / "checkpoints").unlink()
-    (run.folder / "elsewhere").rename(run.folder / "checkpoints")
-    saved(run, 3)
-    assert [checkpoint.step for checkpoint in run.all()] == [1, 3]
+def test_a_run_that_was_moved_away_is_not_written_into_the_new_one(run: Checkpoints) -> None:
+    saved(run, 1, 2, 3)
+    run.folder.rename(run.folder.with_name("before"))
+    with pytest.raises(RunLost, match="are not where they were"):
+        saved(run, 4)
+    assert not list(run.folder.rglob("*.safetensors"))
+
+
+def test_a_run_begun_anew_under_the_name_is_not_disturbed_by_the_one_before(run: Checkpoints) -> None:
+    saved(run, 1, 2, 3, 4, 5, 6)
+    run.folder.rename(run.folder.with_name("before"))
+    new = saved(Checkpoints("run", run.folder.parent), 1)
+    with pytest.raises(RunLost):
+        saved(run, 7)
+    saved(new, 2)
+    assert [checkpoint.step for checkpoint in new.all()] == [1, 2]
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a\\b", "a\nb", "C:", "x" * 300])

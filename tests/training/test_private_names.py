@@ -1,4 +1,4 @@
-"""One test for each private name of Keras that exact tail batches rest on: a new release fails here first."""
+"""One test for each private name of Keras that training rests on: a new release fails here first."""
 
 from __future__ import annotations
 
@@ -12,9 +12,29 @@ import pytest
 LOOK = """
 import inspect, json, numpy, keras
 from keras.src.backend.jax import trainer
+from keras.src.backend.common import global_state
+from keras.src.callbacks.monitor_callback import MonitorCallback
+from keras.src.random import seed_generator
+from keras.src.trainers.data_adapters import array_data_adapter, array_slicing, data_adapter, py_dataset_adapter
 built = keras.layers.Dense(1)
 built.build((None, 1))
 variable = built.kernel
+class Look(keras.callbacks.CallbackList):
+    def on_train_batch_begin(self, batch, logs=None):
+        model, looks[batch] = self._model, self._model._jax_state_synced
+        if batch == 1:
+            looks["groups"] = list(model._jax_state)
+            looks["same"] = model._jax_state["trainable_variables"][0].shape == (1, 1)
+looks = {}
+model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+callbacks = Look([], add_history=True)
+callbacks.set_model(model)
+source = array_data_adapter.ArrayDataAdapter(numpy.ones((2, 1)), numpy.ones((2, 1)), batch_size=1)
+model.fit(source, callbacks=callbacks)
+keras.utils.set_random_seed(1)
+keras.random.normal((1,))
+stopping = keras.callbacks.EarlyStopping("loss")
 signature = lambda function: list(inspect.signature(function).parameters)
 print(json.dumps({
     "_get_distributed_iterator": signature(trainer.JAXEpochIterator._get_distributed_iterator),
@@ -24,6 +44,20 @@ print(json.dumps({
     "_initialize_layout": signature(variable._initialize_layout),
     "_direct_assign": signature(variable._direct_assign),
     "_value": variable._value is not None,
+    "an adapter as x": isinstance(source, data_adapter.DataAdapter) and model.history is callbacks._history,
+    "_jax_state": looks,
+    "_flush_futures, _async_train": (signature(callbacks._flush_futures), callbacks._async_train),
+    "train_function": callable(model.train_function),
+    "_flatten_layers": [type(layer).__name__ for layer in model._flatten_layers(include_self=False)],
+    "ArrayDataAdapter": [hasattr(source, name) for name in ("_inputs", "_num_samples", "_batch_size", "_shuffle")],
+    "_get_iterator": signature(array_data_adapter.ArrayDataAdapter._get_iterator),
+    "PyDatasetAdapter": signature(py_dataset_adapter.PyDatasetAdapter.__init__),
+    "train_validation_split": signature(array_slicing.train_validation_split),
+    "can_convert_arrays": array_data_adapter.can_convert_arrays((numpy.ones(1), None)),
+    "global_seed_generator": global_state.get_global_attribute("global_seed_generator")
+    is seed_generator.global_seed_generator(),
+    "TensorBoard": keras.callbacks.TensorBoard("logs")._writers,
+    "MonitorCallback": isinstance(stopping, MonitorCallback) and stopping.monitor_op is None,
 }))
 """
 EXPECTED = {
@@ -34,6 +68,24 @@ EXPECTED = {
     "_initialize_layout": [],
     "_direct_assign": ["value"],
     "_value": True,
+    "an adapter as x": True,
+    "_jax_state": {
+        "0": True,
+        "1": False,
+        "groups": ["trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables"],
+        "same": True,
+    },
+    "_flush_futures, _async_train": [[], True],
+    "train_function": True,
+    "_flatten_layers": ["InputLayer", "Dense"],
+    "ArrayDataAdapter": [True] * 4,
+    "_get_iterator": ["self", "slice_and_convert_fn", "inputs"],
+    "PyDatasetAdapter": ["self", "x", "class_weight", "shuffle"],
+    "train_validation_split": ["arrays", "validation_split"],
+    "can_convert_arrays": True,
+    "global_seed_generator": True,
+    "TensorBoard": {},
+    "MonitorCallback": True,
 }
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from haversack.errors import ConnectionFailed, IntegrityError
+from haversack.errors import ConnectionFailed, IntegrityError, RunLost
 from haversack.training.checkpoints import Checkpoints
 from tests.conftest import RunningHub
 from tests.training import loop
@@ -115,6 +117,47 @@ def test_looking_at_a_store_that_is_empty(where: str) -> None:
     assert Checkpoints("run", where).restore() is None
 
 
+def test_a_run_that_was_moved_away_there_is_not_written_into_the_new_one(where: str) -> None:
+    run = saved(Checkpoints("run", where), 1, 2, 3, 4, 5, 6)
+    files, root = fsspec.core.url_to_fs(where)
+    files.mv(f"{root}/run", f"{root}/before", recursive=True)
+    run.folder.rename(run.folder.with_name("before"))
+    new = saved(Checkpoints("run", where), 1)
+    with pytest.raises(RunLost):
+        saved(run, 7)
+    saved(new, 2).close()
+    assert [checkpoint.step for checkpoint in Checkpoints("run", where).all()] == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_random_a_new_machine_gets_what_was_committed(where: str, another_machine: Path, seed: int) -> None:
+    if where.startswith("memory"):
+        pytest.skip("memory ends with its process")
+    command = [sys.executable, "-m", "tests.training.loop", "run", where, "1", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(random.Random(seed).uniform(0.0, 0.5))
+    process.kill()
+    printed = process.stdout.read().split()
+    process.wait()
+    shutil.rmtree(another_machine / "runs")
+    restored = Checkpoints("run", where).restore()
+    assert restored is not None
+    assert is_whole(restored.tree)
+    assert restored.step >= int(printed[-1] if printed else 1)
+
+
+def test_after_a_link_that_cannot_be_read_the_chain_goes_on(where: str) -> None:
+    saved(Checkpoints("run", where), 1).close()
+    files, root = fsspec.core.url_to_fs(f"{where}/run")
+    newest = [name for name in stored(where) if name.endswith(".json")][-1]
+    files.pipe_file(f"{root}/{newest}", b"{")
+    saved(Checkpoints("run", where), 2).close()
+    saved(Checkpoints("run", where), 3).close()
+    assert [checkpoint.step for checkpoint in Checkpoints("run", where).all()] == [1, 2, 3]
+
+
 # A store that is away
 
 
@@ -173,6 +216,30 @@ def test_a_session_that_ended_while_the_store_was_away_is_caught_up_by_the_next(
 def test_a_store_that_is_away_when_nothing_is_here_is_an_error(away: str) -> None:
     with pytest.raises(ConnectionFailed):
         Checkpoints("run", away).restore()
+
+
+def test_what_was_overtaken_on_another_machine_is_not_sent_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, store = f"file://{tmp_path}/store", tmp_path / "store"
+    first = saved(Checkpoints("run", where), 1)
+    store.rename(tmp_path / "unplugged")
+    store.write_text("")
+    first.save(2, state(2))
+    with pytest.raises(ConnectionFailed):
+        first.close()
+    store.unlink()
+    (tmp_path / "unplugged").rename(store)
+    with monkeypatch.context() as second_machine:
+        second_machine.setenv("HAVERSACK_DATA", str(tmp_path / "second"))
+        saved(Checkpoints("run", where, take_over=True), 10).close()
+    back_again = Checkpoints("run", where)
+    restored = back_again.restore()
+    assert restored is not None
+    assert restored.step == 10
+    back_again.claim()
+    back_again.close()
+    assert len([name for name in stored(where) if name.endswith(".safetensors")]) == 2
 
 
 def test_saves_go_on_while_a_hub_stalls(own_hub: RunningHub, own_folders: Path) -> None:

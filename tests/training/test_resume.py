@@ -21,14 +21,7 @@ from haversack.training import runs
 NOTEBOOK = Path(__file__).with_name("notebook.py")
 TRAININGS = ["arrays", "data_set", "augmented"]
 ASPECTS = ["weights", "optimizer", "metrics", "history", "epochs", "batches", "counted", "drawn", "csv", "counters"]
-KILLS = [
-    "arrays batch 8",
-    "arrays validation 2",
-    "arrays epoch 4",
-    "data_set batch 5",
-    "data_set validation 2",
-    "augmented batch 11",
-]
+KILLS = ["arrays batch 8", "arrays validation 2", "arrays epoch 4", "data_set batch 5", "augmented batch 11"]
 RANDOM_KILLS = 5
 
 

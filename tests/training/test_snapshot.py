@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections import namedtuple
 from typing import Any
 
@@ -71,7 +74,10 @@ def test_a_large_array_is_copied_whole() -> None:
     assert (Buffers().take(array).arrays["value"] == array).all()
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, np.array([object()]), np.zeros(2, "i4,f8"), 1j])
+SHAPE_ALONE = jax.ShapeDtypeStruct((2,), jnp.float32)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, np.array([object()]), np.zeros(2, "i4,f8"), 1j, SHAPE_ALONE])
 def test_what_cannot_be_kept_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match="layers/0"):
         Buffers().take({"layers": [value]})
@@ -130,3 +136,34 @@ def test_a_namedtuple_is_one_again_with_like() -> None:
 def test_a_tree_that_is_unlike_is_told_where(like: Any, said: str) -> None:
     with pytest.raises(TrainingError, match=said):
         through({"a": [np.zeros(2)], "b": 1}, like=like)
+
+
+def test_arrays_of_torch_come_back_with_like() -> None:
+    torch = pytest.importorskip("torch")
+    tree = {"w": torch.arange(6.0).reshape(2, 3).requires_grad_(), "h": torch.ones(3, dtype=torch.bfloat16)}
+    back = through(tree, like=tree)
+    assert torch.equal(back["w"], tree["w"])
+    assert back["w"].requires_grad
+    assert torch.equal(back["h"], tree["h"])
+
+
+def test_the_shards_of_eight_devices_come_back_to_them() -> None:
+    program = """
+import jax, json, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from haversack.training.snapshot import Buffers, rebuild
+mesh = jax.make_mesh((8,), ("batch",))
+rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("batch",), ()))
+tree = {"rows": jax.device_put(np.arange(16.0), rows), "whole": jax.device_put(np.ones(3), whole)}
+taken = Buffers().take(tree)
+back = rebuild(taken.structure, taken.arrays, tree)
+same = all(back[name].sharding == tree[name].sharding for name in tree)
+step = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
+print(json.dumps([same, step(back)["rows"].tolist(), taken.arrays["rows"].tolist()]))
+"""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    same, after_a_step, saved = json.loads(done.stdout)
+    assert same
+    assert after_a_step == [number + 1 for number in range(16)]
+    assert saved == [*range(16)]
