@@ -116,7 +116,10 @@ def _start(root: Path, folder: Path) -> None:
         _write_private(token, secrets.token_urlsafe(32))
     command = [place.interpreter(), "-m", "haversack", "hub", "--root", str(root), "--port", "0"]
     command += ["--token-file", str(token), "--state", str(folder / "hub.json"), "--until-unused"]
-    environment = {name: value for name, value in os.environ.items() if name != "HAVERSACK_TOKEN"}
+    # It belongs to no job, also when a job's kernel starts it: it outlives that kernel.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("HAVERSACK_TOKEN", "HAVERSACK_JOB")
+    }
     with open(folder / "hub.log", "ab") as log:
         subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd="/", start_new_session=True

@@ -10,11 +10,12 @@ from typing import Any
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """Make `google.colab`, Colab's magics and the watch over secrets available in this kernel."""
-    from haversack.notebook import kaggle, magics, watch
+    """Make `google.colab`, Colab's magics, the watch over secrets and, in a job, durable trainings available here."""
+    from haversack.notebook import kaggle, magics, plainfit, watch
     from haversack.notebook.colab import finder
 
     finder.install()
     magics.register(ipython)
     watch.start(ipython)
+    plainfit.start(ipython)
     ipython.events.register("pre_run_cell", lambda info: kaggle.prefer_key_file())

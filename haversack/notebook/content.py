@@ -146,6 +146,16 @@ def _literals(folder: Path, home: Path) -> Content:
     return Content("literals", folder, home, path=folder, notice=notice)
 
 
+def mounted_below(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> list[Path]:
+    """Where something is mounted at or below `folder`; nothing where the system does not say (macOS)."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    points = [Path(line.split()[4].encode().decode("unicode_escape")) for line in lines]
+    return [point for point in points if point.is_relative_to(folder.resolve())]
+
+
 def _works(prefix: tuple[str, ...] | list[str]) -> bool:
     trial = subprocess.run([*prefix, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return trial.returncode == 0

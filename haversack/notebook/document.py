@@ -58,6 +58,21 @@ def _checked(content: dict[str, Any], path: Path) -> Any:
     return notebook
 
 
+def copy_outputs(executed: Path | None, notebook: Any) -> None:
+    """Put the outputs of the `executed` notebook into the cells of `notebook`, in place; none where it is another's."""
+    if executed is None:
+        return
+    try:
+        cells = nbformat.read(executed, as_version=4).cells
+    except (OSError, ValueError, nbformat.ValidationError):
+        return  # it was cut off or is something else; its cells are executed anew
+    if [cell.cell_type for cell in cells] != [cell.cell_type for cell in notebook.cells]:
+        return
+    for cell, before in zip(notebook.cells, cells, strict=True):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = before.outputs, before.execution_count
+
+
 def check_output(output: Path, notebook: Path) -> None:
     """Raise `InputError` when the executed notebook could not be written to `output`, or would overwrite its source."""
     if output.is_dir():

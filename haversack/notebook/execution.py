@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -18,9 +20,11 @@ from nbclient.util import ensure_async
 
 from haversack.errors import CellFailed, JobError, KernelDied
 from haversack.notebook import channel, hints
+from haversack.notebook.death import Witness
 from haversack.notebook.screen import plain
 
 _START_TIMEOUT = 120  # seconds; a first start compiles bytecode, on a slow disk for long
+_ASKED = 60
 _LONGEST = 300
 _LOOK = "The executed notebook has its traceback."
 
@@ -29,7 +33,8 @@ class Execution(NotebookClient):
     """One kernel and the notebook it executes.
 
     `listen` gets what the kernel tells the job (`channel`); `show` gets every piece of text that a cell writes;
-    `source` turns a cell's source into what is sent to the kernel.
+    `source` turns a cell's source into what is sent to the kernel; `witness` knows why a kernel is gone. `heard` is
+    when the running cell was last heard of (`time.monotonic`), None between cells.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Execution(NotebookClient):
         listen: Callable[[dict[str, Any]], None],
         show: Callable[[str], None],
         source: Callable[[str], str],
+        witness: Witness,
     ) -> None:
         quiet = logging.getLogger("haversack.notebook.nbclient")
         quiet.setLevel(logging.CRITICAL)
@@ -55,6 +61,9 @@ class Execution(NotebookClient):
         )
         self.executed = 0
         self.interrupted = False
+        self.heard: float | None = None
+        self.why: Literal["memory", "died"] = "died"
+        self._witness = witness
         self._listen = listen
         self._show = show
         self._source = source
@@ -82,20 +91,31 @@ class Execution(NotebookClient):
         cell = self.nb.cells[index]
         original = cell.source
         cell.source = self._source(original)
+        self.heard = time.monotonic()
         try:
-            await self.async_execute_cell(cell, index, execution_count=self.executed + 1)
+            await self.async_execute_cell(cell, index, execution_count=number)
         except CellExecutionError as error:
             self.executed += 1
             if self.interrupted:
                 raise JobError(f"The job was interrupted in cell {number}.") from None
             raise self._failed(cell, number, original, error) from None
         except DeadKernelError:
-            raise KernelDied(*self._why_dead(number)) from None
+            if self.interrupted:
+                raise JobError(f"The job was interrupted in cell {number}.") from None
+            raise self._died(number) from None
         finally:
+            self.heard = None
             cell.source = original
         self.executed += 1
         if self.interrupted:
             raise JobError(f"The job was interrupted in cell {number}.")
+
+    async def ask(self, code: str) -> str:
+        """Execute `code` that is not the notebook's, shown to nobody; returns what it raised, "" for nothing."""
+        client: Any = self.kc
+        reply = await ensure_async(client.execute(code, silent=True, store_history=False, reply=True, timeout=_ASKED))
+        content = reply["content"]
+        return "" if content["status"] == "ok" else str(content.get("evalue") or content["status"])
 
     def interrupt(self) -> None:
         """Ask the running cell to stop, as Ctrl-C does."""
@@ -103,14 +123,23 @@ class Execution(NotebookClient):
         if self.km is not None and self.km.has_kernel:
             self._interrupting = asyncio.ensure_future(ensure_async(self.km.interrupt_kernel()))
 
+    async def kill(self) -> None:
+        """SIGKILL the kernel's whole process group; the running cell is over at once."""
+        if self.km is not None and self.km.has_kernel and self.km.provisioner is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                await self.km.provisioner.send_signal(signal.SIGKILL)
+        if self.task_poll_for_reply is not None:
+            # What nbclient does itself when, once a second, it sees that the kernel is gone.
+            self.task_poll_for_reply.cancel()
+
     async def stop(self) -> None:
         """End the kernel and what it started in its own session."""
         manager = self.km
         if manager is None or not manager.has_kernel:
             return
-        provisioner = manager.provisioner
         if self.kc is not None:
             self.kc.stop_channels()
+        provisioner = manager.provisioner
         await ensure_async(manager.shutdown_kernel(now=self.kc is None))
         try:
             assert provisioner is not None
@@ -119,6 +148,8 @@ class Execution(NotebookClient):
             return  # the usual case: nothing is left of it
 
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
+        if self.heard is not None:
+            self.heard = time.monotonic()
         if msg["msg_type"] == channel.MESSAGE:
             self._listen(msg["content"])
             return None
@@ -135,17 +166,11 @@ class Execution(NotebookClient):
                     output.traceback.append(f"haversack: {advice}")
         return CellFailed(f"Cell {number} failed: {_one_line(said)}.", advice or _LOOK)
 
-    def _why_dead(self, number: int) -> tuple[str, str]:
+    def _died(self, number: int) -> KernelDied:
         status = getattr(getattr(self.km.provisioner, "process", None), "returncode", None) if self.km else None
-        # A wrapper such as bubblewrap passes a signal on as 128 + its number.
-        number_of_signal = -status if status is not None and status < 0 else (status or 0) - 128
-        if number_of_signal == signal.SIGKILL:
-            return f"The kernel was killed in cell {number}.", "Most often memory ran out: use less in that cell."
-        try:
-            how = f"by {signal.Signals(number_of_signal).name}"
-        except ValueError:
-            how = f"with exit status {status}"
-        return f"The kernel died in cell {number}, {how}.", "kernel.log in the job's folder may say why."
+        death = self._witness.tell(status, f"in cell {number}")
+        self.why = death.why
+        return KernelDied(f"The kernel {death.how}.", death.next_step)
 
 
 def _one_line(text: str) -> str:

@@ -23,6 +23,8 @@ __all__ = ["download", "upload", "upload_file", "view"]
 
 # How many of the job's uploads earlier calls in this kernel have received.
 _received = 0
+# What this kernel gave already: what an earlier session of the job gave under the same name is replaced.
+_given: set[Path] = set()
 
 
 def upload(target_dir: str = "") -> dict[str, bytes]:
@@ -66,8 +68,9 @@ def download(filename: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"Cannot find file: {filename}")
     folder = (channel.job() or Path.cwd()) / "downloads"
     folder.mkdir(exist_ok=True)
-    target = _free_name(folder / source.name)
+    target = _free_name(folder / source.name, among=_given if channel.job() else None)
     _copy(source, target)
+    _given.add(target)
     print(f"Downloaded {source.name} to {target}")
     channel.tell("download", path=str(target))
 
@@ -96,7 +99,8 @@ def _incoming(*, all_of_them: bool) -> list[Path]:
     if folder is None:
         return list(_asked())
     global _received
-    waiting = [Path(path) for path in json.loads((folder / "job.json").read_text())["uploads"]][_received:]
+    given = json.loads((folder / "job.json").read_text())["uploads"]
+    waiting = [folder / "uploads" / name for name in given][_received:]
     if not waiting:
         raise InputError("Nobody can pick a file in a job.", "Give it on the command line: --upload FILE")
     taken = waiting if all_of_them else waiting[:1]
@@ -116,10 +120,10 @@ def _asked() -> Iterator[Path]:
         yield path
 
 
-def _free_name(path: Path) -> Path:
-    """`path`, or `name (1).ext` and so on where that is taken."""
+def _free_name(path: Path, among: set[Path] | None = None) -> Path:
+    """`path`, or `name (1).ext` and so on where that is taken: on the disk, or, where it is given, `among` these."""
     candidate, number = path, 0
-    while candidate.exists() or candidate.is_symlink():
+    while candidate in among if among is not None else candidate.exists() or candidate.is_symlink():
         number += 1
         candidate = path.with_name(f"{path.stem} ({number}){path.suffix}")
     return candidate

@@ -1,23 +1,20 @@
-"""A job: one notebook executed from its first cell to its last, in a place of its own.
+"""A job: one notebook executed from its first cell to its last, in a place of its own, over one or more sessions.
 
-What the job writes lies in one folder, `jobs/<name>-<time>/` in the user's data folder: `home/`, `env/`, `content/`,
-`downloads/` and `kernel.log`. The executed notebook is saved after every cell, so what was executed is kept however the
-job ends. Everything that is wrong with what was given is said before anything starts.
+What the job writes lies in one folder, `jobs/<name>-<time>/` in the user's data folder: the folders of its session
+(`home/`, `env/`, `content/`), `downloads/`, `kernel.log`, and its store, from which a job that ended early is resumed.
+The executed notebook is saved after every cell, so what was executed is kept however the job ends. Everything that is
+wrong with what was given is said before anything starts.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import re
-import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,18 +22,18 @@ from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings
 from haversack.errors import HaversackError, InputError, NotebookInvalid, SignInError
-from haversack.notebook import content, document, environment, execution, kaggle, kernel, secretfile
+from haversack.notebook import content, document, kaggle, kernel, plainfit, processes, secretfile, store
 from haversack.notebook import parameters as parameters_
 from haversack.notebook.screen import Screen
 from haversack.notebook.secrets import Secrets
+from haversack.notebook.sessions import Sessions
+from haversack.notebook.store import Options, Record, Store
 
 parse_parameters = parameters_.parse
 
-# How much of what a cell wrote last is looked at for its last line, in characters.
-_TAIL = 4000
+_LOCK = "job.lock"
 # How much of the notebook's name its job's folder gets, in characters.
 _LONGEST_NAME = 50
-_LOCK = "job.lock"
 
 
 @dataclass
@@ -66,7 +63,8 @@ class Report:
     def summary(self) -> str:
         """The report for people."""
         cells = f"{self.cells} cell{'' if self.cells == 1 else 's'}"
-        lines = [f"{'Done' if self.status == 'done' else 'Failed'}: {cells} in {self.seconds:.0f} s."]
+        over = f", over {self.sessions} sessions" if self.sessions > 1 else ""
+        lines = [f"{'Done' if self.status == 'done' else 'Failed'}: {cells} in {self.seconds:.0f} s{over}."]
         lines.append(f"  notebook   {self.output}")
         if self.html:
             lines.append(f"  web page   {self.html}")
@@ -74,6 +72,8 @@ class Report:
         if self.drive:
             lines.append(f"  drive      {self.drive}")
         lines.append(f"  job        {self.job}")
+        if self.status == "failed":
+            lines.append(f"  go on      haversack run --resume {Path(self.job).name}")
         return "\n".join(lines)
 
 
@@ -86,195 +86,159 @@ def run(
     parameters: Mapping[str, Any] | None = None,
     cores: int | None = None,
     html: Path | None = None,
+    session: float | None = None,
+    cell_timeout: float | None = None,
+    plain: bool = False,
 ) -> Report:
     """Execute `notebook` and write the executed one to `output` (default `<name>.executed.ipynb`, where the user is).
 
     `hub` is what `credentials.drive` takes; `uploads` are the files that `files.upload()` receives; `parameters` are
     values for the notebook's variables; `cores` simulates that many accelerator cores on the CPU; `html` names a web
-    page to be written too. What goes wrong while cells run is in the report's `failure`; what is wrong with what was
-    given raises `InputError`, and a hub that cannot be used `SignInError` or `ConnectionFailed`.
+    page to be written too. Sessions end after `session` seconds, a cell is taken for hung when nothing was heard of it
+    for `cell_timeout` seconds, and `plain` leaves `model.fit` as it is. What goes wrong while cells run is in the
+    report's `failure`; what is wrong with what was given raises `InputError`, and a hub that cannot be used
+    `SignInError` or `ConnectionFailed`.
     """
     source = document.read(notebook)
     parameters_.apply(source, parameters or {})
-    output = (output or Path(f"{notebook.stem}.executed.ipynb")).absolute()
+    output = (output or _default_output(notebook)).absolute()
     for path in [output, html] if html else [output]:
         document.check_output(path, notebook)
-    if cores is not None and cores < 1:
-        raise InputError(f"{cores} cores cannot be simulated.", "Give --cores a number from 1 on.")
     given = _uploads(uploads, source, notebook)
     chosen = settings.load()
-    secrets = _known_secrets(chosen)
-    _check_hub(hub or chosen.hub)
+    options = Options(hub or chosen.hub, cores, session, cell_timeout, plain)
+    _check(options)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
-    job = Job(source, folder, output, html.absolute() if html else None, chosen, secrets)
-    job.notices += _unmount_abandoned(chosen.data)
-    variables = _variables(chosen, folder, hub or chosen.hub, cores)
-    secrets.add(variables.get("KAGGLE_KEY"))
-    (folder / "job.json").write_text(json.dumps({"uploads": [str(path) for path in given]}))
+    record = Record(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
+    notices = _unmount_abandoned(chosen.data)
     with FileLock(folder / _LOCK):
-        return job.execute(notebook, variables)
+        job = Job(source, folder, record, chosen, notices)
+        record.uploads = job.store.take_in(source, given)
+        return job.execute()
+
+
+def resume(
+    name: str,
+    output: Path | None = None,
+    *,
+    hub: str | None = None,
+    html: Path | None = None,
+    session: float | None = None,
+    cell_timeout: float | None = None,
+) -> Report:
+    """Go on with the job `name`, which ended before its notebook did: here, or on another machine by the drive's copy.
+
+    What is not given is as it was; the executed notebook goes where it went, if that folder is on this machine. Raises
+    like `run`, and `InputError` for a job that is unknown, done, or being executed.
+    """
+    chosen = settings.load()
+    folder, record = store.find(chosen.data / "jobs", name, hub or chosen.hub)
+    before = record.options
+    record.options = replace(
+        before,
+        hub=hub or chosen.hub or before.hub,
+        session=session or before.session,
+        cell_timeout=cell_timeout or before.cell_timeout,
+    )
+    if output is None:
+        usual = Path(record.output)
+        output = usual if usual.parent.is_dir() else _default_output(Path(record.notebook))
+    record.output, record.html = str(output.absolute()), str(html.absolute()) if html else record.html
+    document.check_output(output, folder / store.NOTEBOOK)
+    store.check_uploads(folder, record)
+    _check(record.options)
+    notices = _unmount_abandoned(chosen.data)
+    try:
+        lock = FileLock(folder / _LOCK).acquire(blocking=False)
+    except Timeout:
+        raise InputError(f"The job {folder.name} is being executed.", "Wait for it, or interrupt it first.") from None
+    with lock:
+        if record.done:
+            raise InputError(f"The job {folder.name} is done: {record.output}.", "Run its notebook anew.")
+        # A job that was killed may have left what cells started.
+        processes.kill(folder)
+        source = document.read(folder / store.NOTEBOOK)
+        document.copy_outputs(next(filter(Path.exists, [output, folder / store.EXECUTED]), None), source)
+        return Job(source, folder, record, chosen, notices).execute()
 
 
 class Job:
-    """One execution: the notebook, its folder, and what the kernel tells of itself meanwhile."""
+    """One job: its notebook, its folder, and where what comes of it goes."""
 
     def __init__(
-        self, notebook: Any, folder: Path, output: Path, html: Path | None, chosen: settings.Settings, secrets: Secrets
+        self, notebook: Any, folder: Path, record: Record, chosen: settings.Settings, notices: Sequence[str]
     ) -> None:
-        self.notebook = notebook
         self.folder = folder
-        self.output = output
-        self.html = html
+        self.record = record
         self.settings = chosen
-        self.secrets = secrets
-        self.downloads: list[str] = []
-        self.drive: str | None = None
         self.notices: list[str] = []
-        self.executed = 0
-        self._written = ""
+        self._before = notices
+        self.secrets = _known_secrets(chosen)
         self.screen = Screen()
+        self.store = Store(folder, record.options.hub, self.secrets, self._notice)
+        self.sessions = Sessions(notebook, self.store, record, chosen, self.secrets, self.screen, self._notice)
 
-    def execute(self, notebook: Path, variables: dict[str, str]) -> Report:
-        """Run every cell; the report says how it went."""
+    def execute(self) -> Report:
+        """Run every cell, over as many sessions as it takes; the report says how it went."""
         began = time.monotonic()
         failure: HaversackError | None = None
+        variables = _variables(self.settings, self.folder, self.record.options)
+        self.secrets.add(variables.get("KAGGLE_KEY"))
+        for name in ("home", "content", "downloads"):
+            (self.folder / name).mkdir(exist_ok=True)
         private = content.prepare(self.folder / "content", self.folder / "home")
         try:
             with self.screen:
-                self.notices += [private.notice] if private.notice else []
-                for notice in self.notices:
-                    self.screen.say(notice)
-                asyncio.run(self._run(private, variables))
+                for notice in [*self._before, private.notice]:
+                    self._notice(notice)
+                self.sessions.execute(private, variables)
         except HaversackError as error:
             failure = type(error)(self.secrets.clean(error.what), self.secrets.clean(error.next_step))
         finally:
             private.release()
         page = None
         try:
-            page = self._save_page() if self.html else None
+            page = self._save_page() if self.record.html else None
         except HaversackError as error:
             failure = failure or error
         return Report(
             status="failed" if failure else "done",
-            notebook=str(notebook.absolute()),
-            output=str(self.output),
+            notebook=self.record.notebook,
+            output=self.record.output,
             job=str(self.folder),
             html=page,
-            cells=self.executed,
+            sessions=len(self.record.sessions),
+            cells=self.sessions.executed,
             seconds=round(time.monotonic() - began, 2),
             content=private.kind,
-            downloads=self.secrets.clean_all(self.downloads),
-            drive=self.drive,
+            downloads=self.secrets.clean_all(self.sessions.downloads),
+            drive=self.sessions.drive,
             notices=self.notices,
             error=str(failure) if failure else None,
             failure=failure,
         )
 
-    async def _run(self, private: content.Content, variables: dict[str, str]) -> None:
-        env = environment.create(self.folder / "env")
-        environment.write_kaggle(self.folder / "bin", env)
-        variables = {**variables, **env.variables(self.settings.cache)}
-        variables["PATH"] = _path(
-            [self.folder / "bin", env.bin, Path(sys.executable).parent], variables.get("PATH", "")
-        )
-        kernels = kernel.write_spec(self.folder / "jupyter", env, private)
-        log = kernel.Log(self.folder / "kernel.log", self.secrets)
-        sockets = kernel.socket_folder()
-        running = execution.Execution(
-            self.notebook,
-            kernel.manager(kernels, sockets),
-            listen=self._listen,
-            show=self._show,
-            source=private.source,
-        )
-        try:
-            self.screen.doing("starting the kernel")
-            with _interruptible(running):
-                await running.start(env=variables, cwd=str(private.folder), stdout=log.pipe, stderr=log.pipe)
-                await self._execute_cells(running)
-        finally:
-            self.executed = running.executed
-            await running.stop()
-            log.close()
-            shutil.rmtree(sockets, ignore_errors=True)
-            await asyncio.to_thread(self._unmount)
+    def _notice(self, text: str) -> None:
+        """Say it now, and again in the report."""
+        if text and text not in self.notices:
+            self.notices.append(text)
+            self.screen.say(text)
 
-    async def _execute_cells(self, running: execution.Execution) -> None:
-        indices = [i for i, cell in enumerate(self.notebook.cells) if cell.cell_type == "code" and cell.source.strip()]
-        self._save()
-        for number, index in enumerate(indices, start=1):
-            self._written = ""
-            self.screen.start(number, len(indices), self.secrets.clean(self.notebook.cells[index].source))
-            try:
-                await running.execute_one(index, number)
-            except HaversackError:
-                self.screen.finish("✗")
-                raise
-            finally:
-                self._learn_hub_secrets()
-                self._save()
-            self.screen.finish()
-
-    def _unmount(self) -> None:
-        """Return once everything that the job wrote is on the drive; the kernel is gone, so its files are closed."""
-        if not (self.settings.data / "mounts").is_dir():
-            return
-        from haversack.drive.mount import unmount_job
-
-        self.screen.doing("putting what is written on the drive")
-        for mounted in unmount_job(self.folder):
-            self.drive = mounted.where
-
-    def _listen(self, message: dict[str, Any]) -> None:
-        match message:
-            case {"kind": "secret", "values": [*values]}:
-                self.secrets.add(*map(str, values))
-            case {"kind": "download", "path": str(path)}:
-                self.downloads.append(path)
-            case {"kind": "mount", "where": str(where)}:
-                self.drive = where
-
-    def _show(self, text: str) -> None:
-        # A secret may come in two pieces.
-        self._written = (self._written + text)[-_TAIL:]
-        self.screen.output(self.secrets.clean(self._written))
-
-    def _learn_hub_secrets(self) -> None:
-        # The embedded hub may have been started by a cell.
-        self.secrets.add(*embedded.secrets_of(self.settings.data))
-
-    def _save(self) -> None:
-        document.write(self.secrets.clean_all(self.notebook), self.output)
-
-    def _save_page(self) -> str | None:
-        assert self.html is not None
-        document.write_page(self.secrets.clean_all(self.notebook), self.html)
-        return str(self.html)
+    def _save_page(self) -> str:
+        assert self.record.html is not None
+        document.write_page(self.secrets.clean_all(self.sessions.notebook), Path(self.record.html))
+        return self.record.html
 
 
-@contextmanager
-def _interruptible(running: execution.Execution) -> Iterator[None]:
-    """Ctrl-C and SIGTERM interrupt the running cell; a second one ends the job at once."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
+def _check(options: Options) -> None:
+    """Raise `InputError` for options that make no sense, and what a hub raises that cannot be used."""
+    if options.cores is not None and options.cores < 1:
+        raise InputError(f"{options.cores} cores cannot be simulated.", "Give --cores a number from 1 on.")
+    _check_hub(options.hub)
 
-    def stop() -> None:
-        if running.interrupted or running.kc is None:
-            task.cancel()
-        else:
-            running.interrupt()
 
-    handled = (signal.SIGINT, signal.SIGTERM)
-    for number in handled:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
+def _default_output(notebook: Path) -> Path:
+    return Path(f"{notebook.stem}.executed.ipynb")
 
 
 def _uploads(given: Sequence[Path], source: Any, notebook: Path) -> list[Path]:
@@ -353,7 +317,7 @@ def _unmount_abandoned(data: Path) -> list[str]:
 
 
 def _make_folder(jobs: Path, stem: str) -> Path:
-    # It stands in PATH and in shell scripts, where a colon, a space or a dollar sign would mean something else.
+    # It stands in PATH, in shell scripts and in the names of runs, where a colon, a space or a slash would mean more.
     stem = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:_LONGEST_NAME] or "notebook"
     stamp = time.strftime("%Y%m%d-%H%M%S")
     jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -363,14 +327,13 @@ def _make_folder(jobs: Path, stem: str) -> Path:
             folder.mkdir(mode=0o700)
         except FileExistsError:
             continue  # another job of this name began in the same second
-        for name in ("home", "content", "downloads"):
-            (folder / name).mkdir()
         return folder
     raise InputError(f"{jobs} is crowded with jobs of this name.", "Remove old ones.")
 
 
-def _variables(chosen: settings.Settings, folder: Path, hub: str | None, cores: int | None) -> dict[str, str]:
-    """The environment variables of the job's kernel, but for those of its Python environment."""
+def _variables(chosen: settings.Settings, folder: Path, options: Options) -> dict[str, str]:
+    """The environment variables of the job's kernels, but for those of one session and its Python environment."""
+    hub, cores = options.hub, options.cores
     variables = kernel.variables(os.environ, folder / "home")
     variables |= {
         "HAVERSACK_JOB": str(folder),
@@ -382,6 +345,9 @@ def _variables(chosen: settings.Settings, folder: Path, hub: str | None, cores: 
         "MPLCONFIGDIR": variables.get("MPLCONFIGDIR", str(chosen.cache / "matplotlib")),
     }
     variables.setdefault("KERAS_BACKEND", "jax")
+    variables.pop(plainfit.PLAIN, None)
+    if options.plain:
+        variables[plainfit.PLAIN] = "1"
     if hub:
         variables["HAVERSACK_HUB"] = hub
     variables |= _kaggle_login(hub)
@@ -410,7 +376,3 @@ def _own_kaggle() -> credentials.Server | None:
         return credentials.own_kaggle()
     except SignInError:
         return None  # many notebooks never ask Kaggle; for those that do, its command says what is missing
-
-
-def _path(first: list[Path], rest: str) -> str:
-    return os.pathsep.join([*map(str, first), rest or os.defpath])

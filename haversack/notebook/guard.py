@@ -1,0 +1,75 @@
+"""Ends a session at its limit, and one whose cell is hung: the guard that watches while the kernel works.
+
+The end comes as a cloud machine's does: SIGKILL for everything that runs in the session, without a word before. A cell
+is taken for hung when nothing was heard of it for a while: no output, and no training step. Nobody can tell a cell
+that works silently from one that waits for ever, so there is such a limit only where the user sets one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from haversack.errors import JobError
+from haversack.notebook import processes
+from haversack.notebook.execution import Execution
+from haversack.notebook.store import Options, Why
+from haversack.training import clock
+
+_EVERY = 0.1
+
+
+class Guard:
+    """Over one session of the job in `folder`; `pulses` is where trainings on this machine say that they live."""
+
+    def __init__(self, running: Execution, folder: Path, options: Options, pulses: Path) -> None:
+        self.ended: Why = ""
+        self._running = running
+        self._folder = folder
+        self._options = options
+        self._pulses = pulses
+        self._ends = time.monotonic() + options.session if options.session else None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Guard:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def error(self, where: str) -> JobError:
+        """Why the guard ended the session `where` ("in cell 3")."""
+        if self.ended == "limit":
+            assert self._options.session is not None
+            return JobError(
+                f"The session came to its limit of {clock.words(self._options.session)} {where}.",
+                "Give longer sessions with --session, or train with haversack.fit, which goes on where it was.",
+            )
+        assert self._options.cell_timeout is not None
+        return JobError(
+            f"Nothing was heard for {clock.words(self._options.cell_timeout)} {where}, so it was taken for hung.",
+            "See what that cell waits for, or give it longer with --cell-timeout.",
+        )
+
+    async def _watch(self) -> None:
+        while not self.ended:
+            await asyncio.sleep(_EVERY)
+            if self._ends is not None and time.monotonic() >= self._ends:
+                self.ended = "limit"
+            elif self._is_hung():
+                self.ended = "hung"
+        # At its limit a machine goes with all it runs; a hung kernel leaves the drive mounted, to be flushed.
+        if self.ended == "limit":
+            await asyncio.to_thread(processes.kill, self._folder)
+        await self._running.kill()
+
+    def _is_hung(self) -> bool:
+        timeout, heard = self._options.cell_timeout, self._running.heard
+        if timeout is None or heard is None or time.monotonic() - heard < timeout:
+            return False
+        beats = [pulse.stat().st_mtime for pulse in self._pulses.glob("*/pulse")]
+        return time.time() - max(beats, default=0.0) >= timeout
