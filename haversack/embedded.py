@@ -72,9 +72,9 @@ def secrets_of(data: Path) -> tuple[str, ...]:
     """What must never be shown of the embedded hub over `data`: its token and its key; none before its first start."""
     try:
         state = json.loads((data / "embedded" / "hub.json").read_text())
-    except FileNotFoundError:
+        return str(state["token"]), str(state["kaggle_key"])
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         return ()
-    return str(state["token"]), str(state["kaggle_key"])
 
 
 def detach() -> None:
@@ -95,8 +95,10 @@ def _lease(folder: Path) -> tuple[Embedded, socket.socket] | None:
         hub = Embedded(**{**state, "my_drive": Path(state["my_drive"])})
         address = urlsplit(hub.url)
         connection = socket.create_connection((address.hostname, address.port), timeout=5)
-    except (FileNotFoundError, ConnectionError, TimeoutError, json.JSONDecodeError):
+    except (FileNotFoundError, ConnectionError, TimeoutError):
         return None
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None  # written by another version of haversack: this one's hub takes its place
     request = f"GET /haversack/lease HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {hub.token}\r\n\r\n"
     try:
         connection.sendall(request.encode())

@@ -109,3 +109,11 @@ def test_the_hubs_own_kaggle_key_means_the_hub(own_folders: Path) -> None:
     (own_folders / ".kaggle" / "kaggle.json").write_text(json.dumps({"username": login[0], "key": login[1]}))
     # Nobody named a hub, and a Kaggle sign-in is there; its key tells whose it is.
     assert credentials.kaggle().name == "embedded hub"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"url": "http://127.0.0.1:9"}', '{"port": 1, "url": 2}'])
+def test_what_another_version_wrote_of_its_hub_is_passed_over(text: str) -> None:
+    (data() / "embedded").mkdir(parents=True)
+    (data() / "embedded" / "hub.json").write_text(text)
+    assert embedded.known_kaggle_key(data()) is None
+    assert answers(credentials.drive("embedded").url)
