@@ -6,10 +6,15 @@ write the same bytes, and the tests hold them against it. An array of a kind tha
 its bytes, with its kind in the header's metadata.
 
 The hash is XXH3 with 128 bits. It finds what disks and networks do to bytes; it is no signature.
+
+Linux keeps what is written in memory until it is asked for, so a plain write and fsync leaves the disk idle for half of
+the time. Here every few megabytes are sent on their way at once, and the next are copied and hashed meanwhile; fsync
+still comes last, and nothing counts as written before it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from collections.abc import Iterator
@@ -43,6 +48,9 @@ _KINDS = {
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _PIECE = 8 << 20
+_START_WRITING = 2
+"""SYNC_FILE_RANGE_WRITE of sync_file_range(2)."""
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,16 @@ def write(path: Path, arrays: Arrays) -> Written:
     """Write a new file and have the disk keep it. Raises `OSError` as the disk does."""
     # The widest first, so that every array lies at a multiple of its own width.
     ordered = dict(sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
-    digest, size = xxhash.xxh3_128(), 0
+    digest, size, started = xxhash.xxh3_128(), 0, 0
     with open(path, "xb", buffering=1 << 20) as file:
         for piece in _pieces(ordered):
             file.write(piece)
             digest.update(piece)
             size += len(piece)
+            if size - started >= _PIECE:
+                file.flush()
+                _start_writing(file.fileno(), started, size - started)
+                started = size
             failpoint("mid-write")
         file.flush()
         failpoint("before-fsync")
@@ -101,6 +113,12 @@ def weigh(path: Path) -> Written:
     return Written(size, digest.hexdigest())
 
 
+def _start_writing(descriptor: int, start: int, count: int) -> None:
+    """Have the disk begin with these bytes. It is a hint: where it is not known or fails, fsync does all the work."""
+    if _sync_file_range is not None:
+        _sync_file_range(descriptor, ctypes.c_int64(start), ctypes.c_int64(count), _START_WRITING)
+
+
 def _header(arrays: Arrays) -> bytes:
     entries: dict[str, object] = {}
     foreign, at = {}, 0
@@ -118,8 +136,8 @@ def _header(arrays: Arrays) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _pieces(arrays: Arrays) -> Iterator[bytes | memoryview]:
-    yield _header(arrays)
+def _pieces(arrays: Arrays) -> Iterator[memoryview]:
+    yield memoryview(_header(arrays))
     for array in arrays.values():
         flat = memoryview(array.reshape(-1).view(np.uint8).data)
         for start in range(0, len(flat), _PIECE):
