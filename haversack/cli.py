@@ -266,9 +266,9 @@ Where = Annotated[
 def runs_options(context: typer.Context, where: Where = None, json: Json = False) -> None:
     """List the trainings of this machine."""
     if context.invoked_subcommand is None:
-        from haversack.training.runs import runs
+        from haversack.training.runs import every
 
-        found = runs(where)
+        found = every(where)
         _show({"runs": [run.json() for run in found]}, json, "\n".join(map(str, found)) or "There are no runs yet.")
 
 
@@ -300,7 +300,7 @@ def runs_plot(
     """Draw a training's loss over its sessions, with the kills marked."""
     from haversack.training.runs import plot
 
-    print(plot(name, output or Path(f"{name}.png"), where))
+    print(plot(name, where).save(output or Path(f"{name}.png")))
 
 
 def main(arguments: list[str] | None = None) -> None:

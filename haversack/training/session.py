@@ -183,7 +183,7 @@ class Session(keras.callbacks.CallbackList):
         if batch >= self._source.course.length(self._position.epoch):
             return  # Keras asks for one more before it finds that a pass over the data has ended
         self._position = Position(self._position.epoch, batch, self._before_epoch + batch)
-        self._log.beat(self._trained)
+        self._log.beat(self._trained, epoch=self._position.epoch, step=batch)
         self._save_if_due()
         super().on_train_batch_begin(batch, logs)
 
@@ -278,7 +278,8 @@ class Session(keras.callbacks.CallbackList):
             now = time.monotonic()
             self._due = now + RHYTHM.pause(now - begun)
         self._last_saved = self._position.total
-        self._log.write("save", epoch=self._position.epoch, step=self._position.step)
+        position = self._position
+        self._log.write("save", epoch=position.epoch, step=position.step, total=position.total)
         return True
 
     def _tree(self, ended: bool) -> dict[str, Any]:
@@ -322,7 +323,7 @@ class Session(keras.callbacks.CallbackList):
         pulse = self._log.last_pulse()
         repeated = max(0.0, pulse - self._saved.trained) if self._saved and pulse is not None else None
         known = self._log.has_sessions
-        self._log.begin(self._epochs, resumed, repeated)
+        self._log.begin(self._epochs, resumed, repeated, steps=self.params["steps"])
         if self._saved is None:
             return
         if not known:
