@@ -184,6 +184,11 @@ class Checkpoints:
         """Whether a checkpoint is being written, so that a `save` now would wait for it."""
         return self._writing is not None and not self._writing.done()
 
+    @property
+    def pending(self) -> int:
+        """How many checkpoints are still to be brought to the store that outlives this machine, as far as is known."""
+        return self._carrier.pending if self._carrier is not None else 0
+
     def wait(self) -> None:
         """Return when what was saved is committed, here and in the store, and what falls out here is gone.
 

@@ -14,6 +14,7 @@ become weights, EarlyStopping puts the best ones back): a finished run that is o
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from haversack.errors import HaversackError, RunLost, RunTaken, TrainingError
-from haversack.training import fingerprint, state
+from haversack.errors import ConnectionFailed, HaversackError, RateLimited, RunLost, RunTaken, TrainingError
+from haversack.training import clock, fingerprint, state
 from haversack.training import logs as logs_of_callbacks
+from haversack.training.bar import Bar
 from haversack.training.checkpoints import Checkpoints, Restored
 from haversack.training.data import Source
 from haversack.training.interrupts import Interrupts
@@ -48,6 +50,9 @@ class Rhythm:
 
 
 RHYTHM = Rhythm()
+PATIENCE = 600.0
+"""How long a training that is over waits for a store that does not answer, in seconds."""
+_ASK_AGAIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,6 @@ class Session(keras.callbacks.CallbackList):
         callbacks: list[Any],
         checkpoints: Checkpoints,
         *,
-        seed: int,
         facts: dict[str, Any],
         saved: Saved | None,
         interrupts: Interrupts,
@@ -111,11 +115,13 @@ class Session(keras.callbacks.CallbackList):
         verbose: Any,
     ) -> None:
         params = {"verbose": verbose, "epochs": epochs, "steps": steps or source.num_batches}
-        super().__init__(callbacks, add_history=True, add_progbar=verbose != 0, **params)
+        super().__init__(callbacks, add_history=True, **params)
+        if verbose != 0 and not any(isinstance(one, keras.callbacks.ProgbarLogger) for one in self.callbacks):
+            self.callbacks.append(Bar(self._next_save))
+            self.callbacks[-1].set_params(params)
         self._trained_model = model
         self._source = source
         self._checkpoints = checkpoints
-        self._seed = seed
         self._facts = facts
         self._saved = saved
         self._interrupts = interrupts
@@ -221,25 +227,59 @@ class Session(keras.callbacks.CallbackList):
     def close(self, failed: str) -> None:
         """End the session, however `fit` ended; `failed` is "" or the outcome where it did not reach its end.
 
-        Waits until what was saved is committed. Raises `RunLost` when another session has taken the run.
+        Waits until what was saved is committed, here and in the store: for one that does not answer 10 minutes, unless
+        the training failed or a signal comes. Raises `RunLost` when another session has taken the run.
         """
         self._train_again()
         if failed:
             logs_of_callbacks.close(self.callbacks)
             self._tell_end(failed)
         try:
+            if not failed:
+                self._wait_for_store()
             self._let_go_of_run()
         except RunLost:
             if not failed:
                 raise
+
+    def _wait_for_store(self) -> None:
+        """Return when the last checkpoint is in the store, or is not to be waited for any longer."""
+        begun, said = time.monotonic(), False
+        while self._interrupts.received is None and time.monotonic() - begun < PATIENCE:
+            try:
+                return self._checkpoints.wait()
+            except (ConnectionFailed, RateLimited) as error:
+                if not said:
+                    say(
+                        f"{self._checkpoints.name}: {error.what} The last checkpoint is on this machine; waiting up to "
+                        f"{clock.words(PATIENCE)} to bring it there, interrupt to go on without"
+                    )
+                said = True
+                time.sleep(_ASK_AGAIN)
+                if self._interrupts.received == signal.SIGINT:
+                    self._interrupts.received = None
+                    return None
+            except RunLost:
+                raise
+            except HaversackError as error:
+                return self._say_failed(error)
+        return None
 
     def _let_go_of_run(self) -> None:
         try:
             self._checkpoints.close()
         except RunLost:
             raise
+        except (ConnectionFailed, RateLimited) as error:
+            say(
+                f"{self._checkpoints.name}: {error.what} The last checkpoint is on this machine only, in "
+                f"{self._checkpoints.folder}; the same call brings it there"
+            )
         except HaversackError as error:
-            say(f"{self._checkpoints.name}: the last save failed: {error}")
+            self._say_failed(error)
+
+    def _say_failed(self, error: HaversackError) -> None:
+        say(f"{self._checkpoints.name}: the last save failed: {error}")
 
     # Saving
 
@@ -291,7 +331,7 @@ class Session(keras.callbacks.CallbackList):
             "logs": logs_of_callbacks.take(self.callbacks),
             "logs of last epoch": encode(self._last_logs),
             "position": [position.epoch, position.step, position.total],
-            "fit": {"trained": self._trained, "asked": self._epochs, "ended": ended, "seed": self._seed},
+            "fit": {"trained": self._trained, "asked": self._epochs, "ended": ended, "seed": self._source.seed},
         }
 
     def _is_best(self) -> bool:
@@ -328,14 +368,23 @@ class Session(keras.callbacks.CallbackList):
             return
         if not known:
             self._tell_epochs_from_elsewhere()
-        lost = "" if repeated is None else f"; {repeated:.0f} s repeated"
-        say(f"{self._checkpoints.name}: resumed at epoch {self._position.epoch + 1}, step {self._position.step}{lost}")
+        lost = "what came after it is repeated" if repeated is None else f"{repeated:.0f} s repeated"
+        waiting = _uploads(self._checkpoints.pending) or "nothing"
+        say(
+            f"{self._checkpoints.name}: resumed at epoch {self._position.epoch + 1}, step {self._position.step}; "
+            f"{lost}; {waiting} pending"
+        )
         changed = fingerprint.differences(self._saved.facts["machine"], self._facts["machine"])
         if changed:
             say(
                 f"{self._checkpoints.name}: the order of the data and the random streams go on as they were; the last "
                 f"digits may differ, because of {'; '.join(changed)}"
             )
+
+    def _next_save(self) -> str:
+        left = "now" if self._checkpoints.saving else f"{max(0.0, self._due - time.monotonic()):.0f}s"
+        waiting = _uploads(self._checkpoints.pending)
+        return f"{left}, {waiting} pending" if waiting else left
 
     def _tell_epochs_from_elsewhere(self) -> None:
         """Write down the epochs that another machine trained, whose log is not here."""
@@ -366,6 +415,10 @@ def check_same(name: str, what: str, before: dict[str, Any], now: dict[str, Any]
 def say(text: str) -> None:
     """One line for the user."""
     print(f"haversack: {text}", file=sys.stderr, flush=True)
+
+
+def _uploads(count: int) -> str:
+    return f"{count} upload{'' if count == 1 else 's'}" if count else ""
 
 
 def _numbers(found: dict[str, Any]) -> dict[str, float]:
