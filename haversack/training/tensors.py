@@ -18,9 +18,9 @@ import ctypes
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import xxhash
@@ -92,12 +92,12 @@ def read(path: Path, expected: Written) -> Arrays:
         size = os.fstat(file.fileno()).st_size
         if size != expected.size:
             raise _broken(path, f"has {size} bytes instead of {expected.size}")
-        digest = xxhash.xxh3_128()
-        length = _filled(file, np.empty(8, np.uint8), digest).view("<u8")[0]
+        digest, descriptor = xxhash.xxh3_128(), file.fileno()
+        length = int(_read(descriptor, 0, 8, digest).view("<u8")[0])
         if length > size - 8:
             raise _broken(path, "has a header that cannot be")
-        header = _filled(file, np.empty(int(length), np.uint8), digest).tobytes()
-        data = _filled(file, np.empty(size - 8 - int(length), np.uint8), digest)
+        header = _read(descriptor, 8, length, digest).tobytes()
+        data = _read(descriptor, 8 + length, size - 8 - length, digest)
     if digest.hexdigest() != expected.xxh3:
         raise _broken(path, "has other bytes than were written")
     return _arrays(json.loads(header), data)
@@ -144,16 +144,21 @@ def _pieces(arrays: Arrays) -> Iterator[memoryview]:
             yield flat[start : start + _PIECE]
 
 
-def _filled(file: BinaryIO, room: np.ndarray, digest: xxhash.xxh3_128) -> np.ndarray:
-    """The next bytes of the file, as many as there is room for."""
-    view, at = room.data, 0
-    while at < len(view):
-        count = file.readinto(view[at : at + _PIECE])  # type: ignore[attr-defined]
-        if not count:
-            break
-        digest.update(view[at : at + count])
-        at += count
+def _read(descriptor: int, start: int, count: int, digest: xxhash.xxh3_128) -> np.ndarray:
+    """Bytes of a file in new memory. Two threads read while this one hashes: making room in memory takes a core."""
+    room = np.empty(count, np.uint8)
+    pieces = [(room.data[at : at + _PIECE], start + at) for at in range(0, count, _PIECE)]
+    with ThreadPoolExecutor(2) as readers:
+        for piece in readers.map(lambda piece: _fill(descriptor, *piece), pieces):
+            digest.update(piece)
     return room
+
+
+def _fill(descriptor: int, piece: memoryview, start: int) -> memoryview:
+    at = 0
+    while at < len(piece) and (count := os.preadv(descriptor, [piece[at:]], start + at)):
+        at += count
+    return piece
 
 
 def _arrays(header: dict[str, dict], data: np.ndarray) -> Arrays:
