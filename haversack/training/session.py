@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 from haversack.errors import ConnectionFailed, HaversackError, RateLimited, RunLost, RunTaken, TrainingError
-from haversack.training import clock, fingerprint, state
+from haversack.training import clock, export, fingerprint, state
 from haversack.training import logs as logs_of_callbacks
 from haversack.training.bar import Bar
 from haversack.training.checkpoints import Checkpoints, Restored
@@ -134,6 +134,7 @@ class Session(keras.callbacks.CallbackList):
         self._last_saved = self._position.total if saved else -1
         self._last_logs: dict[str, Any] = decode(saved.tree["logs of last epoch"]) if saved else {}
         self._train_function: Any = None
+        self._architecture: np.ndarray[Any, Any] | None = None
         self._trained_before = saved.trained if saved else 0.0
         self._begun = time.monotonic()
         self._due = self._begun + RHYTHM.first
@@ -143,6 +144,7 @@ class Session(keras.callbacks.CallbackList):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._facts["model"] = fingerprint.of_model(self._trained_model)
+        self._architecture = export.architecture(self._trained_model)
         if self._saved is None:
             before = self._log.files_before() or logs_of_callbacks.lengths(self.callbacks)
             self._log.write("files", before=before)
@@ -326,6 +328,7 @@ class Session(keras.callbacks.CallbackList):
         position = self._position
         return {
             "variables": state.values(self._trained_model),
+            "architecture": self._architecture,
             "streams": state.streams(),
             "memory": self._memory.take(),
             "logs": logs_of_callbacks.take(self.callbacks),

@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-CONVERSATIONS = Path(__file__).with_name("conversations.py")
-Conversations = dict[str, dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def held(tmp_path_factory: pytest.TempPathFactory) -> Conversations:
-    folder = tmp_path_factory.mktemp("conversations")
-    environment = {**os.environ, "HAVERSACK_DATA": str(folder / "data")}
-    command = [sys.executable, str(CONVERSATIONS), str(folder)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=240, check=True)
-    return json.loads(done.stdout)
+from tests.training.conftest import Conversations
 
 
 def test_an_interrupt_by_hand_is_one(held: Conversations) -> None:
