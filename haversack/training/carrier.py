@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from haversack.errors import ConnectionFailed, HaversackError
 from haversack.training import manifest, store
+from haversack.training.failpoints import failpoint
 from haversack.training.manifest import Manifest
 from haversack.training.remote import RemoteStore
 from haversack.training.store import Link, LocalStore, Refused
@@ -88,6 +89,7 @@ class Carrier:
             self._error = None
             if asked == self._asked:
                 self.pending = 0
+        failpoint("after-carrying")
 
     def _take(self) -> None:
         """Make the claim, unless that is done. A session that was begun there while it was away comes before ours."""

@@ -42,6 +42,7 @@ from haversack.errors import (
 )
 from haversack.training import manifest, ownership, store, tensors
 from haversack.training.carrier import Carrier
+from haversack.training.failpoints import failpoint
 from haversack.training.manifest import Kind, Manifest
 from haversack.training.ownership import Session
 from haversack.training.remote import RemoteStore
@@ -154,7 +155,9 @@ class Checkpoints:
         self._settle()
         kept = manifest.checked_facts(facts)
         self.claim()
+        failpoint("before-snapshot")
         snapshot = self._buffers.take(tree)
+        failpoint("after-snapshot")
         link = self._new_link("checkpoint")
         link = replace(link, step=step, tree=snapshot.structure, facts=kept, best=best, milestone=milestone)
         self._writing = self._writer.submit(self._write, link, snapshot)
@@ -332,6 +335,7 @@ class Checkpoints:
             self._delete_old()
         except OSError as error:
             _log.warning("An old checkpoint of %s could not be deleted: %s.", self.name, error)
+        failpoint("after-removal")
 
     def _delete_old(self) -> None:
         links = self._local.links()
