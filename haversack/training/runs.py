@@ -8,6 +8,7 @@ no checkpoint can tell. Neither is needed to go on; a run without them has merel
     haversack.runs.every()               # the runs of this machine
     haversack.runs.show("rsna")          # sessions and epochs of one
     haversack.runs.plot("rsna")          # its loss, in a notebook; .save("rsna.png") elsewhere
+    haversack.runs.export("rsna", "rsna.keras", checkpoint="best")
 """
 
 from __future__ import annotations
@@ -34,9 +35,18 @@ if TYPE_CHECKING:
     from haversack.training.plot import Plot
 
 _LOG = "log.jsonl"
-_PULSE = "pulse"
+PULSE = "pulse"
 _PULSE_EVERY = 0.2
 _ASIDE = re.compile(r"(.+)\.before-(\d+)")
+
+
+@dataclass(frozen=True)
+class Save:
+    """A save that was begun at `step` of `epoch`, both from 0; `total` counts the steps of all epochs."""
+
+    epoch: int
+    step: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class Session:
     """One session of a run, from `began` to `ended` (seconds since 1970; None while it runs and when it was killed).
 
     `resumed` is the epoch and step it went on from, None for the run's first; `reached` those it was last heard of at,
-    None where nobody knows, as after a move to another machine. Both count from 0. `repeated` is in seconds, None where
+    None where nobody knows, as after a move to another machine. Both count from 0. `saved` is its last save. `repeated` is in seconds, None where
     it is not known. `outcome` is "finished", "interrupted", "failed", "killed", or "" for one that runs, or was killed
     and not followed by another.
     """
@@ -59,6 +69,7 @@ class Session:
     last_seen: float
     outcome: str
     reached: tuple[int, int] | None = None
+    saved: Save | None = None
 
     def __str__(self) -> str:
         began = datetime.fromtimestamp(self.began, UTC).astimezone()
@@ -127,7 +138,7 @@ class Log:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / _LOG
-        self._pulse = folder / _PULSE
+        self._pulse = folder / PULSE
         self._due = 0.0
 
     @property
@@ -192,7 +203,7 @@ class Pulse:
 def pulse(folder: Path) -> Pulse | None:
     """The pulse of the run in `folder`; None where there is none, or half of one."""
     try:
-        trained, when, epoch, step = (folder / _PULSE).read_text().split()
+        trained, when, epoch, step = (folder / PULSE).read_text().split()
         return Pulse(float(trained), float(when), int(epoch), int(step))
     except (OSError, ValueError):
         return None
@@ -257,6 +268,15 @@ def plot(name: str, where: str | Path | None = None) -> Plot:
     return Plot(show(name, where))
 
 
+def export(
+    name: str, path: str | Path, where: str | Path | None = None, *, checkpoint: Any = "latest", model: Any = None
+) -> Path:
+    """Write a checkpoint of the run `name` as a `.weights.h5` or `.keras` file; see `haversack.training.export`."""
+    from haversack.training.export import export as write
+
+    return write(name, path, where, checkpoint=checkpoint, model=model)
+
+
 def read(folder: Path) -> Run:
     """The run in `folder`, as its log tells it."""
     sessions: list[dict[str, Any]] = []
@@ -280,6 +300,7 @@ def read(folder: Path) -> Run:
                 epochs[event["epoch"]] = Epoch(event["epoch"], place, event["time"], event["logs"])
         elif event["event"] == "save":
             own["saves"] += 1
+            own["saved"] = Save(event["epoch"], event["step"], event.get("total", 0))
         elif event["event"] == "end":
             own.update(outcome=event["outcome"], ended=event["time"])
     latest: dict[str, Any] = sessions[-1] if sessions else {}
@@ -350,6 +371,7 @@ def _session(found: dict[str, Any]) -> Session:
         last_seen=found["seen"],
         outcome=found["outcome"],
         reached=found.get("reached"),
+        saved=found.get("saved"),
     )
 
 

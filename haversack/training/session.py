@@ -23,6 +23,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from haversack import place
 from haversack.errors import ConnectionFailed, HaversackError, RateLimited, RunLost, RunTaken, TrainingError
 from haversack.training import clock, export, fingerprint, state
 from haversack.training import logs as logs_of_callbacks
@@ -397,8 +398,8 @@ class Session(keras.callbacks.CallbackList):
         if history is None:
             return
         columns = decode(history["history"])
-        for place, epoch in enumerate(decode(history["epoch"])):
-            row = {name: column[place] for name, column in columns.items() if place < len(column)}
+        for number, epoch in enumerate(decode(history["epoch"])):
+            row = {name: column[number] for name, column in columns.items() if number < len(column)}
             self._log.write("epoch", epoch=epoch, logs=_numbers(row))
 
     def _tell_end(self, outcome: str) -> None:
@@ -416,8 +417,8 @@ def check_same(name: str, what: str, before: dict[str, Any], now: dict[str, Any]
 
 
 def say(text: str) -> None:
-    """One line for the user."""
-    print(f"haversack: {text}", file=sys.stderr, flush=True)
+    """One line for the user; in a notebook among the lines of the training, not as an error."""
+    print(f"haversack: {text}", file=sys.stdout if place.in_kernel() else sys.stderr, flush=True)
 
 
 def _uploads(count: int) -> str:
