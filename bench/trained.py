@@ -69,7 +69,7 @@ def digest(variables: list[Any]) -> str:
     return hashlib.sha256(b"".join(content)).hexdigest()
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", default="run")
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=10)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--every", type=float, help="seconds between two saves, instead of haversack's own rhythm")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.every is not None:
         session.RHYTHM = session.Rhythm(first=given.every, share=0.0, shortest=given.every)
     model = model_of(int(given.megabytes * 10**6))
@@ -88,9 +88,9 @@ def main() -> None:
         keras.callbacks.ReduceLROnPlateau("val_loss", patience=2, min_lr=1e-6),
         keras.callbacks.CSVLogger(csv),
     ]
-    arguments = {"epochs": given.epochs, "batch_size": BATCH, "validation_data": samples(2), "verbose": 0}
+    rest = {"epochs": given.epochs, "batch_size": BATCH, "validation_data": samples(2), "verbose": 0}
     store = given.where or given.folder
-    history = haversack.fit(model, *samples(), name=given.name, where=store, callbacks=callbacks, **arguments)
+    history = haversack.fit(model, *samples(), name=given.name, where=store, callbacks=callbacks, **rest)
     result = {
         "weights": digest(model.variables),
         "optimizer": digest(model.optimizer.variables),
