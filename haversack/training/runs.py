@@ -54,9 +54,9 @@ class Session:
     """One session of a run, from `began` to `ended` (seconds since 1970; None while it runs and when it was killed).
 
     `resumed` is the epoch and step it went on from, None for the run's first; `reached` those it was last heard of at,
-    None where nobody knows, as after a move to another machine. Both count from 0. `saved` is its last save. `repeated` is in seconds, None where
-    it is not known. `outcome` is "finished", "interrupted", "failed", "killed", or "" for one that runs, or was killed
-    and not followed by another.
+    None where nobody knows, as after a move to another machine. Both count from 0. `saved` is its last save. `repeated`
+    is in seconds, None where it is not known. `outcome` is "finished", "interrupted", "failed", "killed", or "" for one
+    that runs, or was killed and not followed by another.
     """
 
     began: float

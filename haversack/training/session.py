@@ -14,6 +14,7 @@ become weights, EarlyStopping puts the best ones back): a finished run that is o
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -51,6 +52,8 @@ class Rhythm:
 
 
 RHYTHM = Rhythm()
+# How long before the session's end the last save begins: this share of what was left, and no more than so many seconds.
+_SHARE_LEFT, _LONGEST_LEFT = 0.1, 30.0
 PATIENCE = 600.0
 """How long a training that is over waits for a store that does not answer, in seconds."""
 _ASK_AGAIN = 5.0
@@ -138,7 +141,8 @@ class Session(keras.callbacks.CallbackList):
         self._architecture: np.ndarray[Any, Any] | None = None
         self._trained_before = saved.trained if saved else 0.0
         self._begun = time.monotonic()
-        self._due = self._begun + RHYTHM.first
+        self._last_call = _last_call()
+        self._due = min(self._begun + RHYTHM.first, self._last_call)
         self._begins = True
 
     # What Keras calls, in its order
@@ -319,7 +323,8 @@ class Session(keras.callbacks.CallbackList):
             return False
         finally:
             now = time.monotonic()
-            self._due = now + RHYTHM.pause(now - begun)
+            due = now + RHYTHM.pause(now - begun)
+            self._due = min(due, self._last_call) if now < self._last_call else due
         self._last_saved = self._position.total
         position = self._position
         self._log.write("save", epoch=position.epoch, step=position.step, total=position.total)
@@ -414,6 +419,12 @@ def check_same(name: str, what: str, before: dict[str, Any], now: dict[str, Any]
             f"The run {name} began with {'other data' if what == 'data' else 'another model'}: {'; '.join(changed)}.",
             "Give this training another name, or begin anew with restart=True, which keeps the old run.",
         )
+
+
+def _last_call() -> float:
+    """When to save once more because the session ends soon, as `time.monotonic` counts; never where no end is known."""
+    left = clock.remaining()
+    return math.inf if left is None else time.monotonic() + left - min(left * _SHARE_LEFT, _LONGEST_LEFT)
 
 
 def say(text: str) -> None:

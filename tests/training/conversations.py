@@ -158,7 +158,7 @@ def on_another_machine():
 
 def cut_off_before_the_first_save():
     """A log that is appended to begins anew with the run, and keeps what was there before it."""
-    session.RHYTHM = session.Rhythm(first=1000.0)
+    session.RHYTHM = session.Rhythm(first=1000.0, shortest=1000.0, longest=1000.0)
     for name in ("appended", "overwritten"):
         (FOLDER / f"{name}.csv").write_text("epoch,loss\n0,before\n")
 
@@ -205,7 +205,7 @@ def terminated():
     came = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     trained = model()
-    session.RHYTHM = session.Rhythm(first=1000.0)
+    session.RHYTHM = session.Rhythm(first=1000.0, shortest=1000.0, longest=1000.0)
     fit(trained, name="terminated", callbacks=[At(4, lambda: os.kill(os.getpid(), signal.SIGTERM))])
     session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0)
     signal.signal(signal.SIGTERM, before)
@@ -335,6 +335,19 @@ def exported_without_a_configuration():
     return {"said": words, "same": numbers(trained) == numbers(again)}
 
 
+def a_session_that_ends_soon():
+    """Nothing is due in it but what its end asks for."""
+    rhythm, session.RHYTHM = session.RHYTHM, session.Rhythm(first=1000.0, shortest=1000.0, longest=1000.0)
+    os.environ["HAVERSACK_SESSION_ENDS"] = str(time.time() + 3)
+    slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.4))
+    try:
+        fit(model(), name="soon", epochs=2, callbacks=[slow])
+    finally:
+        session.RHYTHM = rhythm
+        del os.environ["HAVERSACK_SESSION_ENDS"]
+    return haversack.runs.show("soon").sessions[0].saves
+
+
 CONVERSATIONS = [
     interrupted_by_hand,
     interrupted_equals_unbroken,
@@ -359,6 +372,7 @@ CONVERSATIONS = [
     progress,
     exported,
     exported_without_a_configuration,
+    a_session_that_ends_soon,
 ]
 
 if __name__ == "__main__":

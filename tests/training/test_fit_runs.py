@@ -131,3 +131,7 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(held: Conversations) ->
 
 def test_the_progress_is_keras_own(held: Conversations) -> None:
     assert held["progress"]["printed"].startswith("5/5 - ")
+
+
+def test_before_the_sessions_end_the_state_is_saved_once_more(held: Conversations) -> None:
+    assert held["a_session_that_ends_soon"] == 2
