@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings
 from haversack.errors import HaversackError, InputError, NotebookInvalid, SignInError
-from haversack.notebook import content, document, kaggle, kernel, plainfit, processes, secretfile, store
+from haversack.notebook import afterword, content, document, kaggle, kernel, plainfit, processes, secretfile, store
 from haversack.notebook import parameters as parameters_
 from haversack.notebook.jobs import LOCK
 from haversack.notebook.screen import Screen
@@ -259,7 +259,9 @@ class Job:
 
     def _save_page(self) -> str:
         assert self.record.html is not None
-        document.write_page(self.secrets.clean_all(self.sessions.notebook), Path(self.record.html))
+        executed = self.secrets.clean_all(self.sessions.notebook)
+        page = afterword.added(executed, self.record.sessions, self._trainings())
+        document.write_page(page, Path(self.record.html))
         return self.record.html
 
 

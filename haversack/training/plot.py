@@ -57,10 +57,15 @@ class Plot:
             ) from None
         return path
 
-    def _repr_png_(self) -> bytes:
+    @property
+    def png(self) -> bytes:
+        """The picture as a notebook shows it."""
         shown = io.BytesIO()
         self.figure.savefig(shown, format="png", dpi=_DPI / 1.5)
         return shown.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        return self.png
 
 
 def _drawn(run: Run) -> Figure:

@@ -17,7 +17,8 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "colab" / "long_training.ipy
 
 def test_it_is_rehearsed(tmp_path: Path) -> None:
     executed = tmp_path / "out.ipynb"
-    options = ["--param", "epochs=120", "--rehearse", "-o", str(executed), "--json"]
+    page = tmp_path / "out.html"
+    options = ["--param", "epochs=120", "--rehearse", "-o", str(executed), "--html", str(page), "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "haversack", "run", str(NOTEBOOK), *options], stdout=subprocess.PIPE, text=True
     )
@@ -29,6 +30,7 @@ def test_it_is_rehearsed(tmp_path: Path) -> None:
     assert killed.reached[1] > 0
     assert whole.resumed is not None
     assert whole.resumed <= killed.reached
+    assert f'alt="The loss of {report["trainings"][0]}"' in page.read_text()
     text = nbformat.read(executed, as_version=4).cells[7].outputs[0].text
     assert float(re.findall(r"0\.\d+", text)[0]) > 0.9
 
