@@ -71,8 +71,8 @@ class Guard:
             await asyncio.sleep(_EVERY)
             if self._ends is not None and time.monotonic() >= self._ends:
                 self.ended = "limit"
-            elif self._rehearsal is not None and (moment := self._rehearsal.moment()):
-                self.ended, self._killed = "rehearsal", moment.run
+            elif self._rehearsal is not None and (training := self._rehearsal.found()):
+                self.ended, self._killed = "rehearsal", training
             elif self._is_hung():
                 self.ended = "hung"
         # At its limit a machine goes with all it runs; a hung kernel leaves the drive mounted, to be flushed.

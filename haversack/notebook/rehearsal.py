@@ -11,9 +11,9 @@ is trained plainly is never killed.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from haversack.notebook import processes
 from haversack.training import runs
 
 # Epochs that are done before, and before the checkpoint, so that there is something to look at.
@@ -21,46 +21,43 @@ _EPOCHS_BEFORE, _EPOCHS_SAVED = 2, 1
 # The part of all epochs after which an earlier checkpoint will do: on a slow machine there may be no second one.
 _FAR = 0.3
 # The part of an epoch after which its end, and not another step, might be what comes next.
-_LATE = 0.8
+_LATE = 0.6
 # A pulse older than this says nothing about now, in seconds.
 _FRESH = 0.5
 
 
-@dataclass(frozen=True)
-class Moment:
-    """A training `run` was found at `step` of `epoch`, both from 0."""
-
-    run: str
-    epoch: int
-    step: int
-
-
 class Rehearsal:
-    """Looks for the moment in the trainings below the folder `trainings` that beat since `began` (from 1970, in s)."""
+    """Looks for the moment in the trainings of the job with the folder `job`, which are among those below `trainings`
+    that beat since `began` (seconds since 1970)."""
 
-    def __init__(self, trainings: Path, began: float) -> None:
+    def __init__(self, job: Path, trainings: Path, began: float) -> None:
+        self._job = job
         self._trainings = trainings
         self._began = began
 
-    def moment(self) -> Moment | None:
-        """Where a training is, if it is to be killed now."""
+    def found(self) -> str | None:
+        """The training for which this is the moment."""
         for file in self._trainings.glob(f"[!.]*/{runs.PULSE}"):
             folder = file.parent
             pulse = runs.pulse(folder)
             if pulse is None or pulse.time < self._began or time.time() - pulse.time > _FRESH:
                 continue
-            if pulse.epoch >= _EPOCHS_BEFORE and pulse.step and _is_worth_it(folder, pulse):
-                return Moment(folder.name, pulse.epoch, pulse.step)
+            if pulse.epoch >= _EPOCHS_BEFORE and pulse.step and self._is_worth_it(folder, pulse):
+                return folder.name
         return None
 
+    def _is_worth_it(self, folder: Path, pulse: runs.Pulse) -> bool:
+        try:
+            run = runs.read(folder)
+        except FileNotFoundError:
+            return False  # it was renamed just now, by a training that begins anew
+        return _goes_on_inside_an_epoch(run, pulse) and run.sessions[-1].pid in processes.of(self._job)
 
-def _is_worth_it(folder: Path, pulse: runs.Pulse) -> bool:
+
+def _goes_on_inside_an_epoch(run: runs.Run, pulse: runs.Pulse) -> bool:
+    """Whether a kill at `pulse` would be inside an epoch, and the next session begin inside one."""
     from haversack.training.checkpoints import Checkpoints
 
-    try:
-        run = runs.read(folder)
-    except FileNotFoundError:
-        return False  # it was renamed just now, by a training that begins anew
     saved = run.sessions[-1].saved if run.sessions else None
     if saved is None or not saved.step or (pulse.epoch, pulse.step) <= (saved.epoch, saved.step):
         return False
@@ -68,4 +65,4 @@ def _is_worth_it(folder: Path, pulse: runs.Pulse) -> bool:
         return False
     if saved.epoch < _EPOCHS_SAVED and pulse.epoch < _FAR * run.epochs_asked:
         return False
-    return any(checkpoint.step == saved.total for checkpoint in Checkpoints(folder.name).all())
+    return any(checkpoint.step == saved.total for checkpoint in Checkpoints(run.name).all())

@@ -313,7 +313,7 @@ class Sessions:
     def _rehearsal(self, session: Session) -> Rehearsal | None:
         if not self._record.options.rehearse or self._was_rehearsed:
             return None
-        return Rehearsal(self._settings.data / "runs", session.began)
+        return Rehearsal(self.folder, self._settings.data / "runs", session.began)
 
     @property
     def _was_rehearsed(self) -> bool:
