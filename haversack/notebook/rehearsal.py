@@ -1,6 +1,6 @@
 """A rehearsed death: the moment at which killing the kernel shows whether a training goes on.
 
-That is in the middle of an epoch, a step or more after a checkpoint that was itself taken in the middle of one, once
+That is in the middle of an epoch, a while after a checkpoint that was itself taken in the middle of one, once
 the training has a few epochs behind it. A moment is found from outside, in what the training writes of itself; the
 kernel knows nothing of it and does nothing else than in any other job.
 
@@ -22,6 +22,8 @@ _EPOCHS_BEFORE, _EPOCHS_SAVED = 2, 1
 _FAR = 0.3
 # The part of an epoch after which its end, and not another step, might be what comes next.
 _LATE = 0.6
+# Seconds after the checkpoint, so that some work is lost and has to be repeated.
+_LOST = 1.0
 # A pulse older than this says nothing about now, in seconds.
 _FRESH = 0.5
 
@@ -59,7 +61,7 @@ def _goes_on_inside_an_epoch(run: runs.Run, pulse: runs.Pulse) -> bool:
     from haversack.training.checkpoints import Checkpoints
 
     saved = run.sessions[-1].saved if run.sessions else None
-    if saved is None or not saved.step or (pulse.epoch, pulse.step) <= (saved.epoch, saved.step):
+    if saved is None or not saved.step or pulse.time < saved.time + _LOST:
         return False
     if run.steps is not None and pulse.step > _LATE * run.steps:
         return False

@@ -42,11 +42,13 @@ _ASIDE = re.compile(r"(.+)\.before-(\d+)")
 
 @dataclass(frozen=True)
 class Save:
-    """A save that was begun at `step` of `epoch`, both from 0; `total` counts the steps of all epochs."""
+    """A save that was begun at `step` of `epoch`, both from 0, at `time` (seconds since 1970); `total` counts the steps
+    of all epochs."""
 
     epoch: int
     step: int
     total: int
+    time: float
 
 
 @dataclass(frozen=True)
@@ -300,7 +302,7 @@ def read(folder: Path) -> Run:
                 epochs[event["epoch"]] = Epoch(event["epoch"], place, event["time"], event["logs"])
         elif event["event"] == "save":
             own["saves"] += 1
-            own["saved"] = Save(event["epoch"], event["step"], event.get("total", 0))
+            own["saved"] = Save(event["epoch"], event["step"], event.get("total", 0), event["time"])
         elif event["event"] == "end":
             own.update(outcome=event["outcome"], ended=event["time"])
     latest: dict[str, Any] = sessions[-1] if sessions else {}
