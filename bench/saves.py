@@ -7,15 +7,16 @@ the time from the call until the bytes are on the disk; where a tool does not as
 synced for it. The limit is plain: write and fsync of the same bytes, and a read of them into new memory, measured
 beside every save. All files are read from the page cache.
 
-The tools take turns, round by round, so that a slow minute of the machine meets all of them. The first save of each, in
-which some make room in memory, is told apart. On a virtual machine, memory that nobody has touched for seconds may cost
-more than the writing, so twice the size is touched and freed in front of every write and every save.
+Tool and limit take turns, round by round, so that a slow minute of the machine meets both. The first save of each tool,
+in which some make room in memory, is told apart. On a virtual machine, memory that nobody has touched for seconds may
+cost more than the writing, so twice the size is touched and freed in front of every write and every save.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import shutil
 import statistics
 import threading
 import time
@@ -211,14 +212,14 @@ def measure(size: int, rounds: int, tools: list[str], scratch: Path) -> dict[str
     """By tool the medians of `rounds`, after a first one that is told apart."""
     model = model_of(size)
     model.fit(*samples(), batch_size=1, verbose=0)
-    found: dict[str, list[Cost]] = {name: [] for name in tools}
-    folders = {name: scratch / str(number) for number, name in enumerate(tools)}
-    for folder in folders.values():
+    found = {}
+    for number, name in enumerate(tools):
+        folder = scratch / str(number)
         folder.mkdir()
-    ready = {name: TOOLS[name](model, folders[name]) for name in tools}
-    for _ in range(1 + rounds):
-        for name in tools:
-            found[name].append(cost_of(ready[name], model, scratch / "raw"))
+        tool = TOOLS[name](model, folder)
+        found[name] = [cost_of(tool, model, scratch / "raw") for _ in range(1 + rounds)]
+        del tool
+        shutil.rmtree(folder)
     return {name: summary(costs) for name, costs in found.items()} | {LIMIT: limit(found)}
 
 
