@@ -71,7 +71,7 @@ def write(path: Path, arrays: Arrays) -> Written:
             file.write(piece)
             digest.update(piece)
             size += len(piece)
-            if size - started >= _PIECE:
+            if size - started >= _PIECE // 2:
                 file.flush()
                 _start_writing(file.fileno(), started, size - started)
                 started = size
@@ -137,11 +137,24 @@ def _header(arrays: Arrays) -> bytes:
 
 
 def _pieces(arrays: Arrays) -> Iterator[memoryview]:
+    """The file in pieces, each to be done with before the next is asked for.
+
+    Small arrays are gathered: each piece that is written and hashed asks three times for Python's lock, which the loop
+    holds.
+    """
     yield memoryview(_header(arrays))
+    room, filled = np.empty(_PIECE, np.uint8).data, 0
     for array in arrays.values():
         flat = memoryview(array.reshape(-1).view(np.uint8).data)
-        for start in range(0, len(flat), _PIECE):
-            yield flat[start : start + _PIECE]
+        if filled + len(flat) > _PIECE:
+            yield room[:filled]
+            filled = 0
+        if len(flat) > _PIECE:
+            yield from (flat[start : start + _PIECE] for start in range(0, len(flat), _PIECE))
+        else:
+            room[filled : filled + len(flat)] = flat
+            filled += len(flat)
+    yield room[:filled]
 
 
 def _read(descriptor: int, start: int, count: int, digest: xxhash.xxh3_128) -> np.ndarray:

@@ -20,7 +20,7 @@ KILLED_AT = {
     "before-snapshot:3": 2,
     "after-snapshot:3": 2,
     "before-write:4": 2,
-    "mid-write:7": 2,
+    "mid-write:5": 2,
     "before-fsync:3": 2,
     "after-fsync:3": 2,
     "before-manifest:4": 2,
@@ -51,7 +51,7 @@ def test_killed_there_the_newest_complete_state_is_restored(tmp_path: Path, fail
     assert restored.step >= int(printed.split()[-1])
 
 
-@pytest.mark.parametrize("failpoint", ["mid-write:7", "during-removal"])
+@pytest.mark.parametrize("failpoint", ["mid-write:5", "during-removal"])
 def test_the_next_session_goes_on_and_leaves_no_rest(tmp_path: Path, failpoint: str) -> None:
     started(tmp_path, failpoint=failpoint).communicate(timeout=60)
     process = started(tmp_path, first=5, last=9)
