@@ -5,10 +5,9 @@ it is saved, and without one. What is compared is the time from the end of the f
 
 `measure_kills` kills a training with SIGKILL, again and again, and starts it anew. Start-up (Python, compiling,
 restoring, up to the end of the session's first step) is counted apart. Of the rest, useful is what the steps that were
-not repeated would have taken at the usual speed, which is that of the median epoch, validation included: one save in
-twenty epochs does not show in it. Repeated is the time from the end of the last step
-that the newest checkpoint holds to the end of the last one before the kill; it stands beside the time since that
-checkpoint was taken.
+not repeated would have taken at the usual speed: that of the median epoch, validation included, in which one save in
+twenty epochs does not show. Repeated is the time from the end of the last step that the newest checkpoint holds to the
+end of the last one before the kill; it stands beside the time since that checkpoint was taken.
 """
 
 from __future__ import annotations
