@@ -97,7 +97,7 @@ def _step(checkpoints: Checkpoints, which: Which) -> int | None:
     every = checkpoints.all()
     found = [one.step for one in every if which == "latest" or one.step == which or (which == "best" and one.best)]
     if not found:
-        said = f" of step {which}" if isinstance(which, int) else " of an epoch's end" if every else ""
+        said = f" of step {which}" if isinstance(which, int) else " of a best epoch's end" if every else ""
         next_step = f"See what it has with: haversack runs show {checkpoints.name}"
         raise NotFound(f"The run {checkpoints.name} has no checkpoint{said}.", next_step)
     return None if which == "latest" else found[-1]

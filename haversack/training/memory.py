@@ -77,6 +77,9 @@ def _put_back(thing: Any, taken: dict[str, Any], again: bool) -> None:
         given_anew = name in now and digest(now[name]) != at_first.get(name)
         if again or not given_anew or digest(value) != at_first.get(name):
             _restore(thing, name, value)
+    if isinstance(thing, MonitorCallback) and thing.monitor_op is None and taken["values"].get("best") is not None:
+        # At the end of an epoch Keras would do so too; one that looks between batches needs it before.
+        thing._set_monitor_op()
 
 
 def _restore(thing: Any, name: str, value: Any) -> None:

@@ -346,8 +346,9 @@ class Session(keras.callbacks.CallbackList):
     def _is_best(self) -> bool:
         """Whether the epoch that has just ended has the smallest loss so far."""
         history = self._history.history
-        losses = history.get("val_loss") or history.get("loss") or []
-        return self._position.step == 0 and bool(losses) and losses[-1] == min(losses)
+        measure = "val_loss" if "val_loss" in history else "loss"
+        loss = self._last_logs.get(measure)  # not every epoch needs to be validated
+        return self._position.step == 0 and loss is not None and float(loss) <= min(history.get(measure, [math.inf]))
 
     # Going on
 

@@ -22,7 +22,7 @@ def trained() -> dict[int, Results]:
     """What each scenario returned, by number of devices."""
     started = {count: _start(count) for count in (1, 8)}
     # A hang is what the deadline is for: eager programs over simulated devices wait for each other.
-    printed = {count: process.communicate(timeout=240)[0] for count, process in started.items()}
+    printed = {count: process.communicate(timeout=540)[0] for count, process in started.items()}
     assert all(process.returncode == 0 for process in started.values())
     return {count: json.loads(text) for count, text in printed.items()}
 
@@ -32,7 +32,7 @@ def held(held_in: Path) -> Conversations:
     """What came of each conversation."""
     environment = {**os.environ, "HAVERSACK_DATA": str(held_in / "data")}
     command = [sys.executable, str(CONVERSATIONS), str(held_in)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=240, check=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=540, check=True)
     return json.loads(done.stdout)
 
 

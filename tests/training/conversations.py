@@ -21,7 +21,8 @@ import haversack
 from haversack.training.devices import import_keras
 
 keras = import_keras()
-from haversack.training import session  # noqa: E402 - Keras's backend is chosen before
+from haversack.training import fit as training  # noqa: E402 - Keras's backend is chosen before
+from haversack.training import session  # noqa: E402
 
 FOLDER = Path(sys.argv[1])
 RUNS = Path(os.environ["HAVERSACK_DATA"]) / "runs"
@@ -139,12 +140,55 @@ def restarted():
     return {"epochs": len(history), "kept": (RUNS / "again.before-1" / "log.jsonl").exists()}
 
 
-def restarted_in_another_store():
-    store = "memory://store"
-    fit(model(), name="far", where=store)
-    kept = len(haversack.Checkpoints("far", store).all())
-    fit(model(), X + 1, name="far", where=store, restart=True)
-    return {"before": len(haversack.Checkpoints("far.before-1", store).all()) == kept > 0}
+def restarted_in_another_store(store="memory://store", name="far"):
+    """The machine is a new one after each training: what the store has is all there is."""
+    fit(model(), name=name, where=store)
+    shutil.rmtree(RUNS / name)
+    old = [checkpoint.id for checkpoint in haversack.Checkpoints(name, store).all()]
+    fit(model(), X + 1, name=name, where=store, restart=True)
+    shutil.rmtree(RUNS / name)
+    new = [checkpoint.id for checkpoint in haversack.Checkpoints(name, store).all()]
+    again = said(lambda: fit(model(), X + 1, name=name, where=store))
+    before = [checkpoint.id for checkpoint in haversack.Checkpoints(f"{name}.before-1", store).all()]
+    return {"kept": set(before) == set(old) != set(), "new": not set(new) & set(old), "again": again}
+
+
+def restarted_on_a_drive():
+    os.environ["HAVERSACK_HUB"] = "embedded"
+    try:
+        return restarted_in_another_store("drive://runs", "driven")
+    finally:
+        del os.environ["HAVERSACK_HUB"]
+
+
+def restarted_in_a_job():
+    """A cell that restarts a run is executed once more in every session of its job, and restarts it once."""
+    calls = ["cell-1", "cell-1", "cell-2"]
+    training.name_unnamed(lambda: calls.pop(0))
+    fit(model(), name="job")
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(model(), name="job", restart=True, callbacks=[At(7, interrupt)])
+    words = said(lambda: fit(model(), name="job", restart=True))
+    fit(model(), name="job", restart=True)
+    training.name_unnamed(lambda: None)
+    return {"said": words, "kept": sorted(path.name for path in RUNS.glob("job.before-*"))}
+
+
+def restarted_without_a_run():
+    fit(model(), name="fresh", restart=True)
+    return {"kept": [path.name for path in RUNS.glob("fresh.before-*")]}
+
+
+def where_the_disk_goes():
+    """On Kaggle, whose disk goes with the session, with a hub and without."""
+    os.environ["KAGGLE_KERNEL_RUN_TYPE"] = "Interactive"
+    words = {
+        "first": said(lambda: fit(model(), name="here")),
+        "second": said(lambda: fit(model(), name="here too")),
+        "told": said(lambda: fit(model(), name="there", where=FOLDER / "elsewhere")),
+    }
+    del os.environ["KAGGLE_KERNEL_RUN_TYPE"]
+    return words
 
 
 def on_another_machine():
@@ -277,9 +321,12 @@ def the_folder_is_refused():
 
 
 def progress():
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        fit(model(), name="progress", epochs=1, verbose=2)
-    return {"printed": printed.getvalue()}
+    printed = {}
+    for verbose in (0, 1, 2):
+        with contextlib.redirect_stdout(io.StringIO()) as written:
+            fit(model(), name=f"progress {verbose}", epochs=1, verbose=verbose)
+        printed[verbose] = written.getvalue()
+    return printed
 
 
 def predicted(trained):
@@ -297,11 +344,14 @@ def exported():
     kept = moments == np.random.get_state()[1].tolist()
     steps = [checkpoint.step for checkpoint in haversack.Checkpoints("exported").all()]
     haversack.runs.export("exported", FOLDER / "step.keras", checkpoint=steps[0])
-    haversack.runs.export("exported", FOLDER / "best.keras", checkpoint="best")
+    one_epoch = model()
+    fit(one_epoch, name="one epoch", epochs=1)
+    haversack.runs.export("one epoch", FOLDER / "best.keras", checkpoint="best")
     given = model(optimizer=keras.optimizers.Adam(use_ema=True))
     haversack.runs.export("exported", FOLDER / "given.weights.h5", model=given)
     return {
         "predicted": predicted(trained),
+        "best": predicted(one_epoch),
         "stopped": stopping.stopped_epoch > 0,
         "streams": kept,
         "given": predicted(given),
@@ -356,6 +406,10 @@ CONVERSATIONS = [
     changed,
     restarted,
     restarted_in_another_store,
+    restarted_on_a_drive,
+    restarted_in_a_job,
+    restarted_without_a_run,
+    where_the_disk_goes,
     on_another_machine,
     cut_off_before_the_first_save,
     sources_that_only_go_forward,

@@ -142,6 +142,44 @@ def augmented():
     )
 
 
+class Pairs(keras.utils.PyDataset):
+    """Two inputs and two targets by name, read ahead by threads."""
+
+    def __init__(self, batches):
+        super().__init__(workers=2)
+        self.batches = batches
+
+    def __len__(self):
+        return self.batches
+
+    def __getitem__(self, index):
+        rows = slice(index * 16, (index + 1) * 16)
+        images = {"image": X[rows], "side": WEIGHTS[rows, None]}
+        return images, {"kind": Y[rows], "weight": WEIGHTS[rows]}, {"kind": WEIGHTS[rows], "weight": WEIGHTS[rows]}
+
+
+def read_ahead():
+    image, side = keras.Input((6, 6, 1), name="image"), keras.Input((1,), name="side")
+    joined = layers.Dropout(0.2)(layers.Concatenate()([layers.Flatten()(image), side]))
+    targets = {
+        "kind": layers.Dense(3, "softmax", name="kind")(joined),
+        "weight": layers.Dense(1, name="weight")(joined),
+    }
+    trained = keras.Model({"image": image, "side": side}, targets)
+    losses = {"kind": "sparse_categorical_crossentropy", "weight": "mse"}
+    trained.compile("adam", losses, metrics={"kind": ["accuracy"]}, loss_weights={"kind": 1.0, "weight": 0.5})
+    best = keras.callbacks.ModelCheckpoint(
+        FOLDER / "pairs.weights.h5", "loss", save_best_only=True, save_weights_only=True, save_freq=4
+    )
+    callbacks = [Witness("read_ahead"), best, keras.callbacks.TerminateOnNaN()]
+    arguments = {"validation_data": Pairs(2), "validation_freq": 2, "initial_epoch": 1}
+    return (
+        trained,
+        callbacks,
+        haversack.fit(trained, Pairs(5), name="read_ahead", epochs=5, verbose=0, callbacks=callbacks, **arguments),
+    )
+
+
 def numbers(variables):
     content = [np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value)).tobytes() for variable in variables]
     return hashlib.sha256(b"".join(content)).hexdigest()
@@ -172,7 +210,7 @@ def result(training, trained, callbacks, history):
 
 def main():
     results = {}
-    chosen = sys.argv[3].split() if sys.argv[3:] and sys.argv[3] else ["arrays", "data_set", "augmented"]
+    chosen = sys.argv[3].split() if sys.argv[3:] and sys.argv[3] else ["arrays", "data_set", "augmented", "read_ahead"]
     for seed, training in enumerate(globals()[name] for name in chosen):
         keras.utils.set_random_seed(seed)
         results[training.__name__] = result(training.__name__, *training())

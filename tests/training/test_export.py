@@ -51,6 +51,10 @@ def test_a_whole_model_has_its_optimizer(loaded: dict[str, object]) -> None:
     assert loaded["optimizer"] != 0
 
 
+def test_the_best_checkpoint_is_that_of_the_best_epoch(held: Conversations, loaded: dict[str, object]) -> None:
+    assert loaded["best"] == held["exported"]["best"]
+
+
 def test_an_earlier_checkpoint_is_another_model(held: Conversations, loaded: dict[str, object]) -> None:
     assert loaded["step"] != held["exported"]["predicted"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.training.conftest import Conversations
@@ -13,7 +15,8 @@ def test_an_interrupt_by_hand_is_one(held: Conversations) -> None:
 
 
 def test_an_interrupt_saves_the_step_it_came_in(held: Conversations) -> None:
-    assert held["interrupted_by_hand"]["said"].startswith("haversack: hand: resumed at epoch 2, step 2;")
+    words = held["interrupted_by_hand"]["said"]
+    assert re.fullmatch(r"haversack: hand: resumed at epoch 2, step 2; \d+ s repeated; nothing pending\n", words)
 
 
 def test_the_handler_of_interrupts_is_put_back(held: Conversations) -> None:
@@ -64,8 +67,25 @@ def test_restart_begins_anew_and_keeps_the_old_run(held: Conversations) -> None:
     assert held["restarted"] == {"epochs": 3, "kept": True}
 
 
-def test_restart_keeps_the_old_run_in_another_store_too(held: Conversations) -> None:
-    assert held["restarted_in_another_store"]["before"] is True
+@pytest.mark.parametrize("store", ["restarted_in_another_store", "restarted_on_a_drive"])
+def test_restart_keeps_the_old_run_in_another_store_and_never_finds_it_again(held: Conversations, store: str) -> None:
+    assert (held[store]["kept"], held[store]["new"]) == (True, True)
+    assert ": finished before" in held[store]["again"]
+
+
+def test_a_cell_that_restarts_a_run_does_so_once_in_its_job(held: Conversations) -> None:
+    assert "job: resumed at epoch 2, step 2;" in held["restarted_in_a_job"]["said"]
+    assert held["restarted_in_a_job"]["kept"] == ["job.before-1", "job.before-2"]
+
+
+def test_a_restart_of_nothing_keeps_nothing(held: Conversations) -> None:
+    assert held["restarted_without_a_run"]["kept"] == []
+
+
+def test_where_the_disk_goes_with_the_session_it_is_said_once(held: Conversations) -> None:
+    words = held["where_the_disk_goes"]
+    assert "which goes with this machine's session; to go on in the next one, name a hub" in words["first"]
+    assert (words["second"], words["told"]) == ("", "")
 
 
 def test_a_new_machine_takes_the_run_from_the_store(held: Conversations) -> None:
@@ -130,7 +150,15 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(held: Conversations) ->
 
 
 def test_the_progress_is_keras_own(held: Conversations) -> None:
-    assert held["progress"]["printed"].startswith("5/5 - ")
+    assert held["progress"]["0"] == ""
+    assert held["progress"]["2"].startswith("5/5 - ")
+    assert "next save" not in held["progress"]["2"]
+
+
+def test_the_bar_tells_when_the_next_save_is(held: Conversations) -> None:
+    *running, last = held["progress"]["1"].split("\r")
+    assert re.search(r" - loss: \S+ - next save: (\d+s|now)\s*$", running[-1])
+    assert "next save" not in last
 
 
 def test_before_the_sessions_end_the_state_is_saved_once_more(held: Conversations) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from haversack.errors import RunLost, RunTaken
+from haversack.training import fit
 from haversack.training.checkpoints import Checkpoints
 from haversack.training.manifest import Manifest
 from haversack.training.ownership import Session
@@ -237,3 +238,18 @@ def test_of_two_machines_that_begin_at_once_one_goes_on(shared: str, tmp_path: P
     check_one_line(RemoteStore(shared, "run").links())
     restored = Checkpoints("run", shared).restore()
     assert restored is None or is_whole(restored.tree)
+
+
+def test_a_save_that_came_before_the_run_was_taken_is_seen(tmp_path: Path) -> None:
+    first, second = Checkpoints("run", tmp_path), Checkpoints("run", tmp_path, take_over=True)
+    assert not fit._has_newer(second, None)
+    first.save(1, state(1), wait=True)
+    restored = second.restore()
+    assert fit._has_newer(second, None)
+    assert not fit._has_newer(second, restored)
+    first.save(2, state(2), wait=True)
+    second.claim()
+    assert fit._has_newer(second, restored)
+    (tmp_path / "run" / "checkpoints" / "00000003" / "state.safetensors").write_bytes(b"")
+    with pytest.warns(match="passed over"):
+        assert not fit._has_newer(second, second.restore())

@@ -58,6 +58,11 @@ print(json.dumps({
     is seed_generator.global_seed_generator(),
     "TensorBoard": keras.callbacks.TensorBoard("logs")._writers,
     "MonitorCallback": isinstance(stopping, MonitorCallback) and stopping.monitor_op is None,
+    "_set_monitor_op": signature(MonitorCallback._set_monitor_op),
+    "_values, _values_order": [getattr(keras.utils.Progbar(3), name) for name in ("_values", "_values_order")],
+    "_update_progbar": signature(keras.callbacks.ProgbarLogger._update_progbar),
+    "_finalize_progbar": signature(keras.callbacks.ProgbarLogger._finalize_progbar),
+    "_maybe_init_progbar": signature(keras.callbacks.ProgbarLogger._maybe_init_progbar),
 }))
 """
 EXPECTED = {
@@ -86,6 +91,11 @@ EXPECTED = {
     "global_seed_generator": True,
     "TensorBoard": {},
     "MonitorCallback": True,
+    "_set_monitor_op": ["self"],
+    "_values, _values_order": [{}, []],
+    "_update_progbar": ["self", "batch", "logs"],
+    "_finalize_progbar": ["self", "logs"],
+    "_maybe_init_progbar": ["self"],
 }
 
 

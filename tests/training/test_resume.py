@@ -20,9 +20,16 @@ import pytest
 from haversack.training import runs
 
 NOTEBOOK = Path(__file__).with_name("notebook.py")
-TRAININGS = ["arrays", "data_set", "augmented"]
+TRAININGS = ["arrays", "data_set", "augmented", "read_ahead"]
 ASPECTS = ["weights", "optimizer", "metrics", "history", "epochs", "batches", "counted", "drawn", "csv", "counters"]
-KILLS = ["arrays batch 8", "arrays validation 2", "arrays epoch 4", "data_set batch 5", "augmented batch 8"]
+KILLS = [
+    "arrays batch 8",
+    "arrays validation 2",
+    "arrays epoch 4",
+    "data_set batch 5",
+    "augmented batch 8",
+    "read_ahead batch 9",
+]
 RANDOM_KILLS = 5
 COMPILED = "arrays data_set"
 
@@ -60,7 +67,7 @@ class Lives:
             process = self._session(folder, "" if isinstance(kill, float) else kill, devices, only)
             if isinstance(kill, float):
                 _kill_after(process, folder, kill)
-            life.said.append(process.communicate(timeout=240)[0])
+            life.said.append(process.communicate(timeout=540)[0])
             life.killed += process.returncode == -signal.SIGKILL
             assert process.returncode in (0, -signal.SIGKILL), life.said[-1]
         life.result = json.loads((folder / "result.json").read_text())
