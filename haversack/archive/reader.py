@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from haversack.archive.index import DEFLATED, LOCAL, STORED, Bytes, Member, read_index
+from haversack.archive.index import DEFLATED, LOCAL, STORED, Bytes, Index, Member, open_index, read_index
 from haversack.errors import ArchiveInvalid, IntegrityError
 
 _PIECE = 4 << 20
@@ -43,16 +43,19 @@ class LocalFile:
 class Archive:
     """The members of the zip archive in `file`.
 
-    Raises `ArchiveInvalid` where the archive cannot be read, when its members are first asked for.
+    Its index is kept at `index`, for as long as its bytes are those that `content` stands for; by default it is not
+    kept. Raises `ArchiveInvalid` where the archive cannot be read, when its members are first asked for.
     """
 
-    def __init__(self, file: Bytes) -> None:
+    def __init__(self, file: Bytes, index: Path | None = None, content: str = "") -> None:
         self.file = file
+        self._index = index
+        self._content = content
 
     @cached_property
-    def members(self) -> Mapping[str, Member]:
+    def members(self) -> Index:
         """The files by name, in the archive's order."""
-        return read_index(self.file)
+        return read_index(self.file) if self._index is None else open_index(self.file, self._index, self._content)
 
     def read(self, member: Member) -> bytes:
         """The member's bytes, whole and verified. Raises `IntegrityError` where they are not what was promised."""

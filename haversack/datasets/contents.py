@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from haversack.archive.index import DEFLATED, STORED, Member
+from haversack.archive.index import DEFLATED, STORED, Index, Member
 from haversack.archive.reader import Archive, LocalFile
 from haversack.archive.writer import folder_files, pack
 from haversack.blocks.ranges import RemoteFile
@@ -44,6 +44,11 @@ class Contents(Protocol):
 
     @property
     def files(self) -> Mapping[str, File]: ...
+    @property
+    def size(self) -> int:
+        """The sum of all files' sizes in bytes."""
+        ...
+
     def read(self, name: str) -> bytes: ...
     def open(self, name: str) -> BinaryIO: ...
     def path(self, name: str) -> Path:
@@ -76,11 +81,15 @@ class Archived:
     def __init__(self, file: LocalFile | RemoteFile, cache: Path) -> None:
         self._file = file
         self._cache = cache
-        self._archive = Archive(file)
+        self._archive = self._opened()
 
     @property
-    def files(self) -> Mapping[str, Member]:
+    def files(self) -> Index:
         return self._archive.members
+
+    @property
+    def size(self) -> int:
+        return self.files.size
 
     def read(self, name: str) -> bytes:
         return self._mending(name, self._archive.read)
@@ -113,7 +122,7 @@ class Archived:
             before = self._file.tag
             self._file.complete(_check_members)
             if self._file.tag != before:
-                self._archive = Archive(self._file)
+                self._archive = self._opened()
 
     def save(self, target: Path) -> None:
         if target.exists() and target.stat().st_size != self._file.size:
@@ -133,6 +142,9 @@ class Archived:
 
     def close(self) -> None:
         self._file.close()
+
+    def _opened(self) -> Archive:
+        return Archive(self._file, self._cache / f"{self._content}.index", self._content)
 
     @property
     def _content(self) -> str:
@@ -171,6 +183,10 @@ class Folder:
     @cached_property
     def files(self) -> Mapping[str, File]:
         return {name: _PlainFile(name, path.stat().st_size) for name, path in folder_files(self._folder).items()}
+
+    @cached_property
+    def size(self) -> int:
+        return sum(file.size for file in self.files.values())
 
     def read(self, name: str) -> bytes:
         return self.path(name).read_bytes()

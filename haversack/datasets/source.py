@@ -48,7 +48,7 @@ class Dataset:
         self._name = name
         self._contents = contents
         try:
-            self._size = sum(file.size for file in contents.files.values())
+            self._size = contents.size
         except ArchiveInvalid as error:
             raise ArchiveInvalid(f"{source} cannot be read. {error.what}", error.next_step) from error
 
