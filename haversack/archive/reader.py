@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from isal import isal_zlib
-from isal.igzip_lib import IsalError
 
 from haversack.archive.index import DEFLATED, LOCAL, STORED, Bytes, Index, Member, open_index, read_index
 from haversack.errors import ArchiveInvalid, IntegrityError
 
 _PIECE = 4 << 20
+# Its stubs take the exception for an instance.
+_DAMAGE = cast(type[Exception], isal_zlib.error)
 # Room for a local header's name and extra field, so that a small member comes with its header in one read.
 _HEADER_ROOM = 512
 
@@ -70,7 +71,7 @@ class Archive:
         if inflate is not None:
             try:
                 data = inflate.decompress(data, member.size + 1)
-            except IsalError as error:
+            except _DAMAGE as error:
                 raise _damaged(member, str(error)) from error
         _check_length(member, len(data), whole=True)
         _check_crc(member, isal_zlib.crc32(data))
@@ -105,7 +106,7 @@ class Archive:
                     yield inflate.decompress(data, _PIECE)
                     data = inflate.unconsumed_tail
             yield inflate.flush()
-        except IsalError as error:
+        except _DAMAGE as error:
             raise _damaged(member, str(error)) from error
 
     def _raw(self, member: Member) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,10 @@ class Contents(Protocol):
 
     def is_at(self, name: str, path: Path) -> bool:
         """Whether `path` has the same bytes."""
+        ...
+
+    def want(self, names: Iterable[str]) -> None:
+        """Begin to fetch these files, in this order, because they will be read next."""
         ...
 
     def complete(self) -> None:
@@ -116,6 +120,12 @@ class Archived:
     def is_at(self, name: str, path: Path) -> bool:
         member = self.files[name]
         return path.stat().st_size == member.size and _crc_of(path) == member.crc
+
+    def want(self, names: Iterable[str]) -> None:
+        if isinstance(self._file, RemoteFile):
+            files = self.files
+            members = (files[name] for name in names)
+            self._file.want((member.offset, member.end) for member in members)
 
     def complete(self) -> None:
         if isinstance(self._file, RemoteFile):
@@ -202,6 +212,9 @@ class Folder:
 
     def is_at(self, name: str, path: Path) -> bool:
         return filecmp.cmp(self.path(name), path, shallow=False)
+
+    def want(self, names: Iterable[str]) -> None:
+        """They are all here."""
 
     def complete(self) -> None:
         """It is all here."""

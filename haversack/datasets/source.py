@@ -11,6 +11,7 @@ import asyncio
 import difflib
 import hashlib
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,6 +66,10 @@ class Dataset:
     def read(self, name: str) -> bytes:
         """One file's bytes, verified. Raises `NotFound` for a name that is not in `files`."""
         return self._contents.read(self._known(name))
+
+    def want(self, names: Iterable[str]) -> None:
+        """Begin to fetch these files, in this order, in place of those wanted before; returns at once."""
+        self._contents.want(map(self._known, names))
 
     def open(self, name: str) -> BinaryIO:
         """One file as a binary file object that can be seeked in; verified when its end is reached."""
