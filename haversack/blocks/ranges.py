@@ -1,11 +1,11 @@
 """A remote file whose bytes come when they are read: range requests into a sparse file.
 
-Several ranges are fetched side by side, and none twice: who needs bytes that are on their way waits for them. Readers
-come first, then what they say they `want` next, then the rest of the file. Whatever breaks off goes on at the byte
-where it stopped. Signed addresses expire, so the address is asked for anew when storage refuses it. Every answer must
-be of the content that the first one spoke of (RFC 9110: `Content-Range`, `ETag`); another one starts the file over.
-From a server that ignores ranges the file comes whole, in one stream. A complete file is checked against the md5 that
-storage names (`x-goog-hash`).
+Several ranges are fetched side by side, and none twice: who needs bytes that are on their way waits for them. What
+readers say they `want` next has connections of its own, beside those that fetch the rest of the file. Whatever breaks
+off goes on at the byte where it stopped. Signed addresses expire, so the address is asked for anew when storage refuses
+it. Every answer must be of the content that the first one spoke of (RFC 9110: `Content-Range`, `ETag`); another one
+starts the file over. From a server that ignores ranges the file comes whole, in one stream. A complete file is checked
+against the md5 that storage names (`x-goog-hash`).
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class RemoteFile:
             parts = _parts(self._sparse.missing(start, stop), self._connections)
             require_space(self.path.parent, sum(end - begin for begin, end in parts))
             try:
-                return await self._fetch_parts(parts, advance, (start, stop) == (0, self.size))
+                return await self._fetch_parts(parts, advance)
             except _RangesIgnored:
                 self._content = replace(self._content, ranges=False)
                 log.warning("The server of %s ignores ranges; it is fetched whole, in one stream.", self.name)
@@ -208,15 +208,10 @@ class RemoteFile:
         await self._retrying(0, self.size, advance, self._stream_whole)
         return None
 
-    async def _fetch_parts(self, parts: deque[tuple[int, int]], advance: progress.Advance, patient: bool) -> None:
-        """Have all of `parts` here; a `patient` caller lets what is wanted go first."""
-
+    async def _fetch_parts(self, parts: deque[tuple[int, int]], advance: progress.Advance) -> None:
         async def fetch_next() -> None:
             while parts:
-                while patient and (going_first := [task for task in self._wanting if not task.done()]):
-                    await asyncio.wait(going_first)
-                if parts:
-                    await self._fetch(*parts.popleft(), advance)
+                await self._fetch(*parts.popleft(), advance)
 
         tasks = [asyncio.create_task(fetch_next()) for _ in range(min(self._connections, len(parts)))]
         try:

@@ -49,6 +49,11 @@ class Contents(Protocol):
         """The sum of all files' sizes in bytes."""
         ...
 
+    @property
+    def content(self) -> str:
+        """A tag that changes with the files' bytes."""
+        ...
+
     def read(self, name: str) -> bytes: ...
     def open(self, name: str) -> BinaryIO: ...
     def path(self, name: str) -> Path:
@@ -102,7 +107,7 @@ class Archived:
         return self._archive.open(self.files[name])
 
     def path(self, name: str) -> Path:
-        target = self._cache / "files" / self._content / name
+        target = self._cache / "files" / self.content / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             require_space(target.parent, self.files[name].size)
@@ -154,10 +159,10 @@ class Archived:
         self._file.close()
 
     def _opened(self) -> Archive:
-        return Archive(self._file, self._cache / f"{self._content}.index", self._content)
+        return Archive(self._file, self._cache / f"{self.content}.index", self.content)
 
     @property
-    def _content(self) -> str:
+    def content(self) -> str:
         """A name for the archive as it is now, so that files of an earlier one are not taken for its own."""
         if isinstance(self._file, RemoteFile):
             known = f"{self._file.tag} {self._file.size}"
@@ -197,6 +202,14 @@ class Folder:
     @cached_property
     def size(self) -> int:
         return sum(file.size for file in self.files.values())
+
+    @cached_property
+    def content(self) -> str:
+        about = ((name, (self._folder / name).stat()) for name in self.files)
+        known = hashlib.sha256(str(self._folder).encode())
+        for name, status in about:
+            known.update(f"\n{name} {status.st_size} {status.st_mtime_ns}".encode())
+        return known.hexdigest()[:16]
 
     def read(self, name: str) -> bytes:
         return self.path(name).read_bytes()
