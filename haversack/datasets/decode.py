@@ -35,6 +35,7 @@ RULE = 1
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_PNG = b"\x89PNG\r\n\x1a\n"
 _GREY_8, _RGB_8 = b"\x08\x00", b"\x08\x02"
 # Nothing that trains is larger; a file that claims to be is made to fill the memory.
 _LARGEST = 1 << 28
@@ -85,16 +86,27 @@ def decode(data: bytes, form: Form, name: str) -> Pixels:
 
 def _plain_png(data: bytes) -> Pixels | None:
     """The pixels of a PNG in 8-bit grey or RGB without transparency or orientation; None for any other image."""
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[24:26] not in (_GREY_8, _RGB_8) or b"tRNS" in data or b"eXIf" in data:
-        return None
-    cv2 = _cv2()
-    if cv2 is None or int.from_bytes(data[16:20]) * int.from_bytes(data[20:24]) > _LARGEST:
+    if data[:8] != _PNG or data[24:26] not in (_GREY_8, _RGB_8) or (cv2 := _cv2()) is None or not _is_plain(data):
         return None
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    # OpenCV makes do with what there is of a file that breaks off; Pillow says so.
-    if found is None or b"IEND" not in data[-16:]:
+    if found is None:
         return None
     return found[:, :, None] if found.ndim == 2 else cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether a PNG is whole, of a sane size, and has no chunk that changes what its pixels are."""
+    if int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big") > _LARGEST:
+        return False
+    at = 8
+    while at + 12 <= len(data):
+        kind = data[at + 4 : at + 8]
+        if kind in (b"tRNS", b"eXIf"):
+            return False
+        if kind == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False  # OpenCV makes do with what there is of a file that breaks off; Pillow says so
 
 
 @cache
