@@ -1,7 +1,7 @@
 """A data set from a hub over a network of 100 MB/s and 20 ms: until every file can be read, and until the first batch.
 
 `bare` is one GET of the archive's signed address into a file: nobody can be faster over one connection. Every tool is
-a process of its own that begins with nothing, and its seconds count from its start; haversack and the bare download also
+a process of its own that begins with nothing, and its seconds count from its start; haversack and the bare one also
 say how long the download itself took. `disk` is the most that the tool's folder held, in archives' sizes.
 """
 
