@@ -1,4 +1,4 @@
-.PHONY: demo test check setup
+.PHONY: demo test check soak setup
 
 demo: setup   ## the main job on the embedded default
 	@scripts/demo
@@ -8,6 +8,9 @@ test: setup   ## the test suite
 
 check: setup  ## formatting, lint, types
 	@scripts/check
+
+soak: setup   ## 50 random kills of a real training; make soak KILLS=10 for fewer
+	@scripts/soak $(KILLS)
 
 setup:
 	@scripts/setup

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from haversack.drive.filesystem import DriveFileSystem
     from haversack.drive.mount import mount, unmount
     from haversack.notebook import files
+    from haversack.training import runs
     from haversack.training.checkpoints import Checkpoints
     from haversack.training.devices import devices, distribute
     from haversack.training.fit import fit
@@ -43,6 +44,7 @@ __all__ = [
     "files",
     "fit",
     "mount",
+    "runs",
     "unmount",
 ]
 
@@ -60,6 +62,7 @@ _HOME = {
     "files": "haversack.notebook.files",
     "fit": "haversack.training.fit",
     "mount": "haversack.drive.mount",
+    "runs": "haversack.training.runs",
     "unmount": "haversack.drive.mount",
 }
 
@@ -68,7 +71,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'haversack' has no attribute {name!r}")
     module = importlib.import_module(_HOME[name])
-    value = module if name in ("errors", "files") else getattr(module, name)
+    value = module if name in ("errors", "files", "runs") else getattr(module, name)
     globals()[name] = value
     return value
 

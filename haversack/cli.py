@@ -26,6 +26,8 @@ app.add_typer(drive_app, name="drive")
 app.add_typer(data_app, name="data")
 runs_app = typer.Typer(help="Look at trainings: their sessions, epochs and checkpoints.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs")
+jobs_app = typer.Typer(help="Look at executed notebooks, and remove what is kept of them.", invoke_without_command=True)
+app.add_typer(jobs_app, name="jobs")
 
 Hub = Annotated[
     str | None,
@@ -71,6 +73,9 @@ def run(
         str | None, typer.Option(metavar="30m", help="Take a cell for hung that is not heard of for this long.")
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Leave model.fit as it is: it will not go on.")] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Kill the kernel once in the middle of an epoch, to see that it goes on.")
+    ] = False,
     resume: Annotated[
         str | None, typer.Option(metavar="JOB", help="Go on with a job that ended early, here or elsewhere.")
     ] = None,
@@ -83,9 +88,9 @@ def run(
     limit = clock.seconds(session) if session else None
     timeout = clock.seconds(cell_timeout) if cell_timeout else None
     if resume:
-        if notebook or upload or param or cores or plain:
+        if notebook or upload or param or cores or plain or rehearse:
             raise InputError(
-                "A job that is resumed has its notebook, uploads, parameters, cores and --plain already.",
+                "A job that is resumed has its notebook, uploads, parameters, cores, --plain and --rehearse already.",
                 "Give --resume with --output, --html, --hub, --session or --cell-timeout only.",
             )
         report = job.resume(resume, output, hub=hub, html=html, session=limit, cell_timeout=timeout)
@@ -101,6 +106,7 @@ def run(
             session=limit,
             cell_timeout=timeout,
             plain=plain,
+            rehearse=rehearse,
         )
     else:
         raise InputError("No notebook is given.", "Name one, or a job to go on with: haversack run --resume JOB")
@@ -266,9 +272,9 @@ Where = Annotated[
 def runs_options(context: typer.Context, where: Where = None, json: Json = False) -> None:
     """List the trainings of this machine."""
     if context.invoked_subcommand is None:
-        from haversack.training.runs import runs
+        from haversack.training.runs import every
 
-        found = runs(where)
+        found = every(where)
         _show({"runs": [run.json() for run in found]}, json, "\n".join(map(str, found)) or "There are no runs yet.")
 
 
@@ -300,7 +306,47 @@ def runs_plot(
     """Draw a training's loss over its sessions, with the kills marked."""
     from haversack.training.runs import plot
 
-    print(plot(name, output or Path(f"{name}.png"), where))
+    print(plot(name, where).save(output or Path(f"{name}.png")))
+
+
+@runs_app.command("export", epilog="Example: `haversack runs export rsna rsna.keras --checkpoint best`")
+def runs_export(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The run's name.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="A file that ends in .weights.h5 or .keras.")],
+    checkpoint: Annotated[
+        str, typer.Option(metavar="STEP|best|latest", help="Which checkpoint; `runs show` lists them.")
+    ] = "latest",
+    where: Where = None,
+) -> None:
+    """Write a checkpoint of a training as Keras's own file: weights, or the whole model."""
+    from haversack.training.export import export, which
+
+    print(export(name, output, where, checkpoint=which(checkpoint)))
+
+
+@jobs_app.callback()
+def jobs_options(context: typer.Context, json: Json = False) -> None:
+    """List the jobs of this machine: done or not, their sessions and size."""
+    if context.invoked_subcommand is None:
+        from haversack.notebook.jobs import every
+
+        found = every()
+        _show({"jobs": [job.json() for job in found]}, json, "\n".join(map(str, found)) or "There are no jobs yet.")
+
+
+@jobs_app.command("rm", epilog="Example: `haversack jobs rm --done`")
+def jobs_rm(
+    names: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="The jobs' names.")] = None,
+    done: Annotated[bool, typer.Option("--done", help="Every job whose notebook is done.")] = False,
+) -> None:
+    """Remove jobs: their folders with downloads and /content, and the trainings named by them."""
+    from haversack.notebook.jobs import every, remove
+
+    if not names and not done:
+        raise InputError("No job is named.", "Name one, or give --done for all that are done.")
+    chosen = [*(names or []), *(job.name for job in every() if done and job.state == "done")]
+    for job in remove(dict.fromkeys(chosen)):
+        print(f"Removed {job.name}, {_size(job.size)}.")
 
 
 def main(arguments: list[str] | None = None) -> None:

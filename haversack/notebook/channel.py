@@ -15,7 +15,7 @@ MESSAGE = "haversack"
 
 
 def tell(kind: str, **content: Any) -> None:
-    """Send one message to the job: `kind` is "secret", "download" or "mount"."""
+    """Send one message to the job: `kind` is "secret", "download", "upload" or "mount"."""
     kernel = _kernel()
     if kernel is not None:
         kernel.session.send(kernel.iopub_socket, MESSAGE, {"kind": kind, **content}, parent=kernel.get_parent("shell"))

@@ -21,7 +21,7 @@ from haversack.notebook import channel
 
 __all__ = ["download", "upload", "upload_file", "view"]
 
-# How many of the job's uploads earlier calls in this kernel have received.
+# How many of the job's uploads earlier calls in this kernel have received, besides those of cells not repeated in it.
 _received = 0
 # What this kernel gave already: what an earlier session of the job gave under the same name is replaced.
 _given: set[Path] = set()
@@ -99,12 +99,13 @@ def _incoming(*, all_of_them: bool) -> list[Path]:
     if folder is None:
         return list(_asked())
     global _received
-    given = json.loads((folder / "job.json").read_text())["uploads"]
-    waiting = [folder / "uploads" / name for name in given][_received:]
+    record = json.loads((folder / "job.json").read_text())
+    waiting = [folder / "uploads" / name for name in record["uploads"]][record["passed"] + _received :]
     if not waiting:
         raise InputError("Nobody can pick a file in a job.", "Give it on the command line: --upload FILE")
     taken = waiting if all_of_them else waiting[:1]
     _received += len(taken)
+    channel.tell("upload", count=len(taken))
     return taken
 
 

@@ -8,12 +8,13 @@ wrong with what was given is said before anything starts.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +23,9 @@ from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings
 from haversack.errors import HaversackError, InputError, NotebookInvalid, SignInError
-from haversack.notebook import content, document, kaggle, kernel, plainfit, processes, secretfile, store
+from haversack.notebook import afterword, content, document, kaggle, kernel, plainfit, processes, secretfile, store
 from haversack.notebook import parameters as parameters_
+from haversack.notebook.jobs import LOCK
 from haversack.notebook.screen import Screen
 from haversack.notebook.secrets import Secrets
 from haversack.notebook.sessions import Sessions
@@ -31,14 +33,14 @@ from haversack.notebook.store import Options, Record, Store
 
 parse_parameters = parameters_.parse
 
-_LOCK = "job.lock"
 # How much of the notebook's name its job's folder gets, in characters.
 _LONGEST_NAME = 50
 
 
 @dataclass
 class Report:
-    """What came of a job. Paths are absolute, `seconds` wall-clock time; `drive` says where the drive's bytes are."""
+    """What came of a job. Paths are absolute, `seconds` wall-clock time; `drive` says where the drive's bytes are,
+    `trainings` are the runs that were named by the job."""
 
     status: Literal["done", "failed"]
     notebook: str
@@ -47,6 +49,7 @@ class Report:
     html: str | None = None
     sessions: int = 1
     cells: int = 0
+    trainings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     content: str = ""
     downloads: list[str] = field(default_factory=list)
@@ -69,6 +72,7 @@ class Report:
         if self.html:
             lines.append(f"  web page   {self.html}")
         lines += [f"  download   {path}" for path in self.downloads]
+        lines += [f"  training   {name}" for name in self.trainings]
         if self.drive:
             lines.append(f"  drive      {self.drive}")
         lines.append(f"  job        {self.job}")
@@ -89,13 +93,15 @@ def run(
     session: float | None = None,
     cell_timeout: float | None = None,
     plain: bool = False,
+    rehearse: bool = False,
 ) -> Report:
     """Execute `notebook` and write the executed one to `output` (default `<name>.executed.ipynb`, where the user is).
 
     `hub` is what `credentials.drive` takes; `uploads` are the files that `files.upload()` receives; `parameters` are
     values for the notebook's variables; `cores` simulates that many accelerator cores on the CPU; `html` names a web
     page to be written too. Sessions end after `session` seconds, a cell is taken for hung when nothing was heard of it
-    for `cell_timeout` seconds, and `plain` leaves `model.fit` as it is. What goes wrong while cells run is in the
+    for `cell_timeout` seconds, `plain` leaves `model.fit` as it is, and `rehearse` has the kernel killed once in the
+    middle of an epoch, which is an error when it could not be. What goes wrong while cells run is in the
     report's `failure`; what is wrong with what was given raises `InputError`, and a hub that cannot be used
     `SignInError` or `ConnectionFailed`.
     """
@@ -106,12 +112,12 @@ def run(
         document.check_output(path, notebook)
     given = _uploads(uploads, source, notebook)
     chosen = settings.load()
-    options = Options(hub or chosen.hub, cores, session, cell_timeout, plain)
+    options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse)
     _check(options)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     record = Record(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
     notices = _unmount_abandoned(chosen.data)
-    with FileLock(folder / _LOCK):
+    with FileLock(folder / LOCK):
         job = Job(source, folder, record, chosen, notices)
         record.uploads = job.store.take_in(source, given)
         return job.execute()
@@ -132,34 +138,56 @@ def resume(
     like `run`, and `InputError` for a job that is unknown, done, or being executed.
     """
     chosen = settings.load()
-    folder, record = store.find(chosen.data / "jobs", name, hub or chosen.hub)
-    before = record.options
-    record.options = replace(
-        before,
-        hub=hub or chosen.hub or before.hub,
-        session=session or before.session,
-        cell_timeout=cell_timeout or before.cell_timeout,
-    )
-    if output is None:
-        usual = Path(record.output)
-        output = usual if usual.parent.is_dir() else _default_output(Path(record.notebook))
-    record.output, record.html = str(output.absolute()), str(html.absolute()) if html else record.html
-    document.check_output(output, folder / store.NOTEBOOK)
-    store.check_uploads(folder, record)
-    _check(record.options)
+    jobs = chosen.data / "jobs"
+    was_here = (jobs / Path(name).name / store.RECORD).exists()
+    folder = store.find(jobs, name, hub or chosen.hub)
     notices = _unmount_abandoned(chosen.data)
-    try:
-        lock = FileLock(folder / _LOCK).acquire(blocking=False)
-    except Timeout:
-        raise InputError(f"The job {folder.name} is being executed.", "Wait for it, or interrupt it first.") from None
-    with lock:
+    with _locked(folder):
+        record = store.open_record(folder, hub or chosen.hub)
         if record.done:
             raise InputError(f"The job {folder.name} is done: {record.output}.", "Run its notebook anew.")
+        record.options = replace(
+            record.options,
+            hub=hub or chosen.hub or record.options.hub,
+            session=session or record.options.session,
+            cell_timeout=cell_timeout or record.options.cell_timeout,
+        )
+        if output is None:
+            usual = Path(record.output)
+            output = usual if usual.parent.is_dir() else _default_output(Path(record.notebook))
+        record.output, record.html = str(output.absolute()), str(html.absolute()) if html else record.html
+        document.check_output(output, folder / store.NOTEBOOK)
+        store.check_uploads(folder, record)
+        _check(record.options)
         # A job that was killed may have left what cells started.
         processes.kill(folder)
         source = document.read(folder / store.NOTEBOOK)
-        document.copy_outputs(next(filter(Path.exists, [output, folder / store.EXECUTED]), None), source)
-        return Job(source, folder, record, chosen, notices).execute()
+        executed = [path for path in (output, folder / store.EXECUTED) if path.exists()]
+        document.copy_outputs(max(executed, key=lambda path: path.stat().st_mtime, default=None), source)
+        return Job(source, folder, record, chosen, [_going_on(folder.name, record, was_here), *notices]).execute()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        lock = FileLock(folder / LOCK).acquire(blocking=False)
+    except Timeout:
+        raise InputError(f"The job {folder.name} is being executed.", "Wait for it, or interrupt it first.") from None
+    with lock:
+        yield
+
+
+def _going_on(name: str, record: Record, was_here: bool) -> str:
+    """What a resumed job says first."""
+    words = [f"Going on with {name}."]
+    if not was_here:
+        count = len(record.uploads)
+        words.append(f"Its notebook and {count} upload{'' if count == 1 else 's'} came from the drive.")
+    if record.sessions:
+        said = record.sessions[-1].said
+        where = f" in cell {record.cell}" if record.cell else ""
+        words.append(f"Session {len(record.sessions)} {f'ended: {said}' if said else f'was cut off{where}.'}")
+    return " ".join(words)
 
 
 class Job:
@@ -209,6 +237,7 @@ class Job:
             html=page,
             sessions=len(self.record.sessions),
             cells=self.sessions.executed,
+            trainings=self._trainings(),
             seconds=round(time.monotonic() - began, 2),
             content=private.kind,
             downloads=self.secrets.clean_all(self.sessions.downloads),
@@ -224,9 +253,15 @@ class Job:
             self.notices.append(text)
             self.screen.say(text)
 
+    def _trainings(self) -> list[str]:
+        folders = (self.settings.data / "runs").glob(f"{glob.escape(self.folder.name)}.cell-*")
+        return sorted(folder.name for folder in folders if (folder / "log.jsonl").exists())
+
     def _save_page(self) -> str:
         assert self.record.html is not None
-        document.write_page(self.secrets.clean_all(self.sessions.notebook), Path(self.record.html))
+        executed = self.secrets.clean_all(self.sessions.notebook)
+        page = afterword.added(executed, self.record.sessions, self._trainings())
+        document.write_page(page, Path(self.record.html))
         return self.record.html
 
 
@@ -234,6 +269,8 @@ def _check(options: Options) -> None:
     """Raise `InputError` for options that make no sense, and what a hub raises that cannot be used."""
     if options.cores is not None and options.cores < 1:
         raise InputError(f"{options.cores} cores cannot be simulated.", "Give --cores a number from 1 on.")
+    if options.rehearse and options.plain:
+        raise InputError("A training that --plain leaves as it is cannot go on.", "Give --rehearse without --plain.")
     _check_hub(options.hub)
 
 
@@ -307,7 +344,7 @@ def _unmount_abandoned(data: Path) -> list[str]:
     for folder in jobs():
         try:
             # A job holds its lock as long as it lives.
-            with FileLock(folder / _LOCK, blocking=False) if folder.is_dir() else nullcontext():
+            with FileLock(folder / LOCK, blocking=False) if folder.is_dir() else nullcontext():
                 unmount_job(folder)
         except Timeout:
             continue

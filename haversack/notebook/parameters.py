@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def apply(notebook: Any, values: Mapping[str, Any]) -> None:
             _replace(notebook.cells[chosen.cell], chosen, value)
             assignments = list(_assignments(notebook))
     if injected and tagged is not None:
-        source = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in injected.items())])
+        source = "\n".join(["# Parameters", *(f"{name} = {_literal(value)}" for name, value in injected.items())])
         cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
         if nbformat.reader.get_version(notebook) < (4, 5):
             del cell["id"]
@@ -97,5 +98,16 @@ def _assignments(notebook: Any) -> Iterator[Assignment]:
 def _replace(cell: Any, assignment: Assignment, value: Any) -> None:
     lines = cell.source.encode().split(b"\n")
     (first, start), (last, end) = assignment.start, assignment.end
-    line = lines[first - 1][:start] + repr(value).encode() + lines[last - 1][end:]
+    line = lines[first - 1][:start] + _literal(value).encode() + lines[last - 1][end:]
     cell.source = b"\n".join([*lines[: first - 1], line, *lines[last:]]).decode()
+
+
+def _literal(value: Any) -> str:
+    """`value`, which came from JSON, as Python writes it; NaN and the infinities have no literal of their own."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_literal(one)}' for key, one in value.items())}}}"
+    return repr(value)

@@ -64,7 +64,10 @@ def clear() -> None:
 
 
 class _WhenImported(MetaPathFinder):
-    """Asked first and once, for `keras`: has whoever finds it load it, and routes its trainings when it is loaded."""
+    """Asked first for `keras`: has whoever finds it load it, and routes its trainings once it is loaded.
+
+    It stays until then, since many only ask whether there is a Keras.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -72,15 +75,19 @@ class _WhenImported(MetaPathFinder):
         if fullname != "keras":
             return None
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            sys.meta_path.insert(0, self)
         if spec is None or spec.loader is None:
-            sys.meta_path.insert(0, self)  # a later cell may install it
             return spec
         load = spec.loader.exec_module
 
         def load_and_route(module: ModuleType) -> None:
             load(module)
-            _route(module)
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
+                _route(module)
 
         # The loader was made for this import alone.
         spec.loader.exec_module = load_and_route  # type: ignore[method-assign]

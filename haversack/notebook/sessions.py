@@ -29,6 +29,7 @@ from haversack.notebook import content, document, environment, execution, kernel
 from haversack.notebook.death import Witness
 from haversack.notebook.guard import Guard
 from haversack.notebook.interruption import interruptible
+from haversack.notebook.rehearsal import Rehearsal
 from haversack.notebook.screen import Screen
 from haversack.notebook.secrets import Secrets
 from haversack.notebook.store import Record, Session, Store, Why
@@ -78,6 +79,7 @@ class Sessions:
         self._secrets = secrets
         self._screen = screen
         self._written = ""
+        self._received = 0
 
     def execute(self, private: content.Content, variables: dict[str, str]) -> None:
         """Run every cell. Raises `CellFailed`, or what ended the last of the sessions."""
@@ -98,7 +100,7 @@ class Sessions:
             self._close(session, end)
             await asyncio.to_thread(self._store.carry, self._record, self.output)
             if end.why == "done":
-                return
+                return self._check_rehearsal()
             assert end.error is not None
             if not end.again:
                 raise end.error
@@ -152,11 +154,13 @@ class Sessions:
             source=private.source,
             witness=Witness(log.path),
         )
-        guard = Guard(running, self.folder, self._record.options, self._settings.data / "runs")
+        guard = Guard(
+            running, self.folder, self._record.options, self._settings.data / "runs", self._rehearsal(session)
+        )
         end = End("interrupted")
         try:
             self._screen.doing("starting the kernel")
-            self._record.cell = 0
+            self._record.cell = self._record.passed = 0
             with interruptible(running):
                 async with guard:
                     await running.start(env=variables, cwd=str(private.folder), stdout=log.pipe, stderr=log.pipe)
@@ -238,17 +242,18 @@ class Sessions:
             self._record.cell = number
             is_once = ONCE in cells[index].metadata.get("tags", [])
             if is_once and number in self._record.once:
+                self._record.passed += self._record.once[number]
                 self._screen.finish("–")
             else:
                 await self._execute_cell(running, index, number)
             session.cells = number
             if is_once and number not in self._record.once:
-                self._record.once.append(number)
+                self._record.once[number] = self._received
                 await asyncio.to_thread(self._store.carry, self._record)
         self._store.save(self._record)
 
     async def _execute_cell(self, running: execution.Execution, index: int, number: int) -> None:
-        self._written = ""
+        self._written, self._received = "", 0
         self._store.save(self._record)
         try:
             await running.execute_one(index, number)
@@ -267,6 +272,8 @@ class Sessions:
             case {"kind": "download", "path": str(path)}:
                 if path not in self.downloads:
                     self.downloads.append(path)
+            case {"kind": "upload", "count": int(count)}:
+                self._received += count
             case {"kind": "mount", "where": str(where)}:
                 self.drive = where
 
@@ -302,6 +309,22 @@ class Sessions:
         document.write(self._secrets.clean_all(self.notebook), self.output)
 
     # Trainings
+
+    def _rehearsal(self, session: Session) -> Rehearsal | None:
+        if not self._record.options.rehearse or self._was_rehearsed:
+            return None
+        return Rehearsal(self.folder, self._settings.data / "runs", session.began)
+
+    @property
+    def _was_rehearsed(self) -> bool:
+        return any(session.why == "rehearsal" for session in self._record.sessions)
+
+    def _check_rehearsal(self) -> None:
+        if self._record.options.rehearse and not self._was_rehearsed:
+            raise JobError(
+                "The notebook is done, and no training in it could be killed in the middle of an epoch.",
+                "Rehearse with one that takes longer, such as --param epochs=50.",
+            )
 
     def _committed(self) -> dict[str, int]:
         """The last committed step of every training on this machine."""

@@ -29,19 +29,23 @@ from haversack.notebook.secrets import Secrets
 NOTEBOOK, UPLOADS, RECORD, EXECUTED = "notebook.ipynb", "uploads", "job.json", "executed.ipynb"
 # Larger files are not looked into for secrets; key files are small.
 _LARGEST_KEY = 1 << 20
+# What `Record.decode` raises.
+_UNREADABLE = (ValueError, TypeError, AttributeError, KeyError)
 
-Why = Literal["", "done", "limit", "hung", "memory", "died", "failed", "interrupted"]
+Why = Literal["", "done", "limit", "hung", "rehearsal", "memory", "died", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a job is executed. `session` and `cell_timeout` are in seconds, None for no limit."""
+    """How a job is executed. `session` and `cell_timeout` are in seconds, None for no limit; `rehearse` has the kernel
+    killed once, in the middle of a training's epoch."""
 
     hub: str | None = None
     cores: int | None = None
     session: float | None = None
     cell_timeout: float | None = None
     plain: bool = False
+    rehearse: bool = False
 
 
 @dataclass
@@ -60,8 +64,9 @@ class Session:
 
 @dataclass
 class Record:
-    """What `job.json` holds. `cell` is the one being executed, counted as people count; `once` are the numbers of the
-    cells tagged so that are done; `uploads` are paths below `uploads/`."""
+    """What `job.json` holds. `cell` is the one being executed, counted as people count; `once` maps the numbers of the
+    cells tagged so that are done to how many uploads each received; `uploads` are paths below `uploads/`, and `passed`
+    is how many of them went to cells that this session does not repeat."""
 
     notebook: str
     output: str
@@ -69,19 +74,27 @@ class Record:
     options: Options
     uploads: list[str] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
-    once: list[int] = field(default_factory=list)
+    once: dict[int, int] = field(default_factory=dict)
+    passed: int = 0
     cell: int = 0
     done: bool = False
+
+    @property
+    def progress(self) -> tuple[bool, int, float]:
+        """Grows as the job goes on, whichever machine takes it further."""
+        return self.done, len(self.sessions), self.sessions[-1].began if self.sessions else 0.0
 
     def encode(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def decode(cls, text: str) -> Record:
-        """Raises `ValueError`, `TypeError` or `KeyError` for what is no record."""
+        """Raises one of `_UNREADABLE` for what is no record."""
         values = json.loads(text)
-        sessions = [Session(**one) for one in values.pop("sessions")]
-        return cls(**{**values, "options": Options(**values["options"]), "sessions": sessions})
+        values["options"] = Options(**values["options"])
+        values["sessions"] = [Session(**one) for one in values["sessions"]]
+        values["once"] = {int(cell): received for cell, received in values["once"].items()}
+        return cls(**values)
 
 
 class Store:
@@ -160,11 +173,10 @@ class Store:
         return self._secrets.clean(text) != text
 
 
-def find(jobs: Path, name: str, hub: str | None) -> tuple[Path, Record]:
-    """The folder and the record of the job `name`, brought here from the drive when it is not below `jobs`.
+def find(jobs: Path, name: str, hub: str | None) -> Path:
+    """The folder of the job `name`, brought here from the drive when it is not below `jobs`.
 
-    Raises `InputError` when there is no such job, or what there is of it cannot be read; like the drive when that does
-    not answer.
+    Raises `InputError` when there is no such job; like the drive when that does not answer.
     """
     name = Path(name).name
     folder = jobs / name
@@ -172,11 +184,41 @@ def find(jobs: Path, name: str, hub: str | None) -> tuple[Path, Record]:
         if not has_copy(hub):
             raise InputError(f"There is no job {name} in {jobs}.", "Name the hub that it ran with: --hub URL")
         assert hub is not None
-        _fetch(folder, hub)
+        record = _on_drive(name, hub)
+        if record is None:
+            raise InputError(
+                f"There is no job {name}, neither here nor on the drive.", "Use the name that `haversack run` printed."
+            )
+        _fetch(folder, record, hub)
+    return folder
+
+
+def open_record(folder: Path, hub: str | None) -> Record:
+    """The record of the job in `folder`. Where another machine took the job further, its copy is brought here first.
+
+    Raises `InputError` for what cannot be read; like the drive when that does not answer.
+    """
     try:
-        return folder, Record.decode((folder / RECORD).read_text())
-    except (ValueError, TypeError, KeyError) as error:
+        here = Record.decode((folder / RECORD).read_text())
+    except _UNREADABLE as error:
         raise InputError(f"{folder / RECORD} is not the record of a job that can go on.", "Run it anew.") from error
+    hub = hub or here.options.hub
+    if not has_copy(hub):
+        return here
+    assert hub is not None
+    there = _on_drive(folder.name, hub)
+    if there is None or there.progress <= here.progress:
+        return here
+    _fetch(folder, there, hub)
+    return there
+
+
+def known(folder: Path) -> Record | None:
+    """The record of the job in `folder` as it stands there; None where none can be read."""
+    try:
+        return Record.decode((folder / RECORD).read_text())
+    except (OSError, *_UNREADABLE):
+        return None
 
 
 def check_uploads(folder: Path, record: Record) -> None:
@@ -194,23 +236,28 @@ def has_copy(hub: str | None) -> bool:
     return bool(hub) and hub != "embedded"
 
 
-def _fetch(folder: Path, hub: str) -> None:
-    """Bring a job from the drive into `folder`; the record last, since it makes the job be there."""
-    filesystem, place = _drive(hub), _folder_of(folder.name)
+def _on_drive(job: str, hub: str) -> Record | None:
     try:
-        record = Record.decode(filesystem.cat_file(f"{place}/{RECORD}").decode())
+        return Record.decode(_drive(hub).cat_file(f"{_folder_of(job)}/{RECORD}").decode())
     except NotFound:
-        raise InputError(
-            f"There is no job {folder.name}, neither here nor on the drive.",
-            "Use the name that `haversack run` printed.",
-        ) from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"The record of {folder.name} on the drive cannot be read.", "Run it anew.") from error
+        return None
+    except _UNREADABLE as error:
+        raise InputError(f"The record of {job} on the drive cannot be read.", "Run it anew.") from error
+
+
+def _fetch(folder: Path, record: Record, hub: str) -> None:
+    """Bring a job from the drive into `folder`; the record last, since it makes the job be there.
+
+    The notebook and the uploads never change, and those that are here have no secret masked.
+    """
+    filesystem = _drive(hub)
     for name in [NOTEBOOK, EXECUTED, *(f"{UPLOADS}/{upload}" for upload in record.uploads)]:
         target = _below(folder, name)
+        if name != EXECUTED and target.exists():
+            continue
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            target.write_bytes(filesystem.cat_file(f"{place}/{name}"))
+            target.write_bytes(filesystem.cat_file(f"{_folder_of(folder.name)}/{name}"))
         except NotFound:
             continue  # nothing was executed yet, or the file held a secret; `check_uploads` says so
     document.write_text(record.encode(), folder / RECORD)

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from haversack.errors import ConnectionFailed, HaversackError
 from haversack.training import manifest, store
+from haversack.training.failpoints import failpoint
 from haversack.training.manifest import Manifest
 from haversack.training.remote import RemoteStore
 from haversack.training.store import Link, LocalStore, Refused
@@ -26,6 +27,8 @@ class Carrier:
         self.remote = remote
         self.refused = False
         self.carrying = ""
+        self.pending = 0
+        """How many checkpoints the store should have by now and has not, as far as is known."""
         self._local = local
         self._keep = keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="haversack-carrier")
@@ -40,12 +43,17 @@ class Carrier:
         self.refused, self._claim, self._term = False, claim, claim.term
         try:
             self._take()
+            self.pending = len(self._due(self.remote.links()))
         except (HaversackError, OSError) as error:
             self._away(error)
-        self.soon()
+        self._submit()
 
     def soon(self) -> None:
         """Have the thread bring what is due; asking again before it has begun changes nothing."""
+        self.pending = max(self.pending, 1)
+        self._submit()
+
+    def _submit(self) -> None:
         self._asked += 1
         self._latest = self._thread.submit(self._carry, self._asked)
 
@@ -79,6 +87,9 @@ class Carrier:
             if self._error is not None:
                 _log.warning("%s has the newest checkpoint again.", self.remote.url)
             self._error = None
+            if asked == self._asked:
+                self.pending = 0
+        failpoint("after-carrying")
 
     def _take(self) -> None:
         """Make the claim, unless that is done. A session that was begun there while it was away comes before ours."""
@@ -95,18 +106,25 @@ class Carrier:
         links = self.remote.links()
         if any(link.manifest.term > self._term for link in links if link.manifest):
             raise Refused
-        there = {link.manifest.id: link.manifest for link in store.sound(links) if link.manifest}
-        newest = max((made.age for made in there.values()), default=(0, 0))
-        for link in store.kept(self._local.links(), 1):
-            made = link.manifest
-            if made is None or made.id in there:
-                continue
-            # What was not sent in time and has been overtaken since, on another machine, stays here.
-            if made.age >= newest or made.best or made.milestone:
-                self._bring_one(link, made)
+        for link, made in self._due(links):
+            self._bring_one(link, made)
         links = self.remote.links()
         for link in store.fallen_out(links, self._keep):
             self.remote.remove(link)
+
+    def _due(self, links: list[Link]) -> list[tuple[Link, Manifest]]:
+        """The checkpoints here that the store should have besides those of its `links`.
+
+        What was not sent in time and has been overtaken since, on another machine, stays here.
+        """
+        there = {link.manifest.id: link.manifest for link in store.sound(links) if link.manifest}
+        newest = max((made.age for made in there.values()), default=(0, 0))
+        here = [(link, link.manifest) for link in store.kept(self._local.links(), 1) if link.manifest]
+        return [
+            (link, made)
+            for link, made in here
+            if made.id not in there and (made.age >= newest or made.best or made.milestone)
+        ]
 
     def _bring_one(self, link: Link, made: Manifest) -> None:
         self.carrying = link.name
@@ -121,6 +139,7 @@ class Carrier:
             self.carrying = ""
 
     def _away(self, error: HaversackError | OSError) -> None:
+        self.pending = max(self.pending, len(store.kept(self._local.links(), 1)))
         if not isinstance(error, HaversackError):
             error = ConnectionFailed(f"{self.remote.url} does not work as it should: {error}.", "Look at the store.")
         if self._error is None:

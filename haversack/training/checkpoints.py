@@ -42,6 +42,7 @@ from haversack.errors import (
 )
 from haversack.training import manifest, ownership, store, tensors
 from haversack.training.carrier import Carrier
+from haversack.training.failpoints import failpoint
 from haversack.training.manifest import Kind, Manifest
 from haversack.training.ownership import Session
 from haversack.training.remote import RemoteStore
@@ -154,7 +155,9 @@ class Checkpoints:
         self._settle()
         kept = manifest.checked_facts(facts)
         self.claim()
+        failpoint("before-snapshot")
         snapshot = self._buffers.take(tree)
+        failpoint("after-snapshot")
         link = self._new_link("checkpoint")
         link = replace(link, step=step, tree=snapshot.structure, facts=kept, best=best, milestone=milestone)
         self._writing = self._writer.submit(self._write, link, snapshot)
@@ -183,6 +186,11 @@ class Checkpoints:
     def saving(self) -> bool:
         """Whether a checkpoint is being written, so that a `save` now would wait for it."""
         return self._writing is not None and not self._writing.done()
+
+    @property
+    def pending(self) -> int:
+        """How many checkpoints are still to be brought to the store that outlives this machine, as far as is known."""
+        return self._carrier.pending if self._carrier is not None else 0
 
     def wait(self) -> None:
         """Return when what was saved is committed, here and in the store, and what falls out here is gone.
@@ -327,6 +335,7 @@ class Checkpoints:
             self._delete_old()
         except OSError as error:
             _log.warning("An old checkpoint of %s could not be deleted: %s.", self.name, error)
+        failpoint("after-removal")
 
     def _delete_old(self) -> None:
         links = self._local.links()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ import keras
 import numpy as np
 from keras.src.trainers.data_adapters import array_data_adapter, array_slicing, py_dataset_adapter
 
+from haversack.errors import InputError
 from haversack.training.fingerprint import sketch
 
 _WORD = 2**64 - 1
@@ -79,14 +81,12 @@ class Course:
 class ArraySource(array_data_adapter.ArrayDataAdapter):
     """Arrays (numpy, JAX, pandas, …), a sample per row, that start at any batch of any epoch."""
 
-    def __init__(
-        self, arrays: tuple[Any, Any, Any], seed: int, steps: int | None, stride: int, **arguments: Any
-    ) -> None:
+    def __init__(self, arrays: tuple[Any, Any, Any], steps: int | None, stride: int, **arguments: Any) -> None:
         x, y, sample_weight = arrays
         super().__init__(x, y, sample_weight=sample_weight, steps=steps, **arguments)
-        self.course = Course(self._size, steps, stride)
+        self.course = _course(self._size, steps, stride)
         self.remembers: list[Any] = []
-        self._seed = seed
+        self.seed = 0
         self.begin(0)
 
     @property
@@ -105,7 +105,7 @@ class ArraySource(array_data_adapter.ArrayDataAdapter):
     def _get_iterator(self, slice_and_convert: Callable[..., Any], inputs: Any) -> Iterator[Any]:
         stretch = self._stretch
         whole = self._shuffle and self._shuffle != "batch"
-        order = permutation(self._seed, stretch.reading, self._num_samples) if whole else None
+        order = permutation(self.seed, stretch.reading, self._num_samples) if whole else None
         for batch in range(stretch.first, stretch.stop):
             start = batch * self._batch_size
             stop = min(start + self._batch_size, self._num_samples)
@@ -113,7 +113,7 @@ class ArraySource(array_data_adapter.ArrayDataAdapter):
             if order is not None:
                 rows = order[start:stop]
             elif self._shuffle == "batch":
-                rows = start + permutation(self._seed, stretch.reading, stop - start, part=batch + 1)
+                rows = start + permutation(self.seed, stretch.reading, stop - start, part=batch + 1)
             yield keras.tree.map_structure(partial(slice_and_convert, indices=rows), inputs, none_is_leaf=False)
 
 
@@ -126,17 +126,16 @@ class BatchSource(py_dataset_adapter.PyDatasetAdapter):
     def __init__(
         self,
         dataset: keras.utils.PyDataset,
-        seed: int,
         steps: int | None,
         stride: int,
         shuffle: bool,
         class_weight: Any,
     ) -> None:
         super().__init__(_Ordered(dataset), class_weight=class_weight, shuffle=False)
-        self.course = Course(dataset.num_batches, steps, stride)
+        self.course = _course(dataset.num_batches, steps, stride)
         self.remembers = [dataset]
+        self.seed = 0
         self._dataset = dataset
-        self._seed = seed
         self._shuffled = shuffle
         self.begin(0)
 
@@ -151,7 +150,7 @@ class BatchSource(py_dataset_adapter.PyDatasetAdapter):
     def begin(self, epoch: int, step: int = 0) -> None:
         """Let the next iteration be epoch `epoch` from its step `step` on."""
         stretch, count = self.course.stretch(epoch, step), self.course.batches
-        order = permutation(self._seed, stretch.reading, count).tolist() if self._shuffled else range(count)
+        order = permutation(self.seed, stretch.reading, count).tolist() if self._shuffled else range(count)
         self.py_dataset.order = order[stretch.first : stretch.stop]
         self._partway = step > 0
 
@@ -199,8 +198,9 @@ class SteppedSource(py_dataset_adapter.PyDatasetAdapter):
 
     def __init__(self, dataset: Any, steps: int | None, stride: int, class_weight: Any) -> None:
         super().__init__(_Stepped(dataset), class_weight=class_weight, shuffle=False)
-        self.course = Course(len(dataset), steps, stride)
+        self.course = _course(len(dataset), steps, stride)
         self.remembers: list[Any] = []
+        self.seed = 0  # the data set has one of its own
         self._dataset = dataset
         self.begin(0)
 
@@ -234,6 +234,12 @@ class _Stepped(keras.utils.PyDataset):
 Source = ArraySource | BatchSource | SteppedSource
 
 
+def _course(batches: int, steps: int | None, stride: int) -> Course:
+    if batches == 0:
+        raise InputError("The data has no sample to train on.", "Look at what was given as x.")
+    return Course(batches, steps, stride)
+
+
 def why_it_cannot_seek(x: Any, arrays: tuple[Any, ...], validation_data: Any) -> str | None:
     """In words for the user, why batches of `x` cannot be had from any step on; None when they can."""
     if _is_stepped(x):
@@ -242,7 +248,8 @@ def why_it_cannot_seek(x: Any, arrays: tuple[Any, ...], validation_data: Any) ->
         if getattr(x, "num_batches", None) is None:
             return "a PyDataset without a length has no epochs to find one's place in; give it __len__"
     elif not array_data_adapter.can_convert_arrays(arrays):
-        kind = "a generator" if isinstance(x, types.GeneratorType) else f"a {type(x).__name__}"
+        given = next(one for one in arrays if not array_data_adapter.can_convert_arrays((one,)))
+        kind = "a generator" if isinstance(given, types.GeneratorType) else f"a {type(given).__name__}"
         return f"{kind} cannot be asked for its 1,000th batch; use arrays or a keras.utils.PyDataset"
     if isinstance(validation_data, Iterator):
         return "a generator as validation_data has no way back; use arrays or a keras.utils.PyDataset"
@@ -254,22 +261,33 @@ def split(arrays: tuple[Any, Any, Any], share: float) -> tuple[tuple[Any, Any, A
     return array_slicing.train_validation_split(arrays, validation_split=share)
 
 
-def open_source(arrays: tuple[Any, Any, Any], seed: int, arguments: dict[str, Any], stride: int) -> Source:
-    """The source of what `model.fit` was given as (x, y, sample_weight) and `arguments`.
+def open_source(arrays: tuple[Any, Any, Any], arguments: dict[str, Any], stride: int) -> Source:
+    """The source of what `model.fit` was given as (x, y, sample_weight) and `arguments`; its `seed` is to be set.
 
-    Raises `ValueError` like `model.fit` for arguments that do not go together.
+    Raises `ValueError` like `model.fit` for arguments that do not go together, `InputError` for data without a sample.
     """
     x, y, sample_weight = arrays
     steps, shuffle, class_weight = (arguments[name] for name in ("steps_per_epoch", "shuffle", "class_weight"))
+    source: Source
     if not (_is_stepped(x) or isinstance(x, py_dataset_adapter.PyDataset)):
         size = arguments["batch_size"]
-        return ArraySource(arrays, seed, steps, stride, batch_size=size, shuffle=shuffle, class_weight=class_weight)
-    for name, value in (("y", y), ("sample_weight", sample_weight)):
-        if value is not None:
-            raise ValueError(f"A PyDataset's batches hold targets and sample weights, so `{name}` must not be given.")
-    if _is_stepped(x):
-        return SteppedSource(x, steps, stride, class_weight)
-    return BatchSource(x, seed, steps, stride, bool(shuffle), class_weight)
+        source = ArraySource(arrays, steps, stride, batch_size=size, shuffle=shuffle, class_weight=class_weight)
+    else:
+        for name, value in (("y", y), ("sample_weight", sample_weight)):
+            if value is not None:
+                raise ValueError(
+                    f"A PyDataset's batches hold targets and sample weights, so `{name}` must not be given."
+                )
+        if _is_stepped(x):
+            source = SteppedSource(x, steps, stride, class_weight)
+        else:
+            source = BatchSource(x, steps, stride, bool(shuffle), class_weight)
+    if steps and steps > source.course.batches:
+        warnings.warn(
+            f"steps_per_epoch is {steps} and the data has {source.course.batches} batches: an epoch is one pass.",
+            stacklevel=5,
+        )
+    return source
 
 
 def as_keras_takes_it(x: Any) -> Any:

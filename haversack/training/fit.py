@@ -25,6 +25,9 @@ from haversack.training.devices import devices, import_keras
 if TYPE_CHECKING:
     import keras
 
+    from haversack.training.checkpoints import Checkpoints, Restored
+    from haversack.training.session import Saved
+
 _KERAS_BATCH_SIZE = 32
 _SEEDS = 2**63
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
@@ -50,8 +53,10 @@ def fit(
         name: the run's name. A run that was cut off goes on where it was; one that is finished gives its history and
             its weights at once, and goes on when `epochs` has grown. Without a name nothing is saved, except in a
             notebook that haversack executes, which names its trainings itself.
-        where: where the run's checkpoints are kept; see `haversack.Checkpoints`.
-        restart: begin anew, and keep the run that there is under another name.
+        where: where the run's checkpoints are kept; see `haversack.Checkpoints`. Without it they are in this machine's
+            data folder, and also on the drive of the hub that is named where this machine's disk goes with its session.
+        restart: begin anew, and keep the run that there is under another name. In a job it is done once, not again in
+            each of its sessions.
         take_over: take the run from a session that seems to be training it still.
         arguments: `batch_size` (of all cores together), `epochs`, `validation_split` and the others of `model.fit`.
 
@@ -101,10 +106,10 @@ def name_unnamed(by: Callable[[], str | None]) -> None:
 def _fit_run(
     model: Any, x: Any, y: Any, given: dict[str, Any], name: str, where: Any, restart: bool, take_over: bool
 ) -> Any:
-    from haversack.training import data, runs
+    from haversack.training import data, home
     from haversack.training.checkpoints import Checkpoints
     from haversack.training.interrupts import Interrupts
-    from haversack.training.session import Saved, Session, check_same, say
+    from haversack.training.session import Session, say
 
     arguments = _bound(model, x, y, given)
     arrays = (x, y, arguments["sample_weight"])
@@ -112,32 +117,27 @@ def _fit_run(
     if why:
         say(f"{name}: trained without checkpoints: {why}")
         return model.fit(data.as_keras_takes_it(x), y, **given)
+    where, told = home.of(name, where)
+    if told:
+        say(told)
+    restarted_by = _name_unnamed() if restart else None
     if restart:
-        with Checkpoints(name, where, take_over=take_over) as before:
-            before.claim()
-        runs.set_aside(name, where)
-    checkpoints = Checkpoints(name, where, take_over=take_over)
-    saved = Saved.of(checkpoints.restore())
+        _set_aside(name, where, take_over, restarted_by)
     validation = arguments["validation_data"]
     if arguments["validation_split"] and validation is None:
         arrays, validation = data.split(arrays, arguments["validation_split"])
-    seed = saved.seed if saved else _drawn_seed()
-    source = data.open_source(arrays, seed, arguments, model.steps_per_execution)
+    source = data.open_source(arrays, arguments, model.steps_per_execution)
     facts = _facts(source, arguments, model)
-    whole = saved is not None and saved.is_all_of(arguments["epochs"])
-    if saved:
-        check_same(name, "data", saved.facts, facts)
-    if whole:
-        say(f"{name}: finished before; its history and weights are loaded")
-    else:
-        checkpoints.claim()
+    checkpoints = Checkpoints(name, where, take_over=take_over)
+    saved, whole = _resumed(checkpoints, facts, arguments["epochs"])
+    source.seed = saved.seed if saved else _drawn_seed()
+    facts["restarted by"] = restarted_by or (saved.facts.get("restarted by") if saved else None)
     with Interrupts() as interrupts:
         session = Session(
             model,
             source,
             _without_backups(arguments["callbacks"]),
             checkpoints,
-            seed=seed,
             facts=facts,
             saved=saved,
             interrupts=interrupts,
@@ -160,6 +160,44 @@ def _fit_run(
                 validation_freq=arguments["validation_freq"],
             ),
         )
+
+
+def _set_aside(name: str, where: str | Path | None, take_over: bool, restarted_by: str | None) -> None:
+    """Keep the run `name` under another name, unless the same call of the same job did so in an earlier session."""
+    from haversack.training import runs
+    from haversack.training.checkpoints import Checkpoints
+
+    with Checkpoints(name, where, take_over=take_over) as before:
+        latest = before.latest
+        if latest is None or (restarted_by and latest.facts.get("restarted by") == restarted_by):
+            return
+        before.claim()
+    runs.set_aside(name, where)
+
+
+def _resumed(checkpoints: Checkpoints, facts: dict[str, Any], epochs: int) -> tuple[Saved | None, bool]:
+    """What a run goes on from, and whether it is all of it; where something is left, the run is this session's now."""
+    from haversack.training.session import Saved, check_same, say
+
+    restored = checkpoints.restore()
+    saved = Saved.of(restored)
+    if saved:
+        check_same(checkpoints.name, "data", saved.facts, facts)
+        if saved.is_all_of(epochs):
+            say(f"{checkpoints.name}: finished before; its history and weights are loaded")
+            return saved, True
+    checkpoints.claim()
+    if checkpoints.take_over and _has_newer(checkpoints, restored):
+        # The session that it was taken from came to one more; now it cannot.
+        saved = Saved.of(checkpoints.restore())
+    return saved, False
+
+
+def _has_newer(checkpoints: Checkpoints, restored: Restored | None) -> bool:
+    """Whether there is a checkpoint after the one that was restored, besides those that were passed over."""
+    passed_over = {one.where for one in restored.passed_over} if restored else set()
+    newest = next((one for one in reversed(checkpoints.all()) if one.where not in passed_over), None)
+    return newest is not None and (restored is None or newest.id != restored.checkpoint.id)
 
 
 def _watched(session: Any, train: Callable[[], Any]) -> Any:

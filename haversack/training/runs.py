@@ -2,8 +2,13 @@
 
 A run's folder holds, beside its checkpoints, `log.jsonl`: a line of JSON for each session's begin and end, for each
 epoch and each save. Lines are only ever added; one that a kill cut off is passed over. `pulse` is one short line that
-is written over about once a second, so that after a kill the next session knows how far the last one had come, which
+is written over a few times a second, so that after a kill the next session knows how far the last one had come, which
 no checkpoint can tell. Neither is needed to go on; a run without them has merely nothing to show.
+
+    haversack.runs.every()               # the runs of this machine
+    haversack.runs.show("rsna")          # sessions and epochs of one
+    haversack.runs.plot("rsna")          # its loss, in a notebook; .save("rsna.png") elsewhere
+    haversack.runs.export("rsna", "rsna.keras", checkpoint="best")
 """
 
 from __future__ import annotations
@@ -18,27 +23,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 
 from haversack import settings
-from haversack.errors import ExtraMissing, IntegrityError, NotFound
+from haversack.errors import IntegrityError, NotFound
+
+if TYPE_CHECKING:
+    from haversack.training.plot import Plot
 
 _LOG = "log.jsonl"
-_PULSE = "pulse"
-_PULSE_EVERY = 1.0
+PULSE = "pulse"
+_PULSE_EVERY = 0.2
 _ASIDE = re.compile(r"(.+)\.before-(\d+)")
+
+
+@dataclass(frozen=True)
+class Save:
+    """A save that was begun at `step` of `epoch`, both from 0, at `time` (seconds since 1970); `total` counts the steps
+    of all epochs."""
+
+    epoch: int
+    step: int
+    total: int
+    time: float
 
 
 @dataclass(frozen=True)
 class Session:
     """One session of a run, from `began` to `ended` (seconds since 1970; None while it runs and when it was killed).
 
-    `resumed` is the epoch and step it went on from, None for the run's first. `repeated` is in seconds, None where it
-    is not known. `outcome` is "finished", "interrupted", "failed", or "" for a session that never wrote its end.
+    `resumed` is the epoch and step it went on from, None for the run's first; `reached` those it was last heard of at,
+    None where nobody knows, as after a move to another machine. Both count from 0. `saved` is its last save. `repeated`
+    is in seconds, None where it is not known. `outcome` is "finished", "interrupted", "failed", "killed", or "" for one
+    that runs, or was killed and not followed by another.
     """
 
     began: float
@@ -50,13 +70,16 @@ class Session:
     saves: int
     last_seen: float
     outcome: str
+    reached: tuple[int, int] | None = None
+    saved: Save | None = None
 
     def __str__(self) -> str:
         began = datetime.fromtimestamp(self.began, UTC).astimezone()
-        resumed = f"resumed at epoch {self.resumed[0] + 1}, step {self.resumed[1]}; " if self.resumed else ""
-        repeated = f"{self.repeated:.0f} s repeated; " if self.repeated is not None else ""
+        resumed = f"resumed at {in_words(self.resumed)}; " if self.resumed else ""
+        repeated = f"{self.repeated:.1f} s repeated; " if self.repeated is not None else ""
         outcome = self.outcome or "no end written: it runs, or was killed"
-        return f"{began:%Y-%m-%d %H:%M:%S} on {self.host}; {resumed}{repeated}{self.saves} saves; {outcome}"
+        reached = f" at {in_words(self.reached)}" if self.reached and self.outcome != "finished" else ""
+        return f"{began:%Y-%m-%d %H:%M:%S} on {self.host}; {resumed}{repeated}{self.saves} saves; {outcome}{reached}"
 
 
 @dataclass(frozen=True)
@@ -71,12 +94,16 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """One training over all its sessions; an epoch that was repeated stands here once, as it was computed last."""
+    """One training over all its sessions; an epoch that was repeated stands here once, as it was computed last.
+
+    `steps` is the number of steps in an epoch, None where it is not known.
+    """
 
     name: str
     folder: Path
     epochs_asked: int
     finished: bool
+    steps: int | None = None
     sessions: list[Session] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
 
@@ -105,7 +132,7 @@ class Run:
         count = len(self.sessions)
         sessions = f"{count} session{'' if count == 1 else 's'}"
         last = " ".join(f"{name} {value:.4g}" for name, value in self.epochs[-1].logs.items()) if self.epochs else ""
-        return f"{self.name}  {state}, {sessions}, {self.repeated:.0f} s repeated  {last}".rstrip()
+        return f"{self.name}  {state}, {sessions}, {self.repeated:.1f} s repeated  {last}".rstrip()
 
 
 class Log:
@@ -113,7 +140,7 @@ class Log:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / _LOG
-        self._pulse = folder / _PULSE
+        self._pulse = folder / PULSE
         self._due = 0.0
 
     @property
@@ -132,14 +159,12 @@ class Log:
 
     def last_pulse(self) -> float | None:
         """How many seconds of training the sessions before had done, all together, when last heard of."""
-        try:
-            return float(self._pulse.read_text().split()[0])
-        except (OSError, ValueError, IndexError):
-            return None
+        found = pulse(self._pulse.parent)
+        return None if found is None else found.trained
 
     def write(self, event: str, **facts: Any) -> None:
         """Add one line. What `facts` holds has to be JSON."""
-        line = json.dumps({"event": event, "time": time.time(), **facts})
+        line = json.dumps({"event": event, "time": time.time(), "pid": os.getpid(), **facts})
         with _whatever_the_disk_says():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with open(self._file, "a+b") as file:
@@ -147,13 +172,16 @@ class Log:
                     line = "\n" + line  # what a kill cut off stays a line of its own
                 file.write(line.encode() + b"\n")
 
-    def begin(self, epochs: int, resumed: tuple[int, int] | None, repeated: float | None) -> None:
-        """A session begins that is to train up to `epochs`."""
-        here = {"host": socket.gethostname(), "pid": os.getpid()}
-        self.write("begin", epochs=epochs, resumed=resumed, repeated=repeated, **here)
+    def begin(
+        self, epochs: int, resumed: tuple[int, int] | None, repeated: float | None, steps: int | None = None
+    ) -> None:
+        """A session begins that is to train up to `epochs` of so many `steps`; the pulse of the one before is kept."""
+        before = pulse(self._pulse.parent)
+        here = {"host": socket.gethostname(), "before": before and asdict(before)}
+        self.write("begin", epochs=epochs, resumed=resumed, repeated=repeated, steps=steps, **here)
 
-    def beat(self, trained: float) -> None:
-        """Say that the training lives; `trained` as `last_pulse` returns it. At most one write a second."""
+    def beat(self, trained: float, epoch: int, step: int) -> None:
+        """Say that the training lives; `trained` as `last_pulse` returns it. A few writes a second at most."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -161,10 +189,29 @@ class Log:
         with _whatever_the_disk_says():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with open(self._pulse, "r+b" if self._pulse.exists() else "w+b") as file:
-                file.write(f"{trained:20.3f} {time.time():20.3f}\n".encode())
+                file.write(f"{trained:20.3f} {time.time():20.3f} {epoch:12} {step:12}\n".encode())
 
 
-def runs(where: str | Path | None = None) -> list[Run]:
+@dataclass(frozen=True)
+class Pulse:
+    """The last sign of a training: seconds of training in all its sessions, when, and at which epoch and step."""
+
+    trained: float
+    time: float
+    epoch: int
+    step: int
+
+
+def pulse(folder: Path) -> Pulse | None:
+    """The pulse of the run in `folder`; None where there is none, or half of one."""
+    try:
+        trained, when, epoch, step = (folder / PULSE).read_text().split()
+        return Pulse(float(trained), float(when), int(epoch), int(step))
+    except (OSError, ValueError):
+        return None
+
+
+def every(where: str | Path | None = None) -> list[Run]:
     """Every run in `where` (this machine's data folder when None), the one that was trained last coming last."""
     folder = _folder(where)
     found = [read(log.parent) for log in folder.glob(f"*/{_LOG}")]
@@ -213,35 +260,23 @@ def verified(name: str, where: str | Path | None = None) -> list[Verified]:
     return found
 
 
-def plot(name: str, path: str | Path, where: str | Path | None = None) -> Path:
-    """Draw the loss of the run `name` over its epochs into the picture `path`, with a line where a session was killed.
+def plot(name: str, where: str | Path | None = None) -> Plot:
+    """The loss of the run `name` over its epochs, with a line where a session was killed.
 
-    Returns `path`. Raises `NotFound` when there is no such run, `ExtraMissing` without matplotlib.
+    In a notebook it shows itself; `save` writes it as a picture. Raises `NotFound` when there is no such run.
     """
-    run = show(name, where)
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise ExtraMissing("Plots need matplotlib.", 'Install it with pip install "haversack[train]".') from error
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel="loss", title=run.name)
-    for metric, style in (("loss", "o-"), ("val_loss", "s--")):
-        points = [(epoch.number + 1, epoch.logs[metric]) for epoch in run.epochs if metric in epoch.logs]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=metric, markersize=4)
-    for before, session in pairwise(run.sessions):
-        if session.resumed is not None:
-            epoch, step = session.resumed
-            color, label = (
-                ("tab:gray", f"{before.outcome}, went on") if before.outcome else ("tab:red", "killed, went on")
-            )
-            axes.axvline(epoch + (0.5 if step else 0.0), color=color, linestyle=":", label=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    labelled = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(labelled.values(), labelled.keys())
-    figure.savefig(path, dpi=150)
-    return Path(path)
+    from haversack.training.plot import Plot
+
+    return Plot(show(name, where))
+
+
+def export(
+    name: str, path: str | Path, where: str | Path | None = None, *, checkpoint: Any = "latest", model: Any = None
+) -> Path:
+    """Write a checkpoint of the run `name` as a `.weights.h5` or `.keras` file; see `haversack.training.export`."""
+    from haversack.training.export import export as write
+
+    return write(name, path, where, checkpoint=checkpoint, model=model)
 
 
 def read(folder: Path) -> Run:
@@ -250,23 +285,52 @@ def read(folder: Path) -> Run:
     epochs: dict[int, Epoch] = {}
     for event in _events(folder / _LOG):
         if event["event"] == "begin":
-            sessions.append({**event, "saves": 0, "seen": event["time"], "outcome": "", "ended": None})
+            if sessions:
+                _end_without_a_word(sessions[-1], event.get("before"))
+            sessions.append({**event, "saves": 0, "seen": event["time"], "outcome": "", "ended": None, "done": 0})
             if (resumed := event["resumed"]) is not None:
                 epochs = {number: epoch for number, epoch in epochs.items() if number < resumed[0]}
         if not sessions:
             continue
-        latest = sessions[-1]
-        latest["seen"] = event["time"]
+        # One that was overtaken may still write its end.
+        place = max((n for n, one in enumerate(sessions) if one["pid"] == event.get("pid")), default=len(sessions) - 1)
+        own = sessions[place]
+        own["seen"] = event["time"]
         if event["event"] == "epoch":
-            epochs[event["epoch"]] = Epoch(event["epoch"], len(sessions) - 1, event["time"], event["logs"])
+            own["done"] = event["epoch"] + 1
+            if place == len(sessions) - 1:
+                epochs[event["epoch"]] = Epoch(event["epoch"], place, event["time"], event["logs"])
         elif event["event"] == "save":
-            latest["saves"] += 1
+            own["saves"] += 1
+            own["saved"] = Save(event["epoch"], event["step"], event.get("total", 0), event["time"])
         elif event["event"] == "end":
-            latest.update(outcome=event["outcome"], ended=event["time"])
-    asked = sessions[-1]["epochs"] if sessions else 0
-    finished = bool(sessions) and sessions[-1]["outcome"] == "finished"
-    in_order = [epochs[number] for number in sorted(epochs)]
-    return Run(folder.name, folder, asked, finished, [_session(one) for one in sessions], in_order)
+            own.update(outcome=event["outcome"], ended=event["time"])
+    latest: dict[str, Any] = sessions[-1] if sessions else {}
+    if latest and (last := pulse(folder)):
+        _reach(latest, asdict(last))
+    return Run(
+        name=folder.name,
+        folder=folder,
+        epochs_asked=latest.get("epochs", 0),
+        finished=latest.get("outcome") == "finished",
+        steps=latest.get("steps"),
+        sessions=[_session(one) for one in sessions],
+        epochs=[epochs[number] for number in sorted(epochs)],
+    )
+
+
+def _end_without_a_word(session: dict[str, Any], pulse: dict[str, Any] | None) -> None:
+    """Another session has begun after `session`, and found this `pulse`."""
+    session["outcome"] = session["outcome"] or "killed"
+    if pulse is not None:
+        _reach(session, pulse)
+
+
+def _reach(session: dict[str, Any], pulse: dict[str, Any]) -> None:
+    """Note how far `session` had come, unless the `pulse` is that of a session before it."""
+    if pulse["time"] >= session["time"]:
+        beaten = (pulse["epoch"], pulse["step"])
+        session["reached"] = max(beaten, (session["done"], 0))
 
 
 def set_aside(name: str, where: str | Path | None = None) -> str | None:
@@ -308,7 +372,14 @@ def _session(found: dict[str, Any]) -> Session:
         saves=found["saves"],
         last_seen=found["seen"],
         outcome=found["outcome"],
+        reached=found.get("reached"),
+        saved=found.get("saved"),
     )
+
+
+def in_words(position: tuple[int, int]) -> str:
+    """An epoch and step that count from 0, as people say them."""
+    return f"epoch {position[0] + 1}, step {position[1]}"
 
 
 def _events(log: Path) -> Iterator[dict[str, Any]]:

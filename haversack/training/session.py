@@ -14,6 +14,8 @@ become weights, EarlyStopping puts the best ones back): a finished run that is o
 
 from __future__ import annotations
 
+import math
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -22,9 +24,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from haversack.errors import HaversackError, RunLost, RunTaken, TrainingError
-from haversack.training import fingerprint, state
+from haversack import place
+from haversack.errors import ConnectionFailed, HaversackError, RateLimited, RunLost, RunTaken, TrainingError
+from haversack.training import clock, export, fingerprint, state
 from haversack.training import logs as logs_of_callbacks
+from haversack.training.bar import Bar
 from haversack.training.checkpoints import Checkpoints, Restored
 from haversack.training.data import Source
 from haversack.training.interrupts import Interrupts
@@ -48,6 +52,11 @@ class Rhythm:
 
 
 RHYTHM = Rhythm()
+# How long before the session's end the last save begins: this share of what was left, and no more than so many seconds.
+_SHARE_LEFT, _LONGEST_LEFT = 0.1, 30.0
+PATIENCE = 600.0
+"""How long a training that is over waits for a store that does not answer, in seconds."""
+_ASK_AGAIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,6 @@ class Session(keras.callbacks.CallbackList):
         callbacks: list[Any],
         checkpoints: Checkpoints,
         *,
-        seed: int,
         facts: dict[str, Any],
         saved: Saved | None,
         interrupts: Interrupts,
@@ -111,11 +119,13 @@ class Session(keras.callbacks.CallbackList):
         verbose: Any,
     ) -> None:
         params = {"verbose": verbose, "epochs": epochs, "steps": steps or source.num_batches}
-        super().__init__(callbacks, add_history=True, add_progbar=verbose != 0, **params)
+        super().__init__(callbacks, add_history=True, **params)
+        if verbose != 0 and not any(isinstance(one, keras.callbacks.ProgbarLogger) for one in self.callbacks):
+            self.callbacks.append(Bar(self._next_save))
+            self.callbacks[-1].set_params(params)
         self._trained_model = model
         self._source = source
         self._checkpoints = checkpoints
-        self._seed = seed
         self._facts = facts
         self._saved = saved
         self._interrupts = interrupts
@@ -128,15 +138,18 @@ class Session(keras.callbacks.CallbackList):
         self._last_saved = self._position.total if saved else -1
         self._last_logs: dict[str, Any] = decode(saved.tree["logs of last epoch"]) if saved else {}
         self._train_function: Any = None
+        self._architecture: np.ndarray[Any, Any] | None = None
         self._trained_before = saved.trained if saved else 0.0
         self._begun = time.monotonic()
-        self._due = self._begun + RHYTHM.first
+        self._last_call = _last_call()
+        self._due = min(self._begun + RHYTHM.first, self._last_call)
         self._begins = True
 
     # What Keras calls, in its order
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._facts["model"] = fingerprint.of_model(self._trained_model)
+        self._architecture = export.architecture(self._trained_model)
         if self._saved is None:
             before = self._log.files_before() or logs_of_callbacks.lengths(self.callbacks)
             self._log.write("files", before=before)
@@ -183,7 +196,7 @@ class Session(keras.callbacks.CallbackList):
         if batch >= self._source.course.length(self._position.epoch):
             return  # Keras asks for one more before it finds that a pass over the data has ended
         self._position = Position(self._position.epoch, batch, self._before_epoch + batch)
-        self._log.beat(self._trained)
+        self._log.beat(self._trained, epoch=self._position.epoch, step=batch)
         self._save_if_due()
         super().on_train_batch_begin(batch, logs)
 
@@ -221,25 +234,59 @@ class Session(keras.callbacks.CallbackList):
     def close(self, failed: str) -> None:
         """End the session, however `fit` ended; `failed` is "" or the outcome where it did not reach its end.
 
-        Waits until what was saved is committed. Raises `RunLost` when another session has taken the run.
+        Waits until what was saved is committed, here and in the store: for one that does not answer 10 minutes, unless
+        the training failed or a signal comes. Raises `RunLost` when another session has taken the run.
         """
         self._train_again()
         if failed:
             logs_of_callbacks.close(self.callbacks)
             self._tell_end(failed)
         try:
+            if not failed:
+                self._wait_for_store()
             self._let_go_of_run()
         except RunLost:
             if not failed:
                 raise
+
+    def _wait_for_store(self) -> None:
+        """Return when the last checkpoint is in the store, or is not to be waited for any longer."""
+        begun, said = time.monotonic(), False
+        while self._interrupts.received is None and time.monotonic() - begun < PATIENCE:
+            try:
+                return self._checkpoints.wait()
+            except (ConnectionFailed, RateLimited) as error:
+                if not said:
+                    say(
+                        f"{self._checkpoints.name}: {error.what} The last checkpoint is on this machine; waiting up to "
+                        f"{clock.words(PATIENCE)} to bring it there, interrupt to go on without"
+                    )
+                said = True
+                time.sleep(_ASK_AGAIN)
+                if self._interrupts.received == signal.SIGINT:
+                    self._interrupts.received = None
+                    return None
+            except RunLost:
+                raise
+            except HaversackError as error:
+                return self._say_failed(error)
+        return None
 
     def _let_go_of_run(self) -> None:
         try:
             self._checkpoints.close()
         except RunLost:
             raise
+        except (ConnectionFailed, RateLimited) as error:
+            say(
+                f"{self._checkpoints.name}: {error.what} The last checkpoint is on this machine only, in "
+                f"{self._checkpoints.folder}; the same call brings it there"
+            )
         except HaversackError as error:
-            say(f"{self._checkpoints.name}: the last save failed: {error}")
+            self._say_failed(error)
+
+    def _say_failed(self, error: HaversackError) -> None:
+        say(f"{self._checkpoints.name}: the last save failed: {error}")
 
     # Saving
 
@@ -276,21 +323,24 @@ class Session(keras.callbacks.CallbackList):
             return False
         finally:
             now = time.monotonic()
-            self._due = now + RHYTHM.pause(now - begun)
+            due = now + RHYTHM.pause(now - begun)
+            self._due = min(due, self._last_call) if now < self._last_call else due
         self._last_saved = self._position.total
-        self._log.write("save", epoch=self._position.epoch, step=self._position.step)
+        position = self._position
+        self._log.write("save", epoch=position.epoch, step=position.step, total=position.total)
         return True
 
     def _tree(self, ended: bool) -> dict[str, Any]:
         position = self._position
         return {
             "variables": state.values(self._trained_model),
+            "architecture": self._architecture,
             "streams": state.streams(),
             "memory": self._memory.take(),
             "logs": logs_of_callbacks.take(self.callbacks),
             "logs of last epoch": encode(self._last_logs),
             "position": [position.epoch, position.step, position.total],
-            "fit": {"trained": self._trained, "asked": self._epochs, "ended": ended, "seed": self._seed},
+            "fit": {"trained": self._trained, "asked": self._epochs, "ended": ended, "seed": self._source.seed},
         }
 
     def _is_best(self) -> bool:
@@ -322,19 +372,28 @@ class Session(keras.callbacks.CallbackList):
         pulse = self._log.last_pulse()
         repeated = max(0.0, pulse - self._saved.trained) if self._saved and pulse is not None else None
         known = self._log.has_sessions
-        self._log.begin(self._epochs, resumed, repeated)
+        self._log.begin(self._epochs, resumed, repeated, steps=self.params["steps"])
         if self._saved is None:
             return
         if not known:
             self._tell_epochs_from_elsewhere()
-        lost = "" if repeated is None else f"; {repeated:.0f} s repeated"
-        say(f"{self._checkpoints.name}: resumed at epoch {self._position.epoch + 1}, step {self._position.step}{lost}")
+        lost = "what came after it is repeated" if repeated is None else f"{repeated:.0f} s repeated"
+        waiting = _uploads(self._checkpoints.pending) or "nothing"
+        say(
+            f"{self._checkpoints.name}: resumed at epoch {self._position.epoch + 1}, step {self._position.step}; "
+            f"{lost}; {waiting} pending"
+        )
         changed = fingerprint.differences(self._saved.facts["machine"], self._facts["machine"])
         if changed:
             say(
                 f"{self._checkpoints.name}: the order of the data and the random streams go on as they were; the last "
                 f"digits may differ, because of {'; '.join(changed)}"
             )
+
+    def _next_save(self) -> str:
+        left = "now" if self._checkpoints.saving else f"{max(0.0, self._due - time.monotonic()):.0f}s"
+        waiting = _uploads(self._checkpoints.pending)
+        return f"{left}, {waiting} pending" if waiting else left
 
     def _tell_epochs_from_elsewhere(self) -> None:
         """Write down the epochs that another machine trained, whose log is not here."""
@@ -344,8 +403,8 @@ class Session(keras.callbacks.CallbackList):
         if history is None:
             return
         columns = decode(history["history"])
-        for place, epoch in enumerate(decode(history["epoch"])):
-            row = {name: column[place] for name, column in columns.items() if place < len(column)}
+        for number, epoch in enumerate(decode(history["epoch"])):
+            row = {name: column[number] for name, column in columns.items() if number < len(column)}
             self._log.write("epoch", epoch=epoch, logs=_numbers(row))
 
     def _tell_end(self, outcome: str) -> None:
@@ -362,9 +421,19 @@ def check_same(name: str, what: str, before: dict[str, Any], now: dict[str, Any]
         )
 
 
+def _last_call() -> float:
+    """When to save once more because the session ends soon, as `time.monotonic` counts; never where no end is known."""
+    left = clock.remaining()
+    return math.inf if left is None else time.monotonic() + left - min(left * _SHARE_LEFT, _LONGEST_LEFT)
+
+
 def say(text: str) -> None:
-    """One line for the user."""
-    print(f"haversack: {text}", file=sys.stderr, flush=True)
+    """One line for the user; in a notebook among the lines of the training, not as an error."""
+    print(f"haversack: {text}", file=sys.stdout if place.in_kernel() else sys.stderr, flush=True)
+
+
+def _uploads(count: int) -> str:
+    return f"{count} upload{'' if count == 1 else 's'}" if count else ""
 
 
 def _numbers(found: dict[str, Any]) -> dict[str, float]:

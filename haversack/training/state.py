@@ -21,7 +21,9 @@ from keras.src.random import seed_generator
 
 from haversack.training.memory import decode, encode
 
-_GROUPS = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+WEIGHTS = ("trainable_variables", "non_trainable_variables")
+OPTIMIZER = ("optimizer_variables",)
+_GROUPS = (*WEIGHTS, *OPTIMIZER, "metrics_variables")
 _GLOBAL_SEED = "global_seed_generator"
 
 
@@ -30,13 +32,21 @@ def values(model: Any) -> dict[str, list[Any]]:
     travelling = getattr(model, "_jax_state", None)
     if travelling and not model._jax_state_synced:
         return {group: list(travelling[group]) for group in _GROUPS}
-    return {group: [variable.value for variable in variables] for group, variables in _variables(model).items()}
+    return {group: [variable.value for variable in _variables(model, group)] for group in _GROUPS}
 
 
-def assign(model: Any, saved: dict[str, list[Any]]) -> None:
-    """Give `model`'s variables the values that `values` returned, each in memory of its own, laid out as it is here."""
-    for group, variables in _variables(model).items():
+def assign(model: Any, saved: dict[str, list[Any]], groups: tuple[str, ...] = _GROUPS) -> None:
+    """Give `model`'s variables the values that `values` returned, each in memory of its own, laid out as it is here.
+
+    Raises `ValueError` when they are others, by their number or shapes.
+    """
+    for group in groups:
+        variables = _variables(model, group)
+        if len(variables) != len(saved[group]):
+            raise ValueError(f"{len(variables)} {group.replace('_', ' ')} and not {len(saved[group])}")
         for variable, value in zip(variables, saved[group], strict=True):
+            if tuple(variable.shape) != tuple(value.shape):
+                raise ValueError(f"{variable.path} is of shape {variable.shape} and not {value.shape}")
             variable.assign(jax.numpy.array(value))
 
 
@@ -47,7 +57,7 @@ def unshare(model: Any) -> None:
     first step would be asked to take it twice, and refuse.
     """
     seen: set[int] = set()
-    for variable in (variable for group in _variables(model).values() for variable in group):
+    for variable in (variable for group in _GROUPS for variable in _variables(model, group)):
         if id(variable.value) in seen:
             variable.assign(jax.numpy.array(variable.value))
         seen.add(id(variable.value))
@@ -72,11 +82,5 @@ def put_back_streams(saved: dict[str, Any]) -> None:
     random.setstate(decode(saved["python"]))
 
 
-def _variables(model: Any) -> dict[str, list[Any]]:
-    groups = (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.optimizer.variables,
-        model.metrics_variables,
-    )
-    return dict(zip(_GROUPS, groups, strict=True))
+def _variables(model: Any, group: str) -> list[Any]:
+    return list(model.optimizer.variables if group in OPTIMIZER else getattr(model, group))

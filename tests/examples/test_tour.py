@@ -99,10 +99,11 @@ def test_evaluation_agrees_with_the_last_epoch(tour: Tour) -> None:
     assert f"validation accuracy: {last}" in tour.text("evaluate")
 
 
-def test_the_weights_are_downloaded(tour: Tour) -> None:
-    [weights] = tour.report["downloads"]
-    assert Path(weights).name == "digits.weights.h5"
-    assert Path(weights).stat().st_size > 100_000
+def test_the_weights_and_the_history_are_downloaded(tour: Tour) -> None:
+    weights, history = map(Path, tour.report["downloads"])
+    assert weights.name == "digits.weights.h5"
+    assert weights.stat().st_size > 100_000
+    assert len(json.loads(history.read_text())["val_loss"]) == 20
 
 
 def test_the_uploaded_picture_is_shown_with_its_digit(tour: Tour) -> None:

@@ -58,3 +58,9 @@ def test_shell_lines_and_magics_hide_no_assignment(tmp_path: Path, line: str) ->
 def test_an_unknown_name_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ParameterUnknown, match=r"sets no 'c'. It can be given: a, b\."):
         applied(tmp_path, "a = 1\nb = 2", c=1)
+
+
+def test_nan_and_infinity_are_written_as_python_can_read_them(tmp_path: Path) -> None:
+    [_, new] = applied(tmp_path, "a = 1", tags={0: ["parameters"]}, a={"b": [float("nan"), 1.5]})
+    assert new == "# Parameters\na = {'b': [float('nan'), 1.5]}"
+    assert applied(tmp_path, "a = 1", a=float("-inf")) == ["a = float('-inf')"]

@@ -1,4 +1,4 @@
-"""The scenarios, trained once on one device and once on eight simulated ones, in processes of their own."""
+"""What is trained once in processes of its own: the scenarios on one device and on eight, and the conversations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 Results = dict[str, dict[str, Any]]
+Conversations = dict[str, dict[str, Any]]
 SCENARIOS = Path(__file__).with_name("scenarios.py")
+CONVERSATIONS = Path(__file__).with_name("conversations.py")
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +25,21 @@ def trained() -> dict[int, Results]:
     printed = {count: process.communicate(timeout=240)[0] for count, process in started.items()}
     assert all(process.returncode == 0 for process in started.values())
     return {count: json.loads(text) for count, text in printed.items()}
+
+
+@pytest.fixture(scope="session")
+def held(held_in: Path) -> Conversations:
+    """What came of each conversation."""
+    environment = {**os.environ, "HAVERSACK_DATA": str(held_in / "data")}
+    command = [sys.executable, str(CONVERSATIONS), str(held_in)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=240, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def held_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the conversations."""
+    return tmp_path_factory.mktemp("conversations")
 
 
 def _start(devices: int) -> subprocess.Popen[str]:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ def on_another_machine():
 
 def cut_off_before_the_first_save():
     """A log that is appended to begins anew with the run, and keeps what was there before it."""
-    session.RHYTHM = session.Rhythm(first=1000.0)
+    session.RHYTHM = session.Rhythm(first=1000.0, shortest=1000.0, longest=1000.0)
     for name in ("appended", "overwritten"):
         (FOLDER / f"{name}.csv").write_text("epoch,loss\n0,before\n")
 
@@ -204,7 +205,7 @@ def terminated():
     came = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     trained = model()
-    session.RHYTHM = session.Rhythm(first=1000.0)
+    session.RHYTHM = session.Rhythm(first=1000.0, shortest=1000.0, longest=1000.0)
     fit(trained, name="terminated", callbacks=[At(4, lambda: os.kill(os.getpid(), signal.SIGTERM))])
     session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0)
     signal.signal(signal.SIGTERM, before)
@@ -233,12 +234,18 @@ def not_started_by_us():
 
 
 def nothing_can_be_written_for_a_while():
-    """Files may not grow between the 4th and the 9th batch: every save in between fails, as on a full disk."""
+    """From the 4th batch on files may not grow, as on a full disk, until a save has failed for it."""
     free = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Mend(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            time.sleep(0.05)
+            if "tried again" in sys.stderr.getvalue():
+                resource.setrlimit(resource.RLIMIT_FSIZE, free)
+
     full = At(4, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, free[1])))
-    mended = At(9, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, free))
     trained, again = model(), model()
-    words = said(lambda: fit(trained, name="full", callbacks=[full, mended]))
+    words = said(lambda: fit(trained, name="full", callbacks=[full, Mend()]))
     fit(again, name="full")
     return {"said": words, "epochs": len(trained.history.epoch), "saved": numbers(again) == numbers(trained)}
 
@@ -275,6 +282,72 @@ def progress():
     return {"printed": printed.getvalue()}
 
 
+def predicted(trained):
+    return [float(one).hex() for one in np.ravel(trained.predict(X, batch_size=40, verbose=0))]
+
+
+def exported():
+    """Weights and models as files of Keras's own, and what the trained model predicts with them."""
+    trained = model(optimizer=keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.5))
+    stopping = keras.callbacks.EarlyStopping("loss", patience=1, min_delta=0.05, restore_best_weights=True)
+    fit(trained, name="exported", epochs=20, callbacks=[stopping])
+    moments = np.random.get_state()[1].tolist()
+    for ending in ("weights.h5", "keras"):
+        haversack.runs.export("exported", FOLDER / f"exported.{ending}")
+    kept = moments == np.random.get_state()[1].tolist()
+    steps = [checkpoint.step for checkpoint in haversack.Checkpoints("exported").all()]
+    haversack.runs.export("exported", FOLDER / "step.keras", checkpoint=steps[0])
+    haversack.runs.export("exported", FOLDER / "best.keras", checkpoint="best")
+    given = model(optimizer=keras.optimizers.Adam(use_ema=True))
+    haversack.runs.export("exported", FOLDER / "given.weights.h5", model=given)
+    return {
+        "predicted": predicted(trained),
+        "stopped": stopping.stopped_epoch > 0,
+        "streams": kept,
+        "given": predicted(given),
+        "refused": {
+            "ending": said(lambda: haversack.runs.export("exported", FOLDER / "exported.h5")),
+            "step": said(lambda: haversack.runs.export("exported", FOLDER / "none.keras", checkpoint=9999)),
+            "name": said(lambda: haversack.runs.export("nobody", FOLDER / "none.keras")),
+            "model": said(lambda: haversack.runs.export("exported", FOLDER / "none.keras", model=model(units=5))),
+            "optimizer": said(lambda: haversack.runs.export("exported", FOLDER / "none.keras", model=model())),
+        },
+        "left": sorted(file.name for file in FOLDER.glob("*.keras")) + [file.name for file in FOLDER.glob(".*")],
+    }
+
+
+def exported_without_a_configuration():
+    class Own(keras.Model):
+        def __init__(self, units):
+            super().__init__()
+            self.inner = keras.layers.Dense(units)
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    trained, again = Own(1), Own(1)
+    trained.compile("adam", "mse")
+    again.compile("adam", "mse")
+    fit(trained, name="own", epochs=1)
+    words = said(lambda: haversack.runs.export("own", FOLDER / "own.weights.h5"))
+    again.predict(X, verbose=0)
+    haversack.runs.export("own", FOLDER / "own.weights.h5", model=again)
+    return {"said": words, "same": numbers(trained) == numbers(again)}
+
+
+def a_session_that_ends_soon():
+    """Nothing is due in it but what its end asks for."""
+    rhythm, session.RHYTHM = session.RHYTHM, session.Rhythm(first=1000.0, shortest=1000.0, longest=1000.0)
+    os.environ["HAVERSACK_SESSION_ENDS"] = str(time.time() + 3)
+    slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.4))
+    try:
+        fit(model(), name="soon", epochs=2, callbacks=[slow])
+    finally:
+        session.RHYTHM = rhythm
+        del os.environ["HAVERSACK_SESSION_ENDS"]
+    return haversack.runs.show("soon").sessions[0].saves
+
+
 CONVERSATIONS = [
     interrupted_by_hand,
     interrupted_equals_unbroken,
@@ -297,6 +370,9 @@ CONVERSATIONS = [
     in_a_thread,
     the_folder_is_refused,
     progress,
+    exported,
+    exported_without_a_configuration,
+    a_session_that_ends_soon,
 ]
 
 if __name__ == "__main__":

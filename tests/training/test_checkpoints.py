@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -149,6 +150,19 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over_and_said(run: Checkpoints
         restored = run.restore()
     assert restored is not None
     assert (restored.step, is_whole(restored.tree), len(restored.passed_over)) == (2, True, 1)
+
+
+def test_in_a_store_that_never_got_the_last_bytes_the_one_before_is_taken(tmp_path: Path, own_folders: Path) -> None:
+    store = tmp_path / "store"
+    with Checkpoints("run", f"file://{store}") as run:
+        saved(run, 1, 2)
+    latest = max(store.glob("run/*.safetensors"), key=os.path.getmtime)
+    os.truncate(latest, latest.stat().st_size - 4096)
+    shutil.rmtree(own_folders / "data" / "runs")
+    with pytest.warns(UserWarning, match="bytes instead of"):
+        restored = Checkpoints("run", f"file://{store}").restore()
+    assert restored is not None
+    assert (restored.step, is_whole(restored.tree)) == (1, True)
 
 
 def test_after_a_damage_the_next_save_is_the_newest(run: Checkpoints) -> None:

@@ -17,6 +17,8 @@ from tests.training import loop
 
 # Links are a claim, then a checkpoint a step: the fourth is that of step 3, and step 1 falls out after step 4.
 KILLED_AT = {
+    "before-snapshot:3": 2,
+    "after-snapshot:3": 2,
     "before-write:4": 2,
     "mid-write:7": 2,
     "before-fsync:3": 2,
@@ -26,11 +28,12 @@ KILLED_AT = {
     "before-rename:4": 2,
     "after-rename:4": 3,
     "during-removal": 4,
+    "after-removal:4": 4,
 }
 
 
-def started(folder: Path, first: int = 1, last: int = 6, failpoint: str = "") -> subprocess.Popen[str]:
-    environment = {**os.environ, "HAVERSACK_FAILPOINT": failpoint}
+def started(folder: Path, first: int = 1, last: int = 6, failpoint: str = "", trail: str = "") -> subprocess.Popen[str]:
+    environment = {**os.environ, "HAVERSACK_FAILPOINT": failpoint, "HAVERSACK_FAILPOINT_TRAIL": trail}
     command = [sys.executable, "-m", "tests.training.loop", "run", str(folder), str(first), str(last)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -73,6 +76,18 @@ def test_killed_at_random_nothing_that_was_committed_is_lost(tmp_path: Path, see
     assert loop.is_whole(restored.tree)
     assert restored.step >= int(printed[-1] if printed else 1)
     assert restored.passed_over == []
+
+
+def test_a_trail_tells_every_boundary_in_its_order(tmp_path: Path) -> None:
+    process = started(tmp_path, last=1, trail=str(tmp_path / "trail"))
+    process.communicate(timeout=60)
+    passed = [line.split() for line in (tmp_path / "trail").read_text().splitlines()]
+    assert {int(pid) for pid, _, _ in passed} == {process.pid}
+    writer = [point for _, thread, point in passed if thread.startswith("haversack-checkpoint")]
+    assert list(dict.fromkeys(writer)) == [
+        "before-write", "mid-write", "before-fsync", "after-fsync", "before-manifest", "after-manifest",
+        "before-rename", "after-rename", "after-removal",
+    ]  # fmt: skip
 
 
 def test_without_the_variable_nothing_dies(tmp_path: Path) -> None:

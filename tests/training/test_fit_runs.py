@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-CONVERSATIONS = Path(__file__).with_name("conversations.py")
-Conversations = dict[str, dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def held(tmp_path_factory: pytest.TempPathFactory) -> Conversations:
-    folder = tmp_path_factory.mktemp("conversations")
-    environment = {**os.environ, "HAVERSACK_DATA": str(folder / "data")}
-    command = [sys.executable, str(CONVERSATIONS), str(folder)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=240, check=True)
-    return json.loads(done.stdout)
+from tests.training.conftest import Conversations
 
 
 def test_an_interrupt_by_hand_is_one(held: Conversations) -> None:
@@ -148,3 +131,7 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(held: Conversations) ->
 
 def test_the_progress_is_keras_own(held: Conversations) -> None:
     assert held["progress"]["printed"].startswith("5/5 - ")
+
+
+def test_before_the_sessions_end_the_state_is_saved_once_more(held: Conversations) -> None:
+    assert held["a_session_that_ends_soon"] == 2

@@ -64,7 +64,8 @@ def test_steps_are_rounded_up_to_executions(data: ModuleType) -> None:
 @pytest.mark.parametrize("shuffle", [True, False, "batch"])
 def test_a_source_that_starts_later_gives_the_same_batches(data: ModuleType, shuffle: Any) -> None:
     x = np.arange(23)[:, None]
-    source = data.ArraySource((x, None, None), 5, None, 1, batch_size=4, shuffle=shuffle, class_weight=None)
+    source = data.ArraySource((x, None, None), None, 1, batch_size=4, shuffle=shuffle, class_weight=None)
+    source.seed = 5
     source.begin(2)
     whole = [batch.ravel().tolist() for batch in source.get_numpy_iterator()]
     source.begin(2, 3)

@@ -177,5 +177,5 @@ def test_a_later_fit_without_the_name_trains_its_epoch(lives: Lives) -> None:
 def test_the_run_shows_its_sessions(lives: Lives) -> None:
     run = runs.show("arrays", lives["killed"].folder / "data" / "runs")
     assert run.finished
-    assert [session.outcome for session in run.sessions] == ["", "", "", "finished"]
+    assert [session.outcome for session in run.sessions] == ["killed", "killed", "killed", "finished"]
     assert [epoch.number for epoch in run.epochs] == lives["killed"].result["arrays"]["epochs"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from haversack.errors import NotFound
+from haversack.errors import InputError, NotFound
 from haversack.training import runs
 from haversack.training.checkpoints import Checkpoints
 
@@ -23,8 +23,9 @@ def killed(own_folders: Path) -> Path:
     for epoch in (0, 1):
         first.write("epoch", epoch=epoch, logs={"loss": 1.0 - epoch / 10, "val_loss": 1.0})
     first.write("save", epoch=1, step=3)
+    first.beat(20.0, epoch=2, step=4)
     second = runs.Log(folder)
-    second.begin(4, (1, 3), 7.5)
+    second.begin(4, (1, 3), 7.5, steps=8)
     for epoch in (1, 2, 3):
         second.write("epoch", epoch=epoch, logs={"loss": 0.5 - epoch / 10, "val_loss": 0.9})
     second.write("end", outcome="finished")
@@ -45,7 +46,7 @@ def test_a_repeated_epoch_stands_once_as_it_was_computed_last(killed: Path) -> N
 
 def test_sessions_say_how_they_began_and_ended(killed: Path) -> None:
     first, second = runs.show("digits").sessions
-    assert (first.resumed, first.outcome, first.ended, first.saves) == (None, "", None, 1)
+    assert (first.resumed, first.outcome, first.ended, first.saves, first.reached) == (None, "killed", None, 1, (2, 4))
     assert (second.resumed, second.outcome, second.repeated) == ((1, 3), "finished", 7.5)
 
 
@@ -62,7 +63,7 @@ def test_a_line_that_a_kill_cut_off_is_passed_over(killed: Path) -> None:
 
 
 def test_the_pulse_outlives_its_writer(killed: Path) -> None:
-    runs.Log(killed).beat(12.25)
+    runs.Log(killed).beat(12.25, epoch=3, step=2)
     assert runs.Log(killed).last_pulse() == 12.25
 
 
@@ -78,8 +79,47 @@ def test_runs_set_aside_are_counted(killed: Path) -> None:
     assert runs.set_aside("digits") is None
 
 
+def test_a_session_that_never_beat_reached_nothing(killed: Path) -> None:
+    runs.Log(killed).begin(6, (4, 0), 0.0)
+    runs.Log(killed).begin(6, (4, 0), 0.0)
+    assert [session.reached for session in runs.show("digits").sessions[2:]] == [None, None]
+
+
+def test_the_end_of_an_overtaken_session_is_its_own(killed: Path) -> None:
+    log = killed / "log.jsonl"
+    first = [{**json.loads(line), "pid": 1} for line in log.read_text().splitlines()[:4]]
+    rest = log.read_text().splitlines()[4:]
+    late = {"event": "end", "time": 0.0, "pid": 1, "outcome": "failed"}
+    log.write_text("\n".join([*map(json.dumps, first), *rest, json.dumps(late)]) + "\n")
+    assert [session.outcome for session in runs.show("digits").sessions] == ["failed", "finished"]
+
+
 def test_the_plot_is_a_picture(killed: Path, tmp_path: Path) -> None:
-    assert runs.plot("digits", tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+    assert runs.plot("digits").save(tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_plot_marks_the_kill_and_what_was_trained_again(killed: Path, tmp_path: Path) -> None:
+    drawn = runs.plot("digits").save(tmp_path / "digits.svg").read_text()
+    figure = runs.plot("digits").figure
+    [axes] = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["killed at epoch 3, step 4"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()][-2:] == ["killed", "trained again"]
+    [line] = [line for line in axes.get_lines() if line.get_label() == "killed"]
+    assert line.get_xdata() == [2.5, 2.5]
+    assert "<svg" in drawn
+
+
+def test_a_plot_shows_itself_in_a_notebook(killed: Path) -> None:
+    from IPython.core.formatters import DisplayFormatter
+
+    shown, _ = DisplayFormatter().format(runs.plot("digits"))
+    assert shown["image/png"].startswith(b"\x89PNG")
+
+
+def test_a_picture_of_no_known_kind_is_refused(killed: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="names no kind of picture"):
+        runs.plot("digits").save(tmp_path / "digits.doc")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_broken_checkpoint_is_shown_as_one(killed: Path) -> None:
@@ -92,14 +132,15 @@ def test_a_broken_checkpoint_is_shown_as_one(killed: Path) -> None:
 
 
 def test_the_command_lists_runs(killed: Path) -> None:
-    assert haversack().startswith("digits  finished, 2 sessions, 8 s repeated  loss 0.2")
+    assert haversack().startswith("digits  finished, 2 sessions, 7.5 s repeated  loss 0.2")
     assert json.loads(haversack("--json"))["runs"][0]["name"] == "digits"
 
 
 def test_the_command_shows_a_run(killed: Path) -> None:
     shown = haversack("show", "digits")
     assert "session 2: " in shown
-    assert "resumed at epoch 2, step 3; 8 s repeated" in shown
+    assert "killed at epoch 3, step 4" in shown
+    assert "resumed at epoch 2, step 3; 7.5 s repeated" in shown
     assert "checkpoint of step 40:" in shown
 
 

@@ -61,6 +61,23 @@ def test_no_arrays_are_a_file_too(tmp_path: Path) -> None:
     assert tensors.read(tmp_path / "file", tensors.write(tmp_path / "file", {})) == {}
 
 
+def test_arrays_of_many_megabytes_come_back(tmp_path: Path) -> None:
+    arrays = {name: np.random.default_rng(0).random(3_000_001) for name in "ab"}
+    written = tensors.write(tmp_path / "file", {**arrays, "small": np.ones(3)})
+    back = tensors.read(tmp_path / "file", written)
+    assert all((back[name] == array).all() for name, array in arrays.items())
+    assert tensors.weigh(tmp_path / "file") == written
+
+
+def test_a_file_whose_second_half_was_never_written_is_found(tmp_path: Path) -> None:
+    written = tensors.write(tmp_path / "file", {"a": np.ones(2_000_000)})
+    content = (tmp_path / "file").read_bytes()
+    (tmp_path / "file").write_bytes(content[: len(content) // 2])
+    (tmp_path / "file").open("r+b").truncate(len(content))
+    with pytest.raises(IntegrityError, match="other bytes"):
+        tensors.read(tmp_path / "file", written)
+
+
 def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
     written = tensors.write(tmp_path / "file", {"a": np.arange(4)})
     content = (tmp_path / "file").read_bytes()
