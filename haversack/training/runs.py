@@ -189,7 +189,7 @@ class Log:
         with _whatever_the_disk_says():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with open(self._pulse, "r+b" if self._pulse.exists() else "w+b") as file:
-                file.write(f"{trained:20.3f} {time.time():20.3f} {epoch:12} {step:12}\n".encode())
+                file.write(f"{trained:20.6f} {time.time():20.6f} {epoch:12} {step:12}\n".encode())
 
 
 @dataclass(frozen=True)
