@@ -155,14 +155,37 @@ def hub(
     token_file: Annotated[
         Path | None, typer.Option(metavar="F", help="A file with the token; else HAVERSACK_TOKEN is read.")
     ] = None,
+    latency: Annotated[
+        str | None, typer.Option(metavar="20ms", help="Rehearse a slow network: each call waits this long.")
+    ] = None,
+    bandwidth: Annotated[
+        str | None, typer.Option(metavar="100MB", help="Rehearse a narrow network: bytes per second, each direction.")
+    ] = None,
+    rate_limit: Annotated[
+        str | None, typer.Option(metavar="10/s", help="Refuse more calls than this, as Drive's quota does.")
+    ] = None,
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:RATE",
+            help="Let this share of calls fail: 500:0.01, 429:0.02, 403.rateLimitExceeded:0.02, cut:0.01, stall:0.001;"
+            " may be repeated.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which calls fail is drawn from this.")] = 0,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one JSON line for each call that was answered.")
+    ] = None,
     state: Annotated[Path | None, typer.Option(hidden=True)] = None,
     until_unused: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Serve a folder as a drive and as Kaggle, on this machine only."""
     token = _hub_token(token_file)
+    from haversack.hub.faults import rehearsal
     from haversack.hub.server import serve
 
-    serve(root, port, token, state=state, until_unused=until_unused)
+    rehearsed = rehearsal(latency, bandwidth, rate_limit, fail or [], seed)
+    serve(root, port, token, rehearsal=rehearsed, log=log, state=state, until_unused=until_unused)
 
 
 @drive_app.command("ls", epilog="Example: `haversack drive ls photos --json`")

@@ -38,12 +38,24 @@ class RunningHub:
         return self.root / "My Drive"
 
 
-def start_hub(root: Path, token: str | None = None) -> RunningHub:
-    """A hub in a process of its own, answering."""
+def start_hub(root: Path, token: str | None = None, *options: str) -> RunningHub:
+    """A hub in a process of its own, answering; `options` as its command takes them."""
     token = token or secrets.token_urlsafe(24)
     state = root.parent / f"{root.name}.json"
     state.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "haversack", "hub", "--root", str(root), "--port", "0", "--state", str(state)]
+    command = [
+        sys.executable,
+        "-m",
+        "haversack",
+        "hub",
+        "--root",
+        str(root),
+        "--port",
+        "0",
+        "--state",
+        str(state),
+        *options,
+    ]
     process = subprocess.Popen(command, env={**os.environ, "HAVERSACK_TOKEN": token})
     end = time.monotonic() + 30
     while not state.exists():

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from haversack.hub import wire
 from haversack.hub.refusal import Refusal
 
 BLOCK = 1 << 20
@@ -134,19 +135,28 @@ async def send(
         response = web.StreamResponse(status=200 if span is None else 206, headers=headers)
         await response.prepare(request)
         if request.method != "HEAD":
-            await _copy(descriptor, response, start, stop)
+            await _copy(request, descriptor, response, start, stop)
         await response.write_eof()
         return response
     finally:
         os.close(descriptor)
 
 
-async def _copy(descriptor: int, response: web.StreamResponse, start: int, stop: int) -> None:
+async def _copy(request: web.Request, descriptor: int, response: web.StreamResponse, start: int, stop: int) -> None:
+    way = wire.of(request)
+    if way is not None:
+        return await way.send(request, response, _read(descriptor, start, stop, wire.BLOCK), stop - start)
+    async for block in _read(descriptor, start, stop, BLOCK):
+        await response.write(block)
+    return None
+
+
+async def _read(descriptor: int, start: int, stop: int, block_size: int) -> AsyncIterator[bytes]:
     while start < stop:
-        block = await asyncio.to_thread(os.pread, descriptor, min(BLOCK, stop - start), start)
+        block = await asyncio.to_thread(os.pread, descriptor, min(block_size, stop - start), start)
         if not block:
             raise ConnectionResetError("the file became shorter while it was sent")
-        await response.write(block)
+        yield block
         start += len(block)
 
 

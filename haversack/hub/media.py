@@ -17,9 +17,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
-from haversack.hub import content, multipart, uploads
+from haversack.hub import calls, content, multipart, uploads, wire
 from haversack.hub.content import Staged
 from haversack.hub.drive import Call, Drive
+from haversack.hub.faults import Faults
 from haversack.hub.refusal import Refusal, invalid
 from haversack.hub.resource import described
 from haversack.hub.tree import new_id
@@ -30,12 +31,15 @@ _MOST_CALLS = 100
 
 
 class Media:
-    """The handlers; `origin` tells the scheme and host that a request was sent to."""
+    """The handlers; `origin` tells the scheme and host that a request was sent to, `faults` what befalls calls."""
 
-    def __init__(self, drive: Drive, sessions: Uploads, origin: Callable[[web.Request], str]) -> None:
+    def __init__(
+        self, drive: Drive, sessions: Uploads, origin: Callable[[web.Request], str], faults: Faults | None = None
+    ) -> None:
         self.drive = drive
         self.sessions = sessions
         self.origin = origin
+        self.faults = faults
 
     async def call(self, request: web.Request) -> web.StreamResponse:
         """Any call below `/drive/v3/`."""
@@ -68,7 +72,7 @@ class Media:
                 mime = head.get("Content-Type")
             elif kind == "media":
                 about, mime = await asyncio.to_thread(self._check, target, None), request.headers.get("Content-Type")
-                staged = await content.write(path, request.content.iter_any())
+                staged = await content.write(path, wire.arriving(request))
             else:
                 raise invalid("uploadType is media, multipart or resumable.", "uploadType")
             answer = await asyncio.to_thread(self._store, target, about, staged, mime, dict(request.query))
@@ -83,7 +87,7 @@ class Media:
             if len(answers) == _MOST_CALLS:
                 raise invalid(f"A batch has at most {_MOST_CALLS} calls.")
             text = b"".join([chunk async for chunk in _limited(parts.body())])
-            status, answer = await asyncio.to_thread(self._one_of_batch, text)
+            status, answer = await self._one_of_batch(request, text)
             answers.append(_batch_part(edge, head.get("Content-ID", ""), status, answer))
         body = b"".join(answers) + b"--" + edge + b"--\r\n"
         return web.Response(body=body, headers={"Content-Type": f'multipart/mixed; boundary="{edge.decode()}"'})
@@ -173,10 +177,13 @@ class Media:
         file = self.drive.update(target, {**about, "modified": None}, parameters)
         return self.drive.shown(file, parameters)
 
-    def _one_of_batch(self, text: bytes) -> tuple[int, Any]:
+    async def _one_of_batch(self, request: web.Request, text: bytes) -> tuple[int, Any]:
         try:
             call = _inner_call(text)
-            answer = self.drive.answer(call)
+            calls.note(request, call.method, call.path)
+            if self.faults is not None:
+                self.faults.meet()
+            answer = await asyncio.to_thread(self.drive.answer, call)
         except Refusal as refusal:
             return refusal.status, refusal.as_google()
         return (204, None) if answer is None else (200, answer)
@@ -184,7 +191,7 @@ class Media:
 
 async def read_json(request: web.Request) -> Any:
     """The body as JSON; None where there is none. Raises `Refusal`."""
-    body = b"".join([chunk async for chunk in _limited(request.content.iter_any())])
+    body = b"".join([chunk async for chunk in _limited(wire.arriving(request))])
     return parse_json(body)
 
 

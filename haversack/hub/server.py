@@ -28,7 +28,9 @@ from aiohttp import web
 from filelock import FileLock, Timeout
 
 from haversack.errors import InputError
+from haversack.hub.calls import Log
 from haversack.hub.drive import Drive
+from haversack.hub.faults import Faults, Rehearsal
 from haversack.hub.kaggle import Kaggle
 from haversack.hub.media import Media
 from haversack.hub.records import Records
@@ -51,19 +53,30 @@ _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def serve(root: Path, port: int, token: str, *, state: Path | None = None, until_unused: bool = False) -> None:
+def serve(
+    root: Path,
+    port: int,
+    token: str,
+    *,
+    rehearsal: Rehearsal | None = None,
+    log: Path | None = None,
+    state: Path | None = None,
+    until_unused: bool = False,
+) -> None:
     """Serve `root` until SIGTERM or SIGINT, and with `until_unused` until its last lease is gone.
 
     Args:
         root: the folder; `My Drive` and `kaggle` in it are what is served. Made when it is not there.
         port: on 127.0.0.1; 0 takes a free one.
         token: what clients sign in with.
+        rehearsal: faults that calls are to meet; none when not given.
+        log: a file that gets one line for each call that was answered; see `calls`.
         state: a file that tells address and sign-in, written (mode 600) once the hub answers.
         until_unused: end 2 s after the last lease was let go, or 15 s after the start if nobody took one.
 
     Raises `InputError` when the port is taken, the folder cannot be used or another hub serves it.
     """
-    hub = Hub(root.absolute(), token)
+    hub = Hub(root.absolute(), token, rehearsal=rehearsal, log=log)
     try:
         asyncio.run(hub.run(port, state, until_unused))
     finally:
@@ -73,7 +86,7 @@ def serve(root: Path, port: int, token: str, *, state: Path | None = None, until
 class Hub:
     """The parts of one hub, and the leases on it."""
 
-    def __init__(self, root: Path, token: str) -> None:
+    def __init__(self, root: Path, token: str, *, rehearsal: Rehearsal | None = None, log: Path | None = None) -> None:
         inside = root / ".hub"
         try:
             for folder in (inside, root / "My Drive", root / "kaggle"):
@@ -94,13 +107,20 @@ class Hub:
         self.records = Records(inside / "records.sqlite")
         uploads = Uploads(inside / "incoming", self.records)
         self.tree = Tree(root / "My Drive", inside, self.records)
-        self.media = Media(Drive(self.tree, uploads.folder), uploads, origin)
+        self.ended = asyncio.Event()
+        self.log = Log(log) if log else None
+        self.faults = Faults(rehearsal, self.ended) if rehearsal else None
+        self.media = Media(Drive(self.tree, uploads.folder), uploads, origin, self.faults)
         self.kaggle = Kaggle(Shelf(root / "kaggle", inside, self.records), uploads, self.signin, origin)
         self.leases = 0
-        self.ended = asyncio.Event()
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[_errors, _own_names])
+        around = [_errors, _own_names]
+        if self.log:
+            around.insert(0, self.log.middleware)
+        if self.faults:
+            around.append(self.faults.middleware)
+        app = web.Application(middlewares=around)
         signed_in = self._with_token
         app.router.add_get("/haversack/lease", signed_in(self.lease))
         app.router.add_get("/haversack/kaggle.json", signed_in(self.kaggle_json))
@@ -158,6 +178,8 @@ class Hub:
             await asyncio.wait_for(self.ended.wait(), seconds)
 
     def close(self) -> None:
+        if self.log:
+            self.log.close()
         self.records.close()
         self.lock.release()
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from aiohttp import web
 
-from haversack.hub import content
+from haversack.hub import content, wire
 from haversack.hub.content import Staged
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal, invalid
@@ -137,7 +137,7 @@ class Uploads:
         position, limit = start, min(size for size in (stop, total, _LARGEST) if size is not None)
         descriptor = await asyncio.to_thread(os.open, self.path(upload), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            async for block in content.blocks(request.content.iter_any()):
+            async for block in content.blocks(wire.arriving(request)):
                 if position + len(block) > limit:
                     raise invalid("The body is longer than was announced.", "Content-Length")
                 await asyncio.to_thread(_write_at, descriptor, block, position)
