@@ -235,14 +235,20 @@ class Http:
             f"The {self.server.name} at {host} does not answer ({why}).", "Check that it runs and can be reached."
         ) from error
 
-    async def _pause_or_raise_answer(self, attempt: int, answer: Answer, repeatable: bool) -> None:
-        failure = error_of(answer, self.server.name)
+    def pause_after(self, answer: Answer, attempt: int, repeatable: bool = True) -> float | None:
+        """How many seconds to wait before the call that was answered so is tried again; None when it is not to be."""
         said = answer.headers.get("Retry-After", "")
         floor = float(said) if said.isdigit() else 0.0
-        passing = _is_passing(answer.status, failure, repeatable)
+        passing = _is_passing(answer.status, error_of(answer, self.server.name), repeatable)
         if attempt >= self.attempts or not passing or floor > _LONGEST_PAUSE:
-            raise failure
-        await asyncio.sleep(floor + self._delay(attempt))
+            return None
+        return floor + self._delay(attempt)
+
+    async def _pause_or_raise_answer(self, attempt: int, answer: Answer, repeatable: bool) -> None:
+        pause = self.pause_after(answer, attempt, repeatable)
+        if pause is None:
+            raise error_of(answer, self.server.name)
+        await asyncio.sleep(pause)
 
     def _delay(self, attempt: int) -> float:
         return random.uniform(0, min(self.longest_delay, self.first_delay * 2**attempt))
