@@ -173,6 +173,9 @@ def hub(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Which calls fail is drawn from this.")] = 0,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Answer over TLS too, and through a proxy as Google's hosts, for rclone.")
+    ] = False,
     log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one JSON line for each call that was answered.")
     ] = None,
@@ -181,11 +184,13 @@ def hub(
 ) -> None:
     """Serve a folder as a drive and as Kaggle, on this machine only."""
     token = _hub_token(token_file)
+    from haversack import settings
     from haversack.hub.faults import rehearsal
     from haversack.hub.server import serve
 
     rehearsed = rehearsal(latency, bandwidth, rate_limit, fail or [], seed)
-    serve(root, port, token, rehearsal=rehearsed, log=log, state=state, until_unused=until_unused)
+    authority = settings.load().data / "authority" if tls else None
+    serve(root, port, token, rehearsal=rehearsed, log=log, tls=authority, state=state, until_unused=until_unused)
 
 
 @drive_app.command("ls", epilog="Example: `haversack drive ls photos --json`")

@@ -37,6 +37,13 @@ class RunningHub:
     def my_drive(self) -> Path:
         return self.root / "My Drive"
 
+    @property
+    def state(self) -> dict[str, str]:
+        """What it tells of itself; with `--tls` also `tls_url`, `proxy` and `ca`."""
+        import json
+
+        return json.loads((self.root.parent / f"{self.root.name}.json").read_text())
+
 
 def start_hub(root: Path, token: str | None = None, *options: str) -> RunningHub:
     """A hub in a process of its own, answering; `options` as its command takes them."""
