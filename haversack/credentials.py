@@ -12,12 +12,28 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from haversack import embedded, place, settings
+from haversack.answer import Ask
 from haversack.errors import InputError, SignInError
 
 KAGGLE = "https://api.kaggle.com"
+
+
+class Renewable(Protocol):
+    """A sign-in that expires and can be renewed; the client renews it, once for all its callers."""
+
+    source: str
+    service: str
+    """The address of the service that renews it."""
+
+    def header(self) -> str | None:
+        """The value of the Authorization header; None when it has to be renewed first."""
+
+    def renew(self, ask: Ask, refused: str | None) -> None:
+        """Renew it through `ask`, unless it is another one than `refused` by now. May block. Raises `SignInError`."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,12 @@ class Server:
     """What must never be shown: the bare token or key."""
     kaggle_login: tuple[str, str] | None = field(default=None, repr=False)
     """User name and key that Kaggle's own clients sign in with, where they are known."""
+    sign_in: Renewable | None = field(default=None, repr=False, compare=False)
+    """What signs in instead of `authorization`, where that expires."""
+    root: str = "root"
+    """The id of what is meant by My Drive."""
+    quota: str | None = None
+    """The service's quota, as `pace.Model` reads it; None where only its answers tell."""
 
 
 def drive(hub: str | None = None) -> Server:

@@ -21,9 +21,15 @@ BELOW: dict[str, set[str]] = {
     "place": {"errors", "settings"},
     "progress": {"place"},
     "embedded": FOUNDATION,
-    "credentials": FOUNDATION | {"embedded"},
-    "http": FOUNDATION | {"credentials"},
+    "answer": {"errors"},
+    "pace": {"errors"},
+    "route": {"errors"},
+    "signin": FOUNDATION,
+    "consent": FOUNDATION,
+    "google": FOUNDATION | {"answer", "signin"},
+    "credentials": FOUNDATION | {"embedded", "answer", "signin", "google"},
 }
+BELOW["http"] = BELOW["credentials"] | {"pace", "route", "credentials"}
 BELOW["blocks"] = BELOW["http"] | {"http"}
 BELOW["archive"] = BELOW["http"] | {"http", "blocks"}
 BELOW["training"] = BELOW["archive"] | {"archive"}

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from haversack.answer import Answer, error_of
 from haversack.credentials import Server
 from haversack.drive import batch, calls
 from haversack.drive.calls import FILES, FOLDER, PARENTS_PER_QUERY, SHORTCUT, Call, Change, Changes, File, Page, Quota
 from haversack.drive.upload import Overtaken, Upload, carry_out
-from haversack.errors import AlreadyExists, HaversackError, IntegrityError, NotFound
-from haversack.http import Answer, Http, error_of
+from haversack.errors import AlreadyExists, HaversackError, IntegrityError, NotFound, RateLimited
+from haversack.http import Http
 
 __all__ = [
     "FOLDER",
@@ -69,7 +70,8 @@ class DriveApi:
         waiting, attempt = list(range(len(wanted))), 0
         while waiting:
             attempt += 1
-            pieces = [waiting[start : start + batch.LIMIT] for start in range(0, len(waiting), batch.LIMIT)]
+            size = int(max(1, min(batch.LIMIT, self.http.tempo.rate)))
+            pieces = [waiting[start : start + size] for start in range(0, len(waiting), size)]
             answers = await asyncio.gather(*(self._batch([wanted[number] for number in piece]) for piece in pieces))
             again: dict[int, float] = {}
             for number, answer in zip(waiting, (one for piece in answers for one in piece), strict=True):
@@ -85,9 +87,16 @@ class DriveApi:
 
     async def _batch(self, wanted: Sequence[Call[Any]]) -> list[Answer]:
         kind, body = batch.encoded(wanted)
-        answer = await self.http.request("POST", batch.PATH, data=body, headers={"Content-Type": kind}, again=True)
+        answer = await self.http.request(
+            "POST", batch.PATH, data=body, headers={"Content-Type": kind}, again=True, calls=len(wanted)
+        )
         # A part without an answer is tried again like one that the server lost.
-        return [one or Answer(503, {}, b"") for one in batch.decoded(answer, len(wanted))]
+        parts = [part or Answer(503) for part in batch.decoded(answer, len(wanted))]
+        limited = [part for part in parts if isinstance(error_of(part, self.server.name), RateLimited)]
+        if limited:
+            self.http.tempo.refused(max(part.retry_after for part in limited), len(limited))
+        self.http.tempo.accepted(len(parts) - len(limited))
+        return parts
 
     async def get(self, file_id: str) -> File:
         """The file of that id; `root` is My Drive."""

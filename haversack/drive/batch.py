@@ -14,9 +14,9 @@ from typing import Any
 
 from yarl import URL
 
+from haversack.answer import Answer
 from haversack.drive.calls import Call
 from haversack.errors import RemoteError
-from haversack.http import Answer
 
 PATH = "/batch/drive/v3"
 LIMIT = 100

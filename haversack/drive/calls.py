@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
+from haversack.answer import Answer
 from haversack.errors import RemoteError
-from haversack.http import Answer
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from haversack.answer import Answer, is_passing
 from haversack.drive.calls import FILE_AND_PARENT, asking, rfc3339
 from haversack.errors import AlreadyExists, ConnectionFailed, RemoteError
-from haversack.http import Answer, Http
+from haversack.http import Http
 
 MULTIPART_LIMIT = 5 << 20
 """Up to this many bytes go up in one call (Google's own recommendation); more in a resumable upload."""
@@ -104,23 +105,25 @@ async def _multipart(http: Http, upload: Upload) -> Answer:
 
 async def _resumable(http: Http, upload: Upload) -> Answer:
     failures = 0
-    position: int | None = None
+    position: int | None = None  # None: the drive is asked first
     while True:
         upload.check_wanted()
+        if failures:
+            await asyncio.sleep(http.delay(failures))
+        if upload.session is None:
+            if (refused := await _begin(http, upload)) is not None:
+                return refused
+            position = 0
         try:
-            if upload.session is None:
-                if (refused := await _begin(http, upload)) is not None:
-                    return refused
-                position = 0
             answer = await _send_chunk(http, upload, position)
         except (ConnectionFailed, RemoteError) as error:
             failures += 1
-            if failures >= http.attempts or (isinstance(error, RemoteError) and error.status < 500):
+            if failures >= http.attempts or (isinstance(error, RemoteError) and not is_passing(error)):
                 raise
             position = None
             continue
         if answer.status in (404, 410):
-            upload.session, position = None, None
+            upload.session = None
             upload.on_session(None)
             failures += 1
             if failures >= http.attempts:
@@ -128,9 +131,11 @@ async def _resumable(http: Http, upload: Upload) -> Answer:
         elif answer.status != 308:
             return answer
         else:
-            stored = _stored(answer)
-            if position is not None and stored > position:
-                failures = 0
+            stored = min(_stored(answer), upload.size)
+            if position is not None:
+                failures = 0 if stored > position else failures + 1
+            if failures >= http.attempts:
+                raise RemoteError(f"The drive takes no more of {upload.name}.", "Try later.", status=308)
             position = stored
             upload.moved(position)
 
@@ -149,7 +154,9 @@ async def _begin(http: Http, upload: Upload) -> Answer | None:
     )
     if answer.status == 409:
         return answer
-    upload.session = answer.headers["Location"]
+    upload.session = answer.headers.get("Location")
+    if upload.session is None:
+        raise RemoteError("The drive opened no session for an upload.", "Try again.", status=answer.status)
     upload.on_session(upload.session)
     return None
 
@@ -182,5 +189,5 @@ def _read_at(path: Path, position: int, size: int) -> bytes:
 
 def _stored(answer: Answer) -> int:
     """How many bytes the drive has, from a 308's `Range: bytes=0-N`; the header is absent when there are none."""
-    said = answer.headers.get("Range", "")
-    return int(said.rpartition("-")[2]) + 1 if said else 0
+    last = answer.headers.get("Range", "").rpartition("-")[2]
+    return int(last) + 1 if last.isascii() and last.isdigit() else 0
