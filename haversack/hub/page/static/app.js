@@ -117,7 +117,7 @@ function shown() {
   list.show(listing.shown, listing.order, place.kind === "trash" ? "Deleted" : "Modified");
   tools();
   if (place.kind === "data") return;
-  const loading = listing.loading !== null;
+  const loading = !listing.complete;
   const files = listing.shown.length;
   let words = count(files, "item");
   if (listing.filter) words = `${files.toLocaleString()} of ${count(listing.files.length, "item")}`;
@@ -130,6 +130,7 @@ function shown() {
 
 function sort(by) {
   const { order } = listing;
+  list.toTop();
   listing.sortBy(by, order.by === by ? !order.down : by !== "name");
 }
 
@@ -351,7 +352,7 @@ function pointer() {
     for (const one of document.querySelectorAll(".target")) one.classList.remove("target");
     if (!event) return;
     const at = event.target.closest?.(".file[data-kind=folder], #path a");
-    (at ?? byId("list")).classList.toggle("target", Boolean(at) || fromOutside(event));
+    (at ?? document.querySelector(".place")).classList.toggle("target", Boolean(at) || fromOutside(event));
   };
   page.addEventListener("dragstart", (event) => {
     const id = event.target.closest?.(".file")?.dataset.id;
@@ -401,7 +402,10 @@ function wire() {
     const stale = !document.hidden && !byId("page").hidden && !listing.loading && Date.now() - loadedAt > STALE;
     if (stale) load(true), quota();
   });
-  byId("filter").addEventListener("input", (event) => listing.show(event.target.value));
+  byId("filter").addEventListener("input", (event) => {
+    list.toTop();
+    listing.show(event.target.value);
+  });
   byId("files").addEventListener("change", (event) => {
     const items = [...event.target.files].map((file) => ({ file, folders: [] }));
     event.target.value = "";

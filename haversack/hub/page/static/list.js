@@ -9,10 +9,9 @@ const NARROW = matchMedia("(max-width: 640px)");
 // Browsers cut elements off that are much higher; beyond it, scrolling goes by proportion.
 const TALLEST = 12_000_000;
 const OVERSCAN = 6;
-const ICONS = { document: "text" };
 
 export class List {
-  // `does`: open(file), chosen(), and the menu of keys is the page's.
+  // What `does` is told: open(file), chosen() when the selection changed, sort(by).
   constructor(place, does) {
     this.does = does;
     this.files = [];
@@ -125,7 +124,7 @@ export class List {
 
   made(file) {
     const box = element("input", { type: "checkbox", tabindex: "-1", "aria-label": `Select ${file.name}` });
-    const face = element("span", { class: `face ${file.kind}` }, icon(document.getElementById(file.kind) ? file.kind : ICONS[file.kind] ?? "file"));
+    const face = element("span", { class: "face" }, icon(file.kind === "document" ? "text" : file.kind));
     const bytes = file.kind === "folder" ? "" : size(file.size);
     const name = element("span", { class: "name", title: file.name }, file.name);
     const small = element("span", { class: "small" }, [bytes, time(file.modified)].filter(Boolean).join(" · "));

@@ -56,6 +56,7 @@ export class Listing {
 
   clear() {
     this.stop();
+    this.complete = false;
     this.files = [];
     this.arrange();
   }
