@@ -175,6 +175,7 @@ export class Uploads {
 
   async carry(upload) {
     upload.state = "sending";
+    this.draw(true);
     try {
       await upload.run(() => this.draw());
       upload.state = "done";
