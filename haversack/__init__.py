@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from haversack import errors
+    from haversack.account import login
     from haversack.datasets.source import Dataset, dataset
     from haversack.drive.filesystem import DriveFileSystem
     from haversack.drive.mount import mount, unmount
@@ -38,6 +39,7 @@ __all__ = [
     "errors",
     "files",
     "fit",
+    "login",
     "mount",
     "unmount",
 ]
@@ -53,6 +55,7 @@ _HOME = {
     "errors": "haversack.errors",
     "files": "haversack.notebook.files",
     "fit": "haversack.training.fit",
+    "login": "haversack.account",
     "mount": "haversack.drive.mount",
     "unmount": "haversack.drive.mount",
 }

@@ -32,7 +32,7 @@ Hub = Annotated[
     typer.Option(
         "--hub",
         metavar="URL",
-        help="The hub to use for the drive and Kaggle, or `embedded`. Its token is read from HAVERSACK_TOKEN.",
+        help="The hub for the drive and Kaggle, `embedded`, or `google`; a hub's token is read from HAVERSACK_TOKEN.",
         envvar="HAVERSACK_HUB",
     ),
 ]
@@ -193,6 +193,61 @@ def hub(
     serve(root, port, token, rehearsal=rehearsed, log=log, tls=authority, state=state, until_unused=until_unused)
 
 
+@app.command(epilog="Example: `haversack login google --with client_secret.json`")
+def login(
+    service: Annotated[str, typer.Argument(metavar="[google|hub]", help="What to sign in to.")] = "google",
+    url: Annotated[str | None, typer.Argument(metavar="[URL]", help="The hub's address.")] = None,
+    way: Annotated[
+        str | None,
+        typer.Option("--with", metavar="WAY", help="rclone[:REMOTE], default, colab, or the file of a client or key."),
+    ] = None,
+    narrow: Annotated[
+        bool, typer.Option("--narrow", help="Ask for the files only that haversack makes; others do not appear.")
+    ] = False,
+    root: Annotated[
+        str | None, typer.Option(metavar="ID", help="The shared drive or folder that is meant instead of My Drive.")
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser on this machine.")] = True,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="F", help="A file with the hub's token; else HAVERSACK_TOKEN, else it asks.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Sign in to Google's drive or to a hub; the drive is there from now on where none is named."""
+    from haversack import account
+
+    if service == "hub":
+        signed_in = account.login_hub(_given(url), _token_for(token_file))
+    elif url is not None:
+        raise InputError(f"{service} takes no address.", "To sign in to a hub: haversack login hub URL")
+    else:
+        signed_in = account.login(service, way=way, narrow=narrow, root=root, browser=browser)
+    _show(signed_in.json(), json, str(signed_in))
+
+
+@app.command(epilog="Example: `haversack logout google`")
+def logout(
+    service: Annotated[
+        str | None, typer.Argument(metavar="[google|hub|URL]", help="What to sign out of; everything when not given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Forget what `haversack login` keeps; Google is told to forget it too."""
+    from haversack import account
+
+    done = account.logout(service)
+    _show({"done": done}, json, "\n".join(done) or "Nobody was signed in.")
+
+
+@app.command(epilog="Example: `haversack whoami --json`")
+def whoami(hub: Hub = None, json: Json = False) -> None:
+    """Say who is signed in to the drive and to Kaggle, and what that came from."""
+    from haversack import account
+
+    found = account.whoami(hub)
+    _show({"accounts": [one.json() for one in found]}, json, "\n".join(map(str, found)))
+
+
 @drive_app.command("ls", epilog="Example: `haversack drive ls photos --json`")
 def drive_ls(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A folder or file below My Drive.")] = "",
@@ -237,6 +292,30 @@ def drive_rm(
 ) -> None:
     """Move a file or folder to the drive's trash."""
     _filesystem(hub).rm(path, recursive=recursive)
+
+
+@drive_app.command("spread", epilog="Example: `haversack drive spread photos --dry-run`")
+def drive_spread(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A crowded folder below My Drive.")],
+    by: Annotated[
+        str, typer.Option(metavar="RULE", help="What leads from a name to its subfolder: hash or name.")
+    ] = "hash",
+    size: Annotated[int, typer.Option(metavar="N", help="About how many files a subfolder gets.")] = 1000,
+    undo: Annotated[bool, typer.Option("--undo", help="Move every file back to where it was.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done, and how long it takes.")
+    ] = False,
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """Move a crowded folder's files into subfolders, or back; goes on where it was cut off."""
+    from haversack.drive import spread
+
+    if undo:
+        report = spread.undo(folder, hub=hub, dry_run=dry_run)
+    else:
+        report = spread.spread(folder, hub=hub, by=by, size=size, dry_run=dry_run)
+    _show(report, json, str(report))
 
 
 @data_app.command("get", epilog="Example: `haversack data get kaggle:owner/name --to data --extract`")
@@ -363,6 +442,19 @@ def _hub_token(file: Path | None) -> str:
     if not token:
         raise InputError("A hub needs a token.", "Put one in HAVERSACK_TOKEN or in a file named with --token-file.")
     return token
+
+
+def _given(url: str | None) -> str:
+    if url is None:
+        raise InputError("No hub is named.", "Give its address: haversack login hub http://127.0.0.1:8080")
+    return url
+
+
+def _token_for(file: Path | None) -> str:
+    """A hub's token from a file, the environment or, at a terminal, the user."""
+    if file is None and not os.environ.get("HAVERSACK_TOKEN") and sys.stdin.isatty():
+        return str(typer.prompt("The hub's token", hide_input=True)).strip()
+    return _hub_token(file)
 
 
 def _filesystem(hub: str | None) -> Any:

@@ -39,12 +39,17 @@ class Settings:
     ca: Path | None = None
 
 
+def folder() -> Path:
+    """The configuration folder: what the user writes for haversack to read."""
+    return platformdirs.user_config_path(_APPLICATION)
+
+
 def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) -> Settings:
     """The settings in force now.
 
     Raises `InputError` for a settings file that is not TOML or names what does not exist.
     """
-    file = file or platformdirs.user_config_path(_APPLICATION) / "settings.toml"
+    file = file or folder() / "settings.toml"
     values: dict[str, object] = {
         "data": platformdirs.user_data_path(_APPLICATION),
         "cache": platformdirs.user_cache_path(_APPLICATION),

@@ -18,7 +18,8 @@ import pytest
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A HOME, data and cache folder of the test's own; no sign-in of the machine's user is seen."""
     home = tmp_path_factory.mktemp("home")
-    for name in [name for name in os.environ if name.startswith(("HAVERSACK_", "KAGGLE_", "XDG_"))]:
+    foreign = ("HAVERSACK_", "KAGGLE_", "XDG_", "RCLONE_", "GOOGLE_", "CLOUDSDK_")
+    for name in [name for name in os.environ if name.startswith(foreign)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("HAVERSACK_DATA", str(home / "data"))
