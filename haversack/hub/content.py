@@ -27,6 +27,12 @@ from haversack.hub import wire
 from haversack.hub.refusal import Refusal
 
 BLOCK = 1 << 20
+# What a user stored is never run by a browser as a page of the hub's own.
+OF_USERS = {
+    "Content-Disposition": "attachment",
+    "Content-Security-Policy": "sandbox",
+    "X-Content-Type-Options": "nosniff",
+}
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -37,6 +43,15 @@ class Staged:
     path: Path
     size: int
     md5: str
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Hashes of a file's content as hex digits; SHA-1 and SHA-256 only where they were asked for."""
+
+    md5: str
+    sha1: str | None = None
+    sha256: str | None = None
 
 
 @contextmanager
@@ -88,17 +103,21 @@ def sync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def digest(path: Path) -> str:
-    """The MD5 of a file as hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def digests(path: Path, *, sha: bool = False) -> Digests:
+    """A file's hashes, of all in one reading."""
+    hashers = [hashlib.new(name, usedforsecurity=False) for name in (("md5", "sha1", "sha256") if sha else ("md5",))]
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            for hasher in hashers:
+                hasher.update(block)
+    return Digests(*(hasher.hexdigest() for hasher in hashers))
 
 
 def staged(path: Path) -> Staged:
     """A file that lies aside, hashed and synced."""
     with open(path, "rb") as file:
         sync(file.fileno())
-    return Staged(path, path.stat().st_size, digest(path))
+    return Staged(path, path.stat().st_size, digests(path).md5)
 
 
 def rename_new(source: Path, target: Path) -> None:
@@ -175,9 +194,7 @@ def _headers(status: os.stat_result, mime: str, md5: str | None, name: str | Non
         else "application/octet-stream",
         "Last-Modified": formatdate(status.st_mtime, usegmt=True),
         "ETag": f'"{md5}"' if md5 else f'"{status.st_mtime_ns:x}-{status.st_size:x}"',
-        # What a user uploaded is never run by a browser as the hub's own page.
-        "Content-Security-Policy": "sandbox",
-        "X-Content-Type-Options": "nosniff",
+        **OF_USERS,
     }
     if md5:
         headers["x-goog-hash"] = f"md5={base64.b64encode(bytes.fromhex(md5)).decode()}"

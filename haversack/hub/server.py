@@ -115,7 +115,7 @@ class Hub:
         self.ended = asyncio.Event()
         self.log = Log(log) if log else None
         self.faults = Faults(rehearsal, self.ended) if rehearsal else None
-        self.media = Media(Drive(self.tree, uploads.folder), uploads, origin, self.faults)
+        self.media = Media(Drive(self.tree, uploads.folder, self.signin), uploads, origin, self.faults)
         self.kaggle = Kaggle(Shelf(root / "kaggle", inside, self.records), uploads, self.signin, origin)
         self.site = Site(self.tree, self.kaggle.shelf, self.signin)
         self.leases = 0
@@ -134,6 +134,7 @@ class Hub:
         app.router.add_route("*", "/upload/drive/v3/files", signed_in(self.media.upload))
         app.router.add_route("*", "/upload/drive/v3/files/{id}", signed_in(self.media.upload))
         app.router.add_post("/batch/drive/v3", signed_in(self.media.batch))
+        app.router.add_get("/links/{id}", self.media.linked)
         self.kaggle.add_routes(app)
         self.site.add_routes(app)
         return app
@@ -147,6 +148,7 @@ class Hub:
             self.application(), access_log=None, shutdown_timeout=_LAST_ANSWERS, read_bufsize=1 << 20
         )
         await runner.setup()
+        self.tree.watch.begin(contents=False)
         try:
             secured = await _secure(runner, tls) if tls is not None else {}
             url = await _listen(runner, port)
@@ -196,6 +198,7 @@ class Hub:
     def close(self) -> None:
         if self.log:
             self.log.close()
+        self.tree.close()
         self.records.close()
         self.lock.release()
 
@@ -271,7 +274,7 @@ def origin(request: web.Request) -> str:
 @web.middleware
 async def _own_names(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Refuse what was not sent to this machine by name, and what a foreign page sends."""
-    if not _is_own(request.headers.get("Host", ""), request) or not _is_own(request.url.authority, request):
+    if not _is_own(_host(request.headers.get("Host", "")), request) or not _is_own(request.url.host, request):
         raise Refusal(403, "forbidden", "The hub answers to localhost only.", where="Host")
     source = request.headers.get("Origin")
     if source is not None and source != origin(request):
@@ -279,13 +282,16 @@ async def _own_names(request: web.Request, handler: _Handler) -> web.StreamRespo
     return await handler(request)
 
 
-def _is_own(authority: str, request: web.Request) -> bool:
+def _is_own(host: str | None, request: web.Request) -> bool:
     """Whether a host is this machine; over TLS, where the client trusts the hub by that name, also Google's."""
-    try:
-        host = urlsplit(f"//{authority}").hostname
-    except ValueError:
-        return False
     return host in _LOOPBACK or (host is not None and request.secure and f".{host}".endswith(f".{GOOGLE}"))
+
+
+def _host(authority: str) -> str | None:
+    try:
+        return urlsplit(f"//{authority}").hostname
+    except ValueError:
+        return None
 
 
 @web.middleware

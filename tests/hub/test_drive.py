@@ -345,7 +345,7 @@ def test_my_drive_itself_stays(drive: Any, call: str) -> None:
         ('{"starred": "yes"}', 400),
         ('{"appProperties": {"k": 1}}', 400),
         ('{"size": "5"}', 403),
-        ('{"mimeType": "application/vnd.google-apps.document"}', 501),
+        ('{"mimeType": "application/vnd.google-apps.form"}', 501),
     ],
 )
 def test_a_bad_body_is_refused_in_plain_words(hub: RunningHub, body: str, status: int) -> None:
