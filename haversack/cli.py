@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from haversack import progress
 from haversack.errors import HaversackError, InputError
 
 app = typer.Typer(
@@ -294,6 +295,58 @@ def drive_rm(
     _filesystem(hub).rm(path, recursive=recursive)
 
 
+@drive_app.command("doctor", epilog="Example: `haversack drive doctor photos`")
+def drive_doctor(
+    folder: Annotated[str, typer.Argument(metavar="[FOLDER]", help="A folder below My Drive; all of it if none.")] = "",
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """Say why the drive is slow or full, and which command mends it; only reads."""
+    from haversack.drive.doctor import examine
+
+    found = examine(folder, hub)
+    _show(found.json(), json, str(found))
+    if not found.reachable:
+        sys.exit(1)
+
+
+@drive_app.command("trash", epilog="Example: `haversack drive trash --empty`")
+def drive_trash(
+    empty: Annotated[bool, typer.Option("--empty", help="Delete for good what it holds.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before emptying it.")] = False,
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """List what is in the drive's trash, or empty it."""
+    from haversack.drive import trash
+
+    found = trash.content(hub)
+    rows = [
+        {"name": file.name, "type": "directory" if file.is_folder else "file", "size": file.size}
+        for file in found.files
+    ]
+    said = f"{len(rows):,} in the trash, {progress.size(found.size)} in all"
+    if empty and rows:
+        if not yes and not sys.stdin.isatty():
+            raise InputError(f"{said}: nobody is there to be asked.", "Say --yes to delete it for good.")
+        if not yes and not typer.confirm(f"{said}. Delete it for good?", err=True):
+            return
+        trash.empty(hub)
+    about = {"entries": rows, "size": found.size, "emptied": empty}
+    lines = [f"Deleted for good: {said}."] if empty else [*map(_listed, rows), f"{said}."]
+    _show(about, json, "\n".join(lines) if rows else "The trash is empty.")
+
+
+@drive_app.command("quota", epilog="Example: `haversack drive quota --json`")
+def drive_quota(hub: Hub = None, json: Json = False) -> None:
+    """Say how much the drive holds, and how much it may hold."""
+    from haversack.drive import trash
+
+    found = trash.quota(hub)
+    limit = f" of {progress.size(found.limit)}" if found.limit is not None else ""
+    _show(found, json, f"{progress.size(found.used)}{limit} used, {progress.size(found.in_trash)} of it in the trash.")
+
+
 @drive_app.command("spread", epilog="Example: `haversack drive spread photos --dry-run`")
 def drive_spread(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A crowded folder below My Drive.")],
@@ -471,14 +524,5 @@ def _show(result: Any, as_json: bool, text: str) -> None:
 
 
 def _listed(row: dict[str, Any]) -> str:
-    size = "" if row["type"] == "directory" else _size(row["size"])
+    size = "" if row["type"] == "directory" else progress.size(row["size"])
     return f"{size:>10}  {row['name']}{'/' if row['type'] == 'directory' else ''}"
-
-
-def _size(count: float) -> str:
-    """Bytes in the units people read: 1.5 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
