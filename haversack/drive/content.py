@@ -38,13 +38,17 @@ _Key = tuple[str, str, int]
 
 
 class Content:
-    """The cache of one drive's bytes in `folder`, at most `budget` bytes (see `Budget`)."""
+    """The cache of one drive's bytes in `folder`, at most `budget` bytes (see `Budget`).
+
+    `received` counts the bytes that came from the drive.
+    """
 
     def __init__(self, folder: Path, api: DriveApi, budget: int | None = None) -> None:
         self.api = api
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.budget = Budget(folder, budget)
+        self.received = 0
         self._lock = threading.Lock()
         self._open: OrderedDict[_Key, Kept | Filling] = OrderedDict()
         self._recent: OrderedDict[_Key, bytes] = OrderedDict()
@@ -121,7 +125,7 @@ class Content:
         try:
             opened: Kept | Filling = Kept(file, place)
         except FileNotFoundError:
-            opened = Filling(file, place, self.api, self.budget.add)
+            opened = Filling(file, place, self.api, self._came)
         with self._lock:
             there = self._open.get(key)
             if there is not None and not there.broken:
@@ -130,6 +134,10 @@ class Content:
             if len(self._open) > _OPEN:
                 self._open.popitem(last=False)
         return opened
+
+    def _came(self, size: int) -> None:
+        self.received += size
+        self.budget.add(size)
 
     # Small files, and pieces of large ones where the disk keeps nothing
 
@@ -195,6 +203,7 @@ class Content:
                 if failures >= self.api.http.attempts:
                     raise ConnectionFailed(f"Reading {file.name} from the drive broke off ({error}).") from error
         whole = bytes(data)
+        self.received += len(whole)
         if len(whole) == file.size:
             if file.md5 and hashlib.md5(whole, usedforsecurity=False).hexdigest() != file.md5:
                 raise changed(file)

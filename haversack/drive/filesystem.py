@@ -19,7 +19,7 @@ from typing import Any
 from fsspec.spec import AbstractFileSystem
 
 from haversack import http, progress
-from haversack.drive import tree
+from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.api import File
 from haversack.drive.journal import Draft
 from haversack.drive.tree import Drive
@@ -56,7 +56,7 @@ class DriveFileSystem(AbstractFileSystem):
         if isinstance(path, list):
             return [cls._strip_protocol(one) for one in path]
         bare = os.fspath(path).removeprefix("drive://").removeprefix("drive:").strip("/")
-        for root in (tree.ROOT, tree.ALIAS):
+        for root in (ROOT, ALIAS):
             if bare == root or bare.startswith(root + "/"):
                 return bare[len(root) :].lstrip("/")
         return bare

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from haversack.drive import mount as mounting
+from haversack.drive import registry
 from haversack.drive.filesystem import DriveFileSystem
 from haversack.drive.mount import check_mountpoint, mount, unmount
 from haversack.errors import ConnectionFailed, MountError, MountpointInvalid, SignInError
@@ -319,9 +320,9 @@ def test_unmounting_a_killed_mount_clears_it_away(here: Path, mountpoint: Path) 
 
 
 def test_mounting_twice_changes_nothing(here: Path, mountpoint: Path) -> None:
-    process = mounting._find(mountpoint).pid  # type: ignore[union-attr]
+    process = registry.find(mountpoint).pid  # type: ignore[union-attr]
     assert mount(mountpoint).my_drive == here.parent
-    assert mounting._find(mountpoint).pid == process  # type: ignore[union-attr]
+    assert registry.find(mountpoint).pid == process  # type: ignore[union-attr]
 
 
 def test_another_drive_is_not_mounted_over_one(here: Path, own_hub: RunningHub, mountpoint: Path) -> None:
@@ -347,7 +348,7 @@ def test_another_process_unmounts(here: Path, there: Path, mountpoint: Path) -> 
 
 def test_no_token_is_seen_in_the_list_of_processes(here: Path, hub: RunningHub) -> None:
     listed = "\n".join(command_lines().values())
-    assert "haversack mount" in listed
+    assert "haversack.drive.serving" in listed
     assert hub.token not in listed
 
 
