@@ -31,8 +31,8 @@ PACE = 5.0
 """Seconds between two questions while the drive is used."""
 _IDLE_AFTER = 60.0
 _IDLE_PACE = 4
-_LONGEST_WAIT = 20.0
-_LONGEST_PAUSE = 60.0
+_JUST_NOW = 1.0
+_LONGEST_WAIT = 10.0
 # Answers to a token that the drive does not take any more.
 _TOKEN_REFUSED = (400, 404, 410)
 
@@ -53,6 +53,7 @@ class Following:
         self._callbacks: list[Callback] = []
         self._told = index.mark()
         self._believed_until = 0.0
+        self._has_asked = False
         self._asked = now()
         self._settled = now()
         self._asking = threading.Lock()
@@ -113,7 +114,7 @@ class Following:
                 self.trouble = str(error)
                 self._index.note(trouble=self.trouble)
                 raise
-            self.trouble = ""
+            self.trouble, self._has_asked = "", True
             if self._index.fact("trouble"):
                 self._index.note(trouble=None)
 
@@ -155,7 +156,9 @@ class Following:
     def _is_fresh(self, within: float | None = None) -> bool:
         """Whether this process or another asked not long ago."""
         age = self.age()
-        within = 2 * self.pace if within is None else within
+        if within is None:
+            # A process that begins wants to see what was done just before it.
+            within = 2 * self.pace if self._has_asked else min(self.pace, _JUST_NOW)
         if age is None or self.trouble or not 0 <= age < within:
             return False
         self._believed_until = now() - age + 2 * self.pace
@@ -178,7 +181,7 @@ class Following:
                 self._follower = None
                 return
             pace = self.pace * (_IDLE_PACE if idle else 1)
-            _ending.wait(min(self.pace * 2**failures, _LONGEST_PAUSE) if failures else pace)
+            _ending.wait(self.pace * min(2**failures, _IDLE_PACE) if failures else pace)
             try:
                 if not self._is_fresh(pace * 0.9):
                     self._ask()

@@ -14,6 +14,7 @@ The whole of it can be thrown away at any time, so it is not synced to disk and 
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import sqlite3
@@ -81,6 +82,15 @@ class Touched:
     id: str
     parent: str
     shown: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What is known in a folder, or a part of it; `listed` says that all of it is known."""
+
+    id: str
+    listed: bool
+    files: Iterable[File]
 
 
 class Index:
@@ -290,35 +300,42 @@ class Index:
         with self._writing() as database:
             if _fact(database, "token") != token:
                 return True  # another process was first
-            touched = self._touched(since)
-            ids = json.dumps([change.file_id for change in page.changes])
-            known = dict(
-                self._all_of(
-                    database, "SELECT id, version FROM files WHERE id IN (SELECT value FROM json_each(?))", ids
-                )
-            )
-            whole, there = True, []
-            for change in page.changes:
-                file, version = change.file, known.get(change.file_id)
-                if file is None or file.trashed:
-                    if version is None:
-                        continue
-                    if change.file_id in touched:
-                        whole = False
-                    else:
-                        self._drop(database, change.file_id, "")
-                elif version is not None:
-                    if file.version > version:
-                        there.append(file)
-                elif change.file_id in touched:
-                    whole = False
-                else:
-                    there.append(file)
-            self._store(database, self._wanted(database, there, known), changed=True)
+            whole = self._take_over(database, page, self._touched(since))
             _note(database, {**facts, "token": page.token if whole else token})
             last = database.execute("SELECT max(seq) FROM changed").fetchone()[0] or 0
             database.execute("DELETE FROM changed WHERE seq <= ?", (last - _LOGGED,))
             return whole
+
+    def restore(self, folders: Iterable[Folder], changes: Sequence[Changes], token: str) -> None:
+        """Know also what was known at `token`, with what `changes` since, all of it or nothing.
+
+        What is known already stands. Raises what `folders` raises.
+        """
+        with self._writing() as database:
+            touched, number = self._touched(0), int(_fact(database, "listings") or 0)
+            listed = set()
+            for folder in folders:
+                rows = [(*_row(file), names.shown(file), number) for file in folder.files if file.id not in touched]
+                database.executemany(_STORE, rows)
+                if folder.listed:
+                    listed.add(folder.id)
+            database.executemany("INSERT OR IGNORE INTO listed VALUES (?)", [(one,) for one in listed])
+            twice = "SELECT parent, shown FROM files GROUP BY parent, shown HAVING count(*) > 1"
+            for parent, shown in self._all_of(database, twice):
+                self._separate(database, parent, shown)
+            # What this machine did meanwhile may have come before or after: then the changes are asked for again.
+            taken = [self._take_over(database, page, touched) for page in changes]
+            _note(database, {"token": changes[-1].token if changes and all(taken) else token})
+
+    @contextmanager
+    def frozen(self) -> Iterator[tuple[str, Iterator[Folder]]]:
+        """Everything that is known at one moment, with its token, folder by folder: one at a time, in order."""
+        database = opened(self.path)
+        try:
+            database.execute("BEGIN")
+            yield _fact(database, "token") or "", _folders(database)
+        finally:
+            database.close()
 
     def touched_since(self, seq: int) -> list[Touched]:
         """The places where something happened behind `seq` that this process did not do itself."""
@@ -376,6 +393,26 @@ class Index:
     def _touched(self, since: int) -> set[str]:
         rows = self._writer.execute("SELECT id FROM changed WHERE seq > ?", (since,))
         return {row[0] for row in rows}
+
+    def _take_over(self, database: sqlite3.Connection, page: Changes, touched: set[str]) -> bool:
+        """Apply a page of changes; False when one meets what happened here meanwhile."""
+        ids = json.dumps([change.file_id for change in page.changes])
+        within = "WHERE id IN (SELECT value FROM json_each(?))"
+        known = dict(self._all_of(database, f"SELECT id, version FROM files {within}", ids))
+        whole, there = True, []
+        for change in page.changes:
+            file, version = change.file, known.get(change.file_id)
+            if file is None or file.trashed:
+                if version is not None and change.file_id in touched:
+                    whole = False
+                elif version is not None:
+                    self._drop(database, change.file_id, "")
+            elif version is None and change.file_id in touched:
+                whole = False
+            elif version is None or file.version > version:
+                there.append(file)
+        self._store(database, self._wanted(database, there, known), changed=True)
+        return whole
 
     def _wanted(self, database: sqlite3.Connection, files: list[File], known: dict[str, int]) -> list[File]:
         """Those of changed files that belong to what is known: other folders are learned when they are asked for."""
@@ -505,6 +542,18 @@ def _disk_full_said(folder: Path) -> Iterator[None]:
         raise DiskFull(
             f"The disk of {folder} is full, or fails.", "Free space on it, or set HAVERSACK_CACHE."
         ) from error
+
+
+def _folders(database: sqlite3.Connection) -> Iterator[Folder]:
+    """Every folder of which something is known, the ones known to be empty too."""
+    listed = {row[0] for row in database.execute("SELECT parent FROM listed")}
+    rows = database.execute(f"SELECT {_COLUMNS} FROM files WHERE seen >= 0 ORDER BY parent")
+    filled = set()
+    for parent, inside in itertools.groupby(rows, key=lambda row: row[2]):
+        filled.add(parent)
+        yield Folder(parent, parent in listed, map(_file, inside))
+    for parent in listed - filled:
+        yield Folder(parent, True, ())
 
 
 def _fact(database: sqlite3.Connection, name: str) -> str | None:

@@ -14,6 +14,7 @@ journal.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 import time
@@ -23,14 +24,17 @@ from pathlib import Path
 
 from haversack import credentials, settings
 from haversack.credentials import Server
-from haversack.drive import calls, names
-from haversack.drive.api import SHORTCUT, DriveApi, File, Quota, Upload
+from haversack.drive import ALIAS as ALIAS
+from haversack.drive import ROOT as ROOT
+from haversack.drive import calls, names, snapshot
+from haversack.drive.api import SHORTCUT, Call, DriveApi, File, Page, Quota, Upload
 from haversack.drive.changes import Following, now, stamp
 from haversack.drive.content import Content
 from haversack.drive.index import Index, Touched
 from haversack.drive.journal import Draft, Journal
 from haversack.drive.listing import Listings
 from haversack.drive.names import shown_name
+from haversack.drive.snapshot import Snapshots
 from haversack.errors import (
     AlreadyExists,
     FolderNotEmpty,
@@ -44,11 +48,10 @@ from haversack.errors import (
 from haversack.http import Http, wait
 from haversack.settings import Settings
 
+_log = logging.getLogger(__name__)
+
 Names = tuple[str, ...]
 """The names from My Drive down; () is My Drive itself."""
-ROOT, ALIAS = "My Drive", "MyDrive"
-"""What Colab calls My Drive in a mount: the folder, and the link to it without a space."""
-
 TARGETS = ".shortcut-targets-by-id"
 """Beside My Drive in a mount, as in Colab's: what shortcuts lead to, `TARGETS/<id>/<name>`, wherever it lies."""
 
@@ -57,6 +60,8 @@ MARK = "haversack"
 
 _QUOTA_TRUST = 60.0
 _LONGEST_WAY = 200
+# Who lists waits so long for what an earlier session knew; listing itself takes longer where that is much.
+_SNAPSHOT_WAIT = 1.0
 _connected: dict[tuple[int, Server, Settings], Drive] = {}
 _connecting = threading.Lock()
 
@@ -98,13 +103,16 @@ class Drive:
         self.server = server
         # The first contact tells soon whether there is a drive at all; later calls are patient.
         contacted = now()
-        root, token = wait(_first_contact(server))
+        root, token, found = wait(_first_contact(server))
         # The id of My Drive tells drives and accounts apart, and stays when a hub comes back at another address.
         key = hashlib.sha256(root.id.encode()).hexdigest()[:16]
         self.api = DriveApi(server)
         self.index = Index(cache / "drives" / key)
+        self.snapshots = Snapshots(self.api, self.index, root.id, MARK)
         if self.index.fact("token") is None:
             self.index.begin(token, polled=stamp(contacted))
+            if found is not None:
+                self.snapshots.begin_to_load(found)
         self.following = Following(self.api, self.index)
         self.listings = Listings(self.api, self.index, self.following)
         self.content = Content(cache / "drives" / key / "content", self.api)
@@ -150,6 +158,7 @@ class Drive:
         drafts, hidden = self.journal.within(folder.id), self.journal.owned()
         written = {shown_name(draft.name): draft.as_file() for draft in drafts}
         yield from written.items()
+        self.snapshots.wait(_SNAPSHOT_WAIT)
         for name, file in self.listings.entries(folder.id):
             if file.id not in hidden and name not in written:
                 yield name, file
@@ -201,6 +210,14 @@ class Drive:
                 callback(sorted(paths))
 
         return self.following.subscribe(told)
+
+    def save_snapshot(self) -> None:
+        """Keep what is known for the next machine, where that is worth it; what hinders it is only logged."""
+        try:
+            if self.snapshots.is_worth_saving():
+                self.snapshots.save()
+        except HaversackError as error:
+            _log.warning("What is known of the drive is not kept for the next session: %s", error)
 
     def quota(self) -> Quota:
         now = time.monotonic()
@@ -568,17 +585,19 @@ def check(server: Server) -> None:
     wait(_first_contact(server))
 
 
-async def _first_contact(server: Server) -> tuple[File, str]:
-    """My Drive, and where its list of changes ends: one call."""
+async def _first_contact(server: Server) -> tuple[File, str, File | None]:
+    """My Drive, where its list of changes ends, and a snapshot of what an earlier session knew: one call."""
     http = Http(server, attempts=3)
+    wanted: list[Call[File | str | Page]] = [calls.get(server.root), calls.changes_token(), snapshot.search(MARK)]
     try:
-        found = await DriveApi(server, http).batch([calls.get("root"), calls.changes_token()])
+        answers = await DriveApi(server, http).batch(wanted)
     finally:
         await http.close()
-    for answer in found:
+    for answer in answers:
         if isinstance(answer, HaversackError):
             raise answer
-    root, token = found
+    root, token, found = answers
     assert isinstance(root, File)
     assert isinstance(token, str)
-    return root, token
+    assert isinstance(found, Page)
+    return root, token, snapshot.newest(found.files)
