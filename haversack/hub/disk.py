@@ -31,6 +31,7 @@ from haversack.hub.refusal import Refusal, not_found
 _PIECE = 2000
 _SETTLED_NS = 100_000_000
 _OF_SUFFIX = {suffix.encode(): mime for mime, suffix in documents.SUFFIXES.items()}
+_SUFFIXES = tuple(_OF_SUFFIX)
 
 
 class Disk:
@@ -116,9 +117,7 @@ class Disk:
                 if status is not None and self.index.has_inode(parent.id, status.st_ino):
                     self._read(parent, folder)
                 elif status is not None:
-                    with self.records.transaction():
-                        if self.index.on_disk(parent.id, disk) is None:
-                            self.index.discover(parent, [_found(folder, disk, status)])
+                    self.index.discover(parent, [_found(folder, disk, status)])
         for file in self.index.named(parent.id, name):
             status = _status(folder / os.fsdecode(file.disk))
             if status is None or not _is_like(file, status):
@@ -268,10 +267,8 @@ class Disk:
     def _discover(self, parent: File, folder: Path, descriptor: int, new: Iterable[bytes]) -> None:
         found = [_found(folder, disk, status) for disk in new if (status := _status_in(descriptor, disk)) is not None]
         with self.records.transaction():
-            # Meanwhile the hub itself may have put some there.
-            fresh = [one for one in found if self.index.on_disk(parent.id, one.disk) is None]
             if self.index.stored(parent.id) is not None:
-                self.index.discover(parent, fresh)
+                self.index.discover(parent, found)
 
     def _observe_all(self, parent: File, descriptor: int) -> None:
         after, more = b"", True
@@ -360,9 +357,10 @@ def _found(folder: Path, disk: bytes, status: os.stat_result) -> Found:
 
 def _name_and_mime(disk: bytes) -> tuple[str, str]:
     """The name through the API of a file of this name on disk, and the type that it is taken for."""
-    stem, suffix = os.path.splitext(disk)
-    if suffix in _OF_SUFFIX and stem:
-        return names.from_disk(stem), _OF_SUFFIX[suffix]
+    if disk.endswith(_SUFFIXES):
+        stem, suffix = os.path.splitext(disk)
+        if suffix in _OF_SUFFIX:
+            return names.from_disk(stem), _OF_SUFFIX[suffix]
     name = names.from_disk(disk)
     return name, mime_of(name)
 

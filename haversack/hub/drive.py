@@ -91,6 +91,9 @@ class Drive:
                 return fields.cut(answer, _mask(call.parameters, "kind,startPageToken"))
             case ("GET", "changes"):
                 return self._changes(call)
+            case ("GET", "drives"):
+                # A hub has no shared drives.
+                return fields.cut({"kind": "drive#driveList", "drives": []}, _mask(call.parameters, "kind,drives"))
         raise unsupported(f"{call.method} {call.path[:100]} of Drive v3")
 
     def shown(self, file: File, parameters: Mapping[str, str], origin: str) -> dict[str, Any]:

@@ -199,13 +199,14 @@ class Index:
         self.records.write(f"UPDATE files SET {columns} WHERE id = ?", *values.values(), file_id)
 
     def discover(self, parent: File, found: Iterable[Found]) -> None:
-        """Records for what was put into a folder by hand."""
+        """Records for what was put into a folder by hand, but for what has one by now."""
         now = time.time_ns()
         with self.records.transaction():
             number = self.last_change()
             self.records.write_all(
-                "INSERT INTO files (id, parent, name, folded, disk, mime, folder, size, modified, inode, created,"
-                " trashed, target, changed, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO files"
+                " (id, parent, name, folded, disk, mime, folder, size, modified, inode, created, trashed, target,"
+                " changed, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     (new_id(), parent.id, one.name, one.name.casefold(), one.disk, one.mime, one.mime == FOLDER,
                      one.size, one.modified, one.inode, one.modified, parent.trashed, one.target, number + place, now)

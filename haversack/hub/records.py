@@ -21,7 +21,8 @@ from haversack.errors import InputError
 
 _VERSION = 2
 _READERS = 4
-_CACHE_KB = 16_000
+_CACHE_KB = 32_000
+_CHECKPOINT_PAGES = 8_000
 
 # `modified`, `created`, `trashed_at`, `changed_at` are nanoseconds since 1970. `binned` was put into the trash itself,
 # `trashed` also lies below such a folder. `revision` counts contents, `version` changes of any kind, `changed` is the
@@ -130,6 +131,8 @@ class Records:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+            # Half a million new records go to the file in a few passes over it.
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             self._prepare(path)
         except sqlite3.DatabaseError as error:
             raise InputError(f"The hub's records {path} cannot be read ({error}).", "Move them away.") from error

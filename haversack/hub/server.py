@@ -61,6 +61,7 @@ def serve(
     port: int,
     token: str,
     *,
+    quota: int | None = None,
     rehearsal: Rehearsal | None = None,
     log: Path | None = None,
     tls: Path | None = None,
@@ -73,6 +74,7 @@ def serve(
         root: the folder; `My Drive` and `kaggle` in it are what is served. Made when it is not there.
         port: on 127.0.0.1; 0 takes a free one.
         token: what clients sign in with.
+        quota: how many bytes the drive may hold, its trash included; what the disk has room for when not given.
         rehearsal: faults that calls are to meet; none when not given.
         log: a file that gets one line for each call that was answered; see `calls`.
         tls: a folder for the hub's own authority; it then answers over TLS as well, and through a proxy.
@@ -81,7 +83,7 @@ def serve(
 
     Raises `InputError` when the port is taken, the folder cannot be used or another hub serves it.
     """
-    hub = Hub(root.absolute(), token, rehearsal=rehearsal, log=log)
+    hub = Hub(root.absolute(), token, quota=quota, rehearsal=rehearsal, log=log)
     try:
         asyncio.run(hub.run(port, tls, state, until_unused))
     finally:
@@ -91,7 +93,15 @@ def serve(
 class Hub:
     """The parts of one hub, and the leases on it."""
 
-    def __init__(self, root: Path, token: str, *, rehearsal: Rehearsal | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        token: str,
+        *,
+        quota: int | None = None,
+        rehearsal: Rehearsal | None = None,
+        log: Path | None = None,
+    ) -> None:
         inside = root / ".hub"
         try:
             for folder in (inside, root / "My Drive", root / "kaggle"):
@@ -111,7 +121,7 @@ class Hub:
         self.token = token
         self.records = Records(inside / "records.sqlite")
         uploads = Uploads(inside / "incoming", self.records)
-        self.tree = Tree(root / "My Drive", inside, self.records)
+        self.tree = Tree(root / "My Drive", inside, self.records, quota)
         self.ended = asyncio.Event()
         self.log = Log(log) if log else None
         self.faults = Faults(rehearsal, self.ended) if rehearsal else None

@@ -72,9 +72,9 @@ class Tree:
         Also returns the last file that was looked at, None when there are no more behind it.
         """
         self._refresh(query)
-        sql = (
-            f"SELECT {COLUMNS} FROM files WHERE {query.sql} AND {after} AND parent IS NOT NULL ORDER BY {order} LIMIT ?"
-        )
+        # What has to be sorted is the numbers of the rows, not all that they hold.
+        found = f"SELECT seq FROM files WHERE {query.sql} AND {after} AND parent IS NOT NULL ORDER BY {order} LIMIT ?"
+        sql = f"SELECT {COLUMNS} FROM files WHERE seq IN ({found}) ORDER BY {order}"
         try:
             rows = self.records.search(sql, *query.values, *values, limit + 1)
         except OverflowError:

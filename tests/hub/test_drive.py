@@ -371,7 +371,7 @@ def test_a_bad_body_is_refused_in_plain_words(hub: RunningHub, body: str, status
         ("/drive/v3/files/root?alt=media", 403),
         ("/drive/v3/changes", 400),
         ("/drive/v3/changes?pageToken=-1", 400),
-        ("/drive/v3/drives", 501),
+        ("/drive/v3/drives/0A", 501),
         ("/drive/v3/files/root/permissions", 501),
         ("/drive/v3/../../etc/passwd", 501),
         ("/nothing/here", 501),
