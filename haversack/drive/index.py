@@ -71,6 +71,7 @@ _BELOW = (
 EVERYTHING = "*"
 """Stands in the log for every file there is."""
 _LOGGED = 50_000
+_WARM = 4096
 _DEEPEST = 200
 
 
@@ -102,6 +103,9 @@ class Index:
         self._origin = secrets.token_hex(4)
         self._reading = threading.RLock()
         self._changing = threading.RLock()
+        self._state = 0
+        self._counted: tuple[int, int] | None = None
+        self._warm: dict[tuple[str, str], tuple[bool, File | None]] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _disk_full_said(folder):
             try:
@@ -118,13 +122,21 @@ class Index:
     def lookup(self, parent: str, shown: str) -> tuple[bool, File | None]:
         """Whether it is known what is shown under that name in a folder, and the file; None when there is none."""
         with self._reading:
-            row = self._one(f"SELECT {_COLUMNS} FROM files WHERE parent = ? AND shown = ?", parent, shown)
-            known = self._one(
-                "SELECT 1 FROM listed WHERE parent = ?1 UNION ALL SELECT 1 FROM asked WHERE parent = ?1 AND shown = ?2",
-                parent,
-                shown,
-            )
-        return known is not None, _file(row) if row else None
+            self._forget_what_changed()
+            answer = self._warm.get((parent, shown))
+            if answer is None:
+                row = self._one(f"SELECT {_COLUMNS} FROM files WHERE parent = ? AND shown = ?", parent, shown)
+                known = self._one(
+                    "SELECT 1 FROM listed WHERE parent = ?1 UNION ALL"
+                    " SELECT 1 FROM asked WHERE parent = ?1 AND shown = ?2",
+                    parent,
+                    shown,
+                )
+                answer = known is not None, _file(row) if row else None
+                if len(self._warm) >= _WARM:
+                    self._warm.clear()
+                self._warm[parent, shown] = answer
+        return answer
 
     def get(self, file_id: str) -> File | None:
         """The file of that id, when it is known."""
@@ -174,7 +186,14 @@ class Index:
 
     def count(self) -> tuple[int, int]:
         """How many names are known, and how many folders with all they hold."""
-        return self._one("SELECT count(*) FROM files")[0], self._one("SELECT count(*) FROM listed")[0]
+        with self._reading:
+            self._forget_what_changed()
+            if self._counted is None:
+                self._counted = (
+                    self._one("SELECT count(*) FROM files")[0],
+                    self._one("SELECT count(*) FROM listed")[0],
+                )
+            return self._counted
 
     # Learning what the drive answers
 
@@ -372,6 +391,13 @@ class Index:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with _disk_full_said(self.folder), self._changing, transaction(self._writer) as database:
             yield database
+
+    def _forget_what_changed(self) -> None:
+        """What is kept in memory is of one state of the database; any commit, of any process, ends that."""
+        (state,) = self._reader.execute("PRAGMA data_version").fetchone()
+        if state != self._state:
+            self._state, self._counted = state, None
+            self._warm.clear()
 
     def _one(self, query: str, *values: Any) -> Any:
         with self._reading:

@@ -32,6 +32,7 @@ from haversack.errors import HaversackError, MountError
 _log = logging.getLogger(__name__)
 
 _TICK = 1.0
+_SNAPSHOT_EVERY = 1800.0
 _SHOWN = 20
 
 
@@ -77,7 +78,7 @@ def _serve(record: Record, drive: Drive, readonly: bool, stopped: threading.Even
     record.write()
     ready()
     unsubscribe = drive.subscribe(operations.changed)
-    watch = _Watch(record, drive)
+    watch = _Watch(record, drive, readonly)
     while not stopped.wait(_TICK):
         watch.tick()
     unsubscribe()
@@ -87,15 +88,25 @@ def _serve(record: Record, drive: Drive, readonly: bool, stopped: threading.Even
 class _Watch:
     """What is done every second while a mount is served."""
 
-    def __init__(self, record: Record, drive: Drive) -> None:
+    def __init__(self, record: Record, drive: Drive, readonly: bool) -> None:
         self._record = record
         self._drive = drive
+        self._readonly = readonly
+        self._saved = time.monotonic()
         self._told = Activity()
         self._moved = (time.monotonic(), 0, 0)
 
     def tick(self) -> None:
         self._find_hub()
         self.tell()
+        if time.monotonic() - self._saved > _SNAPSHOT_EVERY:
+            threading.Thread(target=self.save_snapshot, daemon=True).start()
+
+    def save_snapshot(self) -> None:
+        """Keep what is known for the next machine."""
+        self._saved = time.monotonic()
+        if not self._readonly:
+            self._drive.save_snapshot()
 
     def tell(self) -> None:
         """Write down what goes on, where something does."""
@@ -162,6 +173,7 @@ def _finish(record: Record, operations: Operations, serving: threading.Thread, w
     if serving.is_alive():
         detach(Path(record.mountpoint))
         serving.join(1)
+    watch.save_snapshot()
     if not failed:
         operations.drive.journal.close()
         record.remove()
