@@ -21,7 +21,8 @@ from pathlib import Path
 
 from haversack.drive import calls
 from haversack.drive.api import Changes, DriveApi
-from haversack.drive.index import EVERYTHING, Index, Touched
+from haversack.drive.index import Index, Touched
+from haversack.drive.rows import EVERYTHING
 from haversack.errors import ConnectionFailed, HaversackError, RemoteError
 from haversack.http import wait
 
