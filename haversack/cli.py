@@ -165,6 +165,9 @@ def hub(
     rate_limit: Annotated[
         str | None, typer.Option(metavar="10/s", help="Refuse more calls than this, as Drive's quota does.")
     ] = None,
+    quota: Annotated[
+        str | None, typer.Option(metavar="15GB", help="How much the drive may hold; its disk's space when not given.")
+    ] = None,
     fail: Annotated[
         list[str] | None,
         typer.Option(
@@ -186,12 +189,22 @@ def hub(
     """Serve a folder as a drive and as Kaggle, on this machine only."""
     token = _hub_token(token_file)
     from haversack import settings
-    from haversack.hub.faults import rehearsal
+    from haversack.hub.faults import rehearsal, size
     from haversack.hub.server import serve
 
     rehearsed = rehearsal(latency, bandwidth, rate_limit, fail or [], seed)
     authority = settings.load().data / "authority" if tls else None
-    serve(root, port, token, rehearsal=rehearsed, log=log, tls=authority, state=state, until_unused=until_unused)
+    serve(
+        root,
+        port,
+        token,
+        quota=size(quota, "--quota") if quota else None,
+        rehearsal=rehearsed,
+        log=log,
+        tls=authority,
+        state=state,
+        until_unused=until_unused,
+    )
 
 
 @app.command(epilog="Example: `haversack login google --with client_secret.json`")
