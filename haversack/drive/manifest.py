@@ -101,8 +101,14 @@ class Manifest:
 
     def encoded(self) -> bytes:
         """The same manifest gives the same bytes."""
-        files = [[file.id, file.name, file.size, file.md5, file.version] for file in self.files.values()]
-        whole = {"haversack spread": _FORMAT, **asdict(self), "files": files}
+        whole = {
+            "haversack spread": _FORMAT,
+            "folder": self.folder,
+            "own": self.own,
+            "rule": asdict(self.rule),
+            "subfolders": self.subfolders,
+            "files": [[file.id, file.name, file.size, file.md5, file.version] for file in self.files.values()],
+        }
         return gzip.compress(json.dumps(whole, ensure_ascii=False).encode(), compresslevel=6, mtime=0)
 
     @classmethod

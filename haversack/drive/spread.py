@@ -31,12 +31,13 @@ from filelock import FileLock, Timeout
 
 from haversack import progress, settings
 from haversack.drive import ALIAS, ROOT, calls, tree
-from haversack.drive.api import PARENTS_PER_QUERY, Call, DriveApi, File, Upload
+from haversack.drive.api import Call, DriveApi, File, Upload
 from haversack.drive.manifest import Entry, Manifest, Rule
 from haversack.errors import AlreadyExists, Forbidden, HaversackError, InputError, NotFound
 from haversack.http import wait
 
-NAME = ".haversack-spread.json.gz"
+_OURS = ".haversack-"  # what haversack keeps for itself in My Drive is found by its name, so it stays
+NAME = f"{_OURS}spread.json.gz"
 """The manifest's name in the folder that is spread."""
 
 T = TypeVar("T")
@@ -163,13 +164,13 @@ class _Work:
         if plan is None:
             raise NotFound(f"{self.path} has no spread to undo.", "Name the folder that was spread.", status=404)
         report = Report(self.path, True, self.dry_run, str(plan.rule), subfolders=len(plan.subfolders))
-        there, pages = await self._in_subfolders(plan)
+        there = await self._in_subfolders(plan)
         todo = [file for file in there if file.id in plan.files]
         known = {file.id for file in todo} | set(found.files) | set(found.left)
         report.files = len(todo)
         report.left = [Left(one.name, "is not where it was put") for one in plan.files.values() if one.id not in known]
         report.left += [Left(file.name, "came later") for file in there if file.id not in plan.files]
-        self._estimate(report, found.pages + 2 * pages, len(todo) + len(plan.subfolders))
+        self._estimate(report, found.pages + 2 * len(plan.subfolders), len(todo) + len(plan.subfolders))
         if self.dry_run:
             return report
         with progress.bar("Moving back", len(todo), unit="files") as advance:
@@ -200,7 +201,7 @@ class _Work:
             found.left[file.id] = Left(file.name, "is shared" if file.owned else "is somebody else's")
         elif file.name == NAME:
             found.manifest = file
-        else:
+        elif not file.name.startswith(_OURS):
             found.files[file.id] = file
 
     async def _manifest(self, found: _Found) -> Manifest | None:
@@ -221,33 +222,23 @@ class _Work:
         # Without a subfolder, nothing was done yet, or it was undone on another machine.
         return manifest if set(manifest.subfolders.values()) & set(found.subfolders) else None
 
-    async def _in_subfolders(self, plan: Manifest) -> tuple[list[File], int]:
-        """The files in a spread's subfolders, and how many calls that took."""
+    async def _in_subfolders(self, plan: Manifest) -> list[File]:
+        """The files in a spread's subfolders. Each is asked for alone: what a query left out would not come back."""
         found: list[File] = []
-        asked = 0
-        for some in _pieces(list(plan.subfolders.values()), PARENTS_PER_QUERY):
-            files, count = await self._files_of(some)
-            asked += count
-            if not files and len(some) > 1:
-                # Such a query has been seen to answer nothing where there is something.
-                for one in some:
-                    more, count = await self._files_of([one])
-                    files += more
-                    asked += count
-            found += files
-        return found, asked
-
-    async def _files_of(self, folders: Sequence[str]) -> tuple[list[File], int]:
-        """What lies in some folders, and how many calls that took; nothing where one of them is gone for good."""
-        files: list[File] = []
-        asked = 0
-        try:
-            async for page in self.api.list_of(folders):
-                files += page.files
-                asked += 1
-        except NotFound:
-            return [], asked + 1
-        return files, asked
+        asked: list[tuple[str, str | None]] = [(own, None) for own in plan.subfolders.values()]
+        while asked:
+            pages = await self.api.batch([calls.listing([own], token) for own, token in asked])
+            following: list[tuple[str, str | None]] = []
+            for (own, _), page in zip(asked, pages, strict=True):
+                if isinstance(page, NotFound):
+                    continue  # deleted by hand, for good
+                if isinstance(page, HaversackError):
+                    raise page
+                found += page.files
+                if page.token is not None:
+                    following.append((own, page.token))
+            asked = following
+        return found
 
     async def _follow(self, found: _Found) -> None:
         """Take over what others changed of the files since `found.token`."""
@@ -343,14 +334,16 @@ class _Work:
             raise failure
 
     async def _clear(self, plan: Manifest) -> None:
-        """After an undo: empty subfolders into the trash, the manifest away."""
-        filled = {file.parent for file in (await self._in_subfolders(plan))[0]}
+        """After an undo: empty subfolders into the trash, and the manifest away, unless it has to be gone on with."""
+        there = await self._in_subfolders(plan)
+        filled = {file.parent for file in there}
         empty = [own for own in plan.subfolders.values() if own not in filled]
         for answer in await self.api.batch([calls.trash(own) for own in empty]):
             if isinstance(answer, HaversackError):
                 raise answer
-        await self.api.delete(plan.own)
-        self.kept.unlink(missing_ok=True)
+        if not any(file.id in plan.files for file in there):
+            await self.api.delete(plan.own)
+            self.kept.unlink(missing_ok=True)
 
 
 def _why_not(entry: Entry, state: File, source: str) -> str | None:

@@ -2,8 +2,8 @@
 
 What a file is, its first bytes say; a name that ends in `.png` may hold anything. Formats that browsers show are sent
 as they are; others that Pillow reads (TIFF, BMP …) are sent as a JPEG made here. SVG is a program as much as a picture
-and is never shown. A picture is decoded only up to a number of pixels that no camera exceeds, two at a time, so that a
-small file that unpacks to gigabytes does no harm.
+and is never shown. A picture is decoded only up to a number of pixels (a JPEG of any camera, which is decoded smaller than
+it is), two at a time, so that a small file that unpacks to gigabytes does no harm.
 
 Thumbnails are made anew when they are asked for: browsers keep them, and their address changes with the file.
 """
@@ -20,7 +20,7 @@ from haversack.hub.refusal import Refusal
 THUMBNAIL = 400
 """The longest side of a thumbnail in pixels: 200 on screens with two to a point."""
 _LARGE = 2400
-_MOST_PIXELS = 200_000_000
+_MOST_PIXELS = 50_000_000
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _decoding = threading.Semaphore(2)
 
@@ -57,9 +57,9 @@ def _smaller(path: Path, longest: int) -> tuple[bytes, str]:
 
     try:
         with _decoding, Image.open(path, formats=_FORMATS) as image:
+            image.draft(None, (longest, longest))
             if image.width * image.height > _MOST_PIXELS:
                 raise Refusal(415, "unsupportedMediaType", "The picture is too large to be shown.")
-            image.draft(None, (longest, longest))
             whole = ImageOps.exif_transpose(_eight_bits(image))
             has_holes = "A" in whole.getbands() or "transparency" in whole.info
             small = whole.convert("RGBA" if has_holes else "RGB")

@@ -9,6 +9,7 @@ const NARROW = matchMedia("(max-width: 640px)");
 // Browsers cut elements off that are much higher; beyond it, scrolling goes by proportion.
 const TALLEST = 12_000_000;
 const OVERSCAN = 6;
+const SETTLED = 80;
 
 export class List {
   // What `does` is told: open(file), chosen() when the selection changed, sort(by).
@@ -141,6 +142,9 @@ export class List {
   }
 
   async picture(file, face) {
+    // What is only scrolled past is not worth a thumbnail.
+    await new Promise((done) => setTimeout(done, SETTLED));
+    if (!face.isConnected) return;
     try {
       const { thumbnail } = await links(file);
       if (!thumbnail) return;
