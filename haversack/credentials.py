@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from haversack import consent, embedded, google, place, settings, signin
+from haversack import embedded, google, place, settings, signin
 from haversack.answer import Ask
 from haversack.errors import InputError, SignInError
 from haversack.google import GoogleSignIn
@@ -118,6 +118,8 @@ def _found_google() -> bool:
     """Whether Google's drive can be used here; asks the user where an OAuth client of theirs is at hand."""
     if settings.load().google or next(google.ways(), None):
         return True
+    from haversack import consent
+
     if not (google.knows_client() and consent.can_ask()):
         return False
     record = google.consented()

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from haversack import consent, place, settings, signin
+from haversack import place, settings, signin
 from haversack.answer import Answer, Ask
 from haversack.errors import ConnectionFailed, InputError, SignInError
 
@@ -153,6 +153,8 @@ def consented(client_file: Path | None = None, *, narrow: bool = False, browser:
     Without a file the client is the one of the last login, or `client_secret.json` beside the settings. Raises as
     `consent.obtain`, and `InputError` for a file that is none.
     """
+    from haversack import consent
+
     kept = signin.load().google or {}
     if client_file is not None or "client" not in kept:
         client_file = client_file or client_path()

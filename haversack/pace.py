@@ -1,8 +1,8 @@
 """How fast a service is asked: no slower than it takes, as its own answers tell.
 
 There is no pace until a service refuses calls for their rate. Then every call of this process to it keeps one pace:
-four fifths of what was accepted lately, a little more each second (additive increase), four fifths again when refusals
-come back (multiplicative decrease), and none at all after a minute without one. Where many are refused, `Retry-After`
+four fifths of what was accepted lately, but no less than half of what it was (multiplicative decrease), a little more
+each second (additive increase), and none at all after a minute without refusals. Where many are refused, `Retry-After`
 holds up everyone. A lone refusal among many calls slows nobody but its own.
 
 Google's quota differs with a project's age (12,000 calls a minute, or units of which each kind of call costs some), so
@@ -22,8 +22,10 @@ from haversack.errors import InputError
 
 KINDS = ("batch", "download", "get", "list", "upload", "write")
 _CUT = 0.8
-_GROWTH = 0.05  # of the rate at which refusals began, per second
-_SLOWEST = 1.0  # calls per second
+_GROWTH = 0.05  # of the rate at which refusals began, per second, and at least a call more
+_DROP = 0.5  # the most that one cut takes away
+_SLOWEST = 8.0  # calls per second; the Drive of one user takes ten for hours
+_FEWEST = 2.0  # refusals that are taken for a limit, when they come within a second or so
 _SHARE = 0.05
 _MEMORY = 1.0  # seconds that what was answered is remembered for
 _FORGIVEN = 60.0
@@ -75,6 +77,7 @@ class Pace:
         self._model = model
         self._quota = _Bucket(model.rate, 10.0) if model else None
         self._bucket: _Bucket | None = None
+        self._queue = asyncio.Lock()
         self._limit = math.inf
         self._accepted = self._refused = 0.0
         self._counted = self._grown = now()
@@ -88,15 +91,19 @@ class Pace:
 
     async def turn(self, kind: str, calls: int = 1) -> None:
         """Wait until `calls` more calls of that kind may be sent."""
-        now = self._now()
-        self._grow(now)
-        wait = self._bucket.take(calls, now) if self._bucket else 0.0
-        if self._quota and self._model:
-            wait = max(wait, self._quota.take(calls * self._model.costs.get(kind, 1.0), now))
-        wait = max(wait, self._closed - now)
-        while wait > 0:
-            await asyncio.sleep(wait)
-            wait = self._closed - self._now()
+        if self._bucket is None and self._quota is None and self._now() >= self._closed:
+            return
+        # One after the other, so that who waits longer profits from a pace that has grown meanwhile.
+        async with self._queue:
+            now = self._now()
+            self._grow(now)
+            wait = self._bucket.take(calls, now) if self._bucket else 0.0
+            if self._quota and self._model:
+                wait = max(wait, self._quota.take(calls * self._model.costs.get(kind, 1.0), now))
+            wait = max(wait, self._closed - now)
+            while wait > 0:
+                await asyncio.sleep(wait)
+                wait = self._closed - self._now()
 
     def accepted(self, calls: int = 1) -> None:
         self._count(self._now())
@@ -107,15 +114,16 @@ class Pace:
         now = self._now()
         self._count(now)
         self._refused += calls
-        if self._refused < 1.5 or self._refused < _SHARE * (self._refused + self._accepted):
+        if self._refused < _FEWEST or self._refused < _SHARE * (self._refused + self._accepted):
             return
         self._closed = max(self._closed, now + pause)
         if now - self._cut < _MEMORY:
             return  # the same burst
         self._cut = self._grown = now
         self._limit = max(_SLOWEST, min(self.rate, self._accepted / _MEMORY))
+        least = _DROP * self.rate if self._bucket else _SLOWEST
         # What was just refused for coming too fast does not begin with a burst.
-        self._bucket = _Bucket(max(_SLOWEST, _CUT * self._limit), _BURST, due=now)
+        self._bucket = _Bucket(max(_SLOWEST, least, _CUT * self._limit), _BURST, due=now)
 
     def _grow(self, now: float) -> None:
         if self._bucket is None:
@@ -123,7 +131,7 @@ class Pace:
         if now - self._cut > _FORGIVEN:
             self._bucket = None
             return
-        self._bucket.rate += max(_SLOWEST, _GROWTH * self._limit) * (now - self._grown)
+        self._bucket.rate += max(1.0, _GROWTH * self._limit) * (now - self._grown)
         self._grown = now
 
     def _count(self, now: float) -> None:

@@ -81,14 +81,31 @@ def test_the_pace_grows_by_steps_until_it_is_lifted(clock: Clock) -> None:
 def test_a_lone_refusal_among_many_slows_nobody(clock: Clock) -> None:
     pace = Pace(now=clock)
     seconds(pace, clock, 100)
-    refuse(pace, 2, pause=30)
+    refuse(pace, 4, pause=30)
     assert (pace.rate, seconds(pace, clock, 100)) == (math.inf, 0)
+
+
+def test_two_refusals_are_no_limit_yet(clock: Clock) -> None:
+    pace = Pace(now=clock)
+    refuse(pace, 1)
+    clock.now += 0.1
+    refuse(pace, 1)
+    assert pace.rate == math.inf
 
 
 def test_retry_after_holds_up_everyone(clock: Clock) -> None:
     pace = Pace(now=clock)
-    refuse(pace, 2, pause=30)
+    refuse(pace, 3, pause=30)
     assert seconds(pace, clock, 1) >= 30
+
+
+def test_a_cut_takes_half_at_most(clock: Clock) -> None:
+    pace = Pace(now=clock)
+    seconds(pace, clock, 100)
+    refuse(pace, 50)
+    clock.now += 3
+    refuse(pace, 50)
+    assert pace.rate == pytest.approx(80 / 2)
 
 
 def test_a_service_of_ten_a_second_is_used_well_and_seldom_overrun(clock: Clock) -> None:
