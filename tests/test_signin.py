@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import os
 import pty
 import re
+import secrets
 import stat
 import sys
 import threading
@@ -20,7 +22,8 @@ from typing import Any
 import pytest
 
 from haversack import account, cli, credentials, google, signin
-from haversack.drive.api import DriveApi, File
+from haversack.drive import upload as uploading
+from haversack.drive.api import DriveApi, File, Upload
 from haversack.errors import InputError, SignInError
 from haversack.http import wait
 from tests.conftest import RunningHub
@@ -208,26 +211,42 @@ def test_who_is_signed_in_is_not_asked_again(oauth: OAuth, client: Path, browser
     assert len(oauth.asked) == 1
 
 
-def test_a_token_that_expires_in_the_middle_is_renewed_once(oauth: OAuth, client: Path, browser: None) -> None:
+def test_a_token_that_expires_in_the_middle_is_renewed_once(
+    oauth: OAuth, client: Path, browser: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploading, "CHUNK", 4 << 20)
     account.login(way=str(client))
     drive = api()
+    (tmp_path / "source").write_bytes(content := os.urandom(6 << 20))
+    digest = hashlib.md5(content).hexdigest()
 
-    async def operations() -> list[File]:
-        found = []
-        for _ in range(10):
-            found += await asyncio.gather(*(drive.get("root") for _ in range(20)))
-            if len(found) in (60, 140):
+    async def operations(parent: str, number: int) -> File:
+        """Twenty at once, one of them an upload in pieces."""
+        new_id = await drive.new_id()
+        large = Upload(tmp_path / "source", 6 << 20, digest, new_id, False, parent, f"{number}.bin", 1e9)
+        large.moved = lambda position: oauth.expire() if number == 7 else None
+        folders = [drive.create_folder(parent, f"{number} {other}") for other in range(9)]
+        await asyncio.gather(*folders, *(drive.get(parent) for _ in range(10)), drive.upload(large))
+        return await drive.get(new_id)
+
+    async def ten_times() -> list[File]:
+        parent = (await drive.create_folder((await drive.get("root")).id, secrets.token_hex(8))).id
+        files = []
+        for number in range(10):
+            files.append(await operations(parent, number))
+            if number in (2, 5):
                 oauth.expire()
-        return found
+        assert len([file async for file in drive.list(parent)]) == 100
+        return files
 
-    assert len({file.id for file in wait(operations())}) == 1
-    assert oauth.refreshed == 2
+    assert [file.md5 for file in wait(ten_times())] == [digest] * 10
+    assert oauth.refreshed == 3
 
 
 def test_a_token_is_renewed_before_it_expires(oauth: OAuth, client: Path, browser: None) -> None:
     oauth.life = 2
     account.login(way=str(client))
-    before, refused = oauth.calls, 0
+    before = oauth.calls
 
     async def operations() -> None:
         for _ in range(14):
@@ -237,7 +256,7 @@ def test_a_token_is_renewed_before_it_expires(oauth: OAuth, client: Path, browse
     drive = api()
     wait(operations())
     assert oauth.refreshed >= 1
-    assert oauth.calls - before == 14 + refused
+    assert oauth.calls - before == 14
 
 
 def test_a_renewed_token_is_kept_for_the_next_process(oauth: OAuth, client: Path, browser: None) -> None:
