@@ -155,7 +155,7 @@ async def _asked(server: Server) -> Quota:
 def _note(record: dict[str, Any]) -> str:
     if record.get("scope") == google.NARROW:
         return "Only files that haversack makes are seen."
-    if Path(record["with"]).is_absolute() and "root" not in record:
+    if google.is_service_account(Path(record["with"])) and "root" not in record:
         return "A service account has no quota of its own: name a shared drive with --root ID."
     return ""
 

@@ -222,10 +222,18 @@ def _opened(way: str, record: Mapping[str, Any]) -> GoogleSignIn:
 
 def is_key(file: Path) -> bool:
     """Whether that is a key's file rather than an OAuth client."""
+    return _type(file) in ("service_account", "authorized_user")
+
+
+def is_service_account(file: Path) -> bool:
+    return _type(file) == "service_account"
+
+
+def _type(file: Path) -> str:
     try:
-        return json.loads(file.read_text())["type"] in ("service_account", "authorized_user")
+        return str(json.loads(file.read_text())["type"])
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return ""
 
 
 def _own(record: Mapping[str, Any]) -> GoogleSignIn:

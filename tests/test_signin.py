@@ -13,6 +13,7 @@ import secrets
 import stat
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from haversack import account, cli, credentials, google, signin
 from haversack.drive import upload as uploading
@@ -107,21 +109,26 @@ def test_what_is_kept_is_for_its_owner_alone_and_never_shown(
     assert not [secret for secret in signin.load().secrets() if secret in shown]
 
 
-def paste(keyboard: int, capfd: pytest.CaptureFixture[str], change: Any = lambda address: address) -> threading.Thread:
-    """Open the address that is printed in a browser on another machine, and paste what its last page's address is."""
+def last_page(address: str) -> str:
+    """The address of the page that a browser on another machine ends at, which does not open there."""
 
     class Stops(urllib.request.HTTPRedirectHandler):
         def redirect_request(self, *arguments: Any) -> None:
             return None
 
+    with pytest.raises(urllib.error.HTTPError) as redirect:
+        urllib.request.build_opener(Stops).open(address)
+    return str(redirect.value.headers["Location"])
+
+
+def paste(keyboard: int, capfd: pytest.CaptureFixture[str], change: Any = lambda address: address) -> threading.Thread:
+    """Open the address that is printed in a browser on another machine, and paste where that ended."""
+
     def run() -> None:
         said = ""
         while not (found := re.search(r"http://\S+/auth\S+", said)):
             said += capfd.readouterr().err
-        try:
-            urllib.request.build_opener(Stops).open(found[0])
-        except urllib.error.HTTPError as redirect:
-            os.write(keyboard, change(redirect.headers["Location"]).encode() + b"\n")
+        os.write(keyboard, change(last_page(found[0])).encode() + b"\n")
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -408,3 +415,29 @@ def test_a_kept_file_that_is_broken_is_said(own_folders: Path) -> None:
     signin.path().write_text("{")
     with pytest.raises(SignInError, match="Remove it and sign in anew"):
         credentials.drive()
+
+
+def test_a_cell_asks_in_its_prompt(oauth: OAuth, client: Path) -> None:
+    manager, kernel = start_new_kernel(kernel_name="python3", startup_timeout=60)
+    cell = f"import haversack, haversack.google\nhaversack.google.API = {oauth.url!r}\n"
+    cell += f"print(haversack.login(way={str(client)!r}, browser=False))"
+    shown: list[str] = []
+
+    def answer(asked: dict[str, Any]) -> None:
+        address = re.search(r"http://\S+/auth\S+", "".join(shown))
+        assert address, asked
+        kernel.input(last_page(address[0]))
+
+    try:
+        kernel.execute_interactive(
+            cell,
+            timeout=60,
+            allow_stdin=True,
+            stdin_hook=answer,
+            output_hook=lambda message: shown.append(str(message["content"].get("text", message["content"]))),
+        )
+    finally:
+        kernel.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert "Signed in to Google drive" in "".join(shown)
+    assert signin.load().drive == "google"

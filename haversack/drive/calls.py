@@ -135,7 +135,7 @@ def search(query: str, parent: str | None = None, token: str | None = None, *, s
         return Page([_file(entry, parent) for entry in found.get("files", [])], found.get("nextPageToken") or None)
 
     fields = (_FILE if parent is not None else FILE_AND_PARENT) + _SHARING * sharing
-    params: dict[str, str | int] = {"q": query, "pageSize": _PAGE, **asking(f"nextPageToken,files({fields})")}
+    params: dict[str, str | int] = {"q": query, "pageSize": _PAGE, **_everywhere(f"nextPageToken,files({fields})")}
     if token is not None:
         params["pageToken"] = token
     return Call("GET", FILES, read, params)
@@ -227,7 +227,7 @@ def changes(token: str) -> Call[Changes]:
         return Changes(rows, str(following), not found.get("nextPageToken"))
 
     fields = f"nextPageToken,newStartPageToken,changes(fileId,removed,file({FILE_AND_PARENT}))"
-    return Call("GET", "/drive/v3/changes", read, {"pageToken": token, "pageSize": _PAGE, **asking(fields)})
+    return Call("GET", "/drive/v3/changes", read, {"pageToken": token, "pageSize": _PAGE, **_everywhere(fields)})
 
 
 def new_ids(count: int) -> Call[list[str]]:
@@ -238,6 +238,11 @@ def new_ids(count: int) -> Call[list[str]]:
 
 def asking(fields: str) -> dict[str, str | int]:
     return {"fields": fields, "supportsAllDrives": "true"}
+
+
+def _everywhere(fields: str) -> dict[str, str | int]:
+    """As `asking`, with what lies in shared drives."""
+    return asking(fields) | {"includeItemsFromAllDrives": "true"}
 
 
 def escaped(text: str) -> str:

@@ -94,8 +94,8 @@ class Checkup:
             lines += [
                 f"  round trip   {self.round_trip:.0f} ms",
                 f"  space        {space}",
-                f"  {where:<12} {self.files:,} files in {self.folders:,} folders, {self.depth} deep",
-                f"  read with    {self.calls:,} calls in {self.seconds:.1f} s",
+                f"  {where:<12} {_many(self.files, 'file')} in {_many(self.folders, 'folder')}, {self.depth} deep",
+                f"  read with    {_many(self.calls, 'call')} in {self.seconds:.1f} s",
             ]
         lines += ["", *(str(finding) for finding in self.findings or [Finding("Nothing is wrong.")])]
         return "\n".join(lines)

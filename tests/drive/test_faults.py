@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -134,23 +131,3 @@ def test_a_full_drive_is_said_as_such_and_keeps_nothing_half(begin: Begin, tmp_p
     assert (raised.value.errno, raised.value.reason) == (errno.EDQUOT, "storageQuotaExceeded")
     assert wait(api.lookup(root, "a")) == []
     assert wait(api.upload(upload_of(wait(api.new_id()), root, tmp_path / "b", bytes(1000), "b"))).size == 1000
-
-
-def test_googles_drive_is_reached_through_a_proxy_with_an_authority_of_its_own(tmp_path: Path) -> None:
-    hub = start_hub(tmp_path / "hub", None, "--tls")
-    (hub.my_drive / "through-the-proxy").touch()
-    key = {"type": "authorized_user", "token": hub.token, "client_id": "x", "client_secret": "y", "refresh_token": "z"}
-    (tmp_path / "key.json").write_text(json.dumps({**key, "expiry": "2999-01-01T00:00:00Z"}))
-    environment = {
-        **os.environ,
-        "HAVERSACK_GOOGLE": str(tmp_path / "key.json"),
-        "HAVERSACK_CA": hub.state["ca"],
-        "HTTPS_PROXY": hub.state["proxy"],
-    }
-    command = [sys.executable, "-m", "haversack", "drive", "ls", "--hub", "google"]
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    finally:
-        hub.process.terminate()
-        hub.process.wait(10)
-    assert "through-the-proxy" in done.stdout, done.stderr
