@@ -23,7 +23,7 @@ from haversack.errors import InputError
 
 _CALLS: web.RequestKey[Counter[str]] = web.RequestKey("calls", Counter)
 _WITHOUT_LOG = "/haversack/"
-_OF_DRIVE = {
+OF_DRIVE = {
     ("GET", "about"): "about.get",
     ("GET", "files"): "files.list",
     ("POST", "files"): "files.create",
@@ -86,9 +86,9 @@ def note(request: web.Request, method: str, path: str) -> None:
 def of_drive(method: str, path: str) -> str:
     """Google's name of a call by its path below `/drive/v3/`."""
     parts = path.strip("/").split("/")
-    exact = _OF_DRIVE.get((method, *parts))
+    exact = OF_DRIVE.get((method, *parts))
     if exact is None and len(parts) > 1:
-        exact = _OF_DRIVE.get((method, parts[0], "", *parts[2:]))
+        exact = OF_DRIVE.get((method, parts[0], "", *parts[2:]))
     return exact or "unknown"
 
 
