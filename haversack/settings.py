@@ -6,6 +6,7 @@
     HAVERSACK_GOOGLE   google    what signs in to Google: "rclone", "rclone:REMOTE", "default", "colab", or a key's file
     HAVERSACK_ROOT     root      the id of the shared drive or folder that is meant instead of Google's My Drive
     HAVERSACK_QUOTA    quota     Google's quota of this project, like "12000/min"; see `pace`
+    HAVERSACK_FOLLOW   follow    seconds between two questions what others changed on the drive (5)
     HAVERSACK_CA       ca        a PEM file of certificate authorities that are believed beside the system's
 
 `HAVERSACK_TOKEN`, the hub's token, is read by `credentials` and never kept here.
@@ -36,6 +37,7 @@ class Settings:
     google: str | None = None
     root: str | None = None
     quota: str | None = None
+    follow: float = 5.0
     ca: Path | None = None
 
 
@@ -75,8 +77,19 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         google=text("google"),
         root=text("root"),
         quota=text("quota"),
+        follow=_seconds(values.get("follow", Settings.follow)),
         ca=path("ca") if values.get("ca") else None,
     )
+
+
+def _seconds(given: object) -> float:
+    try:
+        seconds = float(str(given))
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise InputError(f"The setting follow is {given!r}.", "Give it as seconds, from 0.1 to 3600.")
+    return seconds
 
 
 def _read(file: Path) -> dict[str, object]:

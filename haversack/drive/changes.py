@@ -31,7 +31,8 @@ _log = logging.getLogger(__name__)
 PACE = 5.0
 """Seconds between two questions while the drive is used."""
 _IDLE_AFTER = 60.0
-_IDLE_PACE = 4
+_IDLE_PACE = 2
+_LONGEST_PAUSE = 4
 _JUST_NOW = 1.0
 _LONGEST_WAIT = 10.0
 # Answers to a token that the drive does not take any more.
@@ -182,7 +183,7 @@ class Following:
                 self._follower = None
                 return
             pace = self.pace * (_IDLE_PACE if idle else 1)
-            _ending.wait(self.pace * min(2**failures, _IDLE_PACE) if failures else pace)
+            _ending.wait(self.pace * min(2**failures, _LONGEST_PAUSE) if failures else pace)
             try:
                 if not self._is_fresh(pace * 0.9):
                     self._ask()

@@ -178,6 +178,13 @@ class Index:
             rows.store(found)
             rows.database.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?)", [(parent, one) for one in shown])
 
+    def learn(self, files: Sequence[File], since: int) -> None:
+        """The drive answered that these files are so."""
+        with self._writing() as rows:
+            touched = rows.touched(since)
+            if EVERYTHING not in touched:
+                rows.store([file for file in files if not file.trashed and file.id not in touched])
+
     def begin_listing(self, parent: str) -> tuple[int, str | None]:
         """The number of a listing of a folder and, where one broke off, the page token to go on with."""
         with self._writing() as rows:

@@ -163,7 +163,9 @@ class Listings:
             if self._running.get(parent) is listing:
                 del self._running[parent]
         listing.end(error)
-        if listing.complete and self._window:
+        if not listing.complete:
+            self._ahead.difference_update(listing.parents)
+        elif self._window:
             self._stack += self._index.unlisted(listing.parents)
             self._go_on()
 

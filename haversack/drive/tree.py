@@ -26,7 +26,7 @@ from haversack import credentials, settings
 from haversack.credentials import Server
 from haversack.drive import ALIAS as ALIAS
 from haversack.drive import ROOT as ROOT
-from haversack.drive import calls, names, snapshot
+from haversack.drive import calls, changes, names, snapshot
 from haversack.drive.api import SHORTCUT, Call, DriveApi, File, Page, Quota, Upload
 from haversack.drive.changes import Following, now, stamp
 from haversack.drive.content import Content
@@ -75,7 +75,7 @@ def connect(hub: str | None = None) -> Drive:
     with _connecting:
         key = (os.getpid(), server, chosen)
         if key not in _connected:
-            _connected[key] = Drive(server, chosen.data, chosen.cache)
+            _connected[key] = Drive(server, chosen.data, chosen.cache, chosen.follow)
         return _connected[key]
 
 
@@ -99,7 +99,7 @@ class Drive:
     All raise `ConnectionFailed` and `RemoteError` when the drive does not answer as it should.
     """
 
-    def __init__(self, server: Server, data: Path, cache: Path) -> None:
+    def __init__(self, server: Server, data: Path, cache: Path, pace: float = changes.PACE) -> None:
         self.server = server
         # The first contact tells soon whether there is a drive at all; later calls are patient.
         contacted = now()
@@ -113,7 +113,7 @@ class Drive:
             self.index.begin(token, polled=stamp(contacted))
             if found is not None:
                 self.snapshots.begin_to_load(found)
-        self.following = Following(self.api, self.index)
+        self.following = Following(self.api, self.index, pace)
         self.listings = Listings(self.api, self.index, self.following)
         self.content = Content(cache / "drives" / key / "content", self.api)
         self.journal = Journal(data / "drives" / key, self.api, self.index.put, self.index.forget, self.content.adopt)
@@ -166,7 +166,7 @@ class Drive:
     def listing(self, path: Names) -> dict[str, File]:
         """What is in a folder, shortcuts followed, sorted by the name it is shown under. Raises as `folder`."""
         way = {folder.id for folder in self._way(path, True)}
-        found = sorted(self.entries(path))
+        found = sorted(self.entries(path), key=lambda entry: entry[0])
         self._learn_targets([file.target for _, file in found if file.mime_type == SHORTCUT])
         shown = {name: self._followed(file) for name, file in found}
         # A shortcut to a folder that leads here would go round and round.
@@ -179,8 +179,9 @@ class Drive:
 
     def refreshed(self, file: File) -> File:
         """That file as it is on the drive now."""
+        since = self.index.mark()
         fresh = wait(self.api.get(file.id))
-        self.index.put(fresh)
+        self.index.learn([fresh], since)
         return fresh
 
     def current(self, file: File) -> tuple[File, Draft | None]:
@@ -261,8 +262,11 @@ class Drive:
             there = self._child(parent.id, path[-1])
             if there is None:
                 return self.journal.open(parent.id, path[-1], None, None)
+            # What is shown under a number gets that name on the drive too, so that it keeps it.
+            name = there.name if names.shown(there) == path[-1] else path[-1]
             if there.mime_type == SHORTCUT:
                 there = self._target(there.target)
+                name = there.name
             if there.id.startswith("draft:"):
                 continue  # begun by somebody else just now
             if there.is_folder:
@@ -270,8 +274,6 @@ class Drive:
             if exclusive:
                 raise _taken(path)
             check_has_bytes(there)
-            # What is shown under a number gets that name on the drive too, so that it keeps it.
-            name = path[-1] if there.parent == parent.id and path[-1] != names.shown(there) else there.name
             return self.journal.open(there.parent, name, there, None if truncate else self._filler(there))
 
     def draft_of(self, file: File) -> Draft:
@@ -313,8 +315,8 @@ class Drive:
         """Trash a folder; only an empty one unless `recursive`. Raises `FolderNotEmpty`, and as `folder`."""
         if not path:
             raise Forbidden("My Drive itself cannot be removed.", "Name something in it.")
-        folder = self.find(path, follow=not recursive)
-        if folder.mime_type == SHORTCUT:
+        folder = self.find(path, follow=False)
+        if recursive and folder.mime_type == SHORTCUT:
             self._trash(folder.id)
             return
         if not folder.is_folder:
@@ -407,7 +409,7 @@ class Drive:
 
     def purge(self, path: Names) -> None:
         """Delete a file for good that `deliver` made. Raises `Forbidden` for any other, and as `find`."""
-        file = self.find(path)
+        file = self.find(path, follow=False)
         if file.is_folder or MARK not in wait(self.api.marks(file.id)):
             raise Forbidden(f"{_said(path)} on the drive was not made by haversack.", "Move it to the trash instead.")
         wait(self.api.delete(file.id))
@@ -479,14 +481,20 @@ class Drive:
     def _target(self, file_id: str) -> File:
         if file_id == self.root.id:
             return self.root
-        known = self.index.get(file_id) if self.following.current() else None
-        return known or self.refreshed(File(file_id, "", "", "", 0, "", 0.0, 0))
+        found = self.index.get(file_id) if self.following.current() else None
+        if found is None:
+            found = self.refreshed(File(file_id, "", "", "", 0, "", 0.0, 0))
+        if found.trashed:
+            raise NotFound(f"{found.name} is in the drive's trash.", "Restore it there.", status=404)
+        return found
 
     def _learn_targets(self, ids: Sequence[str]) -> None:
         """Ask about all that are not known at once."""
         asked = [calls.get(one) for one in ids if one != self.root.id and self.index.get(one) is None]
-        found = wait(self.api.batch(asked)) if asked else []
-        self.index.put(*(file for file in found if not isinstance(file, HaversackError) and not file.trashed))
+        if asked:
+            since = self.index.mark()
+            found = wait(self.api.batch(asked))
+            self.index.learn([file for file in found if isinstance(file, File)], since)
 
     def _holds_something(self, path: Names) -> bool:
         return next(self.entries(path), None) is not None
@@ -529,6 +537,9 @@ class Drive:
                 self.index.put(draft.uploaded)
             if over is not None and over.id.startswith("draft:"):
                 over = None
+            if over is not None and not _has_bytes(over):
+                self._trash(over.id)
+                over = None
             self.journal.move(draft, parent.id, name, over)
         finally:
             self.journal.release(draft)
@@ -555,6 +566,10 @@ def split(path: str) -> Names:
         elif part not in ("", "."):
             names.append(part)
     return tuple(names)
+
+
+def _has_bytes(file: File) -> bool:
+    return not names.is_document(file) and file.mime_type != SHORTCUT
 
 
 def check_has_bytes(file: File) -> None:
