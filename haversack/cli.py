@@ -308,6 +308,18 @@ def drive_rm(
     _filesystem(hub).rm(path, recursive=recursive)
 
 
+@drive_app.command("status", epilog="Example: `haversack drive status ~/drive --json`")
+def drive_status(
+    mountpoint: Annotated[Path | None, typer.Argument(metavar="DIR", help="One mount; all if none is given.")] = None,
+    json: Json = False,
+) -> None:
+    """Say what the mounts still have to bring to the drive, what the drive refused and why, and how fast it goes."""
+    from haversack.drive.status import status
+
+    found = status(mountpoint)
+    _show(found, json, str(found))
+
+
 @drive_app.command("doctor", epilog="Example: `haversack drive doctor photos`")
 def drive_doctor(
     folder: Annotated[str, typer.Argument(metavar="[FOLDER]", help="A folder below My Drive; all of it if none.")] = "",

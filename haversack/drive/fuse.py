@@ -8,40 +8,28 @@ refused. A shortcut is shown as a symbolic link.
 
 A file that is deleted while it is open is gone from the drive at once. Those who have it open go on with it by itself
 (`_Orphan`): libfuse asks for that by renaming it to `.fuse_hidden…`, a name that never reaches the drive.
-
-An error of haversack's answers with its own errno; anything unexpected is `EIO` and a line in the log.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import itertools
-import logging
 import os
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from ctypes.util import find_library
 from dataclasses import dataclass, field
 from typing import Any
-
-if find_library("fuse3"):
-    os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
-
-import mfusepy
 
 from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.api import FOLDER, SHORTCUT, File
 from haversack.drive.journal import Draft
-from haversack.drive.kernel import BELIEVED, Kernel
+from haversack.drive.kernel import Kernel
+from haversack.drive.libfuse import mfusepy
 from haversack.drive.tree import TARGETS, Drive
-from haversack.errors import Forbidden, HaversackError, IntegrityError, IsAFolder, QuotaExceeded
+from haversack.errors import Forbidden, IntegrityError, IsAFolder, QuotaExceeded
 
-_log = logging.getLogger(__name__)
-
-_THREADS = 64
 _BLOCK = 4096
 # Where a drive has no limit, programs that look for room should find some.
 _UNLIMITED = 1 << 50
@@ -49,7 +37,6 @@ _HIDDEN = ".fuse_hidden"
 # So many names are known here without asking the tree.
 _KNOWN = 20_000
 _KINDS = {FOLDER: stat.S_IFDIR, SHORTCUT: stat.S_IFLNK}
-_thread = threading.local()
 
 
 @dataclass
@@ -126,6 +113,7 @@ class Operations(mfusepy.Operations):
         self._handles: dict[int, _Open] = {}
         self._listings: dict[int, _Listing] = {}
         self._orphans: dict[str, _Orphan] = {}
+        self._targets: set[str] = set()
         self._numbers = itertools.count(1)
         self._owner = {"st_uid": os.getuid(), "st_gid": os.getgid()}
         self._started = time.time_ns()
@@ -147,6 +135,9 @@ class Operations(mfusepy.Operations):
             return
         for path in paths:
             self.kernel.forget((ROOT, *path[:-1]), path[-1])
+        # The same files may have been reached through shortcuts.
+        for target in list(self._targets):
+            self.kernel.forget((TARGETS,), target)
 
     # Looking
 
@@ -163,7 +154,11 @@ class Operations(mfusepy.Operations):
         names = _names(path)
         if names is None:
             return self._attributes(self.drive.root)
-        self.kernel.asked((ROOT, *names[:-1]))
+        if names[:1] == (TARGETS,):
+            self.kernel.asked((TARGETS,))
+            self._targets.update(names[1:2])
+        else:
+            self.kernel.asked((ROOT, *names[:-1]))
         file = self.drive.find(names, follow=False)
         return self._link() if file.mime_type == SHORTCUT else self._attributes(file)
 
@@ -474,81 +469,6 @@ class Operations(mfusepy.Operations):
     def _link(self) -> dict[str, Any]:
         times = {"st_mtime": self._started, "st_ctime": self._started, "st_atime": self._started}
         return {"st_mode": stat.S_IFLNK | 0o777, "st_nlink": 1, "st_size": len(ROOT), **times, **self._owner}
-
-
-class Fuse(mfusepy.FUSE):
-    """Serve `operations` at `mountpoint` until it is unmounted; call it on a thread of its own.
-
-    Raises `RuntimeError` when the kernel or libfuse refuses.
-    """
-
-    def __init__(self, operations: Operations, mountpoint: str, readonly: bool) -> None:
-        options: dict[str, Any] = {"entry_timeout": BELIEVED, "attr_timeout": BELIEVED, "negative_timeout": BELIEVED}
-        version = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
-        if version >= (3, 12):
-            options |= {"max_threads": _THREADS, "max_idle_threads": _THREADS}
-        options |= {"ro": readonly, "fsname": "haversack", "subtype": "drive"}
-        super().__init__(operations, mountpoint, foreground=True, nothreads=False, **options)
-
-    def _wrapper(self, function: Callable[..., Any], *arguments: Any) -> int:
-        """What libfuse calls: an operation, with what it raises as an errno."""
-        if not hasattr(_thread, "pinned"):
-            # A thread of libfuse's is none of Python's, so Python would make a thread state for each call and throw it
-            # away. Held once more, it stays as long as the thread: twice as many calls in the same time.
-            _thread.pinned = ctypes.pythonapi.PyGILState_Ensure()
-        try:
-            return function(*arguments) or 0
-        except OSError as error:
-            if error.errno:
-                ordinary = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)
-                if isinstance(error, HaversackError) and error.errno not in ordinary:
-                    _log.warning("%s: %s", function.__name__, error)
-                return -error.errno
-            _log.exception("%s failed", function.__name__)
-        except HaversackError as error:
-            _log.warning("%s: %s", function.__name__, error)
-        except Exception:  # noqa: BLE001 - libfuse cannot take it, so it is logged here
-            _log.exception("%s failed", function.__name__)
-        return -errno.EIO
-
-    # The library's own versions of these pass on less than there is, or do more than is needed.
-
-    def open(self, path: bytes, fip: Any) -> int:
-        about = fip.contents
-        about.fh = self.operations.open(path.decode(self.encoding, self.errors), about.flags)
-        about.keep_cache = self.operations.has_pages(about.fh)
-        about.noflush = about.flags & os.O_ACCMODE == os.O_RDONLY
-        return 0
-
-    def create(self, path: bytes, mode: int, fip: Any) -> int:
-        about = fip.contents
-        about.fh = self.operations.create(path.decode(self.encoding, self.errors), mode, about.flags)
-        about.keep_cache = self.operations.has_pages(about.fh)
-        return 0
-
-    def read(self, path: bytes | None, buffer: Any, size: int, offset: int, fip: Any) -> int:
-        data = self.operations.read(None, size, offset, fip.contents.fh)
-        ctypes.memmove(buffer, data, len(data))
-        return len(data)
-
-    def readdir_fuse_3(self, path: bytes | None, buffer: Any, filler: Any, offset: int, fip: Any, flags: int) -> int:
-        about = mfusepy.c_stat()
-        for name, mode, position in self.operations.readdir_with_offset(None, offset, fip.contents.fh):
-            about.st_mode = mode
-            if filler(buffer, name.encode(self.encoding, self.errors), about, position, 0):
-                break
-        return 0
-
-    def truncate_fuse_3(self, path: bytes | None, length: int, fip: Any) -> int:
-        # The handle is all there is when the file was deleted while open.
-        named = None if path is None else path.decode(self.encoding, self.errors)
-        return self.operations.truncate(named, length, fip.contents.fh if fip else None)
-
-    def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
-        # The kernel itself sees to RENAME_NOREPLACE (1); an exchange of two names is more than a drive can do.
-        if flags & ~1:
-            raise mfusepy.FuseOSError(errno.EINVAL)
-        return super().rename_fuse_3(old, new, flags)
 
 
 def _is_hidden(path: str) -> bool:

@@ -16,15 +16,11 @@ import errno
 import logging
 import os
 import struct
-from collections.abc import Callable
 
-import mfusepy
+from haversack.drive.libfuse import VERSION, function, mfusepy
 
 _log = logging.getLogger(__name__)
 
-_CAN_TAKE_BACK = mfusepy.fuse_version_major == 3
-BELIEVED = 300.0 if _CAN_TAKE_BACK else 3.0
-"""Seconds for which the kernel believes names and attributes unless they are taken back."""
 _INC_EPOCH = 8  # FUSE_NOTIFY_INC_EPOCH of <linux/fuse.h>
 _FOLDERS = 100_000
 
@@ -41,8 +37,8 @@ class Kernel:
 
     def connect(self) -> None:
         """Find the session of the mount whose operation is being carried out on this thread."""
-        if _CAN_TAKE_BACK:
-            get_session = _function("fuse_get_session", ctypes.c_void_p, ctypes.c_void_p)
+        if VERSION >= (3, 0):
+            get_session = function("fuse_get_session", ctypes.c_void_p, ctypes.c_void_p)
             self._session = get_session(mfusepy._libfuse.fuse_get_context().contents.fuse)
 
     def asked(self, folder: tuple[str, ...]) -> None:
@@ -61,7 +57,7 @@ class Kernel:
             inode = os.lstat(os.path.join(self._mountpoint, *folder)).st_ino
         except OSError:
             return  # the folder is gone, or the mount
-        notify = _function(
+        notify = function(
             "fuse_lowlevel_notify_inval_entry",
             ctypes.c_int,
             ctypes.c_void_p,
@@ -78,16 +74,10 @@ class Kernel:
         """Have the kernel ask again about every name."""
         if self._session is None:
             return
-        descriptor = _function("fuse_session_fd", ctypes.c_int, ctypes.c_void_p)(self._session)
+        descriptor = function("fuse_session_fd", ctypes.c_int, ctypes.c_void_p)(self._session)
         try:
             # struct fuse_out_header: its own length, the notification's code in place of an error, no request.
             os.write(descriptor, struct.pack("=IiQ", 16, _INC_EPOCH, 0))
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENODEV, errno.ENOTCONN):
                 _log.warning("The kernel keeps what it knows of the mount: %s", error)
-
-
-def _function(name: str, result: type, *arguments: type) -> Callable[..., int]:
-    function = mfusepy._libfuse[name]
-    function.restype, function.argtypes = result, arguments
-    return function

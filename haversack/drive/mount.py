@@ -51,7 +51,7 @@ def mount(
     Raises `MountpointInvalid`, `MountError` when FUSE refuses and there is no other way, and `SignInError`,
     `ConnectionFailed` or `InputError` when there is no drive to mount.
     """
-    path = _absolute(mountpoint)
+    path = registry.absolute(mountpoint)
     server = credentials.drive(hub)
     _sweep()
     job = os.environ.get("HAVERSACK_JOB", "")
@@ -82,7 +82,7 @@ def unmount(mountpoint: str | Path) -> None:
     Raises `MountError` when nothing is mounted there, or when something written did not reach the drive: it then waits
     on this machine, and goes up with the next mount.
     """
-    path = _absolute(mountpoint)
+    path = registry.absolute(mountpoint)
     record = registry.find(path)
     if record is None:
         raise MountError(f"No drive is mounted at {path}.", "Check the path; `haversack drive status` lists mounts.")
@@ -114,13 +114,13 @@ def unmount_job(job: Path) -> list[Mounted]:
 
 def is_mounted(mountpoint: str | Path) -> bool:
     """Whether `mount` put a drive there that is still usable."""
-    record = registry.find(_absolute(mountpoint))
+    record = registry.find(registry.absolute(mountpoint))
     return record is not None and record.is_there()
 
 
 def is_registered(mountpoint: str | Path) -> bool:
     """Whether a drive was mounted there and not unmounted since; its process may be dead."""
-    return registry.find(_absolute(mountpoint)) is not None
+    return registry.find(registry.absolute(mountpoint)) is not None
 
 
 def clear_stale(path: Path) -> None:
@@ -358,11 +358,6 @@ def _sweep() -> None:
         record.remove()
         if record.made and path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-
-
-def _absolute(mountpoint: str | Path) -> Path:
-    path = Path(os.path.abspath(os.path.expanduser(mountpoint)))
-    return path.parent.resolve() / path.name
 
 
 def _where(server: Server) -> str:

@@ -157,6 +157,12 @@ def find(mountpoint: Path) -> Record | None:
     return there[0] if len(there) == 1 else None
 
 
+def absolute(mountpoint: str | Path) -> Path:
+    """The path that a mount is known by; the mount itself, which may be dead, is not looked at."""
+    path = Path(os.path.abspath(os.path.expanduser(mountpoint)))
+    return path.parent.resolve() / path.name
+
+
 def again(record: Record) -> Record | None:
     """The record as it is by now; None when the mount is gone."""
     return _read(record.file, Record)

@@ -23,7 +23,8 @@ from filelock import Timeout
 
 from haversack import credentials
 from haversack.drive import tree
-from haversack.drive.fuse import Fuse, Operations
+from haversack.drive.fuse import Operations
+from haversack.drive.libfuse import Fuse
 from haversack.drive.mount import detach
 from haversack.drive.registry import Activity, Record, Waiting
 from haversack.drive.tree import Drive
@@ -92,9 +93,9 @@ class _Watch:
         self._record = record
         self._drive = drive
         self._readonly = readonly
-        self._saved = time.monotonic()
         self._told = Activity()
         self._moved = (time.monotonic(), 0, 0)
+        self._saved = time.monotonic()
 
     def tick(self) -> None:
         self._find_hub()
