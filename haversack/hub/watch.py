@@ -41,8 +41,9 @@ class Watch:
         with self._lock:
             walking = self._walk is not None and self._walk.is_alive()
             if not walking and time.monotonic() >= self._rested_at and not self._stop.is_set():
-                self._walk = threading.Thread(target=self._compare, args=(contents,), name="watch", daemon=True)
-                self._walk.start()
+                walk = threading.Thread(target=self._compare, args=(contents,), name="watch", daemon=True)
+                walk.start()
+                self._walk = walk  # only now: other calls wait for it without the lock
 
     def close(self) -> None:
         self._stop.set()
