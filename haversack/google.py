@@ -207,9 +207,11 @@ def opened(record: Mapping[str, Any]) -> GoogleSignIn:
 def _opened(way: str, record: Mapping[str, Any]) -> GoogleSignIn:
     kind, _, name = way.partition(":")
     if kind == "colab":
-        from google.colab import auth
+        if place.in_kernel():
+            from google.colab import auth
 
-        auth.authenticate_user()
+            auth.authenticate_user()
+        # A process that a cell started finds what that has left.
         return _default("Colab")
     if kind == "rclone":
         return _rclone(name, Path(record["file"]) if "file" in record else _rclone_file())

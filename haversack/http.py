@@ -40,6 +40,8 @@ _LONGEST_PAUSE = 120.0
 # A quota by the minute is outlasted: refusals for the rate are borne longer than failures.
 _MORE_PATIENCE = 5
 _NETWORK_ERRORS = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError)
+# A download that stands still goes on with a range, so it is given up sooner than a call whose answer takes its time.
+_STALL = 20.0
 _PIECE = 1 << 20
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MOST_REDIRECTS = 5
@@ -92,7 +94,9 @@ class Http:
     ) -> None:
         self.server = server
         self.attempts = attempts
+        self.read = read
         self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)
+        self.streaming = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=min(read, _STALL))
         self.connections = connections
         self.first_delay = first_delay
         self.longest_delay = longest_delay
@@ -152,7 +156,7 @@ class Http:
         tries = _Tries(self)
         redirects = 0
         while True:
-            sent = self._sent(method, url, params, None, None, headers, tries, 1)
+            sent = self._sent(method, url, params, None, None, headers, tries, waits=self.streaming)
             try:
                 response = await sent.__aenter__()
             except _NETWORK_ERRORS as error:
@@ -199,7 +203,16 @@ class Http:
 
     @asynccontextmanager
     async def _sent(
-        self, method: str, url: str, params: Any, json: Any, data: Any, headers: Any, tries: _Tries, calls: int
+        self,
+        method: str,
+        url: str,
+        params: Any,
+        json: Any,
+        data: Any,
+        headers: Any,
+        tries: _Tries,
+        calls: int = 1,
+        waits: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One try of a call, once it is its turn."""
         whole = url if "://" in url else self.server.url + url
@@ -227,6 +240,7 @@ class Http:
                 headers=sent,
                 proxy=proxy,
                 proxy_headers=proxy_headers,
+                timeout=waits or self.timeout,
                 allow_redirects=False,
             )
         async with response:
@@ -251,10 +265,10 @@ class Http:
 
     async def _watched(self, body: Any, limit: asyncio.Timeout) -> AsyncIterator[Any]:
         """A body in pieces, given up when the other side takes none for the length of the read timeout."""
-        loop, longest = asyncio.get_running_loop(), self.timeout.sock_read or 0.0
+        loop = asyncio.get_running_loop()
         pieces = _as_async(_sliced(body)) if isinstance(body, bytes) else body
         async for piece in pieces:
-            limit.reschedule(loop.time() + longest)
+            limit.reschedule(loop.time() + self.read)
             yield piece
         # From here on the client's own timeout for the answer runs.
         limit.reschedule(None)

@@ -135,6 +135,26 @@ def test_a_silent_server_is_given_up(service: Service) -> None:
     assert len(service.requests) == 2
 
 
+def test_a_download_that_stands_still_ends_and_does_so_sooner(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stalls(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"some")
+        await asyncio.sleep(3600)
+        return response
+
+    async def read() -> None:
+        async with service.http().stream("GET", "/x") as response:
+            await response.read()
+
+    monkeypatch.setattr("haversack.http._STALL", 0.2)
+    service.answers = [stalls]
+    with pytest.raises(TimeoutError):
+        wait(read())
+
+
 def test_nobody_listening_is_said_without_the_token() -> None:
     http = Http(Server("hub", "http://127.0.0.1:9", "a test", "Bearer secret"), attempts=1)
     with pytest.raises(ConnectionFailed) as raised:
