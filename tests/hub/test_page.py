@@ -241,6 +241,19 @@ def test_a_drawing_that_can_hold_scripts_is_downloaded_only(
     assert set(visitor.links(id_of(drive, folder, "a.svg"))) == {"download"}
 
 
+def test_a_document_is_downloaded_as_its_text_and_a_shortcut_not_at_all(
+    visitor: Visitor, drive: Any, folder: str, place: Path
+) -> None:
+    (place / "cells.gsheet").write_text("a,b\n1,2\n")
+    sheet = id_of(drive, folder, "cells")
+    reply = send(visitor.hub, "GET", visitor.links(sheet)["download"], signed_in=False)
+    assert reply.body == b"a,b\n1,2\n"
+    assert "cells.csv" in reply.headers["Content-Disposition"]
+    body = {"name": "to it", "mimeType": "application/vnd.google-apps.shortcut", "parents": [folder]}
+    shortcut = drive.files().create(body={**body, "shortcutDetails": {"targetId": sheet}}).execute()["id"]
+    assert visitor.links(shortcut) == {}
+
+
 def test_data_sets_are_listed_with_a_link_to_each(visitor: Visitor, tmp_path: Path) -> None:
     from haversack.datasets.source import put
 

@@ -2,8 +2,8 @@
 
 What a file is, its first bytes say; a name that ends in `.png` may hold anything. Formats that browsers show are sent
 as they are; others that Pillow reads (TIFF, BMP …) are sent as a JPEG made here. SVG is a program as much as a picture
-and is never shown. A picture is decoded only up to a number of pixels (a JPEG of any camera, which is decoded smaller than
-it is), two at a time, so that a small file that unpacks to gigabytes does no harm.
+and is never shown. A picture is decoded only up to a number of pixels, two at a time, so that a small file that unpacks
+to gigabytes does no harm; any camera's JPEG stays below it, since it is decoded smaller than it is.
 
 Thumbnails are made anew when they are asked for: browsers keep them, and their address changes with the file.
 """

@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from haversack.hub import content
+from haversack.hub.documents import DOCUMENT, SHEET, SHORTCUT, SLIDES
 from haversack.hub.media import read_json
 from haversack.hub.page import pictures
 from haversack.hub.page.sessions import LIFETIME, Sessions
@@ -28,6 +29,8 @@ from haversack.hub.tree import File, Tree
 KEY_HEADER = "X-Haversack-Key"
 _STATIC = Path(__file__).parent / "static"
 _MOST_LINKS = 500
+# A document is kept as its text, so that is what it is downloaded as.
+_ENDINGS = {DOCUMENT: ".txt", SHEET: ".csv", SLIDES: ".txt"}
 _CONTENT_SECURITY_POLICY = "; ".join([
     "default-src 'none'",
     "script-src 'self'",
@@ -148,7 +151,8 @@ class Site:
 
     async def download(self, request: web.Request) -> web.StreamResponse:
         file, path = await self._linked(request)
-        return await content.send(request, path, file.mime, md5=file.md5, name=file.name)
+        name = file.name + _ENDINGS.get(file.mime, "")
+        return await content.send(request, path, file.mime, md5=file.md5, name=name)
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         """A picture as large as it is."""
@@ -169,7 +173,7 @@ class Site:
                 file = self.tree.get(file_id)
             except Refusal:
                 continue
-            if not file.folder:
+            if not file.folder and file.mime != SHORTCUT:
                 is_picture = file.mime.startswith("image/") and file.mime != "image/svg+xml"
                 kinds = ("download", "view", "thumbnail") if is_picture else ("download",)
                 links[file_id] = {kind: self._signed(f"/page/{kind}/{file.id}/{_state(file)}") for kind in kinds}

@@ -140,6 +140,13 @@ export async function beginning(id, bytes) {
   return answer.text();
 }
 
+// One of Google's documents as text; a spreadsheet as its cells.
+export async function exported(one) {
+  const query = { mimeType: one.mime.endsWith("spreadsheet") ? "text/csv" : "text/plain" };
+  const answer = await call("GET", `/drive/v3/files/${one.id}/export`, { query, raw: true });
+  return answer.text();
+}
+
 // Links to bytes are signed by the hub, asked for together and kept while the file stays the same.
 const known = new Map();
 let wanted = null;
@@ -166,7 +173,7 @@ function collected(id) {
   }
   const { ids, answer } = wanted;
   ids.push(id);
-  return answer.then((said) => said.links[id] ?? Promise.reject(new Refused(404, "The file is gone.")));
+  return answer.then((said) => said.links[id] ?? Promise.reject(new Refused(404, "There is nothing of it to download.")));
 }
 
 // `work` for each item, a few at a time; the first failure is thrown once all have ended.

@@ -2,7 +2,7 @@
 
 import { button, element } from "./dom.js";
 import { size } from "./format.js";
-import { beginning, links } from "./hub.js";
+import { beginning, exported, links } from "./hub.js";
 
 const BEGINNING = 200_000;
 
@@ -35,7 +35,7 @@ export class Viewer {
   }
 
   static shows(file) {
-    return ["picture", "text"].includes(file.kind) || (file.kind === "notebook" && file.size < BEGINNING);
+    return ["picture", "text", "document"].includes(file.kind) || (file.kind === "notebook" && file.size < BEGINNING);
   }
 
   async show(file) {
@@ -61,7 +61,7 @@ export class Viewer {
   }
 
   async text(file) {
-    const text = file.size ? await beginning(file.id, BEGINNING) : "";
+    const text = file.kind === "document" ? await exported(file) : file.size ? await beginning(file.id, BEGINNING) : "";
     const rest = file.size > BEGINNING ? element("p", { class: "wait" }, `The first ${size(BEGINNING)} of ${size(file.size)}.`) : null;
     return element("div", { class: "text", tabindex: "0" }, element("pre", {}, text), rest);
   }
