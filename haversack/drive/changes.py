@@ -54,6 +54,7 @@ class Following:
         self._index = index
         self._callbacks: list[Callback] = []
         self._told = index.mark()
+        self._any = False
         self._believed_until = 0.0
         self._has_asked = False
         self._asked = now()
@@ -112,7 +113,7 @@ class Following:
                 self._believed_until = 0.0
                 if not self.trouble and not _ending.is_set():
                     _log.warning("What others change on the drive is not seen at once: %s", error)
-                    self._call(None)
+                    self._any = True
                 self.trouble = str(error)
                 self._index.note(trouble=self.trouble)
                 raise
@@ -153,7 +154,7 @@ class Following:
         token = wait(self._api.changes_token())
         self._index.clear()
         self._index.begin(token, stamp(started))
-        self._call(None)
+        self._any = True
 
     def _is_fresh(self, within: float | None = None) -> bool:
         """Whether this process or another asked not long ago."""
@@ -185,12 +186,7 @@ class Following:
             pace = self.pace * (_IDLE_PACE if idle else 1)
             _ending.wait(self.pace * min(2**failures, _LONGEST_PAUSE) if failures else pace)
             try:
-                if not self._is_fresh(pace * 0.9):
-                    self._ask()
-                if now() - self._settled > _IDLE_AFTER:
-                    self._settled = now()
-                    self._index.settle_names()
-                self._tell()
+                self._turn(pace)
                 failures = 0
             except HaversackError:
                 failures += 1
@@ -199,11 +195,28 @@ class Following:
                 if not _ending.is_set():
                     _log.exception("What changed on the drive could not be taken over")
 
+    def _turn(self, pace: float) -> None:
+        try:
+            if not self._is_fresh(pace * 0.9):
+                self._ask()
+            if now() - self._settled > _IDLE_AFTER:
+                self._settled = now()
+                self._index.settle_names()
+        finally:
+            self._tell()
+
     def _tell(self) -> None:
-        """Tell the subscribers what happened since they were told last."""
-        if self._callbacks and (touched := self._index.touched_since(self._told)):
+        """Tell the subscribers what happened since they were told last, while nobody waits for this thread."""
+        if not self._callbacks:
+            return
+        touched = self._index.touched_since(self._told)
+        if touched:
             self._told = touched[-1].seq
-            self._call(None if any(one.id == EVERYTHING for one in touched) else touched)
+        if self._any or any(one.id == EVERYTHING for one in touched):
+            self._any = False
+            self._call(None)
+        elif touched:
+            self._call(touched)
 
     def _call(self, touched: Sequence[Touched] | None) -> None:
         for callback in list(self._callbacks):
