@@ -10,6 +10,7 @@ This module needs somebody there: without a terminal or a notebook that can ask,
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import select
@@ -185,7 +186,8 @@ class _Listener:
                     ended = error.what
                 # A declined consent ends the question too; an answer to another question does not.
                 ours = parse_qs(urlsplit(self.path).query).get("state") == [listener.state]
-                body = _PAGE.format(ended or "Signed in", "" if ended else " and return to haversack").encode()
+                title = html.escape(ended) or "Signed in"
+                body = _PAGE.format(title, "" if ended else " and return to haversack").encode()
                 self.send_response(200 if ours else 400)
                 self.send_header("Content-Type", "text/html; charset=utf-8")
                 self.send_header("Content-Length", str(len(body)))
