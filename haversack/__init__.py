@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from haversack import errors
+    from haversack.account import login
     from haversack.datasets.augment import Augmentation
     from haversack.datasets.images import Images
     from haversack.datasets.source import Dataset, dataset
@@ -43,6 +44,7 @@ __all__ = [
     "errors",
     "files",
     "fit",
+    "login",
     "mount",
     "runs",
     "unmount",
@@ -61,6 +63,7 @@ _HOME = {
     "errors": "haversack.errors",
     "files": "haversack.notebook.files",
     "fit": "haversack.training.fit",
+    "login": "haversack.account",
     "mount": "haversack.drive.mount",
     "runs": "haversack.training.runs",
     "unmount": "haversack.drive.mount",
