@@ -14,6 +14,18 @@ from pathlib import Path
 import pytest
 
 
+# Fixtures that take half a minute to make: what uses one stays in one process when tests run side by side.
+_COSTLY = ("trained", "held")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests share a process (`--dist loadgroup`): those of a file, and those of a costly fixture."""
+    for item in items:
+        costly = [name for name in _COSTLY if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group((*costly, item.nodeid.split("::")[0])[0]))
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A HOME, data and cache folder of the test's own; no sign-in of the machine's user is seen."""
