@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from haversack import errors
+    from haversack.account import login
+    from haversack.datasets.augment import Augmentation
+    from haversack.datasets.images import Images
     from haversack.datasets.source import Dataset, dataset
     from haversack.drive.filesystem import DriveFileSystem
     from haversack.drive.mount import mount, unmount
@@ -30,15 +33,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Augmentation",
     "Checkpoints",
     "Dataset",
     "DriveFileSystem",
+    "Images",
     "dataset",
     "devices",
     "distribute",
     "errors",
     "files",
     "fit",
+    "login",
     "mount",
     "runs",
     "unmount",
@@ -46,15 +52,18 @@ __all__ = [
 
 # Public name -> the module that defines it; a name equal to its module's last part is the module itself.
 _HOME = {
+    "Augmentation": "haversack.datasets.augment",
     "Checkpoints": "haversack.training.checkpoints",
     "Dataset": "haversack.datasets.source",
     "DriveFileSystem": "haversack.drive.filesystem",
+    "Images": "haversack.datasets.images",
     "dataset": "haversack.datasets.source",
     "devices": "haversack.training.devices",
     "distribute": "haversack.training.devices",
     "errors": "haversack.errors",
     "files": "haversack.notebook.files",
     "fit": "haversack.training.fit",
+    "login": "haversack.account",
     "mount": "haversack.drive.mount",
     "runs": "haversack.training.runs",
     "unmount": "haversack.drive.mount",

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from haversack import progress
 from haversack.errors import HaversackError, InputError
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ Hub = Annotated[
     typer.Option(
         "--hub",
         metavar="URL",
-        help="The hub to use for the drive and Kaggle, or `embedded`. Its token is read from HAVERSACK_TOKEN.",
+        help="The hub for the drive and Kaggle, `embedded`, or `google`; a hub's token is read from HAVERSACK_TOKEN.",
         envvar="HAVERSACK_HUB",
     ),
 ]
@@ -161,14 +162,110 @@ def hub(
     token_file: Annotated[
         Path | None, typer.Option(metavar="F", help="A file with the token; else HAVERSACK_TOKEN is read.")
     ] = None,
+    latency: Annotated[
+        str | None, typer.Option(metavar="20ms", help="Rehearse a slow network: each call waits this long.")
+    ] = None,
+    bandwidth: Annotated[
+        str | None, typer.Option(metavar="100MB", help="Rehearse a narrow network: bytes per second, each direction.")
+    ] = None,
+    rate_limit: Annotated[
+        str | None, typer.Option(metavar="10/s", help="Refuse more calls than this, as Drive's quota does.")
+    ] = None,
+    quota: Annotated[
+        str | None, typer.Option(metavar="15GB", help="How much the drive may hold; its disk's space when not given.")
+    ] = None,
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:RATE",
+            help="Let this share of calls fail: 500:0.01, 429:0.02, 403.rateLimitExceeded:0.02, cut:0.01, stall:0.001;"
+            " may be repeated.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which calls fail is drawn from this.")] = 0,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Answer over TLS too, and through a proxy as Google's hosts, for rclone.")
+    ] = False,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one JSON line for each call that was answered.")
+    ] = None,
     state: Annotated[Path | None, typer.Option(hidden=True)] = None,
     until_unused: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Serve a folder as a drive and as Kaggle, on this machine only."""
     token = _hub_token(token_file)
+    from haversack import settings
+    from haversack.hub.faults import rehearsal, size
     from haversack.hub.server import serve
 
-    serve(root, port, token, state=state, until_unused=until_unused)
+    rehearsed = rehearsal(latency, bandwidth, rate_limit, fail or [], seed)
+    authority = settings.load().data / "authority" if tls else None
+    serve(
+        root,
+        port,
+        token,
+        quota=size(quota, "--quota") if quota else None,
+        rehearsal=rehearsed,
+        log=log,
+        tls=authority,
+        state=state,
+        until_unused=until_unused,
+    )
+
+
+@app.command(epilog="Example: `haversack login google --with client_secret.json`")
+def login(
+    service: Annotated[str, typer.Argument(metavar="[google|hub]", help="What to sign in to.")] = "google",
+    url: Annotated[str | None, typer.Argument(metavar="[URL]", help="The hub's address.")] = None,
+    way: Annotated[
+        str | None,
+        typer.Option("--with", metavar="WAY", help="rclone[:REMOTE], default, colab, or the file of a client or key."),
+    ] = None,
+    narrow: Annotated[
+        bool, typer.Option("--narrow", help="Ask for the files only that haversack makes; others do not appear.")
+    ] = False,
+    root: Annotated[
+        str | None, typer.Option(metavar="ID", help="The shared drive or folder that is meant instead of My Drive.")
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser on this machine.")] = True,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="F", help="A file with the hub's token; else HAVERSACK_TOKEN, else it asks.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Sign in to Google's drive or to a hub; the drive is there from now on where none is named."""
+    from haversack import account
+
+    if service == "hub":
+        signed_in = account.login_hub(_given(url), _token_for(token_file))
+    elif url is not None:
+        raise InputError(f"{service} takes no address.", "To sign in to a hub: haversack login hub URL")
+    else:
+        signed_in = account.login(service, way=way, narrow=narrow, root=root, browser=browser)
+    _show(signed_in.json(), json, str(signed_in))
+
+
+@app.command(epilog="Example: `haversack logout google`")
+def logout(
+    service: Annotated[
+        str | None, typer.Argument(metavar="[google|hub|URL]", help="What to sign out of; everything when not given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Forget what `haversack login` keeps; Google is told to forget it too."""
+    from haversack import account
+
+    done = account.logout(service)
+    _show({"done": done}, json, "\n".join(done) or "Nobody was signed in.")
+
+
+@app.command(epilog="Example: `haversack whoami --json`")
+def whoami(hub: Hub = None, json: Json = False) -> None:
+    """Say who is signed in to the drive and to Kaggle, and what that came from."""
+    from haversack import account
+
+    found = account.whoami(hub)
+    _show({"accounts": [one.json() for one in found]}, json, "\n".join(map(str, found)))
 
 
 @drive_app.command("ls", epilog="Example: `haversack drive ls photos --json`")
@@ -215,6 +312,94 @@ def drive_rm(
 ) -> None:
     """Move a file or folder to the drive's trash."""
     _filesystem(hub).rm(path, recursive=recursive)
+
+
+@drive_app.command("status", epilog="Example: `haversack drive status ~/drive --json`")
+def drive_status(
+    mountpoint: Annotated[Path | None, typer.Argument(metavar="DIR", help="One mount; all if none is given.")] = None,
+    json: Json = False,
+) -> None:
+    """Say what the mounts still have to bring to the drive, what the drive refused and why, and how fast it goes."""
+    from haversack.drive.status import status
+
+    found = status(mountpoint)
+    _show(found, json, str(found))
+
+
+@drive_app.command("doctor", epilog="Example: `haversack drive doctor photos`")
+def drive_doctor(
+    folder: Annotated[str, typer.Argument(metavar="[FOLDER]", help="A folder below My Drive; all of it if none.")] = "",
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """Say why the drive is slow or full, and which command mends it; only reads."""
+    from haversack.drive.doctor import examine
+
+    found = examine(folder, hub)
+    _show(found.json(), json, str(found))
+    if not found.reachable:
+        sys.exit(1)
+
+
+@drive_app.command("trash", epilog="Example: `haversack drive trash --empty`")
+def drive_trash(
+    empty: Annotated[bool, typer.Option("--empty", help="Delete for good what it holds.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before emptying it.")] = False,
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """List what is in the drive's trash, or empty it."""
+    from haversack.drive import trash
+
+    found = trash.content(hub)
+    rows = [
+        {"name": file.name, "type": "directory" if file.is_folder else "file", "size": file.size}
+        for file in found.files
+    ]
+    said = f"{len(rows):,} in the trash, {progress.size(found.size)} in all"
+    if empty and rows:
+        if not yes and not sys.stdin.isatty():
+            raise InputError(f"{said}: nobody is there to be asked.", "Say --yes to delete it for good.")
+        if not yes and not typer.confirm(f"{said}. Delete it for good?", err=True):
+            return
+        trash.empty(hub)
+    about = {"entries": rows, "size": found.size, "emptied": empty}
+    lines = [f"Deleted for good: {said}."] if empty else [*map(_listed, rows), f"{said}."]
+    _show(about, json, "\n".join(lines) if rows else "The trash is empty.")
+
+
+@drive_app.command("quota", epilog="Example: `haversack drive quota --json`")
+def drive_quota(hub: Hub = None, json: Json = False) -> None:
+    """Say how much the drive holds, and how much it may hold."""
+    from haversack.drive import trash
+
+    found = trash.quota(hub)
+    limit = f" of {progress.size(found.limit)}" if found.limit is not None else ""
+    _show(found, json, f"{progress.size(found.used)}{limit} used, {progress.size(found.in_trash)} of it in the trash.")
+
+
+@drive_app.command("spread", epilog="Example: `haversack drive spread photos --dry-run`")
+def drive_spread(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A crowded folder below My Drive.")],
+    by: Annotated[
+        str, typer.Option(metavar="RULE", help="What leads from a name to its subfolder: hash or name.")
+    ] = "hash",
+    size: Annotated[int, typer.Option(metavar="N", help="About how many files a subfolder gets.")] = 1000,
+    undo: Annotated[bool, typer.Option("--undo", help="Move every file back to where it was.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done, and how long it takes.")
+    ] = False,
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """Move a crowded folder's files into subfolders, or back; goes on where it was cut off."""
+    from haversack.drive import spread
+
+    if undo:
+        report = spread.undo(folder, hub=hub, dry_run=dry_run)
+    else:
+        report = spread.spread(folder, hub=hub, by=by, size=size, dry_run=dry_run)
+    _show(report, json, str(report))
 
 
 @data_app.command("get", epilog="Example: `haversack data get kaggle:owner/name --to data --extract`")
@@ -346,7 +531,7 @@ def jobs_rm(
         raise InputError("No job is named.", "Name one, or give --done for all that are done.")
     chosen = [*(names or []), *(job.name for job in every() if done and job.state == "done")]
     for job in remove(dict.fromkeys(chosen)):
-        print(f"Removed {job.name}, {_size(job.size)}.")
+        print(f"Removed {job.name}, {progress.size(job.size)}.")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -383,6 +568,19 @@ def _hub_token(file: Path | None) -> str:
     return token
 
 
+def _given(url: str | None) -> str:
+    if url is None:
+        raise InputError("No hub is named.", "Give its address: haversack login hub http://127.0.0.1:8080")
+    return url
+
+
+def _token_for(file: Path | None) -> str:
+    """A hub's token from a file, the environment or, at a terminal, the user."""
+    if file is None and not os.environ.get("HAVERSACK_TOKEN") and sys.stdin.isatty():
+        return str(typer.prompt("The hub's token", hide_input=True)).strip()
+    return _hub_token(file)
+
+
 def _filesystem(hub: str | None) -> Any:
     from haversack.drive.filesystem import DriveFileSystem
 
@@ -397,14 +595,5 @@ def _show(result: Any, as_json: bool, text: str) -> None:
 
 
 def _listed(row: dict[str, Any]) -> str:
-    size = "" if row["type"] == "directory" else _size(row["size"])
+    size = "" if row["type"] == "directory" else progress.size(row["size"])
     return f"{size:>10}  {row['name']}{'/' if row['type'] == 'directory' else ''}"
-
-
-def _size(count: float) -> str:
-    """Bytes in the units people read: 1.5 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -1,8 +1,10 @@
 """Who is signed in where: the server that drive and Kaggle calls go to, what signs them, and where that came from.
 
-A hub that is named (an argument, `--hub`, `HAVERSACK_HUB`) serves both. Otherwise Kaggle is Kaggle's own service where
-a Kaggle sign-in is found; what is left goes to the embedded hub, provided that this machine's disk outlives the
-session. Secrets show up in no `repr`.
+The drive is the one that is named (an argument, `--hub`, `HAVERSACK_HUB`: a hub's URL, `google` or `embedded`), else
+the one that was signed in to last (`haversack login`), else the embedded hub, provided that this machine's disk
+outlives the session; where it does not, a sign-in to Google that is found there is taken, or the user is asked. A hub
+that is named serves Kaggle too; otherwise Kaggle is Kaggle's own service where a Kaggle sign-in is found. Secrets show
+up in no `repr`.
 """
 
 from __future__ import annotations
@@ -12,12 +14,29 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from haversack import embedded, place, settings
+from haversack import embedded, google, place, settings, signin
+from haversack.answer import Ask
 from haversack.errors import InputError, SignInError
+from haversack.google import GoogleSignIn
 
 KAGGLE = "https://api.kaggle.com"
+
+
+class Renewable(Protocol):
+    """A sign-in that expires and can be renewed; the client renews it, once for all its callers."""
+
+    source: str
+    service: str
+    """The address of the service that renews it."""
+
+    def header(self) -> str | None:
+        """The value of the Authorization header; None when it has to be renewed first."""
+
+    def renew(self, ask: Ask, refused: str | None) -> None:
+        """Renew it through `ask`, unless it is another one than `refused` by now. May block. Raises `SignInError`."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +53,25 @@ class Server:
     """What must never be shown: the bare token or key."""
     kaggle_login: tuple[str, str] | None = field(default=None, repr=False)
     """User name and key that Kaggle's own clients sign in with, where they are known."""
+    sign_in: Renewable | None = field(default=None, repr=False, compare=False)
+    """What signs in instead of `authorization`, where that expires."""
+    root: str = "root"
+    """The id of what is meant by My Drive."""
+    quota: str | None = None
+    """The service's quota, as `pace.Model` reads it; None where only its answers tell."""
 
 
 def drive(hub: str | None = None) -> Server:
-    """The server that holds the drive. `hub` is a URL, "embedded", or None for what the settings say.
+    """The server that holds the drive. `hub` is a URL, "google", "embedded", or None for what the module's words say.
 
     Raises `SignInError` when there is none, `InputError` for a URL that is none.
     """
-    return _hub(hub or settings.load().hub)
+    chosen = hub or settings.load().hub or signin.load().drive
+    if chosen == "google":
+        return _google()
+    if chosen is None and not place.disk_outlives_session(settings.load().data) and _found_google():
+        return _google()
+    return _hub(chosen)
 
 
 def kaggle(hub: str | None = None) -> Server:
@@ -49,10 +79,26 @@ def kaggle(hub: str | None = None) -> Server:
 
     "embedded" as an argument means the embedded hub; as a setting it accepts that hub where Kaggle has no sign-in.
     """
-    chosen = hub or settings.load().hub
-    if hub or (chosen and chosen != "embedded"):
+    named = hub if hub != "google" else None
+    chosen = named or settings.load().hub or signin.load().drive
+    if chosen == "google":
+        chosen = None
+    if named or (chosen and chosen != "embedded"):
         return _hub(chosen)
     return own_kaggle() or _hub(chosen)
+
+
+def google_drive(sign_in: GoogleSignIn, root: str | None = None) -> Server:
+    """Google's own service, signed in to by `sign_in`; `root` is the id of what is meant by My Drive."""
+    return Server(
+        name="Google drive",
+        url=google.API,
+        source=sign_in.source,
+        secrets=sign_in.secrets,
+        sign_in=sign_in,
+        root=root or sign_in.root,
+        quota=settings.load().quota,
+    )
 
 
 def own_kaggle() -> Server | None:
@@ -64,6 +110,24 @@ def own_kaggle() -> Server | None:
     return None if found is None or _is_embedded_key(found) else found
 
 
+def _google() -> Server:
+    return google_drive(google.sign_in(), settings.load().root or (signin.load().google or {}).get("root"))
+
+
+def _found_google() -> bool:
+    """Whether Google's drive can be used here; asks the user where an OAuth client of theirs is at hand."""
+    if settings.load().google or next(google.ways(), None):
+        return True
+    from haversack import consent
+
+    if not (google.knows_client() and consent.can_ask()):
+        return False
+    record = google.consented()
+    with signin.changing() as kept:
+        kept.google, kept.drive = record, "google"
+    return True
+
+
 def _hub(chosen: str | None) -> Server:
     if chosen and chosen != "embedded":
         return _named_hub(chosen)
@@ -71,7 +135,7 @@ def _hub(chosen: str | None) -> Server:
     if chosen is None and not place.disk_outlives_session(data):
         raise SignInError(
             f"Nobody is signed in, and {data} goes with this machine's session.",
-            "Name a hub with --hub URL or HAVERSACK_HUB, or accept that with --hub embedded.",
+            "Sign in (haversack login), name a hub with --hub URL, or accept that with --hub embedded.",
         )
     hub = embedded.attach(data)
     return Server(
@@ -86,13 +150,30 @@ def _hub(chosen: str | None) -> Server:
 
 
 def _named_hub(url: str) -> Server:
+    check_hub_address(url)
+    url = url.rstrip("/")
+    token, source = os.environ.get("HAVERSACK_TOKEN", "").strip(), "HAVERSACK_TOKEN"
+    if not token:
+        token, source = signin.load().hubs.get(url, ""), "haversack login"
+    if not token:
+        raise SignInError(
+            f"No token for the hub at {url}.",
+            f"Put it in the environment variable HAVERSACK_TOKEN, or sign in: haversack login hub {url}",
+        )
+    return hub_at(url, token, source)
+
+
+def check_hub_address(url: str) -> None:
+    """Raise `InputError` for what is no URL of a hub."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"{url!r} is not a hub's address.", "Give it like http://127.0.0.1:8080, or say embedded.")
-    token = os.environ.get("HAVERSACK_TOKEN", "").strip()
-    if not token:
-        raise SignInError(f"No token for the hub at {url}.", "Put it in the environment variable HAVERSACK_TOKEN.")
-    return Server("hub", url.rstrip("/"), "HAVERSACK_TOKEN", f"Bearer {token}", secrets=(token,))
+        raise InputError(
+            f"{url!r} is not a hub's address.", "Give it like http://127.0.0.1:8080, or say embedded or google."
+        )
+
+
+def hub_at(url: str, token: str, source: str) -> Server:
+    return Server("hub", url, source, f"Bearer {token}", secrets=(token,))
 
 
 def _kaggle_sign_in() -> Server | None:

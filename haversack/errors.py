@@ -19,6 +19,7 @@
     ├── DiskFull (OSError)                    the local disk is full; errno is ENOSPC
     ├── IntegrityError                        bytes that are not the ones promised: hash, size or CRC differ
     ├── ArchiveInvalid                        a zip archive that cannot be read
+    ├── ImageInvalid                          a file that is no image, or a damaged one
     ├── MountError                            FUSE refused, or a mount does not answer
     ├── JobError                              a notebook could not be executed to its end
     │   ├── CellFailed                        a cell raised
@@ -46,6 +47,7 @@ __all__ = [
     "FolderNotEmpty",
     "Forbidden",
     "HaversackError",
+    "ImageInvalid",
     "InputError",
     "IntegrityError",
     "IsAFolder",
@@ -167,6 +169,10 @@ class IntegrityError(HaversackError):
 
 
 class ArchiveInvalid(HaversackError):
+    pass
+
+
+class ImageInvalid(HaversackError):
     pass
 
 

@@ -35,6 +35,15 @@ def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator
         yield lambda amount: shown.advance(task, amount)
 
 
+def size(count: float) -> str:
+    """Bytes in the units people read: 1.5 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def _kernel_draws() -> bool:
     """Whether this is a notebook's kernel, with what rich needs to redraw a line there."""
     return place.in_kernel() and find_spec("ipywidgets") is not None

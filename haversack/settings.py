@@ -1,8 +1,13 @@
 """What a user may set, from `settings.toml` in the configuration folder and from the environment, which wins.
 
-    HAVERSACK_HUB      hub       the URL of a hub, or "embedded"; drive and Kaggle both use it
-    HAVERSACK_DATA     data      a folder for what must outlive the process: the embedded hub, journals, jobs
+    HAVERSACK_HUB      hub       the URL of a hub or "embedded", for drive and Kaggle; "google" for Google's drive
+    HAVERSACK_DATA     data      a folder for what must outlive the process: the embedded hub, journals, jobs, sign-ins
     HAVERSACK_CACHE    cache     a folder for what can be fetched again: archives, blocks
+    HAVERSACK_GOOGLE   google    what signs in to Google: "rclone", "rclone:REMOTE", "default", "colab", or a key's file
+    HAVERSACK_ROOT     root      the id of the shared drive or folder that is meant instead of Google's My Drive
+    HAVERSACK_QUOTA    quota     Google's quota of this project, like "12000/min"; see `pace`
+    HAVERSACK_FOLLOW   follow    seconds between two questions what others changed on the drive (5)
+    HAVERSACK_CA       ca        a PEM file of certificate authorities that are believed beside the system's
 
 `HAVERSACK_TOKEN`, the hub's token, is read by `credentials` and never kept here.
 """
@@ -29,6 +34,16 @@ class Settings:
     data: Path
     cache: Path
     hub: str | None = None
+    google: str | None = None
+    root: str | None = None
+    quota: str | None = None
+    follow: float = 5.0
+    ca: Path | None = None
+
+
+def folder() -> Path:
+    """The configuration folder: what the user writes for haversack to read."""
+    return platformdirs.user_config_path(_APPLICATION)
 
 
 def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) -> Settings:
@@ -36,7 +51,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
 
     Raises `InputError` for a settings file that is not TOML or names what does not exist.
     """
-    file = file or platformdirs.user_config_path(_APPLICATION) / "settings.toml"
+    file = file or folder() / "settings.toml"
     values: dict[str, object] = {
         "data": platformdirs.user_data_path(_APPLICATION),
         "cache": platformdirs.user_cache_path(_APPLICATION),
@@ -48,12 +63,33 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
             values[name] = given
     if unknown := sorted(set(values) - set(known)):
         raise InputError(f"{file} sets {unknown[0]!r}, which is no setting.", f"The settings are {', '.join(known)}.")
-    hub = values.get("hub")
+
+    def text(name: str) -> str | None:
+        return str(values[name]).strip().rstrip("/") or None if values.get(name) else None
+
+    def path(name: str) -> Path:
+        return Path(str(values[name])).expanduser().absolute()
+
     return Settings(
-        data=Path(str(values["data"])).expanduser().absolute(),
-        cache=Path(str(values["cache"])).expanduser().absolute(),
-        hub=str(hub).rstrip("/") if hub else None,
+        data=path("data"),
+        cache=path("cache"),
+        hub=text("hub"),
+        google=text("google"),
+        root=text("root"),
+        quota=text("quota"),
+        follow=_seconds(values.get("follow", Settings.follow)),
+        ca=path("ca") if values.get("ca") else None,
     )
+
+
+def _seconds(given: object) -> float:
+    try:
+        seconds = float(str(given))
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise InputError(f"The setting follow is {given!r}.", "Give it as seconds, from 0.1 to 3600.")
+    return seconds
 
 
 def _read(file: Path) -> dict[str, object]:

@@ -14,11 +14,24 @@ from pathlib import Path
 import pytest
 
 
+# Fixtures that take half a minute to make: what uses one stays in one process when tests run side by side.
+_COSTLY = ("trained", "held")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests share a process (`--dist loadgroup`): those of a file, and those of a costly fixture."""
+    for item in items:
+        costly = [name for name in _COSTLY if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group((*costly, item.nodeid.split("::")[0])[0]))
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A HOME, data and cache folder of the test's own; no sign-in of the machine's user is seen."""
     home = tmp_path_factory.mktemp("home")
-    for name in [name for name in os.environ if name.startswith(("HAVERSACK_", "KAGGLE_", "XDG_"))]:
+    foreign = ("HAVERSACK_", "KAGGLE_", "XDG_", "RCLONE_", "GOOGLE_", "CLOUDSDK_")
+    for name in [name for name in os.environ if name.startswith(foreign)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("HAVERSACK_DATA", str(home / "data"))
@@ -37,13 +50,32 @@ class RunningHub:
     def my_drive(self) -> Path:
         return self.root / "My Drive"
 
+    @property
+    def state(self) -> dict[str, str]:
+        """What it tells of itself; with `--tls` also `tls_url`, `proxy` and `ca`."""
+        import json
 
-def start_hub(root: Path, token: str | None = None) -> RunningHub:
-    """A hub in a process of its own, answering."""
+        return json.loads((self.root.parent / f"{self.root.name}.json").read_text())
+
+
+def start_hub(root: Path, token: str | None = None, *options: str) -> RunningHub:
+    """A hub in a process of its own, answering; `options` as its command takes them."""
     token = token or secrets.token_urlsafe(24)
     state = root.parent / f"{root.name}.json"
     state.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "haversack", "hub", "--root", str(root), "--port", "0", "--state", str(state)]
+    command = [
+        sys.executable,
+        "-m",
+        "haversack",
+        "hub",
+        "--root",
+        str(root),
+        "--port",
+        "0",
+        "--state",
+        str(state),
+        *options,
+    ]
     process = subprocess.Popen(command, env={**os.environ, "HAVERSACK_TOKEN": token})
     end = time.monotonic() + 30
     while not state.exists():

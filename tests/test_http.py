@@ -6,15 +6,20 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
+from haversack import route
+from haversack.answer import Ask
 from haversack.credentials import Server
 from haversack.errors import (
     AlreadyExists,
     ConnectionFailed,
     Forbidden,
+    InputError,
     NotFound,
     QuotaExceeded,
     RateLimited,
@@ -130,6 +135,26 @@ def test_a_silent_server_is_given_up(service: Service) -> None:
     assert len(service.requests) == 2
 
 
+def test_a_download_that_stands_still_ends_and_does_so_sooner(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stalls(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"some")
+        await asyncio.sleep(3600)
+        return response
+
+    async def read() -> None:
+        async with service.http().stream("GET", "/x") as response:
+            await response.read()
+
+    monkeypatch.setattr("haversack.http._STALL", 0.2)
+    service.answers = [stalls]
+    with pytest.raises(TimeoutError):
+        wait(read())
+
+
 def test_nobody_listening_is_said_without_the_token() -> None:
     http = Http(Server("hub", "http://127.0.0.1:9", "a test", "Bearer secret"), attempts=1)
     with pytest.raises(ConnectionFailed) as raised:
@@ -176,6 +201,141 @@ def test_a_stream_is_begun_again_until_it_is_answered(service: Service) -> None:
             return await response.read()
 
     assert wait(read()) == b"bytes"
+
+
+async def stops_reading(request: web.Request) -> web.StreamResponse:
+    await request.content.readany()
+    await asyncio.sleep(3600)
+    return web.Response()
+
+
+def test_a_body_that_the_server_does_not_take_is_given_up(service: Service) -> None:
+    service.answers = [stops_reading]
+    with pytest.raises(ConnectionFailed, match="does not answer"):
+        wait(service.http(attempts=1, read=0.3).request("PUT", "/x", data=bytes(64 << 20)))
+
+
+def test_a_body_may_take_longer_than_the_timeout(service: Service) -> None:
+    async def reads_slowly(request: web.Request) -> web.StreamResponse:
+        size = 0
+        async for piece in request.content.iter_chunked(1 << 20):
+            size += len(piece)
+            await asyncio.sleep(0.02)
+        return web.json_response({"size": size, "length": request.content_length})
+
+    service.answers = [reads_slowly]
+    answer = wait(service.http(attempts=1, read=0.5).request("PUT", "/x", data=bytes(40 << 20)))
+    assert answer.json() == {"size": 40 << 20, "length": 40 << 20}
+
+
+def test_a_stream_follows_a_redirect_without_the_token(service: Service) -> None:
+    other = service.url.replace("127.0.0.1", "localhost")
+    service.answers = [
+        says(302, Location=f"{other}/storage?signature=%2B"),
+        says(307, Location="/there"),
+        says(200, "x"),
+    ]
+
+    async def read() -> bytes:
+        async with service.http().stream(
+            "GET", "/x", params={"alt": "media"}, headers={"Range": "bytes=0-0"}
+        ) as response:
+            return await response.read()
+
+    assert wait(read()) == b"x"
+    assert [request["path"] for request in service.requests] == ["/x?alt=media", "/storage?signature=%2B", "/there"]
+    assert [request.get("Authorization") for request in service.requests] == ["Bearer secret", None, None]
+    assert [request["Range"] for request in service.requests] == ["bytes=0-0"] * 3
+
+
+def test_redirects_in_a_circle_come_to_an_end(service: Service) -> None:
+    service.answers = [says(302, Location="/x")]
+
+    async def read() -> int:
+        async with service.http().stream("GET", "/x") as response:
+            return response.status
+
+    assert wait(read()) == 302
+    assert len(service.requests) == 6
+
+
+@dataclass(eq=False)
+class Tokens:
+    """A sign-in whose tokens are numbers; `valid` is the last that the server takes."""
+
+    source: str = "a test"
+    service: str = "http://127.0.0.1:9"
+    token: int = 1
+    renewals: int = 0
+
+    def header(self) -> str | None:
+        return f"Bearer {self.token}" if self.token else None
+
+    def renew(self, ask: Ask, refused: str | None) -> None:
+        if self.header() in (None, refused):
+            self.renewals += 1
+            self.token = 2
+
+
+def only(token: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.02)
+        return web.Response(status=200 if request.headers.get("Authorization") == f"Bearer {token}" else 401)
+
+    return answer
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_expired_sign_in_is_renewed_once_for_all_its_callers(service: Service, first: int) -> None:
+    service.answers, tokens = [only("2")], Tokens(token=first)
+    http = Http(Server("service", service.url, "a test", sign_in=tokens))
+
+    async def many() -> list[Answer]:
+        return await asyncio.gather(*(http.request("GET", f"/{number}") for number in range(50)))
+
+    assert {answer.status for answer in wait(many())} == {200}
+    assert tokens.renewals == 1
+
+
+def test_a_renewed_sign_in_that_is_refused_is_not_renewed_for_ever(service: Service) -> None:
+    service.answers, tokens = [only("3")], Tokens()
+    with pytest.raises(SignInError):
+        wait(Http(Server("service", service.url, "a test", sign_in=tokens)).request("GET", "/x"))
+    assert len(service.requests) == 2
+
+
+def test_a_renewable_token_goes_to_its_own_server_only(service: Service) -> None:
+    service.answers = [says(200)]
+    wait(Http(Server("elsewhere", "http://127.0.0.1:9", "a test", sign_in=Tokens())).request("GET", f"{service.url}/x"))
+    assert service.requests[0].get("Authorization") is None
+
+
+def test_a_proxy_is_taken_to_a_remote_server_and_never_to_this_machine(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, service.url.replace("://", "://user:pass@"))
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    service.answers = [says(200)]
+    wait(service.http().request("GET", "/direct"))
+    wait(Http(Server("remote", "http://drive.example", "a test", "Bearer secret")).request("GET", "/x"))
+    direct, through = service.requests
+    assert ("Proxy-Authorization" in direct, "Proxy-Authorization" in through) == (False, True)
+    assert through["Host"] == "drive.example"
+
+
+def test_a_host_named_in_no_proxy_is_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "drive.example")
+    assert route.proxy_for("https://drive.example/x") == (None, None)
+    assert route.proxy_for("https://other.example/x")[0] == URL("http://127.0.0.1:9")
+
+
+def test_a_file_without_certificates_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(InputError, match="holds no certificates"):
+        route.trust(str(tmp_path / "ca.pem"))
 
 
 def body_of(reason: str) -> bytes:

@@ -21,17 +21,24 @@ BELOW: dict[str, set[str]] = {
     "place": {"errors", "settings"},
     "progress": {"place"},
     "embedded": FOUNDATION,
-    "credentials": FOUNDATION | {"embedded"},
-    "http": FOUNDATION | {"credentials"},
+    "answer": {"errors"},
+    "pace": {"errors"},
+    "route": {"errors"},
+    "signin": FOUNDATION,
+    "consent": FOUNDATION,
+    "google": FOUNDATION | {"answer", "signin", "consent"},
+    "credentials": FOUNDATION | {"embedded", "answer", "signin", "consent", "google"},
 }
+BELOW["http"] = BELOW["credentials"] | {"pace", "route", "credentials"}
 BELOW["blocks"] = BELOW["http"] | {"http"}
 BELOW["archive"] = BELOW["http"] | {"http", "blocks"}
 BELOW["training"] = BELOW["archive"] | {"archive"}
 BELOW["datasets"] = BELOW["archive"] | {"archive"}
 BELOW["drive"] = BELOW["archive"] | {"archive"}
+BELOW["account"] = BELOW["drive"] | {"drive"}
 BELOW["notebook"] = BELOW["archive"] | {"archive", "embedded", "training", "datasets", "drive", "hub"}
 BELOW["hub"] = {"settings", "errors"}
-BELOW["cli"] = BELOW["notebook"] | {"notebook"}
+BELOW["cli"] = BELOW["notebook"] | {"notebook", "account"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = set(BELOW) - {"cli", "__main__", "hub"}
 

@@ -33,3 +33,10 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     file.write_text(text)
     with pytest.raises(InputError, match=said):
         load({}, file)
+
+
+@pytest.mark.parametrize("given", ["often", "0", "-1", "nan"])
+def test_a_pace_that_is_none_is_refused(tmp_path: Path, given: str) -> None:
+    assert load({"HAVERSACK_FOLLOW": "2.5"}, tmp_path / "none").follow == 2.5
+    with pytest.raises(InputError, match="follow"):
+        load({"HAVERSACK_FOLLOW": given}, tmp_path / "none")

@@ -1,23 +1,27 @@
 """One member of a zip archive, read where it lies: nothing is extracted, and no byte is handed on unchecked to its end.
 
 Stored and deflated members are read (all that Kaggle, `zip`, and this package's own writer make). Encrypted ones and
-other methods are refused when they are read, so the rest of such an archive stays of use.
+other methods are refused when they are read, so the rest of such an archive stays of use. ISA-L inflates and
+sums, in half of zlib's time.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from haversack.archive.index import DEFLATED, LOCAL, STORED, Bytes, Member, read_index
+from isal import isal_zlib
+
+from haversack.archive.index import DEFLATED, LOCAL, STORED, Bytes, Index, Member, open_index, read_index
 from haversack.errors import ArchiveInvalid, IntegrityError
 
 _PIECE = 4 << 20
+# Its stubs take the exception for an instance.
+_DAMAGE = cast(type[Exception], isal_zlib.error)
 # Room for a local header's name and extra field, so that a small member comes with its header in one read.
 _HEADER_ROOM = 512
 
@@ -43,20 +47,35 @@ class LocalFile:
 class Archive:
     """The members of the zip archive in `file`.
 
-    Raises `ArchiveInvalid` where the archive cannot be read, when its members are first asked for.
+    Its index is kept at `index`, for as long as its bytes are those that `content` stands for; by default it is not
+    kept. Raises `ArchiveInvalid` where the archive cannot be read, when its members are first asked for.
     """
 
-    def __init__(self, file: Bytes) -> None:
+    def __init__(self, file: Bytes, index: Path | None = None, content: str = "") -> None:
         self.file = file
+        self._index = index
+        self._content = content
 
     @cached_property
-    def members(self) -> Mapping[str, Member]:
+    def members(self) -> Index:
         """The files by name, in the archive's order."""
-        return read_index(self.file)
+        return read_index(self.file) if self._index is None else open_index(self.file, self._index, self._content)
 
     def read(self, member: Member) -> bytes:
         """The member's bytes, whole and verified. Raises `IntegrityError` where they are not what was promised."""
-        return b"".join(self.pieces(member))
+        if member.end - member.offset > _PIECE:
+            return b"".join(self.pieces(member))
+        # What is small comes in one read and one call, since a loader asks for it a thousand times a second.
+        inflate = _decompressor(member)
+        data = next(self._raw(member), b"")
+        if inflate is not None:
+            try:
+                data = inflate.decompress(data, member.size + 1)
+            except _DAMAGE as error:
+                raise _damaged(member, str(error)) from error
+        _check_length(member, len(data), whole=True)
+        _check_crc(member, isal_zlib.crc32(data))
+        return data
 
     def open(self, member: Member) -> BinaryIO:
         """The member as a binary file object; the CRC is verified when its end is reached.
@@ -70,14 +89,11 @@ class Archive:
         crc = count = 0
         for piece in self._unpacked(member):
             count += len(piece)
-            if count > member.size:
-                raise IntegrityError(f"{member.name} is longer than its archive says.", "Fetch the archive again.")
-            crc = zlib.crc32(piece, crc)
+            _check_length(member, count, whole=False)
+            crc = isal_zlib.crc32(piece, crc)
             yield piece
-        if count != member.size:
-            raise IntegrityError(f"{member.name} ends too early in its archive.", "Fetch the archive again.")
-        if crc != member.crc:
-            raise IntegrityError(f"{member.name} is damaged: its CRC differs.", "Fetch the archive again.")
+        _check_length(member, count, whole=True)
+        _check_crc(member, crc)
 
     def _unpacked(self, member: Member) -> Iterator[bytes]:
         inflate = _decompressor(member)
@@ -90,8 +106,8 @@ class Archive:
                     yield inflate.decompress(data, _PIECE)
                     data = inflate.unconsumed_tail
             yield inflate.flush()
-        except zlib.error as error:
-            raise IntegrityError(f"{member.name} is damaged: {error}.", "Fetch the archive again.") from error
+        except _DAMAGE as error:
+            raise _damaged(member, str(error)) from error
 
     def _raw(self, member: Member) -> Iterator[bytes]:
         """The member's bytes as the archive keeps them."""
@@ -162,14 +178,31 @@ class _MemberFile(io.RawIOBase):
         return data
 
 
-def _decompressor(member: Member) -> zlib._Decompress | None:
+def _decompressor(member: Member) -> Any:
+    """What inflates the member; None for one that is stored. Raises `ArchiveInvalid` for one that cannot be read."""
     if member.encrypted:
         raise ArchiveInvalid(f"{member.name} is encrypted.", "Ask for an archive without a password.")
     if member.method == DEFLATED:
-        return zlib.decompressobj(-zlib.MAX_WBITS)
+        return isal_zlib.decompressobj(-isal_zlib.MAX_WBITS)
     if member.method == STORED:
         return None
     raise ArchiveInvalid(
         f"{member.name} is compressed by method {member.method}, which is neither stored nor deflated.",
         "Pack it anew with zip.",
     )
+
+
+def _check_length(member: Member, count: int, *, whole: bool) -> None:
+    if count > member.size:
+        raise IntegrityError(f"{member.name} is longer than its archive says.", "Fetch the archive again.")
+    if whole and count < member.size:
+        raise IntegrityError(f"{member.name} ends too early in its archive.", "Fetch the archive again.")
+
+
+def _check_crc(member: Member, crc: int) -> None:
+    if crc != member.crc:
+        raise _damaged(member, "its CRC differs")
+
+
+def _damaged(member: Member, why: str) -> IntegrityError:
+    return IntegrityError(f"{member.name} is damaged: {why}.", "Fetch the archive again.")

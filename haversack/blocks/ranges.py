@@ -1,33 +1,33 @@
 """A remote file whose bytes come when they are read: range requests into a sparse file.
 
-Several ranges are fetched side by side. Whatever breaks off goes on at the byte where it stopped. Signed addresses
-expire, so the address is asked for anew when storage refuses it. Every answer must be of the content that the first
-one spoke of (RFC 9110: `Content-Range`, `ETag`); another one starts the file over. From a server that ignores ranges
-the file comes whole, in one stream. A complete file is checked against the md5 that storage names (`x-goog-hash`).
+Several ranges are fetched side by side, and none twice: who needs bytes that are on their way waits for them. What
+readers say they `want` next has connections of its own, beside those that fetch the rest of the file. Whatever breaks
+off goes on at the byte where it stopped. Signed addresses expire, so the address is asked for anew when storage refuses
+it. Every answer must be of the content that the first one spoke of (RFC 9110: `Content-Range`, `ETag`); another one
+starts the file over. From a server that ignores ranges the file comes whole, in one stream. A complete file is checked
+against the md5 that storage names (`x-goog-hash`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import logging
 import random
-import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
 from filelock import FileLock, Timeout
-from multidict import CIMultiDictProxy
+from fsspec.asyn import get_loop
 
 from haversack import progress
+from haversack.blocks.headers import Content, content_of, range_start
 from haversack.blocks.sparse import BLOCK, SparseFile, require_space, whole_file
-from haversack.errors import ConnectionFailed, IntegrityError, RemoteError, SignInError
+from haversack.errors import ConnectionFailed, HaversackError, IntegrityError, RemoteError, SignInError
 from haversack.http import Http, wait
 
 log = logging.getLogger(__name__)
@@ -46,16 +46,6 @@ class _Changed(Exception):
 
 class _RangesIgnored(Exception):
     """A range was asked for and the whole came."""
-
-
-@dataclass(frozen=True)
-class Content:
-    """What storage says of a file: its size in bytes, a tag that changes with its bytes, its md5 in hex if known."""
-
-    size: int
-    tag: str
-    md5: str | None
-    ranges: bool
 
 
 class RemoteFile:
@@ -77,6 +67,10 @@ class RemoteFile:
         self._address: str | None = None
         self._locating = asyncio.Lock()
         self._fetched_to, self._ahead = -1, 0
+        # These three belong to the loop's thread.
+        self._coming: dict[tuple[int, int], asyncio.Future[None]] = {}
+        self._wanted: deque[tuple[int, int]] = deque()
+        self._wanting: list[asyncio.Task[None]] = []
         self._sparse = self._open()
 
     @property
@@ -106,6 +100,14 @@ class RemoteFile:
                 raise IntegrityError(f"{self.name} changed on the server while it was read.", "Open it anew.") from None
         return self._sparse.read_at(offset, size)
 
+    def want(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Begin to fetch these ranges of bytes, in this order, in place of what was wanted before; returns at once.
+
+        Ranges that lie near each other are asked for together. What cannot be fetched is told to who reads it.
+        """
+        if not self._sparse.complete and self._content.ranges:
+            get_loop().call_soon_threadsafe(self._want, list(ranges))
+
     def complete(self, check: Callable[[Path], None]) -> Path:
         """The whole file, verified: by its md5 where storage named one, else by `check`, which raises if it is bad.
 
@@ -123,6 +125,8 @@ class RemoteFile:
         self._sparse.forget(start, stop)
 
     def close(self) -> None:
+        if self._wanting:
+            wait(self._want_nothing())
         self._sparse.close()
 
     def _open(self) -> SparseFile:
@@ -147,6 +151,7 @@ class RemoteFile:
                     wait(self._fill(0, self.size, advance))
                 break
             except _Changed:
+                wait(self._want_nothing())
                 self._address = None
                 self._sparse.close()
                 self._sparse = self._open()
@@ -173,7 +178,7 @@ class RemoteFile:
     async def _describe(self) -> Content:
         """The file's description, from a request for its first byte (a signed address may allow nothing but GET)."""
         async with self._http.stream("GET", await self._link(), headers={"Range": "bytes=0-0"}) as response:
-            content = _content(response, self.name)
+            content = content_of(response, self.name)
             if content.ranges:
                 await response.read()  # so that the connection can be used again
             return content
@@ -206,16 +211,48 @@ class RemoteFile:
     async def _fetch_parts(self, parts: deque[tuple[int, int]], advance: progress.Advance) -> None:
         async def fetch_next() -> None:
             while parts:
-                start, stop = parts.popleft()
-                await self._retrying(start, stop, advance, self._stream_range)
+                await self._fetch(*parts.popleft(), advance)
 
         tasks = [asyncio.create_task(fetch_next()) for _ in range(min(self._connections, len(parts)))]
         try:
             await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancelled(tasks)
+
+    async def _fetch(self, start: int, stop: int, advance: progress.Advance) -> None:
+        """Have what is missing of [start, stop) here; waits for what is on its way already."""
+        while missing := list(self._sparse.missing(start, stop)):
+            coming = [future for (begin, end), future in self._coming.items() if begin < stop and start < end]
+            hole = next((hole for one in missing for hole in _without(one, self._coming)), None)
+            if hole is None:
+                await asyncio.wait(coming)
+                continue
+            arrived = self._coming[hole] = asyncio.get_running_loop().create_future()
+            try:
+                await self._retrying(*hole, advance, self._stream_range)
+            finally:
+                del self._coming[hole]
+                arrived.set_result(None)
+
+    def _want(self, ranges: list[tuple[int, int]]) -> None:
+        wanted = (hole for start, stop in _joined(ranges) for hole in self._sparse.missing(start, stop))
+        self._wanted = _parts(wanted, self._connections)
+        self._wanting = [task for task in self._wanting if not task.done()]
+        for _ in range(len(self._wanting), min(2 * self._connections, len(self._wanted))):
+            self._wanting.append(asyncio.create_task(self._fetch_wanted()))
+
+    async def _fetch_wanted(self) -> None:
+        while self._wanted:
+            try:
+                await self._fetch(*self._wanted.popleft(), lambda amount: None)
+            except (HaversackError, _Changed, _RangesIgnored) as error:
+                self._wanted.clear()
+                log.debug("%s could not be fetched ahead: %s", self.name, error)
+
+    async def _want_nothing(self) -> None:
+        self._wanted.clear()
+        await _cancelled(self._wanting)
+        self._wanting = []
 
     async def _retrying(
         self, start: int, stop: int, advance: progress.Advance, stream: Callable[[_Cursor], Awaitable[None]]
@@ -253,7 +290,7 @@ class RemoteFile:
             if response.status != 206:
                 raise _RangesIgnored
             self._check(response)
-            if _range_start(response.headers) != cursor.at:
+            if range_start(response.headers) != cursor.at:
                 raise _RangesIgnored
             await self._store(response, cursor)
 
@@ -264,7 +301,7 @@ class RemoteFile:
             await self._store(response, cursor)
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
-        content = _content(response, self.name)
+        content = content_of(response, self.name)
         if (content.size, content.tag) != (self._content.size, self._content.tag):
             raise _Changed
 
@@ -313,39 +350,46 @@ def _alone(path: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
+async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Return once the tasks have ended, whatever they were at."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ranges in whole blocks, each block once, where it was first asked for; neighbours are one range."""
+    seen: set[int] = set()
+    joined: list[tuple[int, int]] = []
+    for start, stop in ranges:
+        for block in range(start // BLOCK, -(-stop // BLOCK)):
+            if block in seen:
+                continue
+            seen.add(block)
+            if joined and joined[-1][1] == block * BLOCK:
+                joined[-1] = joined[-1][0], (block + 1) * BLOCK
+            else:
+                joined.append((block * BLOCK, (block + 1) * BLOCK))
+    return joined
+
+
+def _without(hole: tuple[int, int], taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What is left of a hole outside of the taken ranges."""
+    left, (at, stop) = [], hole
+    for begin, end in sorted(taken):
+        if begin < stop and at < end:
+            if at < begin:
+                left.append((at, begin))
+            at = end
+    return [*left, (at, stop)] if at < stop else left
+
+
 def _parts(missing: Iterable[tuple[int, int]], connections: int) -> deque[tuple[int, int]]:
     """The ranges to ask for: the missing ones, cut so that every connection has something to do."""
     holes = list(missing)
     total = sum(stop - start for start, stop in holes)
     length = -(-min(max(total // connections, _SMALLEST_RANGE), _LARGEST_RANGE) // BLOCK) * BLOCK
     return deque((at, min(at + length, stop)) for start, stop in holes for at in range(start, stop, length))
-
-
-def _content(response: aiohttp.ClientResponse, name: str) -> Content:
-    headers = response.headers
-    ranges = response.status == 206
-    size = _total(headers) if ranges else headers.get("Content-Length")
-    if size is None:
-        raise RemoteError(f"The server does not say how large {name} is.", "Try again later.", status=response.status)
-    return Content(int(size), headers.get("ETag") or headers.get("Last-Modified") or "", _md5_named(headers), ranges)
-
-
-def _total(headers: Mapping[str, str]) -> str | None:
-    found = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range", ""))
-    return found and found[1]
-
-
-def _range_start(headers: Mapping[str, str]) -> int:
-    return int(headers["Content-Range"].split()[1].split("-")[0])
-
-
-def _md5_named(headers: CIMultiDictProxy[str]) -> str | None:
-    """The md5 in hex from `x-goog-hash: crc32c=…,md5=…`, in one header or several; composite objects have none."""
-    found = re.search(r"md5=([A-Za-z0-9+/=]+)", ",".join(headers.getall("x-goog-hash", [])))
-    try:
-        return base64.b64decode(found[1], validate=True).hex() if found else None
-    except binascii.Error:
-        return None
 
 
 def _md5_of(path: Path) -> str:

@@ -6,12 +6,16 @@ what the journal says is true after SIGKILL and after a power cut. The journal i
 share the file see each other's blocks at once. When every block is here the file is renamed to `NAME`, and only then is
 there a file of that name.
 
+A file that can be fetched again does without the syncing: it is not `lasting`, its journal is believed until the
+machine is started anew, and only the complete file beyond that.
+
 Whoever fills the file decides what content it is: a different `tag` or size starts it over. Nothing is fetched here.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import mmap
 import os
@@ -36,8 +40,8 @@ class SparseFile:
     finishing and discarding take a lock, and a block written twice is written with the same bytes.
     """
 
-    def __init__(self, path: Path, size: int, tag: str) -> None:
-        self.path, self.size, self.tag = path, size, tag
+    def __init__(self, path: Path, size: int, tag: str, *, lasting: bool = True) -> None:
+        self.path, self.size, self.tag, self.lasting = path, size, tag, lasting
         self._keeping = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock():
@@ -54,10 +58,7 @@ class SparseFile:
     @property
     def complete(self) -> bool:
         """Whether every byte is here and the file has its name."""
-        try:
-            return os.path.samestat(os.fstat(self._data), self.path.stat())
-        except FileNotFoundError:
-            return False
+        return self._is_at(self.path)
 
     def missing(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The ranges of bytes, in whole blocks, that must come before [start, stop) can be read."""
@@ -88,7 +89,8 @@ class SparseFile:
         with self._keeping:
             if self._data < 0:
                 return start
-            os.fdatasync(self._data)
+            if self.lasting:
+                os.fdatasync(self._data)
             self._mark(first, last, b"\1")
         return min(last * BLOCK, self.size)
 
@@ -109,16 +111,22 @@ class SparseFile:
     def finish(self) -> None:
         """Give the complete file its name."""
         with self._lock():
-            if not self.complete and self.part.exists():
+            if self._is_at(self.part):
+                if not self.lasting:
+                    os.fdatasync(self._data)
                 self.part.rename(self.path)
                 _sync_folder(self.path.parent)
 
     def discard(self) -> None:
         """Remove the file: its content was not what was promised."""
+        self.remove()
+        self.close()
+
+    def remove(self) -> None:
+        """Take the file's names away; who has it open reads on in it."""
         with self._lock():
             for path in (self._journal, self.part, self.path):
                 path.unlink(missing_ok=True)
-        self.close()
 
     def close(self) -> None:
         with self._keeping:
@@ -138,7 +146,15 @@ class SparseFile:
 
     @property
     def _header(self) -> dict[str, object]:
-        return {"size": self.size, "tag": self.tag, "block": BLOCK}
+        header = {"size": self.size, "tag": self.tag, "block": BLOCK}
+        return header if self.lasting else {**header, "boot": _boot()}
+
+    def _is_at(self, path: Path) -> bool:
+        """Whether the file has that name; another process may have removed it, and begun another one there."""
+        try:
+            return os.path.samestat(os.fstat(self._data), path.stat())
+        except FileNotFoundError:
+            return False
 
     def _lock(self) -> FileLock:
         return FileLock(self.path.with_name(self.path.name + ".lock"))
@@ -153,7 +169,8 @@ class SparseFile:
         with open(aside, "wb") as journal:
             journal.write(json.dumps(self._header).encode() + b"\n" + bytes(-(-self.size // BLOCK)))
             journal.flush()
-            os.fsync(journal.fileno())
+            if self.lasting:
+                os.fsync(journal.fileno())
         aside.replace(self._journal)
         return self.part
 
@@ -164,7 +181,8 @@ class SparseFile:
 
     def _mark(self, first: int, last: int, value: bytes) -> None:
         self._blocks[self._first + first : self._first + last] = value * (last - first)
-        self._blocks.flush()
+        if self.lasting:
+            self._blocks.flush()
 
 
 def whole_file(path: Path) -> tuple[int, str] | None:
@@ -196,6 +214,15 @@ def _header(journal: Path) -> dict[str, Any] | None:
         return header if blocks == -(-header["size"] // BLOCK) and header["block"] == BLOCK else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+
+
+@functools.cache
+def _boot() -> str:
+    """Which start of this machine it is; "" where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,13 +12,13 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from haversack.archive.index import DEFLATED, STORED, Member
+from haversack.archive.index import DEFLATED, STORED, Index, Member
 from haversack.archive.reader import Archive, LocalFile
 from haversack.archive.writer import folder_files, pack
 from haversack.blocks.ranges import RemoteFile
@@ -44,6 +44,16 @@ class Contents(Protocol):
 
     @property
     def files(self) -> Mapping[str, File]: ...
+    @property
+    def size(self) -> int:
+        """The sum of all files' sizes in bytes."""
+        ...
+
+    @property
+    def content(self) -> str:
+        """A tag that changes with the files' bytes."""
+        ...
+
     def read(self, name: str) -> bytes: ...
     def open(self, name: str) -> BinaryIO: ...
     def path(self, name: str) -> Path:
@@ -56,6 +66,10 @@ class Contents(Protocol):
 
     def is_at(self, name: str, path: Path) -> bool:
         """Whether `path` has the same bytes."""
+        ...
+
+    def want(self, names: Iterable[str]) -> None:
+        """Begin to fetch these files, in this order, because they will be read next."""
         ...
 
     def complete(self) -> None:
@@ -76,11 +90,15 @@ class Archived:
     def __init__(self, file: LocalFile | RemoteFile, cache: Path) -> None:
         self._file = file
         self._cache = cache
-        self._archive = Archive(file)
+        self._archive = self._opened()
 
     @property
-    def files(self) -> Mapping[str, Member]:
+    def files(self) -> Index:
         return self._archive.members
+
+    @property
+    def size(self) -> int:
+        return self.files.size
 
     def read(self, name: str) -> bytes:
         return self._mending(name, self._archive.read)
@@ -89,7 +107,7 @@ class Archived:
         return self._archive.open(self.files[name])
 
     def path(self, name: str) -> Path:
-        target = self._cache / "files" / self._content / name
+        target = self._cache / "files" / self.content / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             require_space(target.parent, self.files[name].size)
@@ -108,12 +126,18 @@ class Archived:
         member = self.files[name]
         return path.stat().st_size == member.size and _crc_of(path) == member.crc
 
+    def want(self, names: Iterable[str]) -> None:
+        if isinstance(self._file, RemoteFile):
+            files = self.files
+            members = (files[name] for name in names)
+            self._file.want((member.offset, member.end) for member in members)
+
     def complete(self) -> None:
         if isinstance(self._file, RemoteFile):
             before = self._file.tag
             self._file.complete(_check_members)
             if self._file.tag != before:
-                self._archive = Archive(self._file)
+                self._archive = self._opened()
 
     def save(self, target: Path) -> None:
         if target.exists() and target.stat().st_size != self._file.size:
@@ -134,8 +158,11 @@ class Archived:
     def close(self) -> None:
         self._file.close()
 
+    def _opened(self) -> Archive:
+        return Archive(self._file, self._cache / f"{self.content}.index", self.content)
+
     @property
-    def _content(self) -> str:
+    def content(self) -> str:
         """A name for the archive as it is now, so that files of an earlier one are not taken for its own."""
         if isinstance(self._file, RemoteFile):
             known = f"{self._file.tag} {self._file.size}"
@@ -172,6 +199,18 @@ class Folder:
     def files(self) -> Mapping[str, File]:
         return {name: _PlainFile(name, path.stat().st_size) for name, path in folder_files(self._folder).items()}
 
+    @cached_property
+    def size(self) -> int:
+        return sum(file.size for file in self.files.values())
+
+    @cached_property
+    def content(self) -> str:
+        about = ((name, (self._folder / name).stat()) for name in self.files)
+        known = hashlib.sha256(str(self._folder).encode())
+        for name, status in about:
+            known.update(f"\n{name} {status.st_size} {status.st_mtime_ns}".encode())
+        return known.hexdigest()[:16]
+
     def read(self, name: str) -> bytes:
         return self.path(name).read_bytes()
 
@@ -186,6 +225,9 @@ class Folder:
 
     def is_at(self, name: str, path: Path) -> bool:
         return filecmp.cmp(self.path(name), path, shallow=False)
+
+    def want(self, names: Iterable[str]) -> None:
+        """They are all here."""
 
     def complete(self) -> None:
         """It is all here."""

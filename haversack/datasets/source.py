@@ -11,9 +11,10 @@ import asyncio
 import difflib
 import hashlib
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from fsspec.asyn import get_loop
@@ -31,6 +32,9 @@ from haversack.datasets.locks import lock_of
 from haversack.errors import ArchiveInvalid, InputError, NotFound
 from haversack.http import Http, wait
 
+if TYPE_CHECKING:
+    from haversack.datasets.images import Images
+
 _UNDERSTOOD = "Understood are kaggle:owner/name, kaggle:owner/name@version, a zip archive, and a folder."
 _ARCHIVE = "archive.zip"
 # Near names are looked for among this many; difflib takes about a second for them.
@@ -43,12 +47,13 @@ class Dataset:
     `source` names it, with its version.
     """
 
-    def __init__(self, source: str, name: str, contents: Contents) -> None:
+    def __init__(self, source: str, name: str, contents: Contents, hub: str | None = None) -> None:
         self.source = source
+        self._hub = hub
         self._name = name
         self._contents = contents
         try:
-            self._size = sum(file.size for file in contents.files.values())
+            self._size = contents.size
         except ArchiveInvalid as error:
             raise ArchiveInvalid(f"{source} cannot be read. {error.what}", error.next_step) from error
 
@@ -65,6 +70,19 @@ class Dataset:
     def read(self, name: str) -> bytes:
         """One file's bytes, verified. Raises `NotFound` for a name that is not in `files`."""
         return self._contents.read(self._known(name))
+
+    def want(self, names: Iterable[str]) -> None:
+        """Begin to fetch these files, in this order, in place of those wanted before; returns at once."""
+        self._contents.want(map(self._known, names))
+
+    def fetch(self) -> None:
+        """Have the whole set on this machine, verified. Raises `DiskFull` before anything is fetched."""
+        self._contents.complete()
+
+    @property
+    def content(self) -> str:
+        """A tag that changes with the files' bytes."""
+        return self._contents.content
 
     def open(self, name: str) -> BinaryIO:
         """One file as a binary file object that can be seeked in; verified when its end is reached."""
@@ -88,6 +106,31 @@ class Dataset:
         self._contents.save(target)
         return target
 
+    def images(self, **arguments: Any) -> Images:
+        """The images of the data set as batches to train on; see `datasets.images`.
+
+        Args:
+            size: (height, width) in pixels; (224, 224) by default.
+            channels: 1 for grey, 3 for RGB (the default), 4 for RGBA; `datasets.decode` has the rule.
+            labels: "folder" (the default), a table's name or (table, image column, label column), a dict, a function
+                of an image's name, or None; see `datasets.labels.of`.
+            names: which files; a list, or a function that says so of a name. By default all with an image's suffix.
+            batch_size: of all hosts together; 32 by default.
+            seed, shuffle: of the order, another in each epoch (`datasets.order`).
+            augment: a `haversack.Augmentation`, or a function of (image, random generator) that gives an image.
+            fit: "stretch" (the default), "crop" or "pad".
+            corrupt: what to do with an image that cannot be read: "raise" (the default), "skip" or "blank".
+            cache: "disk" (the default) keeps decoded pixels, None does not.
+            dtype: "float32" (the default), from 0 to 1, or "uint8".
+            rank, world: which host this is, of how many.
+
+        Raises `InputError` for arguments that do not go together and for images without a label, `ImageInvalid` when a
+        batch has one that cannot be read.
+        """
+        from haversack.datasets.images import images
+
+        return images(self, **arguments)
+
     def info(self) -> dict[str, Any]:
         """What is known of the set: its source, number of files, their size, and what of it is on this machine."""
         return {"source": self.source, "files": len(self._contents.files), "size": self._size, **self._contents.info()}
@@ -101,6 +144,9 @@ class Dataset:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __reduce__(self) -> Any:
+        return dataset, (self.source, self._hub)
 
     def __repr__(self) -> str:
         return f"<Dataset {self.source}: {len(self._contents.files):,} files, {self._size / 1e6:,.1f} MB>"
@@ -134,7 +180,7 @@ def dataset(source: str, hub: str | None = None) -> Dataset:
     """
     source = str(source)
     if source.startswith("kaggle:"):
-        return _from_kaggle(Name.parse(source), credentials.kaggle(hub))
+        return _from_kaggle(Name.parse(source), hub)
     path = Path(source).expanduser().absolute()
     if path.is_dir():
         return Dataset(str(path), path.name, Folder(path))
@@ -173,7 +219,8 @@ def put(path: str | Path, destination: str, *, title: str | None = None, hub: st
     return Published(f"kaggle:{name}@{version}", version, url)
 
 
-def _from_kaggle(name: Name, server: Server) -> Dataset:
+def _from_kaggle(name: Name, hub: str | None) -> Dataset:
+    server = credentials.kaggle(hub)
     cache = settings.load().cache / "datasets" / _server_key(server) / name.owner / name.name
     here = name.version is not None and whole_file(cache / str(name.version) / _ARCHIVE) is not None
     http = (
@@ -184,7 +231,7 @@ def _from_kaggle(name: Name, server: Server) -> Dataset:
         name = replace(name, version=name.version or wait(api.current_version(name)))
         cache = cache / str(name.version)
         file = RemoteFile(http, lambda: api.download_address(name), cache / _ARCHIVE, f"kaggle:{name}")
-        opened = Dataset(f"kaggle:{name}", name.name, Archived(file, cache))
+        opened = Dataset(f"kaggle:{name}", name.name, Archived(file, cache), hub)
     except BaseException:
         _close(http)
         raise

@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,13 +20,15 @@ from typing import Any
 from fsspec.spec import AbstractFileSystem
 
 from haversack import http, progress
-from haversack.drive import tree
+from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.api import File
 from haversack.drive.journal import Draft
 from haversack.drive.tree import Drive
 from haversack.errors import AlreadyExists, DiskFull, InputError, IntegrityError, IsAFolder, NotAFolder, NotFound
 
 _PIECE = 4 << 20
+# So many files, and so many bytes, wait here for the drive before the next one is copied to the journal.
+_SIDE_BY_SIDE, _AHEAD = 100, 256 << 20
 
 
 class DriveFileSystem(AbstractFileSystem):
@@ -56,7 +59,7 @@ class DriveFileSystem(AbstractFileSystem):
         if isinstance(path, list):
             return [cls._strip_protocol(one) for one in path]
         bare = os.fspath(path).removeprefix("drive://").removeprefix("drive:").strip("/")
-        for root in (tree.ROOT, tree.ALIAS):
+        for root in (ROOT, ALIAS):
             if bare == root or bare.startswith(root + "/"):
                 return bare[len(root) :].lstrip("/")
         return bare
@@ -339,17 +342,32 @@ def store(source: Path, path: str, hub: str | None = None) -> str:
             wanted.append((one, (*names, *one.relative_to(source).parts)))
     filesystem.makedirs("/".join(names[:-1]), exist_ok=True)
     total = sum(one.stat().st_size for one, _ in wanted if one.is_file())
+    going: deque[Draft] = deque()
     with progress.bar(f"Storing {names[-1]}", total) as advance:
-        for one, place in wanted:
-            if one.is_dir():
-                filesystem.makedirs("/".join(place), exist_ok=True)
-            else:
-                upload(drive, one, place, advance)
+        try:
+            for one, place in wanted:
+                if one.is_dir():
+                    filesystem.makedirs("/".join(place), exist_ok=True)
+                    continue
+                going.append(_written(drive, one, place, advance))
+                while len(going) > _SIDE_BY_SIDE or sum(draft.size for draft in going) > _AHEAD:
+                    drive.journal.wait(going[0])
+                    drive.journal.release(going.popleft())
+            for draft in going:
+                drive.journal.wait(draft)
+        finally:
+            for draft in going:
+                drive.journal.release(draft)
     return "/".join(names)
 
 
 def upload(drive: Drive, source: Path, path: tree.Names, advance: progress.Advance, mode: str = "overwrite") -> None:
     """Copy one local file to the drive; returns once it is there, whole."""
+    _finish(drive, _written(drive, source, path, advance, mode))
+
+
+def _written(drive: Drive, source: Path, path: tree.Names, advance: progress.Advance, mode: str = "overwrite") -> Draft:
+    """A draft with a local file's bytes and time, on its way to the drive. The caller releases it."""
     with open(source, "rb") as file:
         draft = drive.open_draft(path, truncate=True, exclusive=mode == "create")
         try:
@@ -358,10 +376,11 @@ def upload(drive: Drive, source: Path, path: tree.Names, advance: progress.Advan
                     drive.journal.write(draft, data, None)
                     advance(len(data))
                 drive.journal.set_modified(draft, source.stat().st_mtime)
+                drive.journal.commit(draft)
         except BaseException:
             drive.journal.abandon(draft)
             raise
-    _finish(drive, draft)
+    return draft
 
 
 def _finish(drive: Drive, draft: Draft) -> None:

@@ -1,86 +1,43 @@
 """The drive as files: its mount, from `mount` to `unmount`.
 
-A mount is served by a process of its own, which outlives the one that asked for it. It takes the drive's token from its
-environment, holds the embedded hub as its user, and stands in a registry in the data folder, so that any process can
-unmount it. Unmounting refuses new writes, uploads what is pending, and only then lets the mount go.
+A mount is served by a process of its own (`serving`), which outlives the one that asked for it. It takes the drive's
+token from its environment, holds the embedded hub as its user, and stands in a registry in the data folder, so that any
+process can unmount it. Unmounting refuses new writes, uploads what is pending, and only then lets the mount go.
 
 Where FUSE is not to be had, the embedded drive, an ordinary folder of this machine, becomes a symbolic link instead.
+This process talks to no drive while it mounts one, so it need not load what that takes: the other one does.
 """
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import errno
-import hashlib
 import json
 import logging
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
-from filelock import FileLock, Timeout
-
-from haversack import credentials, place, progress, settings
+from haversack import credentials, errors, place, progress
 from haversack.credentials import Server
-from haversack.drive import tree
-from haversack.drive.tree import ALIAS, ROOT
+from haversack.drive import ALIAS, ROOT, registry
+from haversack.drive.registry import Mounted, Record
 from haversack.errors import HaversackError, MountError, MountpointInvalid
-
-if TYPE_CHECKING:
-    from haversack.drive.fuse import Operations
 
 _log = logging.getLogger(__name__)
 
 _MOUNT_TIMEOUT = 60.0
 _ENOUGH = "install fuse3 (Debian: apt-get install fuse3)"
-_daemons: dict[str, subprocess.Popen[bytes]] = {}
-
-
-@dataclass(frozen=True)
-class Mounted:
-    """A drive among this machine's files. `where` says in words where the bytes are; `note` what is unusual."""
-
-    mountpoint: Path
-    my_drive: Path
-    where: str
-    kind: Literal["fuse", "link"]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What the registry keeps of a mount. `pending` are files and bytes that are still to be uploaded."""
-
-    mountpoint: str
-    namespace: int
-    kind: Literal["fuse", "link"]
-    where: str
-    hub: str
-    made: bool
-    job: str = ""
-    pid: int = 0
-    pending: tuple[int, int] = (0, 0)
-    failed: str = ""
-
-    @property
-    def file(self) -> Path:
-        key = hashlib.sha256(f"{self.namespace} {self.mountpoint}".encode()).hexdigest()[:16]
-        return _registry() / f"{key}.json"
-
-    def write(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside = self.file.with_suffix(f".{os.getpid()}.new")
-        aside.write_text(json.dumps(asdict(self)))
-        aside.replace(self.file)
-
-    def mounted(self, note: str = "") -> Mounted:
-        return Mounted(Path(self.mountpoint), Path(self.mountpoint) / ROOT, self.where, self.kind, note)
+_LATER = "They wait on this machine and go up with the next mount."
+_daemons: dict[str, subprocess.Popen[str]] = {}
 
 
 def mount(
@@ -94,34 +51,29 @@ def mount(
     Raises `MountpointInvalid`, `MountError` when FUSE refuses and there is no other way, and `SignInError`,
     `ConnectionFailed` or `InputError` when there is no drive to mount.
     """
-    path = _absolute(mountpoint)
+    path = registry.absolute(mountpoint)
     server = credentials.drive(hub)
-    clear_stale(path)
+    _sweep()
     job = os.environ.get("HAVERSACK_JOB", "")
-    record = _Record(str(path), _namespace(), "fuse", _where(server), _hub_of(server), not path.exists(), job)
-    if (there := _find(path)) is not None and _is_there(there):
+    record = Record(str(path), registry.namespace(), "fuse", _where(server), _hub_of(server), not path.exists(), job)
+    if (there := registry.find(path)) is not None and there.is_there():
         if there.where == record.where:
             return there.mounted()
         raise MountError(f"Another drive is mounted at {path} already.", "Unmount it first, or choose another folder.")
     check_mountpoint(path)
-    tree.check(server)
-    refusal = _fuse_refusal()
-    if refusal and readonly and server.folder is not None:
-        raise MountError(
-            f"{refusal} A link in its place could not refuse writes.", f"Leave out readonly, or {_ENOUGH}."
-        )
-    if refusal:
-        return _link(record, server, refusal)
+    if refusal := _fuse_refusal():
+        return _link(record, server, refusal, readonly, foreground)
     if foreground:
-        path.mkdir(exist_ok=True)
-        _serve(record, readonly)
+        from haversack.drive.serving import serve
+
+        serve(record, readonly)
         return record.mounted()
     try:
         return _spawn(record, server, readonly)
     except MountError as error:
         if server.folder is None or readonly:
             raise
-        return _link(record, server, error.what)
+        return _link(record, server, error.what, readonly, foreground)
 
 
 def unmount(mountpoint: str | Path) -> None:
@@ -130,17 +82,17 @@ def unmount(mountpoint: str | Path) -> None:
     Raises `MountError` when nothing is mounted there, or when something written did not reach the drive: it then waits
     on this machine, and goes up with the next mount.
     """
-    path = _absolute(mountpoint)
-    record = _find(path)
+    path = registry.absolute(mountpoint)
+    record = registry.find(path)
     if record is None:
-        raise MountError(f"No drive is mounted at {path}.", "Check the path; `mount | grep haversack` lists mounts.")
+        raise MountError(f"No drive is mounted at {path}.", "Check the path; `haversack drive status` lists mounts.")
     _unmount(record)
+    _sweep()
 
 
 def jobs() -> set[Path]:
     """The folders of the notebook jobs that have something mounted."""
-    records = [_read(file) for file in sorted(_registry().glob("*.json"))]
-    return {Path(record.job) for record in records if record is not None and record.job}
+    return {Path(record.job) for record in registry.records() if record.job}
 
 
 def unmount_job(job: Path) -> list[Mounted]:
@@ -148,40 +100,27 @@ def unmount_job(job: Path) -> list[Mounted]:
 
     Returns what was mounted. Raises like `unmount`, the first error after all were tried.
     """
-    records = [record for file in sorted(_registry().glob("*.json")) if (record := _read(file)) is not None]
-    own = [record for record in records if record.job == str(job)]
-    errors = []
+    own = [record for record in registry.records() if record.job == str(job)]
+    failures = []
     for record in own:
         try:
             _unmount(record)
         except MountError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return [record.mounted() for record in own]
-
-
-def _unmount(record: _Record) -> None:
-    path = Path(record.mountpoint)
-    if record.kind == "link":
-        _unlink(record)
-    elif _is_served(record):
-        _end(record)
-    else:
-        _recover(record)
-    if record.made and path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
 
 
 def is_mounted(mountpoint: str | Path) -> bool:
     """Whether `mount` put a drive there that is still usable."""
-    record = _find(_absolute(mountpoint))
-    return record is not None and _is_there(record)
+    record = registry.find(registry.absolute(mountpoint))
+    return record is not None and record.is_there()
 
 
 def is_registered(mountpoint: str | Path) -> bool:
     """Whether a drive was mounted there and not unmounted since; its process may be dead."""
-    return _find(_absolute(mountpoint)) is not None
+    return registry.find(registry.absolute(mountpoint)) is not None
 
 
 def clear_stale(path: Path) -> None:
@@ -193,7 +132,18 @@ def clear_stale(path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
             raise
-        _detach(path)
+        detach(path)
+
+
+def detach(path: Path) -> None:
+    """Unmount, or, where something still stands in it, as soon as that lets go."""
+    for command in (["fusermount3", "-u"], ["umount"], ["fusermount3", "-uz"], ["fusermount", "-uz"], ["umount", "-l"]):
+        if shutil.which(command[0]) is None:
+            continue
+        done = subprocess.run([*command, str(path)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if done.returncode == 0:
+            return
+    _log.warning("%s could not be unmounted: %s", path, done.stderr.decode(errors="replace").strip())
 
 
 def check_mountpoint(path: str | Path, *, colab: bool = False) -> None:
@@ -219,115 +169,56 @@ def check_mountpoint(path: str | Path, *, colab: bool = False) -> None:
         raise MountpointInvalid(f"{wrong.rstrip('.')}: {folder}.", instead)
 
 
-# The serving process
-
-
-def _serve(record: _Record, readonly: bool) -> None:
-    """Serve a mount until it is asked to end. Raises `MountError` when FUSE refuses, or bytes are not on the drive."""
-    from haversack.drive.fuse import Fuse, Operations
-
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stopped = threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        # Handlers of our own keep libfuse from ending at the signal, before what is pending is on the drive.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: stopped.set())
-    record = replace(record, pid=os.getpid())
-    record.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = FileLock(record.file.with_suffix(".lock"), thread_local=False)
-    try:
-        lock.acquire(timeout=5)
-    except Timeout:
-        raise MountError(f"A drive is being mounted at {record.mountpoint} already.", "Wait for it.") from None
-    with lock:
-        drive = tree.connect(record.hub)
-        operations = Operations(drive, readonly)
-        refused: list[BaseException] = []
-
-        def serve() -> None:
-            try:
-                Fuse(operations, record.mountpoint, readonly)
-            except Exception as error:  # noqa: BLE001 - handed to the main thread, which says it
-                refused.append(error)
-            finally:
-                stopped.set()
-
-        serving = threading.Thread(target=serve, name="fuse", daemon=True)
-        serving.start()
-        while not operations.ready.wait(0.02) and not stopped.is_set():
-            continue
-        if not operations.ready.is_set():
-            why = f" ({refused[0]})" if refused else ""
-            raise MountError(f"FUSE refused to mount at {record.mountpoint}{why}.", "Its own words stand above.")
-        record.write()
-        while not stopped.wait(1):
-            continue
-        _finish(record, operations, serving)
-
-
-def _finish(record: _Record, operations: Operations, serving: threading.Thread) -> None:
-    """Upload what is pending, let the mount go, and leave word in the registry when something did not arrive."""
-    operations.refuse_writes()
-    told = 0.0
-
-    def tell(files: int, size: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > 0.3:
-            told = time.monotonic()
-            replace(record, pending=(files, size)).write()
-
-    failed = operations.drive.journal.drain(tell)
-    if serving.is_alive():
-        _detach(Path(record.mountpoint))
-        serving.join(1)
-    if not failed:
-        operations.drive.journal.close()
-        record.file.unlink(missing_ok=True)
-        return
-    names = ", ".join(draft.name for draft in list(failed)[:3]) + (", …" if len(failed) > 3 else "")
-    what = f"{len(failed)} files are not on the drive ({names}): {next(iter(failed.values()))}"
-    error = MountError(what, "They wait on this machine and go up with the next mount.")
-    replace(record, failed=what).write()
-    raise error
-
-
 # Beginning
 
 
-def _spawn(record: _Record, server: Server, readonly: bool) -> Mounted:
+def _spawn(record: Record, server: Server, readonly: bool) -> Mounted:
     """Have a process of its own serve the mount, and wait until it does."""
-    command = [place.interpreter(), "-m", "haversack", "mount", record.mountpoint, "--foreground"]
     environment = {**os.environ, "HAVERSACK_HUB": record.hub}
-    if server.folder is None:
+    if server.folder is None and server.sign_in is None:
         environment["HAVERSACK_TOKEN"] = server.secrets[0]
     log = record.file.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(log, "wb") as output:
+    with open(log, "w") as output:
         process = subprocess.Popen(
-            command + ["--readonly"] * readonly,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
+            [place.interpreter(), "-m", "haversack.drive.serving"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=output,
             env=environment,
             cwd="/",
             start_new_session=True,
+            text=True,
         )
-    end = time.monotonic() + _MOUNT_TIMEOUT
-    while time.monotonic() < end and process.poll() is None:
-        found = _find(Path(record.mountpoint))
-        if found is not None and found.pid == process.pid:
-            _daemons[record.mountpoint] = process
-            return found.mounted()
-        time.sleep(0.02)
-    if process.poll() is None:
+    assert process.stdin is not None
+    with process.stdin as wanted:
+        wanted.write(json.dumps({"record": asdict(record), "readonly": readonly}) + "\n")
+    answer = _answer(process)
+    if "ready" in answer:
+        _daemons[record.mountpoint] = process
+        return record.mounted()
+    if process.poll() is None and not answer:
         process.kill()
     process.wait()
     clear_stale(Path(record.mountpoint))
     if record.made and Path(record.mountpoint).is_dir():
         Path(record.mountpoint).rmdir()
+    kind = getattr(errors, answer.get("error", ""), MountError)
+    if kind is not MountError:
+        raise kind(answer["what"], answer["next_step"])
     said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    reason = said[-1].removeprefix("haversack: ") if said else f"It was not ready after {_MOUNT_TIMEOUT:.0f} s."
+    reason = answer.get("what") or (said[-1] if said else f"It was not ready after {_MOUNT_TIMEOUT:.0f} s.")
     raise MountError(f"The drive could not be mounted at {record.mountpoint}: {reason}", f"See {log}.")
+
+
+def _answer(process: subprocess.Popen[str]) -> dict[str, str]:
+    """What the serving process says when it is ready, or cannot be; {} when it says nothing."""
+    assert process.stdout is not None
+    with process.stdout as said:
+        if not select.select([said], [], [], _MOUNT_TIMEOUT)[0]:
+            return {}
+        line = said.readline()
+    return dict(json.loads(line)) if line else {}
 
 
 def _fuse_refusal() -> str:
@@ -338,18 +229,28 @@ def _fuse_refusal() -> str:
         return "There is no /dev/fuse that may be used."
     if sys.platform == "linux" and os.getuid() and not (shutil.which("fusermount3") or shutil.which("fusermount")):
         return "fusermount3 is not installed."
-    try:
-        from haversack.drive import fuse  # noqa: F401
-    except (OSError, ImportError, AttributeError) as error:
-        return f"libfuse is not installed ({error})."
-    return ""
+    return "" if _has_libfuse() else "libfuse is not installed."
 
 
-def _link(record: _Record, server: Server, refusal: str) -> Mounted:
+def _has_libfuse() -> bool:
+    for name in ("libfuse3.so.3", "libfuse3.so.4", "libfuse.so.2"):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return True
+    return any(ctypes.util.find_library(name) for name in ("fuse3", "fuse", "fuse-t"))
+
+
+def _link(record: Record, server: Server, refusal: str, readonly: bool, foreground: bool) -> Mounted:
     if server.folder is None:
         raise MountError(
             f"{refusal} The drive cannot be mounted without FUSE.",
             f"To mount it, {_ENOUGH}; or copy with `haversack drive get`.",
+        )
+    if readonly:
+        raise MountError(
+            f"{refusal} A link in its place could not refuse writes.", f"Leave out readonly, or {_ENOUGH}."
         )
     path = Path(record.mountpoint)
     path.mkdir(exist_ok=True)
@@ -357,13 +258,40 @@ def _link(record: _Record, server: Server, refusal: str) -> Mounted:
     (path / ALIAS).symlink_to(ROOT, target_is_directory=True)
     linked = replace(record, kind="link")
     linked.write()
-    return linked.mounted(f"{refusal} {path / ROOT} is a symbolic link to {server.folder}.")
+    mounted = linked.mounted(f"{refusal} {path / ROOT} is a symbolic link to {server.folder}.")
+    if not foreground:
+        return mounted
+    print(mounted.note, file=sys.stderr)
+    _stay()
+    _unmount(linked)
+    return linked.mounted()
+
+
+def _stay() -> None:
+    """Return when this process is asked to end."""
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stopped.set())
+    while not stopped.wait(1):
+        continue
 
 
 # Ending
 
 
-def _end(record: _Record) -> None:
+def _unmount(record: Record) -> None:
+    path = Path(record.mountpoint)
+    if record.kind == "link":
+        _unlink(record)
+    elif record.is_served():
+        _end(record)
+    else:
+        _recover(record)
+    if record.made and path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+
+
+def _end(record: Record) -> None:
     """Ask the serving process to end, and wait until it has."""
     try:
         os.kill(record.pid, signal.SIGTERM)
@@ -372,27 +300,28 @@ def _end(record: _Record) -> None:
     except ProcessLookupError:
         pass
     with progress.bar(f"Uploading to unmount {record.mountpoint}", None) as advance:
-        last = None
-        while _is_served(record):
-            now = _read(record.file)
-            if now is not None and now.pending[1] != last:
-                advance(max((last or now.pending[1]) - now.pending[1], 0))
-                last = now.pending[1]
+        last = record.activity().size
+        while record.is_served():
+            left = record.activity().size
+            advance(max(last - left, 0))
+            last = left
             time.sleep(0.05)
     if (process := _daemons.pop(record.mountpoint, None)) is not None:
         process.wait()
-    left = _read(record.file)
-    if left is None:
+    now = registry.again(record)
+    if now is None:
         return
-    left.file.unlink(missing_ok=True)
-    if left.failed:
-        raise MountError(left.failed, "They wait on this machine and go up with the next mount.")
+    now.remove()
+    if now.failed:
+        raise MountError(now.failed, _LATER)
     # It died on the way, so what it had to upload is still to do.
-    _recover(left)
+    _recover(now)
 
 
-def _recover(record: _Record) -> None:
+def _recover(record: Record) -> None:
     """End a mount whose process is dead: clear it away and upload what it left."""
+    from haversack.drive import tree
+
     clear_stale(Path(record.mountpoint))
     try:
         failed = tree.connect(record.hub).journal.drain()
@@ -401,86 +330,34 @@ def _recover(record: _Record) -> None:
             f"The process of the mount at {record.mountpoint} is dead, and the drive cannot be asked: {error}",
             "What was written waits on this machine and goes up with the next mount.",
         ) from error
-    record.file.unlink(missing_ok=True)
+    record.remove()
     if failed:
-        raise MountError(
-            f"{len(failed)} files are not on the drive: {next(iter(failed.values()))}",
-            "They wait on this machine and go up with the next mount.",
-        )
+        raise MountError(f"{len(failed)} files are not on the drive: {next(iter(failed.values()))}", _LATER)
 
 
-def _unlink(record: _Record) -> None:
+def _unlink(record: Record) -> None:
     for name in (ALIAS, ROOT):
         link = Path(record.mountpoint) / name
         if link.is_symlink():
             link.unlink()
-    record.file.unlink(missing_ok=True)
+    record.remove()
 
 
-def _detach(path: Path) -> None:
-    """Unmount, or, where something still stands in it, as soon as that lets go."""
-    for command in (["fusermount3", "-u"], ["umount"], ["fusermount3", "-uz"], ["fusermount", "-uz"], ["umount", "-l"]):
-        if shutil.which(command[0]) is None:
+def _sweep() -> None:
+    """Clear away the mounts of dead processes, so that nobody stumbles over them.
+
+    Where something that was written still waits for the drive, the record stays, and unmounting brings it there.
+    """
+    for record in registry.records():
+        if record.kind != "fuse" or record.namespace != registry.namespace() or record.is_served():
             continue
-        done = subprocess.run([*command, str(path)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        if done.returncode == 0:
-            return
-    _log.warning("%s could not be unmounted: %s", path, done.stderr.decode(errors="replace").strip())
-
-
-# The registry
-
-
-def _registry() -> Path:
-    return settings.load().data / "mounts"
-
-
-def _find(path: Path) -> _Record | None:
-    """The mount at `path` as this process sees it, else the only one there in another mount namespace."""
-    records = [record for file in sorted(_registry().glob("*.json")) if (record := _read(file)) is not None]
-    records = [record for record in records if record.mountpoint == str(path)]
-    own = [record for record in records if record.namespace == _namespace()]
-    if own:
-        return own[0]
-    return records[0] if len(records) == 1 else None
-
-
-def _read(file: Path) -> _Record | None:
-    try:
-        values = json.loads(file.read_text())
-        return _Record(**{**values, "pending": tuple(values["pending"])})
-    except (FileNotFoundError, json.JSONDecodeError, TypeError, KeyError):
-        return None
-
-
-def _is_served(record: _Record) -> bool:
-    """Whether the process that serves a mount lives: it holds the lock as long as it does."""
-    lock = FileLock(record.file.with_suffix(".lock"), thread_local=False)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return True
-    lock.release()
-    return False
-
-
-def _is_there(record: _Record) -> bool:
-    if record.kind == "link":
-        return (Path(record.mountpoint) / ROOT).is_symlink()
-    return record.namespace == _namespace() and _is_served(record) and os.path.ismount(record.mountpoint)
-
-
-def _namespace() -> int:
-    """The mount namespace: the same path may be another place in each."""
-    try:
-        return os.stat("/proc/self/ns/mnt").st_ino
-    except FileNotFoundError:
-        return 0
-
-
-def _absolute(mountpoint: str | Path) -> Path:
-    path = Path(os.path.abspath(os.path.expanduser(mountpoint)))
-    return path.parent.resolve() / path.name
+        path = Path(record.mountpoint)
+        clear_stale(path)
+        if record.job or record.left():
+            continue
+        record.remove()
+        if record.made and path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _where(server: Server) -> str:
@@ -488,4 +365,6 @@ def _where(server: Server) -> str:
 
 
 def _hub_of(server: Server) -> str:
-    return "embedded" if server.folder is not None else server.url
+    if server.folder is not None:
+        return "embedded"
+    return "google" if server.sign_in is not None else server.url

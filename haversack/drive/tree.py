@@ -1,8 +1,11 @@
 """The drive as one tree of paths: what is on it, what was written and is not on it yet, and what is kept of it here.
 
 The file system for Python and the mount both stand on this. A path is walked by looking each name up, never by
-listing. Drive allows two files of one name in a folder, and names that no file system allows: of several the newest is
-meant, and `/` is shown as `／` and `.` and `..` as `．` and `．．`, so that no name leaves its folder.
+listing. What is known is kept true by the drive's list of changes (`index`, `changes`), so a name is asked for once;
+how it is shown stands in `names`.
+
+A shortcut is followed, like a symbolic link: what is read or written is the file it leads to, what is renamed or
+removed is the shortcut. Every file can also be reached by its id, below `TARGETS`, where Colab has them.
 
 Deleting means the trash. Folders are made, moved and trashed on the drive at once; a file's bytes go through the
 journal.
@@ -11,32 +14,54 @@ journal.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from haversack import credentials, settings
 from haversack.credentials import Server
-from haversack.drive.api import FOLDER, DriveApi, File, Quota, Upload
+from haversack.drive import ALIAS as ALIAS
+from haversack.drive import ROOT as ROOT
+from haversack.drive import calls, changes, names, snapshot
+from haversack.drive.api import SHORTCUT, Call, DriveApi, File, Page, Quota, Upload
+from haversack.drive.changes import Following, now, stamp
 from haversack.drive.content import Content
-from haversack.drive.index import Index
+from haversack.drive.index import Index, Touched
 from haversack.drive.journal import Draft, Journal
-from haversack.errors import AlreadyExists, FolderNotEmpty, Forbidden, IntegrityError, IsAFolder, NotAFolder, NotFound
+from haversack.drive.listing import Listings
+from haversack.drive.names import shown_name
+from haversack.drive.snapshot import Snapshots
+from haversack.errors import (
+    AlreadyExists,
+    FolderNotEmpty,
+    Forbidden,
+    HaversackError,
+    IntegrityError,
+    IsAFolder,
+    NotAFolder,
+    NotFound,
+)
 from haversack.http import Http, wait
 from haversack.settings import Settings
 
+_log = logging.getLogger(__name__)
+
 Names = tuple[str, ...]
 """The names from My Drive down; () is My Drive itself."""
-ROOT, ALIAS = "My Drive", "MyDrive"
-"""What Colab calls My Drive in a mount: the folder, and the link to it without a space."""
+TARGETS = ".shortcut-targets-by-id"
+"""Beside My Drive in a mount, as in Colab's: what shortcuts lead to, `TARGETS/<id>/<name>`, wherever it lies."""
 
 MARK = "haversack"
 """The key in `appProperties` of files that haversack made for itself, and may delete for good."""
 
 _QUOTA_TRUST = 60.0
+_LONGEST_WAY = 200
+# Who lists waits so long for what an earlier session knew; listing itself takes longer where that is much.
+_SNAPSHOT_WAIT = 1.0
 _connected: dict[tuple[int, Server, Settings], Drive] = {}
 _connecting = threading.Lock()
 
@@ -50,8 +75,22 @@ def connect(hub: str | None = None) -> Drive:
     with _connecting:
         key = (os.getpid(), server, chosen)
         if key not in _connected:
-            _connected[key] = Drive(server, chosen.data, chosen.cache)
+            _connected[key] = Drive(server, chosen.data, chosen.cache, chosen.follow)
         return _connected[key]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a drive: names, folders of which everything is known, and how it is kept true.
+
+    `age` is how many seconds ago the drive last said what changed; None when it has not since this machine started.
+    `trouble` says why it cannot be had, "" when it can.
+    """
+
+    names: int
+    folders: int
+    age: float | None
+    trouble: str
 
 
 class Drive:
@@ -60,14 +99,22 @@ class Drive:
     All raise `ConnectionFailed` and `RemoteError` when the drive does not answer as it should.
     """
 
-    def __init__(self, server: Server, data: Path, cache: Path) -> None:
+    def __init__(self, server: Server, data: Path, cache: Path, pace: float = changes.PACE) -> None:
         self.server = server
         # The first contact tells soon whether there is a drive at all; later calls are patient.
-        root = wait(_root(server))
+        contacted = now()
+        root, token, found = wait(_first_contact(server))
         # The id of My Drive tells drives and accounts apart, and stays when a hub comes back at another address.
         key = hashlib.sha256(root.id.encode()).hexdigest()[:16]
         self.api = DriveApi(server)
         self.index = Index(cache / "drives" / key)
+        self.snapshots = Snapshots(self.api, self.index, root.id, MARK)
+        if self.index.fact("token") is None:
+            self.index.begin(token, polled=stamp(contacted))
+            if found is not None:
+                self.snapshots.begin_to_load(found)
+        self.following = Following(self.api, self.index, pace)
+        self.listings = Listings(self.api, self.index, self.following)
         self.content = Content(cache / "drives" / key / "content", self.api)
         self.journal = Journal(data / "drives" / key, self.api, self.index.put, self.index.forget, self.content.adopt)
         self.root = replace(root, name=ROOT, parent="")
@@ -75,17 +122,12 @@ class Drive:
 
     # Looking
 
-    def find(self, path: Names) -> File:
-        """The file or folder there. Raises `NotFound`, and `NotAFolder` when a file stands in the way."""
-        at = self.root
-        for depth, name in enumerate(path):
-            if not at.is_folder:
-                raise NotAFolder(f"{_said(path[:depth])} on the drive is a file.", "Give a path through folders.")
-            found = self._child(at.id, name)
-            if found is None:
-                raise NotFound(f"There is no {_said(path[: depth + 1])} on the drive.", "Check the name.", status=404)
-            at = found
-        return at
+    def find(self, path: Names, *, follow: bool = True) -> File:
+        """The file or folder there, what a shortcut leads to unless `follow` is False.
+
+        Raises `NotFound`, and `NotAFolder` when a file stands in the way.
+        """
+        return self._way(path, follow)[-1]
 
     def exists(self, path: Names) -> bool:
         try:
@@ -101,32 +143,82 @@ class Drive:
             raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
         return found
 
-    def listing(self, path: Names) -> dict[str, File]:
-        """What is in a folder, by the name it is shown under. Raises as `folder`."""
+    def entries(self, path: Names) -> Iterator[tuple[str, File]]:
+        """What is in a folder, by the name it is shown under, in no order, the first before the last is known.
+
+        A shortcut is given as itself. Raises as `folder`, in the middle too when the drive does not answer.
+        """
         folder = self.folder(path)
-        # Drafts first: one that gets to the drive meanwhile is then seen twice rather than never.
+        if path[:1] == (TARGETS,) and len(path) < 3:
+            if len(path) == 2:
+                target = self._target(path[1])
+                yield names.shown(target), target
+            return
+        # Drafts first: one that gets to the drive meanwhile is then seen as a draft rather than never.
         drafts, hidden = self.journal.within(folder.id), self.journal.owned()
-        files = self.index.listing(folder.id)
-        if files is None:
-            files = wait(self._listed(folder.id))
-        shown: dict[str, File] = {}
-        for file in sorted(files, key=lambda file: (file.modified, file.id)):
-            if file.id not in hidden:
-                shown[shown_name(file.name)] = file
-        for draft in drafts:
-            shown[shown_name(draft.name)] = draft.as_file()
-        return dict(sorted(shown.items()))
+        written = {shown_name(draft.name): draft.as_file() for draft in drafts}
+        yield from written.items()
+        self.snapshots.wait(_SNAPSHOT_WAIT)
+        for name, file in self.listings.entries(folder.id):
+            if file.id not in hidden and name not in written:
+                yield name, file
+
+    def listing(self, path: Names) -> dict[str, File]:
+        """What is in a folder, shortcuts followed, sorted by the name it is shown under. Raises as `folder`."""
+        way = {folder.id for folder in self._way(path, True)}
+        found = sorted(self.entries(path), key=lambda entry: entry[0])
+        self._learn_targets([file.target for _, file in found if file.mime_type == SHORTCUT])
+        shown = {name: self._followed(file) for name, file in found}
+        # A shortcut to a folder that leads here would go round and round.
+        return {name: file for name, file in shown.items() if not file.is_folder or file.id not in way}
+
+    def link(self, shortcut: File) -> str:
+        """Where a shortcut leads, as a path from My Drive's own folder in a mount. Raises `NotFound`."""
+        target = self._target(shortcut.target)
+        return f"{TARGETS}/{target.id}/{names.shown(target)}"
 
     def refreshed(self, file: File) -> File:
         """That file as it is on the drive now."""
+        since = self.index.mark()
         fresh = wait(self.api.get(file.id))
-        self.index.put(fresh)
+        self.index.learn([fresh], since)
         return fresh
 
     def current(self, file: File) -> tuple[File, Draft | None]:
         """An open file as it is known to be by now, and what is being written in its place, with one holder more."""
         draft = self.journal.hold_of(file.id)
         return (draft.as_file(), draft) if draft is not None else (self.index.get(file.id) or file, None)
+
+    def known(self) -> Known:
+        """Figures for who wants to know how much is known, and how sure it is."""
+        count, folders = self.index.count()
+        return Known(count, folders, self.following.age(), self.index.fact("trouble") or "")
+
+    def subscribe(self, callback: Callable[[Sequence[Names] | None], None]) -> Callable[[], None]:
+        """Have `callback` called with the paths whose file others changed, made or took away; returns its end.
+
+        With None it may be any. It is called on a thread of its own and may block. A path names the place as it is
+        shown, whether there is a file by now or not; what this process does itself is not told.
+        """
+
+        def told(touched: Sequence[Touched] | None) -> None:
+            if touched is None:
+                callback(None)
+                return
+            folders = {one.parent: self.index.way_to(one.parent, self.root.id) for one in touched if one.parent}
+            paths = {(*way, one.shown) for one in touched if (way := folders.get(one.parent)) is not None}
+            if paths:
+                callback(sorted(paths))
+
+        return self.following.subscribe(told)
+
+    def save_snapshot(self) -> None:
+        """Keep what is known for the next machine, where that is worth it; what hinders it is only logged."""
+        try:
+            if self.snapshots.is_worth_saving():
+                self.snapshots.save()
+        except HaversackError as error:
+            _log.warning("What is known of the drive is not kept for the next session: %s", error)
 
     def quota(self) -> Quota:
         now = time.monotonic()
@@ -146,7 +238,7 @@ class Drive:
         if not path:
             return None
         parent = self.folder(path[:-1]).id
-        for name in _candidates(path[-1]):
+        for name in names.meant(path[-1]):
             if (draft := self.journal.hold_at(parent, name)) is not None:
                 return draft
         return None
@@ -170,6 +262,11 @@ class Drive:
             there = self._child(parent.id, path[-1])
             if there is None:
                 return self.journal.open(parent.id, path[-1], None, None)
+            # What is shown under a number gets that name on the drive too, so that it keeps it.
+            name = there.name if names.shown(there) == path[-1] else path[-1]
+            if there.mime_type == SHORTCUT:
+                there = self._target(there.target)
+                name = there.name
             if there.id.startswith("draft:"):
                 continue  # begun by somebody else just now
             if there.is_folder:
@@ -177,12 +274,16 @@ class Drive:
             if exclusive:
                 raise _taken(path)
             check_has_bytes(there)
-            return self.journal.open(parent.id, there.name, there, None if truncate else self._filler(there))
+            return self.journal.open(there.parent, name, there, None if truncate else self._filler(there))
 
     def draft_of(self, file: File) -> Draft:
         """Begin to write a file that is open, whatever it is called by now. The caller releases the draft."""
         file, draft = self.current(file)
         return draft or self.journal.open(file.parent, file.name, file, self._filler(file))
+
+    def draft_apart(self, file: File) -> Draft:
+        """Begin to write a file that was deleted while it is open (see `Journal.apart`). The caller releases it."""
+        return self.journal.apart(file, self._filler(file))
 
     # Changing
 
@@ -194,8 +295,7 @@ class Drive:
         if self._child(parent.id, path[-1]) is not None:
             raise _taken(path)
         made = wait(self.api.create_folder(parent.id, path[-1]))
-        self.index.put(made)
-        self.index.end_listing(made.id, time.time())
+        self.index.put_empty(made)
         return made
 
     def remove(self, path: Names) -> None:
@@ -206,19 +306,24 @@ class Drive:
             for file_id in gone:
                 self._trash(file_id)
             return
-        file = self.find(path)
+        file = self.find(path, follow=False)
         if file.is_folder:
             raise IsAFolder(f"{_said(path)} on the drive is a folder.", "Remove it as a folder.")
         self._trash(file.id)
 
     def remove_folder(self, path: Names, *, recursive: bool = False) -> None:
         """Trash a folder; only an empty one unless `recursive`. Raises `FolderNotEmpty`, and as `folder`."""
-        folder = self.folder(path)
         if not path:
             raise Forbidden("My Drive itself cannot be removed.", "Name something in it.")
+        folder = self.find(path, follow=False)
+        if recursive and folder.mime_type == SHORTCUT:
+            self._trash(folder.id)
+            return
+        if not folder.is_folder:
+            raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
         if not recursive:
-            self.index.doubt(folder.id)
-            if self.listing(path):
+            self.following.refresh()
+            if self._holds_something(path):
                 raise FolderNotEmpty(f"{_said(path)} on the drive is not empty.", "Remove what is in it first.")
         for draft in self.journal.within(folder.id):
             self.journal.remove(draft)
@@ -228,7 +333,7 @@ class Drive:
         """Rename or move. A file takes the place of a file, a folder that of an empty one; those go to the trash."""
         if not old or not new:
             raise Forbidden("My Drive itself cannot be renamed.", "Name something in it.")
-        source, parent = self.find(old), self.folder(new[:-1])
+        source, parent = self.find(old, follow=False), self.folder(new[:-1])
         if old == new:
             return
         if new[: len(old)] == old:
@@ -239,8 +344,7 @@ class Drive:
             return
         for file_id in self._cleared(self.draft_at(new), over):
             self._trash(file_id)
-        name = over.name if over is not None else new[-1]
-        self.index.put(wait(self.api.update(source, name=name, parent=parent.id)))
+        self.index.put(wait(self.api.update(source, name=_name_for(source, over, new), parent=parent.id)))
 
     def copy(self, old: Names, new: Names) -> None:
         """Copy one file on the drive itself. Raises `IsAFolder`, and as `find` and `folder`."""
@@ -255,7 +359,7 @@ class Drive:
             finally:
                 self.journal.release(draft)
             source = self.find(old)
-        copied = wait(self.api.copy(source, parent.id, new[-1]))
+        copied = wait(self.api.copy(source, parent.id, names.kept(source, new[-1])))
         for file_id in self._cleared(self.draft_at(new), over):
             self._trash(file_id)
         self.index.put(copied)
@@ -305,7 +409,7 @@ class Drive:
 
     def purge(self, path: Names) -> None:
         """Delete a file for good that `deliver` made. Raises `Forbidden` for any other, and as `find`."""
-        file = self.find(path)
+        file = self.find(path, follow=False)
         if file.is_folder or MARK not in wait(self.api.marks(file.id)):
             raise Forbidden(f"{_said(path)} on the drive was not made by haversack.", "Move it to the trash instead.")
         wait(self.api.delete(file.id))
@@ -313,32 +417,87 @@ class Drive:
 
     # The tree's own
 
+    def _way(self, path: Names, follow: bool) -> list[File]:
+        """The folders from the top down to a path, and what is there."""
+        way, passed = self._top(path)
+        for depth in range(passed, len(path)):
+            at, name = way[-1], path[depth]
+            if not at.is_folder:
+                raise NotAFolder(f"{_said(path[:depth])} on the drive is a file.", "Give a path through folders.")
+            found = self._child(at.id, name)
+            if found is not None and (follow or depth + 1 < len(path)):
+                found = self._followed(found)
+                if len(way) > _LONGEST_WAY or (found.is_folder and any(found.id == one.id for one in way)):
+                    found = None  # a shortcut that leads round in a circle
+            if found is None:
+                raise NotFound(f"There is no {_said(path[: depth + 1])} on the drive.", "Check the name.", status=404)
+            way.append(found)
+        return way
+
+    def _top(self, path: Names) -> tuple[list[File], int]:
+        """Where a path begins, and how many of its names that takes."""
+        if path[:1] != (TARGETS,):
+            return [self.root], 0
+        if len(path) < 3:
+            return [replace(self.root, id="/".join(path), name=path[-1])], len(path)
+        target = self._target(path[1])
+        if path[2] != names.shown(target):
+            raise NotFound(f"There is no {_said(path[:3])} on the drive.", "Check the name.", status=404)
+        return [target], 3
+
     def _child(self, parent: str, shown: str) -> File | None:
-        for name in _candidates(shown):
+        for name in names.meant(shown):
             if (draft := self.journal.at(parent, name)) is not None:
                 return draft.as_file()
-            found = self.index.lookup(parent, name)
-            if found is None:
-                found = wait(self.api.lookup(parent, name))
-                self.index.put_lookup(parent, name, found)
-            hidden = self.journal.owned()
-            for file in found:
-                if file.id not in hidden:
-                    return file
-        return None
+        known, file = self.index.lookup(parent, shown)
+        if not known or not self.following.current():
+            file = wait(self._asked(parent, shown))
+            self.listings.missed(parent)
+        return file if file is not None and file.id not in self.journal.owned() else None
 
-    async def _listed(self, parent: str) -> list[File]:
-        started = time.time()
-        files, page = [], []
-        async for file in self.api.list(parent):
-            files.append(file)
-            page.append(file)
-            if len(page) == 1000:
-                self.index.put(*page)
-                page = []
-        self.index.put(*page)
-        self.index.end_listing(parent, started)
-        return files
+    async def _asked(self, parent: str, shown: str) -> File | None:
+        """Ask the drive what is shown under a name; one call, whatever the folder's size."""
+        looked_at = [shown] if (plain := names.unnumbered(shown)) is None else [shown, plain]
+        since = self.index.mark()
+        wanted = [(parent, name) for one in looked_at for name in names.meant(one)]
+        found = {file.id: file for same in await self.api.lookups(wanted) for file in same}
+        self.index.learn_lookup(parent, looked_at, list(found.values()), since)
+        known, file = self.index.lookup(parent, shown)
+        if known:
+            return file
+        # Somebody changes something here just now, so the answer is not kept; the oldest has the plain name.
+        same = [file for file in found.values() if names.shown(file) == shown]
+        return min(same, key=lambda file: (file.created, file.id), default=None)
+
+    def _followed(self, file: File) -> File:
+        """What a shortcut leads to; a file itself, and a shortcut that leads nowhere."""
+        if file.mime_type != SHORTCUT:
+            return file
+        try:
+            return self._target(file.target)
+        except NotFound:
+            return file
+
+    def _target(self, file_id: str) -> File:
+        if file_id == self.root.id:
+            return self.root
+        found = self.index.get(file_id) if self.following.current() else None
+        if found is None:
+            found = self.refreshed(File(file_id, "", "", "", 0, "", 0.0, 0))
+        if found.trashed:
+            raise NotFound(f"{found.name} is in the drive's trash.", "Restore it there.", status=404)
+        return found
+
+    def _learn_targets(self, ids: Sequence[str]) -> None:
+        """Ask about all that are not known at once."""
+        asked = [calls.get(one) for one in ids if one != self.root.id and self.index.get(one) is None]
+        if asked:
+            since = self.index.mark()
+            found = wait(self.api.batch(asked))
+            self.index.learn([file for file in found if isinstance(file, File)], since)
+
+    def _holds_something(self, path: Names) -> bool:
+        return next(self.entries(path), None) is not None
 
     def _filler(self, file: File) -> Callable[[int], None]:
         def fill(descriptor: int) -> None:
@@ -354,20 +513,20 @@ class Drive:
     def _replaceable(self, source: File, new: Names) -> File | None:
         """What stands at `new` and may be replaced by `source`."""
         try:
-            over = self.find(new)
+            over = self.find(new, follow=False)
         except NotFound:
             return None
         if over.is_folder and not source.is_folder:
             raise IsAFolder(f"{_said(new)} on the drive is a folder.", "Name a file.")
         if source.is_folder and not over.is_folder:
             raise NotAFolder(f"{_said(new)} on the drive is a file.", "Name a folder.")
-        if over.is_folder and self.listing(new):
+        if over.is_folder and self._holds_something(new):
             raise FolderNotEmpty(f"{_said(new)} on the drive is not empty.", "Remove what is in it first.")
         return over
 
     def _rename_draft(self, draft: Draft, parent: File, new: Names, over: File | None) -> None:
         """A file that is on the drive is renamed there at once; one that is not gets there under its new name."""
-        name = over.name if over is not None else new[-1]
+        name = _name_for(draft.as_file(), over, new)
         try:
             if draft.exists and draft.file_id is not None:
                 for file_id in self._cleared(self.draft_at(new), over):
@@ -377,6 +536,9 @@ class Drive:
                 draft.uploaded = wait(self.api.update(present, name=name, parent=parent.id))
                 self.index.put(draft.uploaded)
             if over is not None and over.id.startswith("draft:"):
+                over = None
+            if over is not None and not _has_bytes(over):
+                self._trash(over.id)
                 over = None
             self.journal.move(draft, parent.id, name, over)
         finally:
@@ -406,27 +568,23 @@ def split(path: str) -> Names:
     return tuple(names)
 
 
-def shown_name(name: str) -> str:
-    """A name as a file system can carry it."""
-    if name in (".", ".."):
-        return name.replace(".", "．")
-    return name.replace("/", "／").replace("\0", "␀") or "␣"
+def _has_bytes(file: File) -> bool:
+    return not names.is_document(file) and file.mime_type != SHORTCUT
 
 
 def check_has_bytes(file: File) -> None:
     """Raise `Forbidden` for what has no bytes to read, such as Google's own documents and shortcuts."""
-    if file.mime_type.startswith("application/vnd.google-apps.") and file.mime_type != FOLDER:
+    if names.is_document(file):
         raise Forbidden(f"{file.name} is a Google document without bytes of its own.", "Export it in the browser.")
+    if file.mime_type == SHORTCUT:
+        raise Forbidden(f"What the shortcut {file.name} leads to is gone, or not for you.", "Remove the shortcut.")
 
 
-def _candidates(shown: str) -> list[str]:
-    """The names on the drive that are shown like this, the likeliest first."""
-    names = [shown]
-    if shown in ("．", "．．"):
-        names.append(shown.replace("．", "."))
-    if "／" in shown:
-        names.append(shown.replace("／", "/"))
-    return names
+def _name_for(source: File, over: File | None, new: Names) -> str:
+    """What `source` is to be called on the drive so that it is shown at `new`, in the place of `over`."""
+    if over is not None and names.shown(over) == new[-1] and not names.is_document(over):
+        return over.name
+    return names.kept(source, new[-1])
 
 
 def _said(path: Names) -> str:
@@ -439,12 +597,22 @@ def _taken(path: Names) -> AlreadyExists:
 
 def check(server: Server) -> None:
     """Raise `SignInError`, `ConnectionFailed` or `RemoteError` when no drive answers there."""
-    wait(_root(server))
+    wait(_first_contact(server))
 
 
-async def _root(server: Server) -> File:
+async def _first_contact(server: Server) -> tuple[File, str, File | None]:
+    """My Drive, where its list of changes ends, and a snapshot of what an earlier session knew: one call."""
     http = Http(server, attempts=3)
+    wanted: list[Call[File | str | Page]] = [calls.get(server.root), calls.changes_token(), snapshot.search(MARK)]
     try:
-        return await DriveApi(server, http).get("root")
+        answers = await DriveApi(server, http).batch(wanted)
     finally:
         await http.close()
+    for answer in answers:
+        if isinstance(answer, HaversackError):
+            raise answer
+    root, token, found = answers
+    assert isinstance(root, File)
+    assert isinstance(token, str)
+    assert isinstance(found, Page)
+    return root, token, snapshot.newest(found.files)

@@ -19,13 +19,22 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
+from io import FileIO
 from pathlib import Path
 
 from aiohttp import web
 
+from haversack.hub import wire
 from haversack.hub.refusal import Refusal
 
 BLOCK = 1 << 20
+_FEW = 1 << 18
+# What a user stored is never run by a browser as a page of the hub's own.
+OF_USERS = {
+    "Content-Disposition": "attachment",
+    "Content-Security-Policy": "sandbox",
+    "X-Content-Type-Options": "nosniff",
+}
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -36,6 +45,15 @@ class Staged:
     path: Path
     size: int
     md5: str
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Hashes of a file's content as hex digits; SHA-1 and SHA-256 only where they were asked for."""
+
+    md5: str
+    sha1: str | None = None
+    sha256: str | None = None
 
 
 @contextmanager
@@ -49,20 +67,50 @@ def aside(folder: Path) -> Iterator[Path]:
 
 
 async def write(path: Path, chunks: AsyncIterator[bytes]) -> Staged:
-    """Write what arrives to `path`, synced."""
+    """Write what arrives to `path`, synced. What is hashed and written is one block behind what arrives."""
     hasher = hashlib.md5(usedforsecurity=False)
+    arriving = blocks(chunks)
+    first = await anext(arriving, b"")
+    following = await anext(arriving, None)
+    if following is None:
+        return await asyncio.to_thread(_written, path, first)
     size = 0
-    with await asyncio.to_thread(open, path, "xb") as file:
+    with await asyncio.to_thread(open, path, "xb", 0) as file:
 
         def put(block: bytes) -> None:
             hasher.update(block)
-            file.write(block)
+            write_all(file.fileno(), block)
 
-        async for block in blocks(chunks):
-            await asyncio.to_thread(put, block)
-            size += len(block)
+        behind = asyncio.ensure_future(asyncio.to_thread(put, first))
+        try:
+            while following is not None:
+                size += len(following)
+                await behind
+                behind = asyncio.ensure_future(asyncio.to_thread(put, following))
+                following = await anext(arriving, None)
+        finally:
+            await behind
         await asyncio.to_thread(sync, file.fileno())
-    return Staged(path, size, hasher.hexdigest())
+    return Staged(path, len(first) + size, hasher.hexdigest())
+
+
+def _written(path: Path, content: bytes) -> Staged:
+    with open(path, "xb", 0) as file:
+        write_all(file.fileno(), content)
+        sync(file.fileno())
+    return Staged(path, len(content), hashlib.md5(content, usedforsecurity=False).hexdigest())
+
+
+def write_all(descriptor: int, block: bytes, offset: int | None = None) -> None:
+    """Write the whole of `block`, at the file's own position where no `offset` is given."""
+    left = memoryview(block)
+    while left:
+        if offset is None:
+            written = os.write(descriptor, left)
+        else:
+            written = os.pwrite(descriptor, left, offset)
+            offset += written
+        left = left[written:]
 
 
 async def blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -87,17 +135,21 @@ def sync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def digest(path: Path) -> str:
-    """The MD5 of a file as hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def digests(path: Path, *, sha: bool = False) -> Digests:
+    """A file's hashes, of all in one reading."""
+    hashers = [hashlib.new(name, usedforsecurity=False) for name in (("md5", "sha1", "sha256") if sha else ("md5",))]
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            for hasher in hashers:
+                hasher.update(block)
+    return Digests(*(hasher.hexdigest() for hasher in hashers))
 
 
 def staged(path: Path) -> Staged:
     """A file that lies aside, hashed and synced."""
     with open(path, "rb") as file:
         sync(file.fileno())
-    return Staged(path, path.stat().st_size, digest(path))
+    return Staged(path, path.stat().st_size, digests(path).md5)
 
 
 def rename_new(source: Path, target: Path) -> None:
@@ -122,31 +174,78 @@ async def send(
 
     `md5` becomes the entity tag and Google storage's hash header. Raises `Refusal` for a range that cannot be served.
     """
-    descriptor = await asyncio.to_thread(_open, path)
+    reply = await asyncio.to_thread(_begun, path, request, mime, md5, name)
+    if isinstance(reply, web.Response):
+        way = wire.of(request)
+        return reply if way is None else await way.send_whole(request, reply)
     try:
-        status = os.fstat(descriptor)
+        await reply.response.prepare(request)
+        if request.method != "HEAD":
+            await _copy(request, reply)
+        await reply.response.write_eof()
+        return reply.response
+    finally:
+        reply.file.close()
+
+
+@dataclass(frozen=True)
+class _Large:
+    """An answer whose bytes are still to be sent: those of `file` from `start` to `stop`."""
+
+    response: web.StreamResponse
+    file: FileIO
+    start: int
+    stop: int
+
+
+def _begun(path: Path, request: web.Request, mime: str, md5: str | None, name: str | None) -> web.Response | _Large:
+    """The answer, with its bytes where they are few."""
+    file = FileIO(_open(path))
+    try:
+        status = os.fstat(file.fileno())
         headers = _headers(status, mime, md5, name)
+        if request.headers.get("If-None-Match") in (headers["ETag"], "*"):
+            file.close()
+            return web.Response(status=304, headers=headers)
         span = _span(request.headers, headers, status.st_size)
         start, stop = span or (0, status.st_size)
         if span is not None:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{status.st_size}"
+        code = 200 if span is None else 206
+        if stop - start <= _FEW:
+            body = os.pread(file.fileno(), stop - start, start)
+            file.close()
+            if len(body) < stop - start:
+                raise ConnectionResetError("the file became shorter while it was sent")
+            return web.Response(status=code, headers=headers, body=body)
         headers["Content-Length"] = str(stop - start)
-        response = web.StreamResponse(status=200 if span is None else 206, headers=headers)
-        await response.prepare(request)
-        if request.method != "HEAD":
-            await _copy(descriptor, response, start, stop)
-        await response.write_eof()
-        return response
-    finally:
-        os.close(descriptor)
+        return _Large(web.StreamResponse(status=code, headers=headers), file, start, stop)
+    except BaseException:
+        file.close()
+        raise
 
 
-async def _copy(descriptor: int, response: web.StreamResponse, start: int, stop: int) -> None:
+async def _copy(request: web.Request, reply: _Large) -> None:
+    way, count = wire.of(request), reply.stop - reply.start
+    if way is None and request.transport is not None and not request.secure:
+        # The system copies from file to connection, and no byte passes through this process.
+        sent = await asyncio.get_running_loop().sendfile(request.transport, reply.file, reply.start, count)
+        if sent < count:
+            raise ConnectionResetError("the file became shorter while it was sent")
+    elif way is not None:
+        blocks_of_file = _read(reply.file.fileno(), reply.start, reply.stop, wire.BLOCK)
+        await way.send(request, reply.response, blocks_of_file, count)
+    else:
+        async for block in _read(reply.file.fileno(), reply.start, reply.stop, BLOCK):
+            await reply.response.write(block)
+
+
+async def _read(descriptor: int, start: int, stop: int, size: int) -> AsyncIterator[bytes]:
     while start < stop:
-        block = await asyncio.to_thread(os.pread, descriptor, min(BLOCK, stop - start), start)
+        block = await asyncio.to_thread(os.pread, descriptor, min(size, stop - start), start)
         if not block:
             raise ConnectionResetError("the file became shorter while it was sent")
-        await response.write(block)
+        yield block
         start += len(block)
 
 
@@ -165,9 +264,7 @@ def _headers(status: os.stat_result, mime: str, md5: str | None, name: str | Non
         else "application/octet-stream",
         "Last-Modified": formatdate(status.st_mtime, usegmt=True),
         "ETag": f'"{md5}"' if md5 else f'"{status.st_mtime_ns:x}-{status.st_size:x}"',
-        # What a user uploaded is never run by a browser as the hub's own page.
-        "Content-Security-Policy": "sandbox",
-        "X-Content-Type-Options": "nosniff",
+        **OF_USERS,
     }
     if md5:
         headers["x-goog-hash"] = f"md5={base64.b64encode(bytes.fromhex(md5)).decode()}"

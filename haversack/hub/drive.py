@@ -17,12 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from haversack.hub import content, fields
+from haversack.hub import content, documents, fields
 from haversack.hub import query as queries
+from haversack.hub.documents import DOCUMENTS, SHORTCUT, SUFFIXES
 from haversack.hub.fields import Mask
+from haversack.hub.index import FOLDER, Change, File, mime_of, new_id
+from haversack.hub.query import Query
 from haversack.hub.refusal import Refusal, invalid, unsupported
-from haversack.hub.resource import FIELDS, USER, described, resource, time_text
-from haversack.hub.tree import FOLDER, Change, File, Tree, mime_of, new_id
+from haversack.hub.resource import FIELDS, USER, Source, described, resource, time_text
+from haversack.hub.signin import SignIn
+from haversack.hub.tree import Tree
 
 _SORTS = {
     "name": "folded",
@@ -42,10 +46,11 @@ _CHANGES_FIELDS = frozenset({"kind", "nextPageToken", "newStartPageToken", "chan
 
 @dataclass(frozen=True)
 class Call:
-    """One call: `path` below `/drive/v3/`, its query parameters, its JSON body."""
+    """One call: `path` below `/drive/v3/` of `origin`, its query parameters, its JSON body."""
 
     method: str
     path: str
+    origin: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
 
@@ -53,9 +58,10 @@ class Call:
 class Drive:
     """Answers calls about `tree`; files on their way in lie in `incoming`."""
 
-    def __init__(self, tree: Tree, incoming: Path) -> None:
+    def __init__(self, tree: Tree, incoming: Path, signin: SignIn) -> None:
         self.tree = tree
         self.incoming = incoming
+        self.signin = signin
 
     def answer(self, call: Call) -> dict[str, Any] | None:
         """The answer's JSON; None where Drive answers nothing. Raises `Refusal`."""
@@ -72,11 +78,11 @@ class Drive:
                 self.tree.empty_trash()
                 return None
             case ("GET", "files", file_id):
-                return self.shown(self.tree.get(file_id), call.parameters)
+                return self.shown(self.tree.get(file_id), call.parameters, call.origin)
             case ("PATCH", "files", file_id):
                 return self._update(file_id, call)
             case ("DELETE", "files", file_id):
-                self.tree.delete(self.tree.get(file_id).id)
+                self.tree.delete(file_id)
                 return None
             case ("POST", "files", file_id, "copy"):
                 return self._copy(file_id, call)
@@ -85,13 +91,19 @@ class Drive:
                 return fields.cut(answer, _mask(call.parameters, "kind,startPageToken"))
             case ("GET", "changes"):
                 return self._changes(call)
+            case ("GET", "drives"):
+                # A hub has no shared drives.
+                return fields.cut({"kind": "drive#driveList", "drives": []}, _mask(call.parameters, "kind,drives"))
         raise unsupported(f"{call.method} {call.path[:100]} of Drive v3")
 
-    def shown(self, file: File, parameters: Mapping[str, str]) -> dict[str, Any]:
+    def shown(self, file: File, parameters: Mapping[str, str], origin: str) -> dict[str, Any]:
         """A file's JSON, cut to what `fields` asks for."""
         mask = _mask(parameters, "kind,id,name,mimeType")
         fields.check(mask, FIELDS)
-        return resource(file, mask, self.tree)
+        return resource(file, mask, self._source(origin))
+
+    def _source(self, origin: str) -> Source:
+        return Source(self.tree, self.signin, origin)
 
     def create(self, about: dict[str, Any], staged: content.Staged | None, mime: str | None) -> File:
         """A new file or folder of what `resource.described` returned."""
@@ -99,11 +111,11 @@ class Drive:
         parents = about.pop("parents", ["root"])
         mime = about.pop("mime", None) or mime or mime_of(name)
         trashed = about.pop("trashed", False)
-        if mime == FOLDER and staged is not None:
-            raise invalid("A folder has no content.", "mimeType")
+        if mime in (FOLDER, SHORTCUT) and staged is not None:
+            raise invalid("Neither a folder nor a shortcut has content.", "mimeType")
         if mime != FOLDER and staged is None:
             with content.aside(self.incoming) as path:
-                path.touch()
+                path.write_bytes(documents.shortcut(about["target"]) if mime == SHORTCUT else b"")
                 file = self.tree.add(parents[0], name, mime, content.staged(path), about)
         else:
             file = self.tree.add(parents[0], name, mime, staged, about)
@@ -121,8 +133,9 @@ class Drive:
         """Change what is said of a file, and the folder it lies in."""
         file = self.tree.get(file_id)
         parent = _one_parent(file, parameters)
-        if (file.folder and about.get("mime", FOLDER) != FOLDER) or (not file.folder and about.get("mime") == FOLDER):
-            raise invalid("A file cannot become a folder, nor a folder a file.", "mimeType")
+        mime = about.get("mime", file.mime)
+        if mime != file.mime and {mime, file.mime} & {FOLDER, *SUFFIXES}:
+            raise invalid("A file cannot become a folder, shortcut or document, nor one of these a file.", "mimeType")
         if parent is not None:
             parent = self.tree.get(parent).id
         return self.tree.revise(file.id, about, parent)
@@ -132,20 +145,23 @@ class Drive:
             raise Refusal(
                 400, "required", "The 'fields' parameter is required for this method.", where="fields"
             )  # fmt: skip
-        disk = os.statvfs(self.tree.folder)
         used, in_trash = self.tree.used()
+        limit = self.tree.quota
+        if limit is None:
+            disk = os.statvfs(self.tree.folder)
+            limit = used + disk.f_bavail * disk.f_frsize
         answer = {
             "kind": "drive#about",
             "user": USER,
             "storageQuota": {
-                "limit": str(used + disk.f_bavail * disk.f_frsize),
+                "limit": str(limit),
                 "usage": str(used),
                 "usageInDrive": str(used - in_trash),
                 "usageInDriveTrash": str(in_trash),
             },
             "maxUploadSize": str(5 * 2**40),
             "importFormats": {},
-            "exportFormats": {},
+            "exportFormats": {mime: documents.exports(mime) for mime in sorted(DOCUMENTS)},
             "maxImportSizes": {},
             "appInstalled": True,
             "canCreateDrives": False,
@@ -162,15 +178,17 @@ class Drive:
         fields.check(mask.get("files", {}), FIELDS)
         _only_my_drive(call.parameters)
         query = queries.parse(call.parameters.get("q", ""), self.tree.root)
-        order = _Order(call.parameters.get("orderBy", ""))
+        order = _Order(call.parameters.get("orderBy", ""), query)
         size = _number(call.parameters, "pageSize", 100, 1000)
         after, values = order.after(call.parameters.get("pageToken"))
         files, last = self.tree.search(query, order.sql, after, values, size)
         answer: dict[str, Any] = {"kind": "drive#fileList", "incompleteSearch": False}
         if last is not None:
             answer["nextPageToken"] = order.token(last)
-        answer["files"] = [resource(file, mask.get("files", {}), self.tree) for file in files]
-        return fields.cut(answer, mask)
+        if fields.wants(mask, "files"):
+            source, below = self._source(call.origin), mask.get("files", {})
+            answer["files"] = [resource(file, below, source) for file in files]
+        return fields.kept(answer, mask)
 
     def _generate_ids(self, call: Call) -> dict[str, Any]:
         count = _number(call.parameters, "count", 10, 1000)
@@ -179,11 +197,11 @@ class Drive:
 
     def _create(self, call: Call) -> dict[str, Any]:
         about = described(call.body, creating=True)
-        return self.shown(self.create(about, None, None), call.parameters)
+        return self.shown(self.create(about, None, None), call.parameters, call.origin)
 
     def _update(self, file_id: str, call: Call) -> dict[str, Any]:
         about = described(call.body, creating=False)
-        return self.shown(self.update(file_id, about, call.parameters), call.parameters)
+        return self.shown(self.update(file_id, about, call.parameters), call.parameters, call.origin)
 
     def _copy(self, file_id: str, call: Call) -> dict[str, Any]:
         file, path = self.tree.locate(file_id)
@@ -195,9 +213,13 @@ class Drive:
         for key in ("app_properties", "properties"):
             about[key] = {**getattr(file, key), **about.get(key, {})}
         about.setdefault("description", file.description)
+        about.setdefault("mime", file.mime)
+        if file.mime == SHORTCUT:
+            return self.shown(self.create({**about, "target": file.target}, None, None), call.parameters, call.origin)
+        self.tree.check_quota(file.size)
         with content.aside(self.incoming) as aside:
             copied = self.create(about, content.copied(path, aside), file.mime)
-        return self.shown(copied, call.parameters)
+        return self.shown(copied, call.parameters, call.origin)
 
     def _changes(self, call: Call) -> dict[str, Any]:
         mask = _mask(
@@ -217,46 +239,69 @@ class Drive:
         changes = self.tree.changes(int(token), size + 1)
         answer: dict[str, Any] = {"kind": "drive#changeList"}
         if len(changes) > size:
-            answer["nextPageToken"] = str(changes[size].seq)
+            answer["nextPageToken"] = str(changes[size].number)
             changes = changes[:size]
         else:
-            answer["newStartPageToken"] = str(max(changes[-1].seq + 1 if changes else 0, following))
+            answer["newStartPageToken"] = str(max(changes[-1].number + 1 if changes else 0, following))
         if call.parameters.get("includeRemoved", "true") == "false":
             changes = [change for change in changes if change.file is not None]
-        answer["changes"] = [self._change(change, below) for change in changes]
+        source = self._source(call.origin)
+        answer["changes"] = [_change(change, below, source) for change in changes]
         return fields.cut(answer, mask)
 
-    def _change(self, change: Change, mask: Mask) -> dict[str, Any]:
-        answer = {
-            "kind": "drive#change",
-            "type": "file",
-            "changeType": "file",
-            "time": time_text(change.at),
-            "fileId": change.file_id,
-            "removed": change.file is None,
-        }
-        if change.file is not None:
-            answer["file"] = resource(change.file, mask, self.tree)
-        return answer
+    def export(self, file_id: str, parameters: Mapping[str, str]) -> tuple[bytes, str]:
+        """A document's content as another type, and that type."""
+        wanted = parameters.get("mimeType")
+        if not wanted:
+            raise Refusal(400, "required", "Required parameter: mimeType", where="mimeType")
+        file, path = self.tree.locate(file_id)
+        return documents.export(path, file.mime, wanted), wanted
+
+    def downloaded(self, file_id: str) -> tuple[File, Path]:
+        """A file whose bytes are asked for. Raises `Refusal` where it has none."""
+        file, path = self.tree.locate(file_id)
+        if file.folder or file.mime in SUFFIXES:
+            message = "Only files with binary content can be downloaded."
+            if file.mime in DOCUMENTS:
+                message += " Use Export with Docs Editors files."
+            raise Refusal(403, "fileNotDownloadable", message, where="alt")
+        return file, path
+
+
+def _change(change: Change, mask: Mask, source: Source) -> dict[str, Any]:
+    answer = {
+        "kind": "drive#change",
+        "type": "file",
+        "changeType": "file",
+        "time": time_text(change.at),
+        "fileId": change.file_id,
+        "removed": change.file is None,
+    }
+    if change.file is not None:
+        answer["file"] = resource(change.file, mask, source)
+    return answer
 
 
 class _Order:
     """`orderBy` as SQL, and page tokens: the sort keys of the last file seen, so that no page repeats or skips one."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, query: Query) -> None:
         self.keys: list[tuple[str, str]] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, _, direction = part.partition(" ")
             if name not in _SORTS or direction.strip() not in ("", "desc"):
                 raise invalid(f"The hub does not sort by {part[:100]!r}.", "orderBy")
             self.keys.append((_SORTS[name], "DESC" if direction else "ASC"))
+        if not self.keys and query.parents is not None and len(query.parents) > 1:
+            # Folder by folder, as the index has them: no page has to sort what is behind it.
+            self.keys.append(("parent", "ASC"))
         self.keys.append(("seq", "ASC"))
         self.sql = ", ".join(f"{column} {direction}" for column, direction in self.keys)
 
     def token(self, file: File) -> str:
         values = {
             "folded": file.name.casefold(), "modified": file.modified, "created": file.created, "size": file.size,
-            "starred": int(file.starred), "-folder": -int(file.folder), "seq": file.seq,
+            "starred": int(file.starred), "-folder": -int(file.folder), "parent": file.parent, "seq": file.seq,
         }  # fmt: skip
         text = json.dumps([values[column] for column, _ in self.keys])
         return base64.urlsafe_b64encode(text.encode()).decode()
@@ -270,7 +315,7 @@ class _Order:
         except (binascii.Error, ValueError):
             last = None
         if not isinstance(last, list) or [type(value) for value in last] != [
-            str if column == "folded" else int for column, _ in self.keys
+            str if column in ("folded", "parent") else int for column, _ in self.keys
         ]:
             raise Refusal(400, "invalid", "The page token is not one of this search.", where="pageToken")
         choices, values = [], []

@@ -45,6 +45,11 @@ def wants(mask: Mask, *path: str) -> bool:
     return True
 
 
+def kept(answer: dict[str, Any], mask: Mask) -> dict[str, Any]:
+    """What the mask names of an answer whose parts are cut already."""
+    return answer if not mask or "*" in mask else {name: value for name, value in answer.items() if name in mask}
+
+
 def cut(value: Any, mask: Mask) -> Any:
     """`value` with only what the mask names; lists are cut element by element."""
     if not mask or "*" in mask:

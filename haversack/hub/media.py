@@ -17,12 +17,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
-from haversack.hub import content, multipart, uploads
+from haversack.hub import calls, content, multipart, uploads, wire
 from haversack.hub.content import Staged
+from haversack.hub.documents import DOCUMENTS, SHORTCUT
 from haversack.hub.drive import Call, Drive
+from haversack.hub.faults import Faults
+from haversack.hub.index import FOLDER, new_id
 from haversack.hub.refusal import Refusal, invalid
 from haversack.hub.resource import described
-from haversack.hub.tree import new_id
 from haversack.hub.uploads import Upload, Uploads
 
 _LONGEST_JSON = 4 << 20
@@ -30,21 +32,27 @@ _MOST_CALLS = 100
 
 
 class Media:
-    """The handlers; `origin` tells the scheme and host that a request was sent to."""
+    """The handlers; `origin` tells the scheme and host that a request was sent to, `faults` what befalls calls."""
 
-    def __init__(self, drive: Drive, sessions: Uploads, origin: Callable[[web.Request], str]) -> None:
+    def __init__(
+        self, drive: Drive, sessions: Uploads, origin: Callable[[web.Request], str], faults: Faults | None = None
+    ) -> None:
         self.drive = drive
         self.sessions = sessions
         self.origin = origin
+        self.faults = faults
 
     async def call(self, request: web.Request) -> web.StreamResponse:
         """Any call below `/drive/v3/`."""
         path = request.match_info["path"]
-        file_id = path.removeprefix("files/")
-        if request.method == "GET" and request.query.get("alt") == "media" and "/" not in file_id:
-            return await self._download(request, file_id)
-        body = await read_json(request)
-        answer = await asyncio.to_thread(self.drive.answer, Call(request.method, path, request.query, body))
+        match (request.method, *path.split("/")):
+            case ("GET" | "HEAD", "files", file_id) if request.query.get("alt") == "media":
+                return await self._download(request, file_id)
+            case ("GET", "files", file_id, "export"):
+                exported, mime = await asyncio.to_thread(self.drive.export, file_id, request.query)
+                return web.Response(body=exported, headers={"Content-Type": mime, **content.OF_USERS})
+        call = Call(request.method, path, self.origin(request), request.query, await read_json(request))
+        answer = await asyncio.to_thread(self.drive.answer, call)
         return web.Response(status=204) if answer is None else web.json_response(answer)
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
@@ -68,10 +76,12 @@ class Media:
                 mime = head.get("Content-Type")
             elif kind == "media":
                 about, mime = await asyncio.to_thread(self._check, target, None), request.headers.get("Content-Type")
-                staged = await content.write(path, request.content.iter_any())
+                staged = await content.write(path, wire.arriving(request))
             else:
                 raise invalid("uploadType is media, multipart or resumable.", "uploadType")
-            answer = await asyncio.to_thread(self._store, target, about, staged, mime, dict(request.query))
+            answer = await asyncio.to_thread(
+                self._store, target, about, staged, mime, dict(request.query), self.origin(request)
+            )
         return web.json_response(answer)
 
     async def batch(self, request: web.Request) -> web.Response:
@@ -83,16 +93,21 @@ class Media:
             if len(answers) == _MOST_CALLS:
                 raise invalid(f"A batch has at most {_MOST_CALLS} calls.")
             text = b"".join([chunk async for chunk in _limited(parts.body())])
-            status, answer = await asyncio.to_thread(self._one_of_batch, text)
+            status, answer = await self._one_of_batch(request, text)
             answers.append(_batch_part(edge, head.get("Content-ID", ""), status, answer))
         body = b"".join(answers) + b"--" + edge + b"--\r\n"
         return web.Response(body=body, headers={"Content-Type": f'multipart/mixed; boundary="{edge.decode()}"'})
 
     async def _download(self, request: web.Request, file_id: str) -> web.StreamResponse:
-        file, path = await asyncio.to_thread(self.drive.tree.locate, file_id)
-        if file.folder:
-            raise Refusal(403, "fileNotDownloadable", "Only files with binary content can be downloaded.")
-        return await content.send(request, path, file.mime, md5=file.md5)
+        file, path = await asyncio.to_thread(self.drive.downloaded, file_id)
+        return await content.send(request, path, file.mime, md5=file.md5, name=file.name)
+
+    async def linked(self, request: web.Request) -> web.StreamResponse:
+        """The bytes behind a `webContentLink`: the link is signed, and expires."""
+        expires, signature = request.query.get("expires", ""), request.query.get("signature", "")
+        if not self.drive.signin.is_signed(request.rel_url.raw_path, expires, signature):
+            raise Refusal(403, "expired", "The link has expired, or the hub did not make it; ask for a new one.")
+        return await self._download(request, request.match_info["id"])
 
     async def _begin(self, request: web.Request) -> web.Response:
         """Open a session; its URI is a secret and needs the token all the same."""
@@ -113,6 +128,7 @@ class Media:
             "parameters": {key: value for key, value in request.query.items() if key != "uploadType"},
         }
         size = None if total is None else int(total)
+        await asyncio.to_thread(self._check_room, target, size or 0)
         upload_id = await asyncio.to_thread(self.sessions.open, "drive", details, size)
         location = f"{self.origin(request)}{request.path}?uploadType=resumable&upload_id={upload_id}"
         return web.Response(headers={"Location": location, "X-GUploader-UploadID": upload_id})
@@ -126,35 +142,43 @@ class Media:
             raise Refusal(405, "httpMethodNotAllowed", f"{request.method} is not allowed here.")
         async with self.sessions.lock(upload):
             upload = await asyncio.to_thread(self.sessions.find, upload.id, "drive")
-            done = await asyncio.to_thread(self._done, upload)
+            done = await asyncio.to_thread(self._done, upload, self.origin(request))
             if done is not None:
                 return web.json_response(done)
             staged = await self.sessions.receive(request, upload)
             if staged is None:
                 return uploads.incomplete(await asyncio.to_thread(self.sessions.received, upload))
-            return web.json_response(await asyncio.to_thread(self._finish, upload, staged))
+            return web.json_response(await asyncio.to_thread(self._finish, upload, staged, self.origin(request)))
 
     def _check(self, target: str | None, body: Any) -> dict[str, Any]:
         """What a body says of a file; refuses what can be refused before its content is sent."""
         about = described(body, creating=target is None)
         if target is None:
             self.drive.check_new(about)
-        elif self.drive.tree.get(target).folder:
-            raise invalid("A folder has no content.", "fileId")
+        elif (mime := self.drive.tree.get(target).mime) in (FOLDER, SHORTCUT):
+            raise invalid("Neither a folder nor a shortcut has content.", "fileId")
+        elif mime in DOCUMENTS:
+            raise Refusal(403, "fileNotModifiable", "The hub exports documents and does not edit them.")
         return about
 
-    def _done(self, upload: Upload) -> dict[str, Any] | None:
+    def _check_room(self, target: str | None, size: int) -> None:
+        """Refuse what the quota has no room for, before any byte is sent."""
+        self.drive.tree.check_quota(size - (self.drive.tree.get(target).size if target else 0))
+
+    def _done(self, upload: Upload, origin: str) -> dict[str, Any] | None:
         """The answer of an upload that had come to its end, perhaps just before the hub was killed."""
         details = upload.details
         if upload.result is None and details["target"] is None and not details["named"]:
             with suppress(Refusal):
-                return self.drive.shown(self.drive.tree.get(details["about"]["id"]), details["parameters"])
+                return self.drive.shown(self.drive.tree.get(details["about"]["id"]), details["parameters"], origin)
         return upload.result
 
-    def _finish(self, upload: Upload, staged: Staged) -> dict[str, Any]:
+    def _finish(self, upload: Upload, staged: Staged, origin: str) -> dict[str, Any]:
         details = upload.details
         try:
-            answer = self._store(details["target"], details["about"], staged, details["mime"], details["parameters"])
+            answer = self._store(
+                details["target"], details["about"], staged, details["mime"], details["parameters"], origin
+            )
         except Refusal as refusal:
             if refusal.status in (404, 409):
                 # The folder is gone or the id is taken: the session can never end well.
@@ -164,19 +188,28 @@ class Media:
         return answer
 
     def _store(
-        self, target: str | None, about: dict[str, Any], staged: Staged, mime: str | None, parameters: dict[str, str]
+        self,
+        target: str | None,
+        about: dict[str, Any],
+        staged: Staged,
+        mime: str | None,
+        parameters: dict[str, str],
+        origin: str,
     ) -> dict[str, Any]:
         """Staged bytes become a new file, or the content of the file `target`."""
         if target is None:
-            return self.drive.shown(self.drive.create(dict(about), staged, mime), parameters)
+            return self.drive.shown(self.drive.create(dict(about), staged, mime), parameters, origin)
         self.drive.tree.replace(target, staged, about.get("mime") or mime, about.get("modified"))
         file = self.drive.update(target, {**about, "modified": None}, parameters)
-        return self.drive.shown(file, parameters)
+        return self.drive.shown(file, parameters, origin)
 
-    def _one_of_batch(self, text: bytes) -> tuple[int, Any]:
+    async def _one_of_batch(self, request: web.Request, text: bytes) -> tuple[int, Any]:
         try:
-            call = _inner_call(text)
-            answer = self.drive.answer(call)
+            call = _inner_call(text, self.origin(request))
+            calls.note(request, call.method, call.path)
+            if self.faults is not None:
+                self.faults.meet()
+            answer = await asyncio.to_thread(self.drive.answer, call)
         except Refusal as refusal:
             return refusal.status, refusal.as_google()
         return (204, None) if answer is None else (200, answer)
@@ -184,7 +217,7 @@ class Media:
 
 async def read_json(request: web.Request) -> Any:
     """The body as JSON; None where there is none. Raises `Refusal`."""
-    body = b"".join([chunk async for chunk in _limited(request.content.iter_any())])
+    body = b"".join([chunk async for chunk in _limited(wire.arriving(request))])
     return parse_json(body)
 
 
@@ -237,7 +270,7 @@ def _from_base64(text: bytes) -> bytes:
         raise invalid("A part is not the base64 that it claims to be.") from None
 
 
-def _inner_call(text: bytes) -> Call:
+def _inner_call(text: bytes, origin: str) -> Call:
     """The call that one part of a batch holds as an HTTP request."""
     head, _, body = text.replace(b"\r\n", b"\n").lstrip(b"\n").partition(b"\n\n")
     words = head.decode(errors="replace").split("\n", 1)[0].split(" ")
@@ -247,7 +280,7 @@ def _inner_call(text: bytes) -> Call:
     parameters = dict(parse_qsl(target.query, keep_blank_values=True))
     if parameters.get("alt") == "media":
         raise invalid("A batch carries no content; download it by itself.")
-    return Call(words[0], target.path.removeprefix("/drive/v3/"), parameters, parse_json(body))
+    return Call(words[0], target.path.removeprefix("/drive/v3/"), origin, parameters, parse_json(body))
 
 
 def _batch_part(edge: bytes, content_id: str, status: int, answer: Any) -> bytes:

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from email.message import Message
 from email.parser import BytesHeaderParser
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 
+from haversack.hub import wire
 from haversack.hub.refusal import Refusal, invalid
 
 _LONGEST_HEAD = 1 << 16
@@ -31,7 +32,7 @@ class Parts:
     """One part after the other: `head()`, then everything of `body()`, then the next `head()`."""
 
     def __init__(self, request: web.Request) -> None:
-        self._stream: StreamReader = request.content
+        self._chunks = wire.arriving(request)
         # With the line break before it, which belongs to the delimiter and not to the body.
         self._delimiter = b"\n--" + boundary(request.headers.get("Content-Type", ""))
         self._buffer = b"\n"
@@ -72,7 +73,7 @@ class Parts:
                 raise _broken()
 
     async def _more(self) -> bool:
-        chunk = await self._stream.read(_READ)
+        chunk = await anext(self._chunks, b"")
         self._buffer += chunk
         return bool(chunk)
 

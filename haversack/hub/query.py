@@ -28,6 +28,7 @@ class Query:
 
     `parents` are the folders that every match lies in, None when it may lie anywhere; `name` is the name that every
     match has, None when any. `about_times` tells that the answer depends on the files' times as they are now.
+    `only_parents` says that it is about nothing but what the files lie in.
     """
 
     sql: str
@@ -35,6 +36,7 @@ class Query:
     parents: frozenset[str] | None = None
     name: str | None = None
     about_times: bool = False
+    only_parents: bool = False
 
 
 EVERYTHING = Query("1")
@@ -73,6 +75,10 @@ class _Reader:
         query = self.both(depth)
         while self._accept("or"):
             other = self.both(depth)
+            if query.only_parents and other.only_parents:
+                # In one list, which SQLite finds in one pass over its index.
+                query = _in((*query.values, *other.values))
+                continue
             parents = None
             if query.parents is not None and other.parents is not None:
                 parents = query.parents | other.parents
@@ -146,7 +152,8 @@ class _Reader:
 
     def _name(self, operator: str, name: str) -> Query:
         if operator == "contains":
-            return Query("name_contains(name, ?)", (name,))
+            # The first condition is fast and leaves little for the second.
+            return Query("(instr(folded, ?) AND name_contains(folded, ?))", (name.casefold(), name.casefold()))
         return Query(f"folded {operator} ?", (name.casefold(),), name=name if operator == "=" else None)
 
     def _time(self, column: str, operator: str, text: str) -> Query:
@@ -173,8 +180,7 @@ class _Reader:
     def _collection(self, value: str, collection: str) -> Query:
         if collection != "parents":
             raise Refusal(400, "invalid", f"The hub does not search by {collection}.", where="q")
-        parent = self.root if value == "root" else value
-        return Query("parent = ?", (parent,), parents=frozenset([parent]))
+        return _in((self.root if value == "root" else value,))
 
     def _boolean(self) -> bool:
         word = self._next("word")[1]
@@ -219,3 +225,8 @@ class _Reader:
 
     def malformed(self) -> Refusal:
         return Refusal(400, "invalid", f"Invalid query: {self.text[:200]}", where="q")
+
+
+def _in(parents: tuple[str, ...]) -> Query:
+    sql = "parent = ?" if len(parents) == 1 else f"parent IN ({', '.join('?' * len(parents))})"
+    return Query(sql, parents, parents=frozenset(parents), only_parents=True)

@@ -9,7 +9,10 @@ import errno
 from collections.abc import Mapping
 from typing import Any
 
-_USAGE_LIMITS = {"storageQuotaExceeded", "rateLimitExceeded"}
+_USAGE_LIMITS = {
+    "dailyLimitExceeded", "rateLimitExceeded", "sharingRateLimitExceeded", "storageQuotaExceeded",
+    "userRateLimitExceeded",
+}  # fmt: skip
 
 
 class Refusal(Exception):

@@ -9,14 +9,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
-from haversack.hub import fields, names
+from haversack.hub import documents, fields, names
 from haversack.hub import query as queries
+from haversack.hub.documents import SHORTCUT, SUFFIXES
 from haversack.hub.fields import Mask
+from haversack.hub.index import FOLDER, File
 from haversack.hub.refusal import Refusal, invalid, unsupported
-from haversack.hub.tree import FOLDER, File, Tree
+from haversack.hub.signin import SignIn
+from haversack.hub.tree import Tree
 
 # Every field that Drive v3's discovery document gives a file.
 FIELDS = frozenset({
@@ -47,57 +52,28 @@ _IGNORED = {
 _LONGEST_PROPERTY = 124  # bytes of key and value together, Drive's limit
 
 
-def resource(file: File, mask: Mask, tree: Tree) -> dict[str, Any]:
-    """A file's JSON, cut to what `mask` names."""
-    answer: dict[str, Any] = {
-        "kind": "drive#file",
-        "id": file.id,
-        "name": file.name,
-        "mimeType": file.mime,
-        "starred": file.starred,
-        "trashed": file.trashed,
-        "explicitlyTrashed": file.binned,
-        "spaces": ["drive"],
-        "version": str(file.version),
-        "createdTime": time_text(file.created),
-        "modifiedTime": time_text(file.modified),
-        "modifiedByMeTime": time_text(file.modified),
-        "modifiedByMe": True,
-        "owners": [USER],
-        "lastModifyingUser": USER,
-        "ownedByMe": True,
-        "shared": False,
-        "isAppAuthorized": True,
-        "quotaBytesUsed": str(file.size),
-        "capabilities": _capabilities(file, file.id == tree.root),
-    }
-    if file.parent is not None:
-        answer["parents"] = [file.parent]
-    if file.description is not None:
-        answer["description"] = file.description
-    if file.app_properties:
-        answer["appProperties"] = file.app_properties
-    if file.properties:
-        answer["properties"] = file.properties
-    if file.trashed_at is not None:
-        answer["trashedTime"] = time_text(file.trashed_at)
-    if not file.folder:
-        answer |= _of_content(file, mask, tree)
-    return fields.cut(answer, mask)
+@dataclass(frozen=True)
+class Source:
+    """What answers are made from: the files, and how the one who asks reaches the hub."""
+
+    tree: Tree
+    signin: SignIn
+    origin: str
 
 
-def _of_content(file: File, mask: Mask, tree: Tree) -> dict[str, Any]:
-    suffix = os.path.splitext(file.name)[1].removeprefix(".")
-    answer = {
-        "size": str(file.size),
-        "originalFilename": file.name,
-        "fileExtension": suffix,
-        "fullFileExtension": suffix,
-        "headRevisionId": f"{file.modified:x}-{file.size:x}",
-    }
-    # A file put there by hand has no hash yet, and to compute it the whole of it has to be read.
-    if fields.wants(mask, "md5Checksum") and (md5 := tree.md5(file)):
-        answer["md5Checksum"] = md5
+def resource(file: File, mask: Mask, source: Source) -> dict[str, Any]:
+    """A file's JSON, cut to what `mask` names; what it does not name is not even looked up."""
+    everything = not mask or "*" in mask
+    sha = everything or "sha1Checksum" in mask or "sha256Checksum" in mask
+    if _has_bytes(file) and (sha or "md5Checksum" in mask):
+        # A file put there by hand has no hash yet, and to compute it the whole of it has to be read.
+        file = source.tree.hashed(file, sha=sha)
+    answer = {}
+    for name in _MAKERS if everything else mask:
+        value = _MAKERS[name](file, source) if name in _MAKERS else None
+        if value is not None:
+            below = None if everything else mask[name]
+            answer[name] = fields.cut(value, below) if below else value
     return answer
 
 
@@ -112,8 +88,9 @@ def described(body: Any, *, creating: bool) -> dict[str, Any]:
         if key in _WRITABLE:
             name, check = _WRITABLE[key]
             about[name] = check(key, value)
-        elif key in ("id", "createdTime", "parents") and creating:
-            about[key] = _CREATABLE[key](key, value)
+        elif key in _CREATABLE and creating:
+            name, check = _CREATABLE[key]
+            about[name] = check(key, value)
         elif key == "parents":
             raise Refusal(
                 403, "fieldNotWritable",
@@ -122,10 +99,13 @@ def described(body: Any, *, creating: bool) -> dict[str, Any]:
             )  # fmt: skip
         elif key not in _IGNORED:
             raise Refusal(403, "fieldNotWritable", f"The resource body includes {key}, which cannot be written.")
-    if "createdTime" in about:
-        about["created"] = about.pop("createdTime")
-    if about.get("mime", "").startswith("application/vnd.google-apps.") and about["mime"] != FOLDER:
-        raise unsupported(f"{about['mime']}; it keeps files and folders")
+    mime = about.get("mime", "")
+    if mime.startswith("application/vnd.google-apps.") and mime != FOLDER and mime not in SUFFIXES:
+        raise unsupported(f"{mime}; it keeps files, folders, shortcuts, documents, sheets and slides")
+    if mime == SHORTCUT and creating and "target" not in about:
+        raise invalid("A shortcut needs shortcutDetails.targetId.", "shortcutDetails.targetId")
+    if "target" in about and mime != SHORTCUT:
+        raise invalid("Only a shortcut has shortcutDetails.", "shortcutDetails")
     return about
 
 
@@ -135,15 +115,54 @@ def time_text(nanoseconds: int) -> str:
     return f"{when:%Y-%m-%dT%H:%M:%S}.{nanoseconds // 10**6 % 1000:03}Z"
 
 
-def _capabilities(file: File, is_root: bool) -> dict[str, bool]:
+def _has_bytes(file: File) -> bool:
+    return not file.folder and file.mime not in SUFFIXES
+
+
+def _of_bytes(make: Callable[[File], str | None]) -> _Maker:
+    """A field that only files with content of their own have."""
+    return lambda file, source: make(file) if _has_bytes(file) else None
+
+
+def _suffix(file: File) -> str:
+    return os.path.splitext(file.name)[1].removeprefix(".")
+
+
+def _full_suffix(file: File) -> str:
+    """With what stands before it, where that is part of a type's name: `tar.gz`."""
+    stem, last = os.path.splitext(file.name)
+    before = os.path.splitext(stem)[1]
+    return (before + last if before == ".tar" else last).removeprefix(".")
+
+
+def _export_links(file: File, source: Source) -> dict[str, str] | None:
+    start = f"{source.origin}/drive/v3/files/{file.id}/export?mimeType="
+    return {mime: start + quote(mime, safe="") for mime in documents.exports(file.mime)} or None
+
+
+def _content_link(file: File, source: Source) -> str | None:
+    """A signed link that needs no header and expires."""
+    path = f"/links/{file.id}"
+    return f"{source.origin}{path}?{source.signin.sign(path)}" if _has_bytes(file) else None
+
+
+def _shortcut(file: File, source: Source) -> dict[str, str] | None:
+    if file.target is None:
+        return None
+    target = source.tree.index.stored(file.target)
+    return {"targetId": file.target, **({"targetMimeType": target.mime} if target else {})}
+
+
+def _capabilities(file: File, source: Source) -> dict[str, bool]:
+    is_root = file.id == source.tree.root
     return {
         "canAddChildren": file.folder,
         "canCopy": not file.folder,
         "canDelete": not is_root,
-        "canDownload": not file.folder,
+        "canDownload": _has_bytes(file),
         "canEdit": True,
         "canListChildren": file.folder,
-        "canModifyContent": not file.folder,
+        "canModifyContent": _has_bytes(file),
         "canRename": not is_root,
         "canShare": False,
         "canTrash": not is_root,
@@ -198,6 +217,13 @@ def _id(key: str, value: Any) -> str:
     return str(value)
 
 
+def _target(key: str, value: Any) -> str:
+    target = value.get("targetId") if isinstance(value, dict) else None
+    if not isinstance(target, str) or not _IDS.fullmatch(target):
+        raise invalid("shortcutDetails.targetId is not a file's id.", "shortcutDetails.targetId")
+    return target
+
+
 def _parents(key: str, value: Any) -> list[str]:
     if not isinstance(value, list) or len(value) > 1 or not all(isinstance(parent, str) for parent in value):
         raise invalid("A file lies in exactly one folder: parents is a list of one id.", "parents")
@@ -215,4 +241,49 @@ _WRITABLE: dict[str, tuple[str, _Check]] = {
     "appProperties": ("app_properties", _properties),
     "properties": ("properties", _properties),
 }
-_CREATABLE: dict[str, _Check] = {"id": _id, "createdTime": _moment, "parents": _parents}
+_CREATABLE: dict[str, tuple[str, _Check]] = {
+    "id": ("id", _id),
+    "createdTime": ("created", _moment),
+    "parents": ("parents", _parents),
+    "shortcutDetails": ("target", _target),
+}
+
+_Maker = Callable[[File, Source], Any]
+_MAKERS: dict[str, _Maker] = {
+    "kind": lambda file, source: "drive#file",
+    "id": lambda file, source: file.id,
+    "name": lambda file, source: file.name,
+    "mimeType": lambda file, source: file.mime,
+    "parents": lambda file, source: [file.parent] if file.parent is not None else None,
+    "size": _of_bytes(lambda file: str(file.size)),
+    "md5Checksum": _of_bytes(lambda file: file.md5),
+    "sha1Checksum": _of_bytes(lambda file: file.sha1),
+    "sha256Checksum": _of_bytes(lambda file: file.sha256),
+    "headRevisionId": _of_bytes(lambda file: f"{file.id[:24]}r{file.revision}"),
+    "version": lambda file, source: str(file.version),
+    "createdTime": lambda file, source: time_text(file.created),
+    "modifiedTime": lambda file, source: time_text(file.modified),
+    "modifiedByMeTime": lambda file, source: time_text(file.modified),
+    "modifiedByMe": lambda file, source: True,
+    "starred": lambda file, source: file.starred,
+    "trashed": lambda file, source: file.trashed,
+    "explicitlyTrashed": lambda file, source: file.binned,
+    "trashedTime": lambda file, source: time_text(file.trashed_at) if file.trashed_at is not None else None,
+    "description": lambda file, source: file.description,
+    "appProperties": lambda file, source: file.app_properties or None,
+    "properties": lambda file, source: file.properties or None,
+    "originalFilename": _of_bytes(lambda file: file.name),
+    "fileExtension": _of_bytes(_suffix),
+    "fullFileExtension": _of_bytes(_full_suffix),
+    "webContentLink": _content_link,
+    "exportLinks": _export_links,
+    "shortcutDetails": _shortcut,
+    "quotaBytesUsed": lambda file, source: str(file.size) if _has_bytes(file) else "0",
+    "spaces": lambda file, source: ["drive"],
+    "owners": lambda file, source: [USER],
+    "lastModifyingUser": lambda file, source: USER,
+    "ownedByMe": lambda file, source: True,
+    "shared": lambda file, source: False,
+    "isAppAuthorized": lambda file, source: True,
+    "capabilities": _capabilities,
+}

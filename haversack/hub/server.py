@@ -3,7 +3,7 @@
 It listens on the loopback interface only. A page in a browser on this machine could still send requests to it, so the
 Host of each must be a name of this machine (against DNS rebinding), and an Origin must be the hub's own. Requests in
 absolute form (`GET http://localhost/… HTTP/1.1`) are answered as well, since Kaggle's clients reach a hub through
-`http_proxy`; nothing is ever fetched from anywhere else.
+`http_proxy`; nothing is ever fetched from anywhere else. Over TLS the hub answers to Google's names, too: see `proxy`.
 
 The embedded default ends with its last user: each holds a lease, an open answer that the system closes when its process
 dies, however it dies.
@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +29,13 @@ from aiohttp import web
 from filelock import FileLock, Timeout
 
 from haversack.errors import InputError
+from haversack.hub.calls import Log
 from haversack.hub.drive import Drive
+from haversack.hub.faults import Faults, Rehearsal
 from haversack.hub.kaggle import Kaggle
 from haversack.hub.media import Media
+from haversack.hub.page.site import Site
+from haversack.hub.proxy import GOOGLE, Proxy
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal, of_disk
 from haversack.hub.shelf import Shelf
@@ -51,21 +56,36 @@ _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def serve(root: Path, port: int, token: str, *, state: Path | None = None, until_unused: bool = False) -> None:
+def serve(
+    root: Path,
+    port: int,
+    token: str,
+    *,
+    quota: int | None = None,
+    rehearsal: Rehearsal | None = None,
+    log: Path | None = None,
+    tls: Path | None = None,
+    state: Path | None = None,
+    until_unused: bool = False,
+) -> None:
     """Serve `root` until SIGTERM or SIGINT, and with `until_unused` until its last lease is gone.
 
     Args:
         root: the folder; `My Drive` and `kaggle` in it are what is served. Made when it is not there.
         port: on 127.0.0.1; 0 takes a free one.
         token: what clients sign in with.
+        quota: how many bytes the drive may hold, its trash included; what the disk has room for when not given.
+        rehearsal: faults that calls are to meet; none when not given.
+        log: a file that gets one line for each call that was answered; see `calls`.
+        tls: a folder for the hub's own authority; it then answers over TLS as well, and through a proxy.
         state: a file that tells address and sign-in, written (mode 600) once the hub answers.
         until_unused: end 2 s after the last lease was let go, or 15 s after the start if nobody took one.
 
     Raises `InputError` when the port is taken, the folder cannot be used or another hub serves it.
     """
-    hub = Hub(root.absolute(), token)
+    hub = Hub(root.absolute(), token, quota=quota, rehearsal=rehearsal, log=log)
     try:
-        asyncio.run(hub.run(port, state, until_unused))
+        asyncio.run(hub.run(port, tls, state, until_unused))
     finally:
         hub.close()
 
@@ -73,7 +93,15 @@ def serve(root: Path, port: int, token: str, *, state: Path | None = None, until
 class Hub:
     """The parts of one hub, and the leases on it."""
 
-    def __init__(self, root: Path, token: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        token: str,
+        *,
+        quota: int | None = None,
+        rehearsal: Rehearsal | None = None,
+        log: Path | None = None,
+    ) -> None:
         inside = root / ".hub"
         try:
             for folder in (inside, root / "My Drive", root / "kaggle"):
@@ -93,14 +121,22 @@ class Hub:
         self.token = token
         self.records = Records(inside / "records.sqlite")
         uploads = Uploads(inside / "incoming", self.records)
-        self.tree = Tree(root / "My Drive", inside, self.records)
-        self.media = Media(Drive(self.tree, uploads.folder), uploads, origin)
-        self.kaggle = Kaggle(Shelf(root / "kaggle", inside, self.records), uploads, self.signin, origin)
-        self.leases = 0
+        self.tree = Tree(root / "My Drive", inside, self.records, quota)
         self.ended = asyncio.Event()
+        self.log = Log(log) if log else None
+        self.faults = Faults(rehearsal, self.ended) if rehearsal else None
+        self.media = Media(Drive(self.tree, uploads.folder, self.signin), uploads, origin, self.faults)
+        self.kaggle = Kaggle(Shelf(root / "kaggle", inside, self.records), uploads, self.signin, origin)
+        self.site = Site(self.tree, self.kaggle.shelf, self.signin)
+        self.leases = 0
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[_errors, _own_names])
+        around = [_errors, _own_names]
+        if self.log:
+            around.insert(0, self.log.middleware)
+        if self.faults:
+            around.append(self.faults.middleware)
+        app = web.Application(middlewares=around)
         signed_in = self._with_token
         app.router.add_get("/haversack/lease", signed_in(self.lease))
         app.router.add_get("/haversack/kaggle.json", signed_in(self.kaggle_json))
@@ -108,10 +144,12 @@ class Hub:
         app.router.add_route("*", "/upload/drive/v3/files", signed_in(self.media.upload))
         app.router.add_route("*", "/upload/drive/v3/files/{id}", signed_in(self.media.upload))
         app.router.add_post("/batch/drive/v3", signed_in(self.media.batch))
+        app.router.add_get("/links/{id}", self.media.linked)
         self.kaggle.add_routes(app)
+        self.site.add_routes(app)
         return app
 
-    async def run(self, port: int, state: Path | None, until_unused: bool) -> None:
+    async def run(self, port: int, tls: Path | None, state: Path | None, until_unused: bool) -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(_THREADS))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -120,11 +158,21 @@ class Hub:
             self.application(), access_log=None, shutdown_timeout=_LAST_ANSWERS, read_bufsize=1 << 20
         )
         await runner.setup()
+        self.tree.watch.begin(contents=False)
         try:
+            secured = await _secure(runner, tls) if tls is not None else {}
             url = await _listen(runner, port)
             if state is not None:
-                self._tell(state, url)
+                self._tell(state, {"url": url, **secured})
             print(f"The hub serves {self.root} at {url}: the drive (My Drive) and Kaggle.", flush=True)
+            if sys.stdout.isatty():
+                print(f"Its page, for whoever opens this first: {self.site.one_time_address(url)}", flush=True)
+            if secured:
+                print(
+                    f"Over TLS: {secured['tls_url']}, and for hosts of Google's through HTTPS_PROXY={secured['proxy']};"
+                    f" clients are to trust {secured['ca']}.",
+                    flush=True,
+                )
             watch = asyncio.create_task(self._watch()) if until_unused else None
             await self.ended.wait()
             if watch is not None:
@@ -158,6 +206,9 @@ class Hub:
             await asyncio.wait_for(self.ended.wait(), seconds)
 
     def close(self) -> None:
+        if self.log:
+            self.log.close()
+        self.tree.close()
         self.records.close()
         self.lock.release()
 
@@ -171,10 +222,10 @@ class Hub:
                 last, patience = loop.time(), _UNUSED_AFTER
         self.ended.set()
 
-    def _tell(self, state: Path, url: str) -> None:
+    def _tell(self, state: Path, addresses: dict[str, str]) -> None:
         """Write address and sign-in where the one who started the hub waits for them; complete or absent."""
         told = {
-            "url": url,
+            **addresses,
             "token": self.token,
             "kaggle_username": KAGGLE_USERNAME,
             "kaggle_key": self.signin.kaggle_key,
@@ -189,7 +240,7 @@ class Hub:
 
     def _with_token(self, handler: _Handler) -> _Handler:
         async def checked(request: web.Request) -> web.StreamResponse:
-            if not self.signin.opens_drive(request.headers.get("Authorization")):
+            if not (self.signin.opens_drive(request.headers.get("Authorization")) or self.site.is_signed_in(request)):
                 raise Refusal(
                     401, "authError", "Invalid Credentials: the hub expects its bearer token.", where="Authorization"
                 )
@@ -198,14 +249,31 @@ class Hub:
         return checked
 
 
-async def _listen(runner: web.AppRunner, port: int) -> str:
+async def _secure(runner: web.AppRunner, folder: Path) -> dict[str, str]:
+    """Answer over TLS and through a proxy as well, on free ports; returns their addresses, and what to trust."""
+    # Only here: `cryptography` would delay the start of every hub.
+    from haversack.hub.authority import authority
+
+    own = await asyncio.to_thread(authority, folder)
+    context = await asyncio.to_thread(own.context)
+    url = await _listen(runner, 0, context)
+    server = runner.server
+    assert server is not None
+    proxy = await asyncio.get_running_loop().create_server(lambda: Proxy(server, context), _HOST, 0)
+    port = proxy.sockets[0].getsockname()[1]
+    return {"tls_url": url, "proxy": f"http://{_HOST}:{port}", "ca": str(own.certificate)}
+
+
+async def _listen(runner: web.AppRunner, port: int, context: ssl.SSLContext | None = None) -> str:
+    """Listen on the loopback interface; returns the URL."""
+    site = web.TCPSite(runner, _HOST, port, ssl_context=context)
     try:
-        await web.TCPSite(runner, _HOST, port).start()
+        await site.start()
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         what = "is taken" if taken else f"cannot be used ({error})"
         raise InputError(f"Port {port} of {_HOST} {what}.", "Name another, or 0 for a free one.") from error
-    return f"http://{_HOST}:{runner.addresses[0][1]}"
+    return f"{'https' if context else 'http'}://{_HOST}:{runner.addresses[-1][1]}"
 
 
 def origin(request: web.Request) -> str:
@@ -216,7 +284,7 @@ def origin(request: web.Request) -> str:
 @web.middleware
 async def _own_names(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Refuse what was not sent to this machine by name, and what a foreign page sends."""
-    if not _is_loopback(request.headers.get("Host", "")) or request.url.host not in _LOOPBACK:
+    if not _is_own(_host(request.headers.get("Host", "")), request) or not _is_own(request.url.host, request):
         raise Refusal(403, "forbidden", "The hub answers to localhost only.", where="Host")
     source = request.headers.get("Origin")
     if source is not None and source != origin(request):
@@ -224,11 +292,16 @@ async def _own_names(request: web.Request, handler: _Handler) -> web.StreamRespo
     return await handler(request)
 
 
-def _is_loopback(authority: str) -> bool:
+def _is_own(host: str | None, request: web.Request) -> bool:
+    """Whether a host is this machine; over TLS, where the client trusts the hub by that name, also Google's."""
+    return host in _LOOPBACK or (host is not None and request.secure and f".{host}".endswith(f".{GOOGLE}"))
+
+
+def _host(authority: str) -> str | None:
     try:
-        return urlsplit(f"//{authority}").hostname in _LOOPBACK
+        return urlsplit(f"//{authority}").hostname
     except ValueError:
-        return False
+        return None
 
 
 @web.middleware

@@ -178,7 +178,7 @@ class Shelf:
         key = f"{state.st_size} {state.st_mtime_ns} {state.st_ino} "
         if note.exists() and (known := note.read_text()).startswith(key):
             return known.removeprefix(key)
-        value = content.digest(path)
+        value = content.digests(path).md5
         note.parent.mkdir(exist_ok=True)
         with content.aside(note.parent) as aside:
             aside.write_text(key + value)

@@ -12,6 +12,7 @@ for a week is removed.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from typing import Any
 
 from aiohttp import web
 
-from haversack.hub import content
+from haversack.hub import content, wire
 from haversack.hub.content import Staged
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal, invalid
@@ -53,6 +54,8 @@ class Uploads:
         self.folder = folder
         self.records = records
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        # Of what has been received in order: how many bytes, and their hash as far as that.
+        self._hashes: dict[str, tuple[int, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._clear()
 
@@ -91,6 +94,7 @@ class Uploads:
     def cancel(self, upload_id: str) -> None:
         self.records.write("DELETE FROM uploads WHERE id = ?", upload_id)
         self._path(upload_id).unlink(missing_ok=True)
+        self._hashes.pop(upload_id, None)
 
     def lock(self, upload: Upload) -> asyncio.Lock:
         """Held by the one request that adds to an upload."""
@@ -111,6 +115,7 @@ class Uploads:
         received = await asyncio.to_thread(self.received, upload)
         if span is None and "Content-Range" not in request.headers:
             await asyncio.to_thread(self.path(upload).unlink, missing_ok=True)
+            self._hashes.pop(upload.id, None)
             received, span = 0, (0, None)
         if span is not None:
             received = await self._append(request, upload, received, span, total)
@@ -119,9 +124,7 @@ class Uploads:
             return None
         if received > total:
             raise invalid(f"The upload has {received} bytes, more than the {total} announced.", "Content-Range")
-        path = self.path(upload)
-        await asyncio.to_thread(path.touch)
-        return await asyncio.to_thread(content.staged, path)
+        return await asyncio.to_thread(self._staged, upload, total)
 
     async def _append(
         self, request: web.Request, upload: Upload, received: int, span: tuple[int, int | None], total: int | None
@@ -137,10 +140,10 @@ class Uploads:
         position, limit = start, min(size for size in (stop, total, _LARGEST) if size is not None)
         descriptor = await asyncio.to_thread(os.open, self.path(upload), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            async for block in content.blocks(request.content.iter_any()):
+            async for block in content.blocks(wire.arriving(request)):
                 if position + len(block) > limit:
                     raise invalid("The body is longer than was announced.", "Content-Length")
-                await asyncio.to_thread(_write_at, descriptor, block, position)
+                await asyncio.to_thread(self._put, upload.id, descriptor, block, position)
                 position += len(block)
         finally:
             # Also when the connection broke: what arrived whole need not be sent again.
@@ -151,6 +154,26 @@ class Uploads:
         if stop is None and total is not None and position != total:
             raise invalid(f"{position} bytes came of the {total} announced.", "Content-Length")
         return max(received, position)
+
+    def _put(self, upload_id: str, descriptor: int, block: bytes, position: int) -> None:
+        content.write_all(descriptor, block, position)
+        hashed, hasher = self._hashes.get(upload_id) or (0, hashlib.md5(usedforsecurity=False))
+        if hashed == position:
+            hasher.update(block)
+            self._hashes[upload_id] = (position + len(block), hasher)
+        elif position < hashed:
+            del self._hashes[upload_id]  # what was hashed has been written over
+
+    def _staged(self, upload: Upload, total: int) -> Staged:
+        """The whole that was received, synced; read again where it came out of order, or in two lives of the hub."""
+        path = self.path(upload)
+        hashed, hasher = self._hashes.pop(upload.id, (0, None))
+        if hasher is None or hashed != total:
+            path.touch()
+            return content.staged(path)
+        with open(path, "rb") as file:
+            content.sync(file.fileno())
+        return Staged(path, total, hasher.hexdigest())
 
     def _clear(self) -> None:
         """Remove what was left by requests of an earlier life."""
@@ -191,10 +214,3 @@ def _announced(request: web.Request) -> tuple[tuple[int, int | None] | None, int
     if stop <= start or (size is not None and stop > size):
         raise invalid(f"The range {text} does not fit together.", "Content-Range")
     return (start, stop), size
-
-
-def _write_at(descriptor: int, block: bytes, offset: int) -> None:
-    left = memoryview(block)
-    while left:
-        written = os.pwrite(descriptor, left, offset)
-        left, offset = left[written:], offset + written

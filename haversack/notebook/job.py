@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from haversack import credentials, embedded, settings
+from haversack import credentials, embedded, settings, signin
 from haversack.errors import HaversackError, InputError, NotebookInvalid, SignInError
 from haversack.notebook import afterword, content, document, kaggle, kernel, plainfit, processes, secretfile, store
 from haversack.notebook import parameters as parameters_
@@ -307,6 +307,7 @@ def _known_secrets(chosen: settings.Settings) -> Secrets:
     names = ("HAVERSACK_TOKEN", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
     secrets.add(*(os.environ.get(name) for name in names), *embedded.secrets_of(chosen.data))
     # The variables may name a file that has the secret.
+    secrets.add(*signin.load().secrets())
     if (kaggles := _own_kaggle()) is not None:
         secrets.add(*kaggles.secrets)
     try:
@@ -399,7 +400,7 @@ def _variables(chosen: settings.Settings, folder: Path, options: Options) -> dic
 
 def _kaggle_login(hub: str | None) -> dict[str, str]:
     """The user's own sign-in to Kaggle, from the key file in the HOME that the job does not see; no hub gets it."""
-    if (hub and hub != "embedded") or os.environ.get("KAGGLE_KEY"):
+    if (hub and hub not in ("embedded", "google")) or os.environ.get("KAGGLE_KEY"):
         return {}
     found = _own_kaggle()
     if found is None or found.kaggle_login is None:

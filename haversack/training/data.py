@@ -189,7 +189,49 @@ class _Ordered(keras.utils.PyDataset):
         self.dataset.on_epoch_end()
 
 
-Source = ArraySource | BatchSource
+class SteppedSource(py_dataset_adapter.PyDatasetAdapter):
+    """A data set with an order of its own, such as haversack's images.
+
+    `batch(epoch, step)` gives any batch of any epoch, `len` is how many an epoch has, and `fingerprint()` says what has
+    to stay as it is.
+    """
+
+    def __init__(self, dataset: Any, steps: int | None, stride: int, class_weight: Any) -> None:
+        super().__init__(_Stepped(dataset), class_weight=class_weight, shuffle=False)
+        self.course = _course(len(dataset), steps, stride)
+        self.remembers: list[Any] = []
+        self.seed = 0  # the data set has one of its own
+        self._dataset = dataset
+        self.begin(0)
+
+    @property
+    def num_batches(self) -> int:
+        return self.course.longest
+
+    def fingerprint(self) -> dict[str, Any]:
+        return dict(self._dataset.fingerprint())
+
+    def begin(self, epoch: int, step: int = 0) -> None:
+        """Let the next iteration be epoch `epoch` from its step `step` on."""
+        self.py_dataset.stretch = self.course.stretch(epoch, step)
+
+
+class _Stepped(keras.utils.PyDataset):
+    """A stretch of such a data set's batches; a thread of Keras's asks for the next while one is trained on."""
+
+    def __init__(self, dataset: Any) -> None:
+        super().__init__(workers=1, max_queue_size=2)
+        self.dataset = dataset
+        self.stretch = Stretch(0, 0, len(dataset))
+
+    def __len__(self) -> int:
+        return self.stretch.stop - self.stretch.first
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset.batch(self.stretch.reading, self.stretch.first + index)
+
+
+Source = ArraySource | BatchSource | SteppedSource
 
 
 def _course(batches: int, steps: int | None, stride: int) -> Course:
@@ -200,7 +242,9 @@ def _course(batches: int, steps: int | None, stride: int) -> Course:
 
 def why_it_cannot_seek(x: Any, arrays: tuple[Any, ...], validation_data: Any) -> str | None:
     """In words for the user, why batches of `x` cannot be had from any step on; None when they can."""
-    if isinstance(x, py_dataset_adapter.PyDataset):
+    if _is_stepped(x):
+        pass
+    elif isinstance(x, py_dataset_adapter.PyDataset):
         if getattr(x, "num_batches", None) is None:
             return "a PyDataset without a length has no epochs to find one's place in; give it __len__"
     elif not array_data_adapter.can_convert_arrays(arrays):
@@ -225,7 +269,7 @@ def open_source(arrays: tuple[Any, Any, Any], arguments: dict[str, Any], stride:
     x, y, sample_weight = arrays
     steps, shuffle, class_weight = (arguments[name] for name in ("steps_per_epoch", "shuffle", "class_weight"))
     source: Source
-    if not isinstance(x, py_dataset_adapter.PyDataset):
+    if not (_is_stepped(x) or isinstance(x, py_dataset_adapter.PyDataset)):
         size = arguments["batch_size"]
         source = ArraySource(arrays, steps, stride, batch_size=size, shuffle=shuffle, class_weight=class_weight)
     else:
@@ -234,10 +278,22 @@ def open_source(arrays: tuple[Any, Any, Any], arguments: dict[str, Any], stride:
                 raise ValueError(
                     f"A PyDataset's batches hold targets and sample weights, so `{name}` must not be given."
                 )
-        source = BatchSource(x, steps, stride, bool(shuffle), class_weight)
+        if _is_stepped(x):
+            source = SteppedSource(x, steps, stride, class_weight)
+        else:
+            source = BatchSource(x, steps, stride, bool(shuffle), class_weight)
     if steps and steps > source.course.batches:
         warnings.warn(
             f"steps_per_epoch is {steps} and the data has {source.course.batches} batches: an epoch is one pass.",
             stacklevel=5,
         )
     return source
+
+
+def as_keras_takes_it(x: Any) -> Any:
+    """`x`, where `model.fit` itself would not know it as a data set of Keras's."""
+    return _Stepped(x) if _is_stepped(x) and not isinstance(x, py_dataset_adapter.PyDataset) else x
+
+
+def _is_stepped(x: Any) -> bool:
+    return callable(getattr(x, "batch", None)) and callable(getattr(x, "fingerprint", None)) and hasattr(x, "__len__")

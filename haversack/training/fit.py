@@ -74,6 +74,8 @@ def fit(
             f"haversack.fit trains a Keras model, and got {type(model).__name__} first.",
             "Write haversack.fit(model, x, y, epochs=…).",
         )
+    from haversack.training.data import as_keras_takes_it
+
     cores = len(devices())
     if cores > 1 and _takes_all_cores():
         _lay_out(model)
@@ -81,8 +83,10 @@ def fit(
     name = name or _name_unnamed()
     token = _inside.set(True)
     try:
+        if "validation_data" in arguments:
+            arguments["validation_data"] = as_keras_takes_it(arguments["validation_data"])
         if name is None or not model.compiled:
-            return model.fit(x, y, **arguments)
+            return model.fit(as_keras_takes_it(x), y, **arguments)
         return _fit_run(model, x, y, arguments, name, where, restart, take_over)
     finally:
         _inside.reset(token)
@@ -112,7 +116,7 @@ def _fit_run(
     why = data.why_it_cannot_seek(x, arrays, arguments["validation_data"]) or _why_alone()
     if why:
         say(f"{name}: trained without checkpoints: {why}")
-        return model.fit(x, y, **given)
+        return model.fit(data.as_keras_takes_it(x), y, **given)
     where, told = home.of(name, where)
     if told:
         say(told)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from haversack.archive.index import read_index
+from haversack.archive.index import open_index, read_index
 from haversack.errors import ArchiveInvalid
 from tests.archive.zips import FILES, InMemory, patched, streamed, zip64, zipped
 
@@ -144,3 +148,81 @@ def test_missing_zip64_sizes_are_refused() -> None:
 def test_one_disk_of_several_is_refused() -> None:
     with pytest.raises(ArchiveInvalid, match="one part of several"):
         read_index(InMemory(patched(zipped(), END, 4, "<H", 1)))
+
+
+def renamed(placeholder: bytes, name: bytes, more: dict[str, bytes] | None = None) -> bytes:
+    assert len(placeholder) == len(name)
+    return zipped({placeholder.decode(): b"1", **(more or {})}).replace(placeholder, name)
+
+
+def test_names_that_are_utf8_without_saying_so() -> None:
+    assert list(read_index(InMemory(renamed(b"zzzzzzz", "müß.t".encode())))) == ["müß.t"]
+
+
+def test_names_in_gbk_without_saying_so() -> None:
+    name = "训练/图像.png".encode("gbk")
+    assert list(read_index(InMemory(renamed(b"z" * len(name), name)))) == ["训练/图像.png"]
+
+
+def test_one_name_that_is_no_gbk_decides_for_all_of_the_archive() -> None:
+    chinese, german = "图像".encode("gbk"), "gr\u00fcn".encode("cp437")
+    data = zipped({"zzzz": b"1", "yyyy": b"2"}).replace(b"zzzz", chinese).replace(b"yyyy", german)
+    assert list(read_index(InMemory(data)))[1] == "grün"
+
+
+def test_unicode_path_field_counts_for_the_name_it_was_made_for() -> None:
+    field = struct.pack("<HHBL", 0x7075, 5 + 6, 1, zlib.crc32(b"\x81.t")) + "ü.txt".encode()
+    entry = zipfile.ZipInfo("z.t")
+    entry.extra = field
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(entry, b"1")
+    data = out.getvalue()
+    assert list(read_index(InMemory(data.replace(b"z.t", b"\x81.t")))) == ["ü.txt"]
+    assert list(read_index(InMemory(data.replace(b"z.t", b"\x84.t")))) == ["ä.t"]
+
+
+def test_signature_within_a_name_is_part_of_the_name() -> None:
+    names = ["a", "PK\1\2" + "b" * 60, "PK\1\2PK\1\2", "c"]
+    assert list(read_index(InMemory(zipped(dict.fromkeys(names, b"1"))))) == names
+
+
+def test_name_that_is_not_there_is_unknown() -> None:
+    index = read_index(InMemory(zipped()))
+    assert "nothing" not in index
+    assert "\ud800" not in index
+    assert index.get("nothing") is None
+
+
+def test_kept_index_is_the_one_that_was_read(tmp_path: Path) -> None:
+    file = InMemory(zip64())
+    kept = tmp_path / "set.zip.index"
+    first = open_index(file, kept, "v1")
+    file.read.clear()
+    assert dict(open_index(file, kept, "v1")) == dict(first) == dict(read_index(InMemory(zip64())))
+
+
+def test_kept_index_is_opened_without_reading_the_archive(tmp_path: Path) -> None:
+    file = InMemory(zipped())
+    open_index(file, tmp_path / "index", "v1")
+    file.read.clear()
+    open_index(file, tmp_path / "index", "v1")
+    assert file.read == []
+
+
+def test_index_of_other_content_is_made_anew(tmp_path: Path) -> None:
+    open_index(InMemory(zipped()), tmp_path / "index", "v1")
+    assert list(open_index(InMemory(zipped({"new": b"1"})), tmp_path / "index", "v2")) == ["new"]
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-1], lambda data: data[:-1] + b"?", lambda data: b""])
+def test_damaged_index_is_made_anew(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    kept = tmp_path / "index"
+    open_index(InMemory(zipped()), kept, "v1")
+    kept.write_bytes(spoil(kept.read_bytes()))
+    assert list(open_index(InMemory(zipped()), kept, "v1")) == list(FILES)
+
+
+def test_index_that_cannot_be_kept_is_still_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert list(open_index(InMemory(zipped()), tmp_path / "file" / "index", "v1")) == list(FILES)

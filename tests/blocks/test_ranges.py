@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def clients(storage: Storage) -> Any:
     yield make
     for http in made:
         wait(http.close())
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < until, "it never came true"
+        time.sleep(0.005)
 
 
 def unchecked(path: Path) -> None:
@@ -249,6 +257,53 @@ def test_threads_may_read_side_by_side(storage: Storage, clients: Any, tmp_path:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_what_is_wanted_comes_before_it_is_read(storage: Storage, clients: Any, tmp_path: Path) -> None:
+    file = clients(tmp_path / "f")
+    file.want([(4_000_000, 4_000_100), (100, 200)])
+    eventually(lambda: file.present >= 2 * BLOCK)
+    storage.asked.clear()
+    assert file.read_at(4_000_000, 100) == storage.data[4_000_000:4_000_100]
+    assert file.read_at(100, 100) == storage.data[100:200]
+    assert storage.asked == []
+
+
+def test_wanted_neighbours_are_asked_for_together(storage: Storage, clients: Any, tmp_path: Path) -> None:
+    file = clients(tmp_path / "f")
+    storage.asked.clear()
+    file.want((at, at + 100) for at in range(0, 6 * BLOCK, 5_000))
+    eventually(lambda: file.present >= 6 * BLOCK)
+    assert storage.asked == [f"bytes=0-{6 * BLOCK - 1}"]
+
+
+def test_reader_waits_for_what_is_on_its_way(storage: Storage, clients: Any, tmp_path: Path) -> None:
+    storage.delay = 0.1
+    file = clients(tmp_path / "f")
+    file.want([(0, 4 * BLOCK)])
+    eventually(lambda: len(storage.asked) == 2)
+    assert file.read_at(BLOCK, 100) == storage.data[BLOCK : BLOCK + 100]
+    assert len(storage.asked) == 2
+
+
+def test_nothing_comes_twice_when_all_is_fetched_while_some_is_wanted(
+    storage: Storage, clients: Any, tmp_path: Path
+) -> None:
+    storage.delay = 0.01
+    file = clients(tmp_path / "f")
+    file.want((at, at + 1) for at in range(0, len(storage.data), 300_000))
+    assert file.complete(unchecked).read_bytes() == storage.data
+    assert storage.served == len(storage.data) + 1
+
+
+def test_wanting_from_a_server_that_is_away_is_told_to_the_reader(
+    storage: Storage, clients: Any, tmp_path: Path
+) -> None:
+    file = clients(tmp_path / "f")
+    storage.cut_after = 0
+    file.want([(0, 100)])
+    with pytest.raises(ConnectionFailed):
+        file.read_at(0, 100)
 
 
 def test_parts_cover_the_holes_exactly() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,3 +122,22 @@ def test_full_disk_is_told(small_disk: Path) -> None:
     with pytest.raises(DiskFull, match="Free space") as caught:
         file.write(0, bytes(3 << 20))
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_what_can_be_fetched_again_is_not_believed_after_a_new_start(tmp_path: Path) -> None:
+    file = SparseFile(tmp_path / "f", SIZE, "a", lasting=False)
+    file.write(0, bytes(BLOCK))
+    file.keep(0, BLOCK)
+    again = SparseFile(tmp_path / "f", SIZE, "a", lasting=False)
+    assert next(again.missing(0, SIZE)) == (BLOCK, SIZE)
+    journal = tmp_path / "f.journal"
+    journal.write_bytes(re.sub(rb'"boot": ".', b'"boot": "_', journal.read_bytes()))
+    assert next(SparseFile(tmp_path / "f", SIZE, "a", lasting=False).missing(0, SIZE)) == (0, SIZE)
+
+
+def test_a_file_that_another_began_anew_is_not_finished(tmp_path: Path) -> None:
+    file = SparseFile(tmp_path / "f", SIZE, "a", lasting=False)
+    file.remove()
+    SparseFile(tmp_path / "f", SIZE, "a", lasting=False)
+    file.finish()
+    assert not (tmp_path / "f").exists()

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from haversack.drive import mount as mounting
+from haversack.drive import registry
 from haversack.drive.filesystem import DriveFileSystem
 from tests.conftest import RunningHub
 
@@ -30,7 +31,12 @@ class Call:
 
 @dataclass
 class Proxy:
-    """A reverse proxy before a hub. `stalls` says which calls wait until `release` is set; `full` refuses uploads."""
+    """A reverse proxy before a hub. `stalls` says which calls wait until `release` is set; `full` refuses uploads.
+
+    `answers` may answer a call in the hub's place.
+
+    `rewrite` gets the body of each answer that is JSON, and gives the one that is passed on.
+    """
 
     target: str
     url: str = ""
@@ -39,6 +45,8 @@ class Proxy:
     stalled: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
     full: bool = False
+    answers: Callable[[Call], web.Response | None] = lambda call: None
+    rewrite: Callable[[bytes], bytes] = lambda body: body
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -51,6 +59,8 @@ class Proxy:
             reason = {"domain": "usageLimits", "reason": "storageQuotaExceeded", "message": "The drive is full."}
             error = {"code": 403, "message": "The drive is full.", "errors": [reason]}
             return web.json_response({"error": error}, status=403)
+        if (answer := self.answers(call)) is not None:
+            return answer
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(
@@ -59,10 +69,14 @@ class Proxy:
                 data=body,
                 headers=request.headers,
                 allow_redirects=False,
-            ) as answer,
+            ) as answered,
         ):
-            headers = {name: value for name, value in answer.headers.items() if name != "Transfer-Encoding"}
-            return web.Response(status=answer.status, headers=headers, body=await answer.read())
+            framing = ("Transfer-Encoding", "Content-Length")
+            headers = {name: value for name, value in answered.headers.items() if name not in framing}
+            content = await answered.read()
+            if answered.content_type == "application/json":
+                content = self.rewrite(content)
+            return web.Response(status=answered.status, headers=headers, body=content)
 
     def serve(self, started: threading.Event, stopped: threading.Event) -> None:
         async def main() -> None:
@@ -114,7 +128,7 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
     """Where a test mounts; whatever it left there is taken away."""
     path = tmp_path / "mnt"
     yield path
-    record = mounting._find(path)
+    record = registry.find(path)
     if record is not None and record.pid:
         kill(path)
         mounting.clear_stale(path)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from haversack import credentials
-from haversack.drive import api as drive_api
-from haversack.drive.api import DriveApi, File, Overtaken, Upload
+from haversack.drive import calls
+from haversack.drive import upload as uploading
+from haversack.drive.api import Changes, DriveApi, File, Overtaken, Page, Upload
 from haversack.errors import NotFound, SignInError
 from haversack.http import wait
 from tests.conftest import RunningHub
@@ -74,7 +76,7 @@ def test_a_creation_repeated_with_newer_bytes_leaves_those(api: DriveApi, parent
 def test_a_resumable_upload_goes_on_with_its_session(
     api: DriveApi, parent: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drive_api, "CHUNK", 1 << 20)
+    monkeypatch.setattr(uploading, "CHUNK", 1 << 20)
     upload = new_upload(api, parent, tmp_path / "source", os.urandom(6 << 20))
     positions: list[int] = []
     upload.moved = positions.append
@@ -157,3 +159,96 @@ def test_side_by_side_uploads_do_not_meet(api: DriveApi, parent: File, tmp_path:
         return await asyncio.gather(*(api.upload(upload) for upload in uploads))
 
     assert [file.md5 for file in wait(all_of_them())] == [upload.md5 for upload in uploads]
+
+
+def test_ids_come_in_any_number_and_never_twice(api: DriveApi) -> None:
+    ids = wait(api.new_ids(1500)) + [wait(api.new_id()) for _ in range(3)]
+    assert len(set(ids)) == 1503
+
+
+async def gathered(pages: AsyncIterator[Page]) -> list[Page]:
+    return [page async for page in pages]
+
+
+def test_many_folders_are_listed_in_one_query(api: DriveApi, parent: File, proxy: Proxy) -> None:
+    folders = [wait(api.create_folder(parent.id, f"f{number}")) for number in range(20)]
+    for inner in folders:
+        wait(api.create_folder(inner.id, "inside"))
+    proxy.calls.clear()
+    pages = wait(gathered(DriveApi(credentials.drive()).list_of([one.id for one in folders])))
+    assert {file.parent for page in pages for file in page.files} == {one.id for one in folders}
+    assert len(proxy.calls) == len(pages) == 1
+
+
+def test_a_listing_goes_on_from_a_page_in_the_middle(
+    api: DriveApi, parent: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "_PAGE", 3)
+    made = wait(api.batch([calls.create_folder(one, parent.id, one) for one in wait(api.new_ids(8))]))
+    first, *rest = wait(gathered(api.list_of([parent.id])))
+    again = wait(gathered(api.list_of([parent.id], first.token)))
+    assert again == rest
+    assert {file.id for page in (first, *rest) for file in page.files} == {file.id for file in made}
+
+
+def test_changes_tell_what_was_made_trashed_and_deleted(api: DriveApi, parent: File, tmp_path: Path) -> None:
+    token = wait(api.changes_token())
+    kept, binned, gone = (
+        wait(api.upload(new_upload(api, parent, tmp_path / name, b"x", name))) for name in ("kept", "binned", "gone")
+    )
+    wait(api.trash(binned.id))
+    wait(api.delete(gone.id))
+
+    async def changed() -> dict[str, File | None]:
+        return {one.file_id: one.file async for page in api.changes(token) for one in page.changes}
+
+    found = wait(changed())
+    assert found[kept.id] == kept
+    assert found[gone.id] is None
+    assert (trashed := found[binned.id]) is not None
+    assert trashed.trashed
+
+
+def test_changes_go_on_where_they_ended(api: DriveApi, parent: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_PAGE", 2)
+    token = wait(api.changes_token())
+    made = [wait(api.create_folder(parent.id, str(number))).id for number in range(5)]
+
+    async def changes(token: str) -> list[Changes]:
+        return [page async for page in api.changes(token)]
+
+    pages = wait(changes(token))
+    assert [page.last for page in pages] == [False] * (len(pages) - 1) + [True]
+    assert set(made) <= {one.file_id for page in pages for one in page.changes}
+    assert [one.file_id for page in wait(changes(pages[-1].token)) for one in page.changes if one.file_id in made] == []
+
+
+def test_a_batch_answers_each_part_for_itself(api: DriveApi, parent: File) -> None:
+    made = wait(api.create_folder(parent.id, "ünï'code"))
+    missing = wait(api.new_id())
+    found, absent, renamed = wait(
+        api.batch([calls.get(made.id), calls.get(missing), calls.update(made, name="renamed 名")])
+    )
+    assert (found, renamed.name) == (made, "renamed 名")
+    assert isinstance(absent, NotFound)
+
+
+def test_a_batch_of_hundreds_costs_a_call_for_each_hundred(api: DriveApi, parent: File, proxy: Proxy) -> None:
+    through = DriveApi(credentials.drive())
+    proxy.calls.clear()
+    found = wait(through.batch([calls.trash(one) for one in wait(api.new_ids(230))]))
+    assert found == [None] * 230
+    assert [call.path for call in proxy.calls] == ["/batch/drive/v3"] * 3
+
+
+def test_names_are_looked_up_many_at_once(api: DriveApi, parent: File) -> None:
+    made = [wait(api.create_folder(parent.id, name)) for name in ("a", "B", "it's")]
+    wanted = [(parent.id, name) for name in ("a", "b", "B", "it's", "none")]
+    assert wait(api.lookups(wanted)) == [[made[0]], [], [made[1]], [made[2]], []]
+
+
+def test_what_is_restored_is_out_of_the_trash(api: DriveApi, parent: File) -> None:
+    made = wait(api.create_folder(parent.id, "back"))
+    wait(api.trash(made.id))
+    assert not wait(api.restore(made.id)).trashed
+    assert [file.id for file in wait(api.lookup(parent.id, "back"))] == [made.id]

@@ -74,7 +74,6 @@ def test_a_file_changed_on_the_drive_is_read_anew(hub: RunningHub, fs: DriveFile
     assert fs.cat_file(f"{folder}/a") == b"old"
     (hub.my_drive / folder / "a").write_bytes(b"changed")
     # What was seen is believed for some seconds, but bytes are checked against their hash.
-    fs.drive.content._evict()
     fs.drive.index.doubt(fs.info(folder)["id"])
     assert fs.cat_file(f"{folder}/a") == b"changed"
 
@@ -146,15 +145,15 @@ def test_every_file_below_is_found(fs: DriveFileSystem, folder: str) -> None:
     assert fs.glob(f"{folder}/**/c") == [f"{folder}/x/y/c"]
 
 
-def test_of_two_files_of_one_name_the_newest_is_meant(fs: DriveFileSystem, folder: str) -> None:
+def test_of_two_files_of_one_name_the_first_made_has_it_and_the_other_a_number(fs: DriveFileSystem, folder: str) -> None:
     from haversack.http import wait
 
     fs.pipe_file(f"{folder}/a", b"old")
     fs.pipe_file(f"{folder}/b", b"new")
     wait(fs.drive.api.update(fs.drive.find((folder, "b")), name="a", modified=4e9))
     fs.drive.index.doubt(fs.info(folder)["id"])
-    assert fs.cat_file(f"{folder}/a") == b"new"
-    assert fs.ls(folder, detail=False) == [f"{folder}/a"]
+    assert (fs.cat_file(f"{folder}/a"), fs.cat_file(f"{folder}/a (1)")) == (b"old", b"new")
+    assert fs.ls(folder, detail=False) == [f"{folder}/a", f"{folder}/a (1)"]
 
 
 def test_a_name_with_a_slash_stays_in_its_folder(fs: DriveFileSystem, folder: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from haversack.drive import mount as mounting
+from haversack.drive import registry
 from haversack.drive.filesystem import DriveFileSystem
 from haversack.drive.mount import check_mountpoint, mount, unmount
 from haversack.errors import ConnectionFailed, MountError, MountpointInvalid, SignInError
@@ -138,6 +140,71 @@ def test_an_open_file_outlives_its_name(here: Path) -> None:
         file.seek(0)
         assert file.read() == b"still here"
     assert os.listdir(here) == []
+
+
+def test_a_deleted_file_is_looked_at_and_written_on_by_who_has_it_open(here: Path) -> None:
+    (here / "a").write_bytes(b"0123456789")
+    with open(here / "a", "r+b", buffering=0) as one, open(here / "a", "rb", buffering=0) as other:
+        (here / "a").unlink()
+        assert os.fstat(one.fileno()).st_size == 10
+        one.write(b"x")
+        one.truncate(5)
+        assert other.read() == b"x1234"
+        assert os.fstat(other.fileno()).st_size == 5
+        assert os.listdir(here) == []
+    assert os.listdir(here) == []
+
+
+def test_what_is_written_to_a_replaced_file_stays_out_of_the_new_one(here: Path, there: Path, mountpoint: Path) -> None:
+    (there / "a").write_bytes(b"old")
+    with open(here / "a", "r+b", buffering=0) as old:
+        (here / "b").write_bytes(b"new")
+        os.replace(here / "b", here / "a")
+        old.write(b"late")
+        old.seek(0)
+        assert old.read() == b"late"
+    assert (here / "a").read_bytes() == b"new"
+    unmount(mountpoint)
+    assert [(path.name, path.read_bytes()) for path in there.iterdir()] == [("a", b"new")]
+
+
+def test_a_full_drive_is_said_at_fsync_and_at_close(
+    hub: RunningHub, proxy: Proxy, folder: str, mountpoint: Path
+) -> None:
+    proxy.full = True
+    here = mount(mountpoint).my_drive / folder
+    with open(here / "a", "wb", buffering=0) as file:
+        file.write(b"waits")
+        with pytest.raises(OSError) as at_fsync:  # noqa: PT011 - the errno is compared
+            os.fsync(file.fileno())
+        file.write(b" here")
+        with pytest.raises(OSError) as at_close:  # noqa: PT011
+            file.close()
+    assert (at_fsync.value.errno, at_close.value.errno) == (errno.EDQUOT, errno.EDQUOT)
+    proxy.full = False
+    unmount(mountpoint)
+    assert (hub.my_drive / folder / "a").read_bytes() == b"waits here"
+
+
+def test_a_hub_that_died_is_found_again(own_folders: Path, mountpoint: Path) -> None:
+    here = mount(mountpoint, hub="embedded").my_drive
+    (here / "a").write_bytes(b"before")
+    for pid in [pid for pid, command in command_lines().items() if str(own_folders) in command and " hub " in command]:
+        os.kill(pid, signal.SIGKILL)
+    (here / "b").write_bytes(b"after")
+    with open(here / "b", "rb") as file:
+        os.fsync(file.fileno())
+    unmount(mountpoint)
+    kept = own_folders / "data" / "hub" / "My Drive"
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == {"a": b"before", "b": b"after"}
+
+
+def test_dead_mounts_are_cleared_away_by_the_next_one(hub: RunningHub, mountpoint: Path, tmp_path: Path) -> None:
+    mount(tmp_path / "dead")
+    kill(tmp_path / "dead")
+    mount(mountpoint)
+    assert not (tmp_path / "dead").exists()
+    unmount(mountpoint)
 
 
 def test_a_reader_sees_what_a_writer_adds(here: Path) -> None:
@@ -319,9 +386,9 @@ def test_unmounting_a_killed_mount_clears_it_away(here: Path, mountpoint: Path) 
 
 
 def test_mounting_twice_changes_nothing(here: Path, mountpoint: Path) -> None:
-    process = mounting._find(mountpoint).pid  # type: ignore[union-attr]
+    process = registry.find(mountpoint).pid  # type: ignore[union-attr]
     assert mount(mountpoint).my_drive == here.parent
-    assert mounting._find(mountpoint).pid == process  # type: ignore[union-attr]
+    assert registry.find(mountpoint).pid == process  # type: ignore[union-attr]
 
 
 def test_another_drive_is_not_mounted_over_one(here: Path, own_hub: RunningHub, mountpoint: Path) -> None:
@@ -347,7 +414,7 @@ def test_another_process_unmounts(here: Path, there: Path, mountpoint: Path) -> 
 
 def test_no_token_is_seen_in_the_list_of_processes(here: Path, hub: RunningHub) -> None:
     listed = "\n".join(command_lines().values())
-    assert "haversack mount" in listed
+    assert "haversack.drive.serving" in listed
     assert hub.token not in listed
 
 

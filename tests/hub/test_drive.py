@@ -345,7 +345,7 @@ def test_my_drive_itself_stays(drive: Any, call: str) -> None:
         ('{"starred": "yes"}', 400),
         ('{"appProperties": {"k": 1}}', 400),
         ('{"size": "5"}', 403),
-        ('{"mimeType": "application/vnd.google-apps.document"}', 501),
+        ('{"mimeType": "application/vnd.google-apps.form"}', 501),
     ],
 )
 def test_a_bad_body_is_refused_in_plain_words(hub: RunningHub, body: str, status: int) -> None:
@@ -371,7 +371,7 @@ def test_a_bad_body_is_refused_in_plain_words(hub: RunningHub, body: str, status
         ("/drive/v3/files/root?alt=media", 403),
         ("/drive/v3/changes", 400),
         ("/drive/v3/changes?pageToken=-1", 400),
-        ("/drive/v3/drives", 501),
+        ("/drive/v3/drives/0A", 501),
         ("/drive/v3/files/root/permissions", 501),
         ("/drive/v3/../../etc/passwd", 501),
         ("/nothing/here", 501),
@@ -389,3 +389,67 @@ def test_moving_without_a_new_folder_is_refused(drive: Any, folder: str) -> None
     file = put(drive, folder, "a")
     with pytest.raises(HttpError, match="exactly one folder"):
         drive.files().update(fileId=file["id"], removeParents=folder).execute()
+
+
+def test_all_hashes_are_told_and_follow_the_content(drive: Any, folder: str, place: Path) -> None:
+    file = put(drive, folder, "a", b"first")
+    for content in (b"first", b"second"):
+        (place / "a").write_bytes(content)
+        found = drive.files().get(fileId=file["id"], fields="md5Checksum,sha1Checksum,sha256Checksum").execute()
+        assert found == {
+            f"{name}Checksum": hashlib.new(name, content).hexdigest() for name in ("md5", "sha1", "sha256")
+        }
+
+
+def test_the_head_revision_changes_with_the_content_and_with_nothing_else(drive: Any, folder: str) -> None:
+    file = put(drive, folder, "a")
+    about = {"name": "b", "starred": True, "modifiedTime": "2020-01-01T00:00:00Z"}
+    said = drive.files().update(fileId=file["id"], body=about, fields="headRevisionId,version").execute()
+    assert said["headRevisionId"] == file["headRevisionId"]
+    assert int(said["version"]) > int(file["version"])
+    media = MediaInMemoryUpload(b"other", "text/plain")
+    changed = drive.files().update(fileId=file["id"], media_body=media, fields="headRevisionId").execute()
+    assert changed["headRevisionId"] != file["headRevisionId"]
+
+
+def test_a_content_link_needs_no_sign_in_and_is_an_attachment(drive: Any, folder: str, hub: RunningHub) -> None:
+    file = put(drive, folder, "page.html", b"<script>", mimeType="text/html")
+    reply = send(hub, "GET", file["webContentLink"].removeprefix(hub.url), signed_in=False)
+    assert reply.body == b"<script>"
+    assert reply.headers["Content-Disposition"] == 'attachment; filename="page.html"'
+    assert reply.headers["Content-Security-Policy"] == "sandbox"
+
+
+def test_a_content_link_is_good_for_its_file_and_its_time_only(drive: Any, folder: str, hub: RunningHub) -> None:
+    one, other = put(drive, folder, "one"), put(drive, folder, "other")
+    link = one["webContentLink"].removeprefix(hub.url)
+    for wrong in (link.replace(one["id"], other["id"]), link.replace("expires=", "expires=9"), link.partition("?")[0]):
+        assert send(hub, "GET", wrong, signed_in=False).status == 403
+
+
+def test_who_has_the_bytes_is_not_sent_them_again(drive: Any, folder: str, hub: RunningHub) -> None:
+    target = f"/drive/v3/files/{put(drive, folder, 'a')['id']}?alt=media"
+    tag = send(hub, "GET", target).headers["ETag"]
+    again = send(hub, "GET", target, headers={"If-None-Match": tag})
+    assert (again.status, again.body) == (304, b"")
+
+
+def test_a_large_file_comes_whole_and_in_ranges(drive: Any, folder: str, hub: RunningHub, place: Path) -> None:
+    content = os.urandom(3_000_000)
+    target = f"/drive/v3/files/{put(drive, folder, 'large', content)['id']}?alt=media"
+    assert send(hub, "GET", target).body == content
+    reply = send(hub, "GET", target, headers={"Range": "bytes=1000000-2999998"})
+    assert (reply.status, reply.headers["Content-Range"]) == (206, "bytes 1000000-2999998/3000000")
+    assert reply.body == content[1_000_000:2_999_999]
+    assert send(hub, "HEAD", target).headers["Content-Length"] == "3000000"
+
+
+def test_a_batch_of_more_than_a_hundred_calls_is_refused(drive: Any, hub: RunningHub) -> None:
+    part = "--e\r\nContent-Type: application/http\r\n\r\nGET /drive/v3/files/root HTTP/1.1\r\n\r\n"
+    headers = {"Content-Type": "multipart/mixed; boundary=e"}
+    assert send(hub, "POST", "/batch/drive/v3", part * 100 + "--e--", headers).body.count(b"HTTP/1.1 200 OK") == 100
+    assert send(hub, "POST", "/batch/drive/v3", part * 101 + "--e--", headers).status == 400
+
+
+def test_there_are_no_shared_drives(drive: Any) -> None:
+    assert drive.drives().list().execute()["drives"] == []

@@ -1,0 +1,296 @@
+"""The images of a data set as batches to train on, read where they lie, decoded once, ready before they are asked for.
+
+    train, valid = data.images(size=(224, 224), channels=1, labels="labels.csv").split(0.2)
+    haversack.fit(model, train, validation_data=valid, epochs=20, name="chests")
+
+Which samples a batch has is computed from seed, epoch and step (`order`), so a training goes on at any step of any
+epoch, on any number of hosts. How they get ready before they are asked for, stands in `loader`; what a label is, in
+`labels`; what becomes of an image's bytes, in `decode`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from haversack import settings
+from haversack.datasets import labels as labels_of
+from haversack.datasets.augment import Augment, generator
+from haversack.datasets.decode import RULE, SUFFIXES, Form, Pixels
+from haversack.datasets.labels import Labels
+from haversack.datasets.loader import Ahead, Change, Corrupt, Loader
+from haversack.datasets.order import Order
+from haversack.datasets.pixels import PixelCache, open_cache
+from haversack.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from haversack.datasets.source import Dataset
+
+log = logging.getLogger(__name__)
+
+_OTHERS = ("__MACOSX", ".")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of the images, beside which they are; see `Images`."""
+
+    form: Form
+    batch_size: int
+    order: Order
+    augment: Augment | None
+    dtype: str
+    rank: int
+    world: int
+
+
+class Images:
+    """Batches of images: `images[step]` is the epoch's batch `step`, as is iterating over them; `len` counts them.
+
+    A batch is (x, y), or x without labels: x of shape (batch, height, width, channels), float32 from 0 to 1 or uint8;
+    y as `labels` tells. With `corrupt="skip"` a batch may have fewer. Made by `Dataset.images`; a
+    `keras.utils.PyDataset` where Keras was imported before, and taken by `haversack.fit` always.
+    """
+
+    def __init__(
+        self, loader: Loader, labels: Labels | None, plan: Plan, rows: NDArray[np.int64] | None = None
+    ) -> None:
+        self._loader = loader
+        self._labels = labels
+        self._plan = plan
+        self._rows: NDArray[np.int64] = np.arange(len(loader.names)) if rows is None else rows
+        self._ahead = Ahead(loader, self._rows_of, self._augmenting)
+        self.epoch = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The images' names, in the data set's order."""
+        return [self._loader.names[row] for row in self._rows]
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The images' labels, in the same order."""
+        return None if self._labels is None else self._labels.values[self._rows]
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes' names, by number; none where labels are numbers."""
+        return list(self._labels.classes) if self._labels is not None else []
+
+    @property
+    def batch_size(self) -> int:
+        """Of all hosts together."""
+        return self._plan.batch_size
+
+    @property
+    def samples(self) -> Samples:
+        """Single images, for Grain and torch."""
+        return Samples(self)
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._plan.batch_size)
+
+    def __getitem__(self, step: int) -> Any:
+        return self.batch(self.epoch, range(len(self))[step])
+
+    def __iter__(self) -> Iterator[Any]:
+        """An epoch, the next one each time."""
+        epoch = self.epoch
+        self.epoch += 1
+        for step in range(len(self)):
+            yield self.batch(epoch, step)
+
+    def __repr__(self) -> str:
+        form = " × ".join(map(str, self._plan.form.shape))
+        classes = f", {len(self.class_names)} classes" if self.class_names else ""
+        return f"<Images {self._loader.dataset.source}: {len(self._rows):,} of {form}{classes}, {len(self):,} batches>"
+
+    def __reduce__(self) -> Any:
+        # For worker processes: each makes threads and connections of its own.
+        return type(self), (self._loader, self._labels, self._plan, self._rows), {"epoch": self.epoch}
+
+    def on_epoch_end(self) -> None:
+        """The next epoch comes: what Keras calls."""
+        self.epoch += 1
+
+    def batch(self, epoch: int, step: int) -> Any:
+        """Batch `step` of an epoch, both from 0: the same one whenever and wherever it is asked for."""
+        x, rows = self._ahead.take(epoch, step, len(self))
+        x = self._typed(x)
+        return x if self._labels is None else (x, self._labels.values[rows])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to stay as it is for a training to go on with these images, as JSON."""
+        names = xxhash.xxh3_64_hexdigest("\n".join(self.names).encode())
+        labels = None if self.labels is None else xxhash.xxh3_64_hexdigest(np.ascontiguousarray(self.labels).tobytes())
+        plan = self._plan
+        return {
+            "images": names,
+            "labels": labels,
+            "shape": list(plan.form.shape),
+            "fit": plan.form.fit,
+            "batch_size": plan.batch_size,
+            "seed": plan.order.seed,
+            "shuffle": plan.order.shuffle,
+        }
+
+    def split(self, share: float, seed: int = 0) -> tuple[Images, Images]:
+        """These images in two: the rest, and `share` of them for validation, which is not shuffled or augmented.
+
+        Of each class the same share. An image's part hangs on its name and `seed`, so few change sides when images are
+        added. Raises `InputError` for a share that leaves nothing to either.
+        """
+        if not 0 < share < 1:
+            raise InputError(f"{share} is no share of the images.", "Give a number between 0 and 1, such as 0.2.")
+        chosen = np.zeros(len(self._rows), bool)
+        hashes = np.array([xxhash.xxh3_64_intdigest(name.encode(), seed) for name in self.names], np.uint64)
+        for group in self._groups():
+            nearest = group[np.argsort(hashes[group], kind="stable")]
+            chosen[nearest[: round(share * len(group))]] = True
+        if not 0 < chosen.sum() < len(chosen):
+            raise InputError(f"{len(self._rows)} images cannot be split at {share}.", "Take more images.")
+        plan = self._plan
+        later = replace(plan, augment=None, order=replace(plan.order, shuffle=False))
+        return self._with(self._rows[~chosen], plan), self._with(self._rows[chosen], later)
+
+    def show(self, count: int = 16, to: str | Path | None = None) -> Image:
+        """A picture of the first `count` images of this epoch with their labels; saved as a PNG at `to` if given."""
+        from haversack.datasets import sheet
+
+        rows = self._rows[self._plan.order.samples(self.epoch, 0, count)]
+        x, rows = self._loader.begin(rows, self._augmenting(self.epoch))()
+        said = [self._labels.said(row) if self._labels else PurePosixPath(self._loader.names[row]).name for row in rows]
+        picture = sheet.drawn(x, said)
+        if to is not None:
+            picture.save(to, format="PNG")
+        return picture
+
+    def close(self) -> None:
+        """Let go of the threads, and bring what was decoded to the disk."""
+        self._ahead.clear()
+        self._loader.close()
+
+    def _with(self, rows: NDArray[np.int64], plan: Plan) -> Images:
+        plan = replace(plan, order=replace(plan.order, count=len(rows)))
+        return type(self)(self._loader, self._labels, plan, rows)
+
+    def _groups(self) -> list[NDArray[np.int64]]:
+        """Places among these images that are split by themselves: the classes, where there are."""
+        values = self.labels
+        if values is None or values.dtype.kind != "i" or values.ndim > 1:
+            return [np.arange(len(self._rows))]
+        return [np.flatnonzero(values == one) for one in np.unique(values)]
+
+    def _rows_of(self, epoch: int, step: int) -> NDArray[np.int64]:
+        plan = self._plan
+        return self._rows[plan.order.batch(epoch, step, plan.batch_size, plan.rank, plan.world)]
+
+    def _augmenting(self, epoch: int) -> Change | None:
+        augment, seed = self._plan.augment, self._plan.order.seed
+        return augment and (lambda image, row: augment(image, generator(seed, epoch, row)))
+
+    def _typed(self, pixels: Pixels) -> NDArray[Any]:
+        return pixels if self._plan.dtype == "uint8" else np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
+
+
+class Samples:
+    """Single images by number, in the data set's order: (x, y), or x without labels; for Grain and torch.
+
+    They are decoded by whoever asks, such as the workers of a loader, which they may be sent to.
+    """
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images._rows)
+
+    def __getitem__(self, place: int) -> Any:
+        images = self._images
+        row = int(images._rows[place])
+        pixels = images._loader.sample(row, images._augmenting(images.epoch))
+        x = images._typed(pixels)
+        return x if images._labels is None else (x, images._labels.values[row])
+
+
+def images(
+    dataset: Dataset,
+    *,
+    size: tuple[int, int] = (224, 224),
+    channels: int = 3,
+    labels: labels_of.Given = "folder",
+    names: Sequence[str] | Callable[[str], bool] | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    shuffle: bool = True,
+    augment: Augment | None = None,
+    fit: str = "stretch",
+    corrupt: Corrupt = "raise",
+    cache: str | None = "disk",
+    dtype: str = "float32",
+    rank: int = 0,
+    world: int = 1,
+) -> Images:
+    """See `haversack.Dataset.images`."""
+    if corrupt not in get_args(Corrupt) or dtype not in ("float32", "uint8") or cache not in ("disk", None):
+        raise InputError(
+            f"Images cannot be given with corrupt={corrupt!r}, dtype={dtype!r}, cache={cache!r}.",
+            "Give corrupt raise, skip or blank, dtype float32 or uint8, and cache disk or None.",
+        )
+    if batch_size < 1 or not 0 <= rank < world:
+        raise InputError(f"There is no part {rank} of {world} of batches of {batch_size}.", "Count ranks from 0.")
+    form = Form(*size, channels, fit)  # type: ignore[arg-type]
+    chosen = _chosen(dataset, names)
+    found = labels_of.of(chosen, labels, dataset.read)
+    plan = Plan(form, batch_size, Order(len(chosen), seed, shuffle), augment, dtype, rank, world)
+    loader = Loader(dataset, chosen, form, corrupt, _cache(dataset, chosen, form) if cache else None)
+    return _kind()(loader, found, plan)
+
+
+def _chosen(dataset: Dataset, names: Sequence[str] | Callable[[str], bool] | None) -> Sequence[str]:
+    """The names of the images, those of a folder's hidden or foreign files left out."""
+    if names is not None and not callable(names):
+        return list(names)
+    found = [
+        name
+        for name in dataset.files
+        if name.lower().endswith(SUFFIXES) and not any(part.startswith(_OTHERS) for part in name.split("/"))
+    ]
+    if callable(names):
+        found = [name for name in found if names(name)]
+    if not found:
+        raise InputError(f"There is no image in {dataset.source}.", f"Images end with {', '.join(SUFFIXES)}.")
+    return found
+
+
+def _cache(dataset: Dataset, names: Sequence[str], form: Form) -> PixelCache | None:
+    known = f"{dataset.content} {form} {RULE} " + xxhash.xxh3_64_hexdigest("\n".join(names).encode())
+    key = hashlib.sha256(known.encode()).hexdigest()[:24]
+    found = open_cache(settings.load().cache / "pixels" / key, len(names), form)
+    if found is None:
+        log.warning(
+            "%s images take %s bytes decoded, more than half of what is free: they are decoded in each epoch.",
+            f"{len(names):,}", f"{len(names) * form.bytes:,}",
+        )  # fmt: skip
+    return found
+
+
+def _kind() -> type[Images]:
+    """What `model.fit` itself takes, where Keras is in use already; it is not imported for this."""
+    import sys
+
+    if "keras" not in sys.modules:
+        return Images
+    from haversack.datasets.keras import KerasImages
+
+    return KerasImages

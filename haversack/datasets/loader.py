@@ -1,0 +1,183 @@
+"""Images decoded before they are asked for.
+
+A batch is cut into one piece for each core; a thread reads and decodes its piece into the batch's own memory, for with
+single images threads would wait for each other. The batches that follow are begun meanwhile; where the data set is
+still on its way, their bytes are asked for first, and the rest of it is fetched beside that. Decoded pixels are kept
+(`pixels`), and copied from there in later epochs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haversack.datasets.decode import Form, Pixels, decode
+from haversack.datasets.pixels import PixelCache
+from haversack.errors import HaversackError, ImageInvalid
+
+if TYPE_CHECKING:
+    from haversack.datasets.source import Dataset
+
+log = logging.getLogger(__name__)
+
+Corrupt = Literal["raise", "skip", "blank"]
+"""What to do with an image that cannot be read."""
+Rows = NDArray[np.int64]
+Change = Callable[[Pixels, int], Pixels]
+"""Gives another image in place of that of a row."""
+Finished = Callable[[], tuple[Pixels, Rows]]
+"""Waits for a batch: its pixels and rows, without those that are skipped. Raises `ImageInvalid`."""
+
+# Batches that are begun before they are asked for, and how many have their bytes asked for.
+_AHEAD = 3
+_WANTED = 16
+_LEAST_IN_A_PIECE = 4
+
+
+class Loader:
+    """The images of `dataset` called `names`, a row each, as pixels of one form. Safe for threads."""
+
+    def __init__(
+        self, dataset: Dataset, names: Sequence[str], form: Form, corrupt: Corrupt, cache: PixelCache | None
+    ) -> None:
+        self.dataset = dataset
+        self.names = names
+        self._form = form
+        self._corrupt = corrupt
+        self._cache = cache
+        # Where affinity is known, it is what this process may use of the machine.
+        self._threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads, "haversack-images")
+        self._said: set[str] = set()
+        if cache:
+            weakref.finalize(self, cache.close)  # also at the end of the process
+        self._fetching: threading.Thread | None = None
+
+    def __reduce__(self) -> Any:
+        return Loader, (self.dataset, self.names, self._form, self._corrupt, self._cache)
+
+    def begin(self, rows: Rows, change: Change | None) -> Finished:
+        """Have these images decoded, and `change` made to each."""
+        out = np.empty((len(rows), *self._form.shape), np.uint8)
+        good = np.ones(len(rows), bool)
+        count = max(1, min(self._threads, len(rows) // _LEAST_IN_A_PIECE))
+        bounds = [len(rows) * number // count for number in range(count + 1)]
+        pieces = [
+            self._pool.submit(self._fill, rows[start:stop], out[start:stop], good[start:stop], change)
+            for start, stop in itertools.pairwise(bounds)
+        ]
+
+        def finished() -> tuple[Pixels, Rows]:
+            for piece in pieces:
+                piece.result()
+            return (out, rows) if good.all() else (out[good], rows[good])
+
+        return finished
+
+    def sample(self, row: int, change: Change | None) -> Pixels:
+        """One image, decoded by the caller. Raises `ImageInvalid`, also where such images are to be skipped."""
+        out, good = np.empty((1, *self._form.shape), np.uint8), np.ones(1, bool)
+        self._fill(np.array([row]), out, good, change)
+        if not good[0]:
+            raise ImageInvalid(f"{self.names[row]} cannot be read as an image.", 'Give corrupt="blank".')
+        return out[0]
+
+    def want(self, rows: Rows) -> None:
+        """Say which images will be needed next, in this order; the rest of the data set comes beside them."""
+        if self._cache:
+            rows = rows[~self._cache.has(rows)]
+        if not len(rows):
+            return
+        self.dataset.want(self.names[row] for row in rows.tolist())
+        if self._fetching is None:
+            self._fetching = threading.Thread(target=self._fetch, daemon=True, name="haversack-fetch")
+            self._fetching.start()
+
+    def close(self) -> None:
+        """Let go of the threads, and bring what was decoded to the disk."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._cache:
+            self._cache.flush()
+
+    def _fill(self, rows: Rows, out: Pixels, good: NDArray[np.bool_], change: Change | None) -> None:
+        """Put the images into `out`, from the cache or decoded; `good` are those that could be read."""
+        cache = self._cache
+        here = cache.has(rows) if cache else np.zeros(len(rows), bool)
+        if cache and here.all():
+            cache.read(rows, out)
+        else:
+            for place, row in enumerate(rows.tolist()):
+                if cache and here[place]:
+                    cache.read(rows[place : place + 1], out[place : place + 1])
+                else:
+                    good[place] = self._decode(row, out[place])
+            if cache and (new := ~here & good).any():
+                cache.keep(rows[new], out[new])
+        if self._corrupt == "blank":
+            good[:] = True
+        if change is not None:
+            for place, row in enumerate(rows.tolist()):
+                out[place] = change(out[place], row)
+
+    def _decode(self, row: int, out: Pixels) -> bool:
+        """Whether the image could be read; it is black where not."""
+        name = self.names[row]
+        try:
+            out[...] = decode(self.dataset.read(name), self._form, name)
+        except ImageInvalid as error:
+            if self._corrupt == "raise":
+                raise
+            out[...] = 0
+            if name not in self._said:
+                self._said.add(name)
+                log.warning("%s It is %s.", error.what, "passed over" if self._corrupt == "skip" else "taken as black")
+            return False
+        return True
+
+    def _fetch(self) -> None:
+        try:
+            self.dataset.fetch()
+        except HaversackError as error:
+            log.debug("%s is fetched as it is read: %s", self.dataset.source, error)
+
+
+class Ahead:
+    """Batches on their way, for whoever takes one after the other; `rows_of` and `change_of` say what is in them."""
+
+    def __init__(
+        self, loader: Loader, rows_of: Callable[[int, int], Rows], change_of: Callable[[int], Change | None]
+    ) -> None:
+        self._loader = loader
+        self._rows_of = rows_of
+        self._change_of = change_of
+        self._coming: dict[tuple[int, int], Finished] = {}
+        self._lock = threading.Lock()
+
+    def take(self, epoch: int, step: int, steps: int) -> tuple[Pixels, Rows]:
+        """Batch `step` of an epoch of `steps`; those that follow are begun. Raises `ImageInvalid`."""
+        at = epoch * steps + step
+        with self._lock:
+            if (epoch, step) not in self._coming or step % (_WANTED // 2) == 0:
+                soon = [self._rows_of(*divmod(place, steps)) for place in range(at, at + _WANTED)]
+                self._loader.want(np.concatenate(soon))
+            following = [divmod(place, steps) for place in range(at, at + _AHEAD + 1)]
+            self._coming = {one: self._coming.get(one) or self._begin(*one) for one in following}
+            finished = self._coming.pop((epoch, step))
+        return finished()
+
+    def clear(self) -> None:
+        """Forget what was begun."""
+        with self._lock:
+            self._coming.clear()
+
+    def _begin(self, epoch: int, step: int) -> Finished:
+        return self._loader.begin(self._rows_of(epoch, step), self._change_of(epoch))

@@ -1,0 +1,57 @@
+"""A contact sheet: images side by side with a line of text under each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from haversack.datasets.decode import Pixels
+
+_WIDTH = 1120
+_LARGEST, _SMALLEST = 224, 96
+_GAP, _LINE = 12, 22
+_PAPER, _INK = (250, 250, 248), (40, 40, 44)
+
+
+def drawn(images: Pixels, texts: Sequence[str]) -> Image.Image:
+    """`images`, of shape (count, height, width, channels), in rows that make up a page, with `texts` under them."""
+    count, height, width, _ = images.shape
+    columns = max(1, min(_columns(count), count))
+    side = min(_LARGEST, max(_SMALLEST, (_WIDTH - _GAP) // columns - _GAP))
+    scale = side / max(height, width)
+    cell = max(1, round(width * scale)), max(1, round(height * scale))
+    rows = -(-count // columns)
+    page = Image.new(
+        "RGB", (_GAP + columns * (cell[0] + _GAP), _GAP + rows * (cell[1] + _LINE + _GAP)), _PAPER
+    )  # fmt: skip
+    pen = ImageDraw.Draw(page)
+    font = ImageFont.load_default(13)
+    for place, (image, text) in enumerate(zip(images, texts, strict=True)):
+        left = _GAP + place % columns * (cell[0] + _GAP)
+        top = _GAP + place // columns * (cell[1] + _LINE + _GAP)
+        page.paste(_shown(image, cell), (left, top))
+        pen.text((left, top + cell[1] + 4), _cut(text, cell[0], font), _INK, font)
+    return page
+
+
+def _columns(count: int) -> int:
+    """A little wider than high."""
+    return max(1, round((count * 1.6) ** 0.5))
+
+
+def _shown(image: Pixels, size: tuple[int, int]) -> Image.Image:
+    picture = Image.fromarray(np.squeeze(image, 2) if image.shape[2] == 1 else image).convert("RGBA")
+    small = max(size) > max(picture.size)
+    picture = picture.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
+    return Image.alpha_composite(Image.new("RGBA", size, _PAPER), picture).convert("RGB")
+
+
+def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of the text as there is room for."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

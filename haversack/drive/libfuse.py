@@ -1,0 +1,115 @@
+"""libfuse, through mfusepy: how a mount's operations are called, on many threads, quickly.
+
+mfusepy's callbacks do for every program; these are for ours. An error of haversack's answers with its own errno;
+anything unexpected is `EIO` and a line in the log.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable
+from ctypes.util import find_library
+from typing import TYPE_CHECKING, Any
+
+if find_library("fuse3"):
+    os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
+
+import mfusepy
+
+from haversack.errors import HaversackError
+
+if TYPE_CHECKING:
+    from haversack.drive.fuse import Operations
+
+_log = logging.getLogger(__name__)
+
+VERSION: tuple[int, int] = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
+BELIEVED = 300.0 if VERSION >= (3, 0) else 3.0
+"""Seconds for which the kernel believes names and attributes; long only where they can be taken back (`kernel`)."""
+_THREADS = 64
+_thread = threading.local()
+
+
+def function(name: str, result: type, *arguments: type) -> Callable[..., int]:
+    """A function of libfuse's that mfusepy does not offer."""
+    found = mfusepy._libfuse[name]
+    found.restype, found.argtypes = result, arguments
+    return found
+
+
+class Fuse(mfusepy.FUSE):
+    """Serve `operations` at `mountpoint` until it is unmounted; call it on a thread of its own.
+
+    Raises `RuntimeError` when the kernel or libfuse refuses.
+    """
+
+    def __init__(self, operations: Operations, mountpoint: str, readonly: bool) -> None:
+        options: dict[str, Any] = {"entry_timeout": BELIEVED, "attr_timeout": BELIEVED, "negative_timeout": BELIEVED}
+        if VERSION >= (3, 12):
+            options |= {"max_threads": _THREADS, "max_idle_threads": _THREADS}
+        options |= {"ro": readonly, "fsname": "haversack", "subtype": "drive"}
+        super().__init__(operations, mountpoint, foreground=True, nothreads=False, **options)
+
+    def _wrapper(self, function: Callable[..., Any], *arguments: Any) -> int:
+        """What libfuse calls: an operation, with what it raises as an errno."""
+        if not hasattr(_thread, "pinned"):
+            # A thread of libfuse's is none of Python's, so Python would make a thread state for each call and throw it
+            # away. Held once more, it stays as long as the thread: twice as many calls in the same time.
+            _thread.pinned = ctypes.pythonapi.PyGILState_Ensure()
+        try:
+            return function(*arguments) or 0
+        except OSError as error:
+            if error.errno:
+                ordinary = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)
+                if isinstance(error, HaversackError) and error.errno not in ordinary:
+                    _log.warning("%s: %s", function.__name__, error)
+                return -error.errno
+            _log.exception("%s failed", function.__name__)
+        except HaversackError as error:
+            _log.warning("%s: %s", function.__name__, error)
+        except Exception:  # noqa: BLE001 - libfuse cannot take it, so it is logged here
+            _log.exception("%s failed", function.__name__)
+        return -errno.EIO
+
+    # The library's own versions of these pass on less than there is, or do more than is needed.
+
+    def open(self, path: bytes, fip: Any) -> int:
+        about = fip.contents
+        about.fh = self.operations.open(path.decode(self.encoding, self.errors), about.flags)
+        about.keep_cache = self.operations.has_pages(about.fh)
+        about.noflush = about.flags & os.O_ACCMODE == os.O_RDONLY
+        return 0
+
+    def create(self, path: bytes, mode: int, fip: Any) -> int:
+        about = fip.contents
+        about.fh = self.operations.create(path.decode(self.encoding, self.errors), mode, about.flags)
+        about.keep_cache = self.operations.has_pages(about.fh)
+        return 0
+
+    def read(self, path: bytes | None, buffer: Any, size: int, offset: int, fip: Any) -> int:
+        data = self.operations.read(None, size, offset, fip.contents.fh)
+        ctypes.memmove(buffer, data, len(data))
+        return len(data)
+
+    def readdir_fuse_3(self, path: bytes | None, buffer: Any, filler: Any, offset: int, fip: Any, flags: int) -> int:
+        about = mfusepy.c_stat()
+        for name, mode, position in self.operations.readdir_with_offset(None, offset, fip.contents.fh):
+            about.st_mode = mode
+            if filler(buffer, name.encode(self.encoding, self.errors), about, position, 0):
+                break
+        return 0
+
+    def truncate_fuse_3(self, path: bytes | None, length: int, fip: Any) -> int:
+        # The handle is all there is when the file was deleted while open.
+        named = None if path is None else path.decode(self.encoding, self.errors)
+        return self.operations.truncate(named, length, fip.contents.fh if fip else None)
+
+    def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
+        # The kernel itself sees to RENAME_NOREPLACE (1); an exchange of two names is more than a drive can do.
+        if flags & ~1:
+            raise mfusepy.FuseOSError(errno.EINVAL)
+        return super().rename_fuse_3(old, new, flags)

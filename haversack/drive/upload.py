@@ -1,0 +1,193 @@
+"""Bringing one state of a file onto the drive: in one call when it is small, else in a resumable upload.
+
+Protocol: https://developers.google.com/workspace/drive/api/guides/manage-uploads. A resumable upload is a session with
+a URI; after a break the drive is asked how far it has got (308 with `Range`), and only what it lacks is sent. The URI
+and the file's hash are the journal's to keep on disk, so an upload goes on in another process too. A session that the
+drive has forgotten (404, 410) is begun anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from haversack.answer import Answer, is_passing
+from haversack.drive.calls import FILE_AND_PARENT, asking, rfc3339
+from haversack.errors import AlreadyExists, ConnectionFailed, RemoteError
+from haversack.http import Http
+
+MULTIPART_LIMIT = 5 << 20
+"""Up to this many bytes go up in one call (Google's own recommendation); more in a resumable upload."""
+CHUNK = 8 << 20
+"""Bytes per call of a resumable upload; a multiple of 256 KiB, as the protocol asks."""
+_UPLOAD = "/upload/drive/v3/files"
+
+
+@dataclass
+class Upload:
+    """One upload of one state of a file: the journal's view of it.
+
+    `source` holds `size` bytes with hash `md5`. `file_id` is the file to be made or, when `exists`, to get new content.
+    `marks` become its `appProperties`. `exclusive` says that a file of that id with other bytes is somebody else's.
+    `session` is the resumable upload's URI, a secret. `on_session` is called when it is known; `moved` with the bytes
+    that the drive has; `is_wanted` is asked before every call, and the upload ends with `Overtaken` when it says no, so
+    that no state that was overtaken is ever completed.
+    """
+
+    source: Path
+    size: int
+    md5: str
+    file_id: str
+    exists: bool
+    parent: str
+    name: str
+    modified: float
+    marks: dict[str, str] = field(default_factory=dict)
+    exclusive: bool = False
+    session: str | None = field(default=None, repr=False)
+    on_session: Callable[[str | None], None] = lambda session: None
+    moved: Callable[[int], None] = lambda position: None
+    is_wanted: Callable[[], bool] = lambda: True
+
+    def metadata(self) -> dict[str, Any]:
+        about: dict[str, Any] = {"modifiedTime": rfc3339(self.modified)}
+        if not self.exists:
+            about |= {"id": self.file_id, "name": self.name, "parents": [self.parent]}
+            if self.marks:
+                about["appProperties"] = self.marks
+        return about
+
+    def target(self) -> tuple[str, str]:
+        """Method and path of the call that begins it."""
+        return ("PATCH", f"{_UPLOAD}/{self.file_id}") if self.exists else ("POST", _UPLOAD)
+
+    def check_wanted(self) -> None:
+        if not self.is_wanted():
+            raise Overtaken
+
+    def in_use(self) -> AlreadyExists:
+        return AlreadyExists(f"{self.name} is on the drive already, under the id that it was to get.", "Look at it.")
+
+
+class Overtaken(Exception):
+    """An upload ended early because what it uploads is no longer wanted; the journal's own word, never a user's."""
+
+
+async def carry_out(http: Http, upload: Upload) -> Answer:
+    """Send all of it; the answer is the file's JSON, or 409 when its id is in use. Raises `Overtaken` and as `Http`."""
+    if upload.size <= MULTIPART_LIMIT and upload.session is None:
+        return await _multipart(http, upload)
+    return await _resumable(http, upload)
+
+
+async def _multipart(http: Http, upload: Upload) -> Answer:
+    content = await asyncio.to_thread(upload.source.read_bytes)
+    upload.check_wanted()
+    edge = secrets.token_hex(16)
+    head = f"--{edge}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(upload.metadata())}\r\n"
+    head += f"--{edge}\r\nContent-Type: application/octet-stream\r\n\r\n"
+    method, path = upload.target()
+    return await http.request(
+        method,
+        path,
+        params=asking(FILE_AND_PARENT) | {"uploadType": "multipart"},
+        data=head.encode() + content + f"\r\n--{edge}--\r\n".encode(),
+        headers={"Content-Type": f"multipart/related; boundary={edge}"},
+        accept=(409,),
+        again=True,
+    )
+
+
+async def _resumable(http: Http, upload: Upload) -> Answer:
+    failures = 0
+    position: int | None = None  # None: the drive is asked first
+    while True:
+        upload.check_wanted()
+        if failures:
+            await asyncio.sleep(http.delay(failures))
+        if upload.session is None:
+            if (refused := await _begin(http, upload)) is not None:
+                return refused
+            position = 0
+        try:
+            answer = await _send_chunk(http, upload, position)
+        except (ConnectionFailed, RemoteError) as error:
+            failures += 1
+            if failures >= http.attempts or (isinstance(error, RemoteError) and not is_passing(error)):
+                raise
+            position = None
+            continue
+        if answer.status in (404, 410):
+            upload.session = None
+            upload.on_session(None)
+            failures += 1
+            if failures >= http.attempts:
+                raise RemoteError(f"The drive forgot the upload of {upload.name} again and again.", "Try later.")
+        elif answer.status != 308:
+            return answer
+        else:
+            stored = min(_stored(answer), upload.size)
+            if position is not None:
+                failures = 0 if stored > position else failures + 1
+            if failures >= http.attempts:
+                raise RemoteError(f"The drive takes no more of {upload.name}.", "Try later.", status=308)
+            position = stored
+            upload.moved(position)
+
+
+async def _begin(http: Http, upload: Upload) -> Answer | None:
+    """Open a session; returns the answer instead when the file is already there."""
+    method, path = upload.target()
+    answer = await http.request(
+        method,
+        path,
+        params=asking(FILE_AND_PARENT) | {"uploadType": "resumable"},
+        json=upload.metadata(),
+        headers={"X-Upload-Content-Type": "application/octet-stream", "X-Upload-Content-Length": str(upload.size)},
+        accept=(409,),
+        again=True,
+    )
+    if answer.status == 409:
+        return answer
+    upload.session = answer.headers.get("Location")
+    if upload.session is None:
+        raise RemoteError("The drive opened no session for an upload.", "Try again.", status=answer.status)
+    upload.on_session(upload.session)
+    return None
+
+
+async def _send_chunk(http: Http, upload: Upload, position: int | None) -> Answer:
+    """Send the bytes from `position`; with None only ask how far the drive has got."""
+    assert upload.session is not None
+    content = b""
+    if position is not None:
+        content = await asyncio.to_thread(_read_at, upload.source, position, min(CHUNK, upload.size - position))
+        upload.check_wanted()
+    content_range = f"bytes */{upload.size}"
+    if position is not None and content:
+        content_range = f"bytes {position}-{position + len(content) - 1}/{upload.size}"
+    return await http.request(
+        "PUT",
+        upload.session,
+        data=content,
+        headers={"Content-Range": content_range},
+        accept=(404, 409, 410),
+        again=False,
+    )
+
+
+def _read_at(path: Path, position: int, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(position)
+        return file.read(size)
+
+
+def _stored(answer: Answer) -> int:
+    """How many bytes the drive has, from a 308's `Range: bytes=0-N`; the header is absent when there are none."""
+    last = answer.headers.get("Range", "").rpartition("-")[2]
+    return int(last) + 1 if last.isascii() and last.isdigit() else 0

@@ -1,0 +1,251 @@
+"""Bringing drafts onto the drive: many small ones side by side, large ones as far as memory goes.
+
+Every new file gets its id beforehand, hundreds to a call, so one call creates it and may be repeated. What fails is
+tried again, later and later. A draft that is written again while it is on its way ends that upload: no torn state is
+ever completed on the drive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from haversack.drive.api import DriveApi, Overtaken, Upload
+from haversack.drive.draft import Draft
+from haversack.errors import HaversackError, NotFound, QuotaExceeded
+from haversack.http import wait
+
+_log = logging.getLogger(__name__)
+
+_WORKERS = 24
+# An upload holds a small file, or a piece of a large one, in memory.
+_PIECE = 10 << 20
+_MEMORY = 60 << 20
+_IDS = 100
+_LONGEST_RETRY = 60.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Uploading:
+    """The workers that upload one journal's drafts. `changed`, of the journal's `lock`, is told when a draft changed.
+
+    `ended` is called, with the lock held, when an upload ended, well or not; `trashed` with each id that went into the
+    trash because a draft took its place. `sent` counts the bytes that the drive has taken; `refused` are the drafts for
+    which it had no room when they were tried last.
+    """
+
+    def __init__(
+        self,
+        api: DriveApi,
+        lock: threading.RLock,
+        changed: threading.Condition,
+        ended: Callable[[Draft], None],
+        trashed: Callable[[str], None],
+    ) -> None:
+        self.api = api
+        self.sent = 0
+        self.refused: set[Draft] = set()
+        self._changed = changed
+        self._ended_one = ended
+        self._trashed = trashed
+        self._due = threading.Condition(lock)
+        self._queue: list[tuple[float, int, Draft]] = []
+        self._blocked: list[Draft] = []
+        self._count = itertools.count()
+        self._workers = self._idle = self._memory = 0
+        self._closed = False
+        self._ids: list[str] = []
+        self._taking = threading.Lock()
+
+    def put(self, draft: Draft, due: float) -> None:
+        """Have a draft uploaded at `due`, in seconds of the monotonic clock. The journal's lock is held."""
+        draft.due = due
+        heapq.heappush(self._queue, (due, next(self._count), draft))
+        if self._idle:
+            self._due.notify()
+        elif self._workers < _WORKERS and not self._closed:
+            self._workers += 1
+            threading.Thread(target=self._work, name="haversack-upload", daemon=True).start()
+
+    def close(self) -> None:
+        """Begin no more uploads. The journal's lock is held."""
+        self._closed = True
+        self._due.notify_all()
+
+    def trash(self, file_id: str) -> None:
+        wait(self.api.trash(file_id))
+        self._trashed(file_id)
+
+    def _work(self) -> None:
+        """Upload what is due until nothing is left."""
+        while True:
+            with self._changed:
+                draft = self._next()
+                if draft is None:
+                    self._workers -= 1
+                    return
+                draft.uploading = True
+                cost = min(draft.size, _PIECE)
+                self._memory += cost
+            error: Exception | None = None
+            try:
+                self._upload(draft)
+            except Overtaken:
+                pass  # what overtook it is uploaded in its turn
+            except Exception as raised:  # noqa: BLE001 - a worker lives on; who waits for the draft gets the error
+                error = raised
+            with self._changed:
+                self._memory -= cost
+                self._ended(draft, error)
+
+    def _next(self) -> Draft | None:
+        """Wait for a draft that is due; None when there is none to wait for."""
+        while self._queue and not self._closed:
+            due, _, draft = self._queue[0]
+            if not draft.pending or draft.uploading or draft.dirty or due != draft.due:
+                heapq.heappop(self._queue)  # it is queued anew by what happens to it
+                continue
+            now = time.monotonic()
+            fits = not self._memory or self._memory + min(draft.size, _PIECE) <= _MEMORY
+            if due <= now and fits:
+                heapq.heappop(self._queue)
+                if any(other.uploading for other in draft.after):
+                    self._blocked.append(draft)
+                    continue
+                return draft
+            self._idle += 1
+            self._due.wait(min(due - now, 60.0) if due > now else 60.0)
+            self._idle -= 1
+        return None
+
+    def _ended(self, draft: Draft, error: Exception | None) -> None:
+        draft.uploading = False
+        self.refused.discard(draft)
+        if error is not None and not draft.removed:
+            draft.error = error
+            draft.failures += 1
+            if isinstance(error, QuotaExceeded):
+                self.refused.add(draft)
+            if isinstance(error, NotFound) and draft.exists:
+                # Somebody deleted it for good meanwhile: what was written becomes a file of its own.
+                draft.file_id, draft.exists, draft.begun, draft.session = None, False, False, None
+            level = logging.WARNING if isinstance(error, HaversackError) else logging.ERROR
+            _log.log(level, "%s is not on the drive yet: %s", draft.name, error, exc_info=level == logging.ERROR)
+        if draft.pending:
+            pause = min(_LONGEST_RETRY, 2.0 ** min(draft.failures, 10)) if error is not None else 0.0
+            self.put(draft, time.monotonic() + pause)
+        blocked, self._blocked = self._blocked, []
+        for other in blocked:
+            self.put(other, other.due)
+        self._due.notify_all()
+        self._ended_one(draft)
+        self._changed.notify_all()
+
+    def _upload(self, draft: Draft) -> None:
+        """Bring one state of a draft onto the drive."""
+        upload, generation = self._prepare(draft)
+        try:
+            file = wait(self.api.upload(upload))
+        except Exception:
+            if draft.generation != generation:
+                raise Overtaken from None
+            raise
+        self.sent += upload.size - draft.moved
+        while True:
+            with self._changed:
+                draft.exists, draft.session = True, None
+                if draft.generation != generation or draft.removed:
+                    return
+                change: dict[str, Any] = {}
+                if file.name != draft.name or file.parent != draft.parent:
+                    change = {"name": draft.name, "parent": draft.parent}
+                if abs(file.modified - draft.modified) >= 0.002:
+                    change["modified"] = draft.modified
+                if not change and not draft.replaces:
+                    draft.uploaded, draft.file_id = file, file.id
+                    draft.pending, draft.error, draft.failures, draft.moved = False, None, 0, 0
+                    return
+                replaced = list(draft.replaces)
+            for file_id in replaced:
+                self.trash(file_id)
+            if change:
+                file = replace(wait(self.api.update(file, **change)), **change)
+            with self._changed:
+                draft.replaces = [file_id for file_id in draft.replaces if file_id not in replaced]
+
+    def _prepare(self, draft: Draft) -> tuple[Upload, int]:
+        if draft.file_id is None:
+            new_id = self._take_id()
+            with self._changed:
+                draft.file_id = draft.file_id or new_id
+        with self._changed:
+            if draft.removed or draft.dirty:
+                raise Overtaken
+            generation = draft.generation
+            draft.begun = True
+            assert draft.file_id is not None
+            source, size = draft.data, draft.size
+        digest = _md5(source)
+        with self._changed:
+            if draft.generation != generation or draft.removed:
+                raise Overtaken
+            if draft.digest != digest:
+                # A session goes on only with the bytes it began with.
+                draft.digest, draft.session = digest, None
+            draft.save()
+            upload = Upload(
+                source=source,
+                size=size,
+                md5=digest,
+                file_id=draft.file_id,
+                exists=draft.exists,
+                parent=draft.parent,
+                # The name is free only once what has it is in the trash, and that waits for these bytes.
+                name=f".{draft.name}.{draft.key}" if draft.replaces else draft.name,
+                modified=draft.modified,
+                session=_reachable(draft.session, self.api.server.url),
+            )
+
+        def on_session(session: str | None) -> None:
+            with self._changed:
+                draft.session = session
+                if draft.pending and draft.generation == generation:
+                    draft.save()
+
+        def moved(position: int) -> None:
+            self.sent += max(position - draft.moved, 0)
+            draft.moved = position
+
+        upload.on_session, upload.moved = on_session, moved
+        upload.is_wanted = lambda: draft.generation == generation
+        return upload, generation
+
+    def _take_id(self) -> str:
+        with self._taking:
+            if not self._ids:
+                self._ids = wait(self.api.new_ids(_IDS))
+            return self._ids.pop()
+
+
+def _reachable(session: str | None, url: str) -> str | None:
+    """The URI of an upload under way at a hub of this machine that has come back at another port."""
+    if session is None:
+        return None
+    old, new = urlsplit(session), urlsplit(url)
+    if old.hostname in _LOOPBACK and new.hostname in _LOOPBACK:
+        return old._replace(scheme=new.scheme, netloc=new.netloc).geturl()
+    return session
+
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

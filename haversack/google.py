@@ -1,0 +1,398 @@
+"""Signing in to Google's Drive: what can do it, where that is found, and keeping it fresh.
+
+In this order:
+
+    colab           Colab's own sign-in, which asks by itself
+    rclone[:NAME]   the drive remote of an existing rclone configuration: its token and client; that file is only read
+    client          the user's own OAuth client, signed in with `haversack login` (`consent` asks)
+    default         Google's application default: what gcloud keeps, or a key in GOOGLE_APPLICATION_CREDENTIALS
+    FILE            a key's file: a service account's. It has no My Drive of its own to write to, so it is for shared
+                    drives, or for reading a folder that was shared with it; the setting `root` names which.
+
+google-auth refreshes tokens, through whatever client it is handed. Nothing here talks to Google by itself, and nothing
+is found unless it is asked for: a configuration of rclone that lies about does not make anybody's Drive the drive.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from haversack import place, settings, signin
+from haversack.answer import Answer, Ask
+from haversack.errors import ConnectionFailed, InputError, SignInError
+
+API = "https://www.googleapis.com"
+FULL = "https://www.googleapis.com/auth/drive"
+NARROW = "https://www.googleapis.com/auth/drive.file"
+"""Only files that haversack made: checkpoints work, files that were there before do not appear."""
+_TOKEN_URI = "https://oauth2.googleapis.com/token"
+_MARGIN = 225.0  # seconds before its end that a token is taken for expired, as google-auth does
+
+
+class GoogleSignIn:
+    """One sign-in to Google; `root` is the id of the folder that it is meant for, where it says so itself.
+
+    `secrets` are what must never be shown. A token is renewed before it expires, the last quarter of a short one's life
+    or the last minutes of a long one's.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        credentials: Any,
+        *,
+        root: str = "root",
+        keep: Callable[[Any], None] = lambda credentials: None,
+    ) -> None:
+        self.source = source
+        self.root = root
+        uri = urlsplit(
+            getattr(credentials, "token_uri", None) or getattr(credentials, "_token_uri", None) or _TOKEN_URI
+        )
+        self.service = f"{uri.scheme}://{uri.netloc}"
+        self.project = getattr(credentials, "quota_project_id", None) or ""
+        self._credentials = credentials
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._fresh_until = self._end_of_freshness()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        names = ("refresh_token", "client_secret", "token")
+        found = (getattr(self._credentials, name, None) for name in names)
+        return tuple(str(secret) for secret in found if secret)
+
+    def header(self) -> str | None:
+        """The value of the Authorization header; None when it has to be renewed first."""
+        token = self._credentials.token
+        return f"Bearer {token}" if token and time.monotonic() < self._fresh_until else None
+
+    def renew(self, ask: Ask, refused: str | None) -> None:
+        """Get a new token through `ask`, unless there is another one than `refused` already.
+
+        Raises `SignInError` when Google gives none, and what `ask` raises.
+        """
+        from google.auth import exceptions
+
+        with self._lock:
+            if self.header() not in (None, refused):
+                return
+            try:
+                self._credentials.refresh(_Transport(ask))
+            except exceptions.TransportError as error:
+                raise ConnectionFailed(f"{self.service} does not answer ({error}).", "Try again.") from error
+            except exceptions.GoogleAuthError as error:
+                raise SignInError(
+                    f"Google no longer takes the sign-in by {self.source} ({_said(error)}).",
+                    "Sign in anew: haversack login google",
+                ) from error
+            self._fresh_until = self._end_of_freshness()
+            self._keep(self._credentials)
+
+    def _end_of_freshness(self) -> float:
+        expiry = self._credentials.expiry
+        if expiry is None:
+            return float("inf")
+        left = (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
+        return time.monotonic() + left - min(_MARGIN, max(left, 0.0) / 4)
+
+
+class _Transport:
+    """google-auth's idea of a client (`google.auth.transport.Request`), over ours."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **_: Any,
+    ) -> _Response:
+        text = body.encode() if isinstance(body, str) else body
+        return _Response(self._ask(method, url, text, headers or {}))
+
+
+class _Response:
+    def __init__(self, answer: Answer) -> None:
+        self.status, self.headers, self.data = answer.status, answer.headers, answer.body
+
+
+_held: dict[tuple[str, ...], GoogleSignIn] = {}
+
+
+def sign_in(way: str | None = None) -> GoogleSignIn:
+    """The sign-in of that way, as the module names them; without one, what the settings or the last login say.
+
+    Raises `SignInError` when it does not lead in, `InputError` for a file that is no key.
+    """
+    record = signin.load().google or {}
+    way = way or settings.load().google or record.get("with") or next(ways(), None)
+    if way is None:
+        raise SignInError("Nobody is signed in to Google.", "Sign in: haversack login google")
+    if way != record.get("with"):
+        record = {}
+    return opened({**record, "with": way})
+
+
+def consented(client_file: Path | None = None, *, narrow: bool = False, browser: bool = True) -> dict[str, Any]:
+    """Ask the user for access through their own OAuth client, and return what is to be kept of it.
+
+    Without a file the client is the one of the last login, or `client_secret.json` beside the settings. Raises as
+    `consent.obtain`, and `InputError` for a file that is none.
+    """
+    from haversack import consent
+
+    kept = signin.load().google or {}
+    if client_file is not None or "client" not in kept:
+        client_file = client_file or client_path()
+        client, said = consent.read_client(client_file), str(client_file)
+    else:
+        client, said = kept["client"], kept["said"]
+    scope = NARROW if narrow else FULL
+    credentials = consent.obtain(client, scope, browser=browser)
+    return {"with": "client", "client": client, "said": said, "scope": scope, "credentials": _as_json(credentials)}
+
+
+def client_path() -> Path:
+    """Where an OAuth client is looked for that was not named."""
+    return settings.folder() / "client_secret.json"
+
+
+def knows_client() -> bool:
+    return "client" in (signin.load().google or {}) or client_path().is_file()
+
+
+def ways() -> Iterator[str]:
+    """The ways that lead in from here without asking anybody, the best first."""
+    if place.here() == "colab":
+        yield "colab"
+    for name, section in _rclone_remotes(_rclone_file()):
+        if _renews(section) or not _has_expired(section):
+            yield f"rclone:{name}"
+            break
+    if (signin.load().google or {}).get("with") == "client":
+        yield "client"
+    if _default_file() is not None:
+        yield "default"
+
+
+def record_of(way: str) -> dict[str, Any]:
+    """What is to be kept of a way in that is not haversack's own: where its file lies, since a job has another HOME."""
+    file = _rclone_file() if way.startswith("rclone") else _default_file() if way == "default" else None
+    return {"with": way, **({"file": str(file)} if file else {})}
+
+
+def opened(record: Mapping[str, Any]) -> GoogleSignIn:
+    """The sign-in that a record of what is kept describes, one object in a process. Raises as `sign_in`."""
+    way = str(record["with"])
+    key = (way, str(record.get("file")), str((record.get("credentials") or {}).get("refresh_token")))
+    if key not in _held:
+        _held[key] = _opened(way, record)
+    return _held[key]
+
+
+def _opened(way: str, record: Mapping[str, Any]) -> GoogleSignIn:
+    kind, _, name = way.partition(":")
+    if kind == "colab":
+        if place.in_kernel():
+            from google.colab import auth
+
+            auth.authenticate_user()
+        # A process that a cell started finds what that has left.
+        return _default("Colab")
+    if kind == "rclone":
+        return _rclone(name, Path(record["file"]) if "file" in record else _rclone_file())
+    if kind == "client":
+        return _own(record)
+    if kind == "default":
+        return _default("Google's application default", record.get("file"))
+    return _key(Path(way).expanduser())
+
+
+def is_key(file: Path) -> bool:
+    """Whether that is a key's file rather than an OAuth client."""
+    return _type(file) in ("service_account", "authorized_user")
+
+
+def is_service_account(file: Path) -> bool:
+    return _type(file) == "service_account"
+
+
+def _type(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_text())["type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _own(record: Mapping[str, Any]) -> GoogleSignIn:
+    def keep(credentials: Any) -> None:
+        with signin.changing() as kept:
+            # Only the sign-in that was renewed: another one may have taken its place, or it was given up.
+            if kept.google and (kept.google.get("credentials") or {}).get("client_id") == credentials.client_id:
+                kept.google["credentials"] = _as_json(credentials)
+
+    if not record.get("credentials"):
+        raise SignInError("Nobody is signed in to Google.", "Sign in: haversack login google")
+    return GoogleSignIn(f"the client in {record['said']}", _user(**record["credentials"]), keep=keep)
+
+
+def _rclone(name: str, file: Path | None) -> GoogleSignIn:
+    found = [section for remote, section in _rclone_remotes(file) if remote == name or not name]
+    if not found:
+        which = f"no drive remote {name!r}" if name else "no drive remote with a token"
+        raise SignInError(f"rclone's configuration has {which}.", "See `rclone config`, or: haversack login google")
+    section = found[0]
+    if not _renews(section) and _has_expired(section):
+        raise SignInError(
+            f"The sign-in of rclone's remote {section.name} has expired, and only rclone can renew it.",
+            "Use it once with rclone, or give it a client_id of your own with `rclone config`.",
+        )
+    token = json.loads(section["token"])
+    credentials = _user(
+        token=token.get("access_token"),
+        # Without a client of the user's own the token is rclone's, whose secret is not ours to use.
+        refresh_token=token.get("refresh_token") if _renews(section) else None,
+        token_uri=section.get("token_url") or _TOKEN_URI,
+        client_id=section.get("client_id"),
+        client_secret=section.get("client_secret"),
+        expiry=token.get("expiry"),
+    )
+    root = section.get("team_drive") or section.get("root_folder_id") or "root"
+    return GoogleSignIn(f"rclone's remote {section.name}", credentials, root=root)
+
+
+def _default(said: str, file: str | None = None) -> GoogleSignIn:
+    import google.auth
+    from google.auth import exceptions
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a project to be billed, which Drive does not do
+            load = google.auth.load_credentials_from_file
+            credentials, _ = load(file, scopes=[FULL]) if file else google.auth.default(scopes=[FULL])
+    except exceptions.DefaultCredentialsError as error:
+        raise SignInError(
+            f"Google's application default signs nobody in ({_said(error)}).",
+            f"Run: gcloud auth application-default login --scopes={FULL},https://www.googleapis.com/auth/cloud-platform",
+        ) from error
+    return GoogleSignIn(said, credentials)
+
+
+def _key(file: Path) -> GoogleSignIn:
+    from google.oauth2 import service_account
+
+    try:
+        about = json.loads(file.read_text())
+        kind = about.get("type")
+        if kind == "service_account":
+            credentials = service_account.Credentials.from_service_account_info(about, scopes=[FULL])
+            return GoogleSignIn(f"the service account {about['client_email']}", credentials)
+        if kind == "authorized_user":
+            fields = ("token", "refresh_token", "token_uri", "client_id", "client_secret", "expiry")
+            return GoogleSignIn(str(file), _user(**{name: about[name] for name in fields if name in about}))
+    except FileNotFoundError:
+        raise InputError(
+            f"There is no key {file}.", "HAVERSACK_GOOGLE names rclone, default, colab or a file."
+        ) from None
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        raise InputError(f"{file} is not a key of Google's.", "Make a new one in Google's console.") from error
+    raise InputError(f"{file} is not a key that signs in.", "For an OAuth client: haversack login google --with FILE")
+
+
+def _user(
+    token: str | None = None,
+    refresh_token: str | None = None,
+    token_uri: str | None = None,
+    client_id: str | None = None,
+    client_secret: str | None = None,
+    expiry: str | None = None,
+    **_: Any,
+) -> Any:
+    from google.oauth2.credentials import Credentials
+
+    end = _utc(expiry).replace(tzinfo=None) if expiry else None
+    return Credentials(
+        token=token,
+        refresh_token=refresh_token,
+        token_uri=token_uri or _TOKEN_URI,
+        client_id=client_id,
+        client_secret=client_secret,
+        # A token of unknown age is taken for an old one, if it can be renewed.
+        expiry=end or (datetime(1970, 1, 1) if refresh_token else None),
+    )
+
+
+def _default_file() -> Path | None:
+    """The file of Google's application default, where there is one."""
+    gcloud = Path(os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud")
+    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    file = Path(named) if named else gcloud / "application_default_credentials.json"
+    return file if file.is_file() else None
+
+
+def _rclone_file() -> Path | None:
+    """Where rclone keeps its configuration, by its own rules."""
+    home = Path.home()
+    named = os.environ.get("RCLONE_CONFIG")
+    usual = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "rclone" / "rclone.conf"
+    places = [Path(named)] if named else [usual, home / ".rclone.conf"]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _rclone_remotes(file: Path | None) -> list[tuple[str, configparser.SectionProxy]]:
+    """The remotes for Drive that have a token. An encrypted configuration has none that can be read."""
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        if file is not None:
+            parser.read_string(file.read_text(), str(file))
+    except (OSError, ValueError, configparser.Error):
+        return []
+    sections = [parser[name] for name in parser.sections()]
+    return [(one.name, one) for one in sections if one.get("type") == "drive" and _is_token(one.get("token", ""))]
+
+
+def _is_token(text: str) -> bool:
+    try:
+        return bool(json.loads(text)["access_token"])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _renews(section: configparser.SectionProxy) -> bool:
+    return bool(section.get("client_id") and json.loads(section["token"]).get("refresh_token"))
+
+
+def _has_expired(section: configparser.SectionProxy) -> bool:
+    expiry = json.loads(section["token"]).get("expiry")
+    return bool(expiry) and _utc(expiry) < datetime.now(UTC)
+
+
+def _utc(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
+    return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
+
+
+def _as_json(credentials: Any) -> dict[str, Any]:
+    return dict(json.loads(credentials.to_json()))
+
+
+def _said(error: Exception) -> str:
+    """google-auth's errors hold a sentence, and sometimes the answer behind it."""
+    return str(error.args[0] if error.args else error).splitlines()[0].rstrip(".")[:200]

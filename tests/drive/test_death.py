@@ -1,0 +1,73 @@
+"""A mount whose process is killed: what was acknowledged gets to the drive, whole, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from haversack.drive.mount import mount, unmount
+from tests.conftest import RunningHub
+from tests.drive.conftest import kill
+
+pytestmark = pytest.mark.fuse
+
+WRITERS = 4
+ROUNDS = int(os.environ.get("HAVERSACK_ROUNDS", "1"))
+"""How often; the soak asks for more."""
+
+
+class Writer(threading.Thread):
+    """Writes files, some of them again and again, until the mount is gone; `acknowledged` is what `close` answered."""
+
+    def __init__(self, folder: Path, number: int, seed: int) -> None:
+        super().__init__()
+        self.folder = folder
+        self.number = number
+        self.random = random.Random(seed)
+        self.acknowledged: dict[str, bytes] = {}
+        self.attempted: dict[str, list[bytes]] = {}
+
+    def run(self) -> None:
+        for count in range(2000):
+            name = f"{self.number}-{self.random.choice([count, count % 10])}"
+            data = self.random.randbytes(self.random.choice([10, 10_000, 60_000]))
+            self.attempted.setdefault(name, []).append(data)
+            try:
+                (self.folder / name).write_bytes(data)
+            except OSError:
+                return
+            self.acknowledged[name] = data
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(
+    hub: RunningHub, folder: str, mountpoint: Path, number: int
+) -> None:
+    here = mount(mountpoint).my_drive / folder
+    writers = [Writer(here, one, number * WRITERS + one) for one in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    while sum(len(writer.acknowledged) for writer in writers) < 200:
+        time.sleep(0.01)
+    kill(mountpoint)
+    for writer in writers:
+        writer.join()
+    mount(mountpoint)
+    unmount(mountpoint)
+    there = {path.name: path.read_bytes() for path in (hub.my_drive / folder).iterdir()}
+    for writer in writers:
+        for name, data in writer.acknowledged.items():
+            # The write that was cut off may have emptied it, as on any disk, or have come through.
+            later = writer.attempted[name][writer.attempted[name].index(data) :]
+            assert there.pop(name) in later, name
+    cut_off = [data for writer in writers for data in writer.attempted.get(name_of_last(writer), [])]
+    assert all(data in cut_off for data in there.values())
+
+
+def name_of_last(writer: Writer) -> str:
+    return list(writer.attempted)[-1]

@@ -1,0 +1,208 @@
+"""What is known of the drive, and that it stays true although answers, changes and writes overtake each other."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from haversack.drive.calls import FOLDER, Change, Changes, File
+from haversack.drive.index import Index
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    index = Index(tmp_path / "index")
+    index.begin("1", polled="boot 0")
+    return index
+
+
+def made(name: str, parent: str = "top", version: int = 1, **more: object) -> File:
+    about = {"id": f"id-{name}", "mime_type": "text/plain", "size": 1, "md5": "0", "modified": 1.0} | more
+    return File(name=name, parent=parent, version=version, **about)  # type: ignore[arg-type]
+
+
+def listed(index: Index, parent: str, *files: File) -> None:
+    number, _ = index.begin_listing(parent)
+    index.learn_page(parent, files, index.mark(), None)
+    index.end_listing([parent], number)
+
+
+def shown(index: Index, parent: str = "top") -> dict[str, str]:
+    return {name: file.id for _, name, file in index.page(parent)}
+
+
+def changed(index: Index, *rows: File | str, token: str = "1", since: int | None = None) -> bool:
+    """A page of changes; a text is the id of a file that is gone."""
+    changes = [Change(row, None) if isinstance(row, str) else Change(row.id, row) for row in rows]
+    page = Changes(changes, str(int(token) + 1), True)
+    return index.apply(token, page, index.mark() if since is None else since)
+
+
+def test_a_name_is_known_once_it_was_asked_for_also_when_there_is_none(index: Index) -> None:
+    assert index.lookup("top", "a") == (False, None)
+    index.learn_lookup("top", ["a"], [made("a")], index.mark())
+    index.learn_lookup("top", ["b"], [], index.mark())
+    assert index.lookup("top", "a") == (True, made("a"))
+    assert index.lookup("top", "b") == (True, None)
+
+
+def test_of_a_listed_folder_every_name_is_known(index: Index) -> None:
+    listed(index, "top", made("a"))
+    assert index.lookup("top", "none") == (True, None)
+    assert index.lookup("elsewhere", "none") == (False, None)
+
+
+def test_changes_are_applied_to_what_is_known(index: Index) -> None:
+    listed(index, "top", made("a"), made("b"), made("c"))
+    listed(index, "other")
+    trashed = replace(made("c", version=2), trashed=True)
+    assert changed(index, made("a", version=2, size=7), "id-b", trashed, made("d"), made("far", "unlisted"))
+    assert shown(index) == {"a": "id-a", "d": "id-d"}
+    assert index.get("id-a") == made("a", version=2, size=7)
+    assert index.get("id-far") is None
+    changed(index, made("a", "other", version=3), token="2")
+    assert (shown(index), shown(index, "other")) == ({"d": "id-d"}, {"a": "id-a"})
+
+
+def test_a_name_that_was_absent_appears(index: Index) -> None:
+    index.learn_lookup("top", ["a"], [], index.mark())
+    changed(index, made("a"))
+    assert index.lookup("top", "a") == (True, made("a"))
+
+
+def test_an_older_state_never_takes_the_place_of_a_newer_one(index: Index) -> None:
+    listed(index, "top", made("a", version=3, size=3))
+    changed(index, made("a", version=2, size=2))
+    index.put(made("a", version=1, size=1))
+    listed(index, "top", made("a", version=2, size=2))
+    assert index.get("id-a") == made("a", version=3, size=3)
+
+
+def test_what_this_machine_removed_is_not_brought_back_by_an_answer_on_its_way(index: Index) -> None:
+    listed(index, "top", made("a"))
+    asked = index.mark()
+    index.forget("id-a")
+    assert not changed(index, made("a", version=2), since=asked)
+    index.learn_lookup("top", ["a"], [made("a")], asked)
+    index.learn_page("top", [made("a")], asked, None)
+    assert index.lookup("top", "a") == (True, None)
+    assert index.fact("token") == "1"  # that page is asked for again
+    assert changed(index, made("a", version=3))  # it was put back since
+    assert index.lookup("top", "a") == (True, made("a", version=3))
+
+
+def test_what_this_machine_made_is_not_taken_for_absent(index: Index) -> None:
+    asked = index.mark()
+    index.put(made("a"))
+    index.learn_lookup("top", ["a"], [], asked)
+    assert index.get("id-a") == made("a")
+
+
+def test_changes_that_another_process_has_applied_are_not_applied_twice(index: Index, tmp_path: Path) -> None:
+    other = Index(tmp_path / "index")
+    listed(index, "top", made("a"))
+    assert changed(other, made("a", version=2))
+    index.forget("id-a")
+    assert changed(index, made("a", version=2), token="1")
+    assert (index.get("id-a"), index.fact("token")) == (None, "2")
+
+
+def test_each_process_hears_what_the_others_did(index: Index, tmp_path: Path) -> None:
+    other = Index(tmp_path / "index")
+    listed(index, "top", made("a"), made("b"))
+    since = index.mark()
+    index.put(made("a", version=2))
+    other.put(made("mine"))
+    changed(index, replace(made("b", version=2), name="c"))
+    assert {(one.parent, one.shown) for one in index.touched_since(since)} == {
+        ("top", "mine"),
+        ("top", "b"),
+        ("top", "c"),
+    }
+    assert {one.shown for one in other.touched_since(since)} == {"a", "b", "c"}
+
+
+def test_a_complete_listing_ends_what_it_has_not_seen(index: Index) -> None:
+    listed(index, "top", made("a"), made("b"))
+    index.doubt("top")
+    number, _ = index.begin_listing("top")
+    index.learn_page("top", [made("a")], index.mark(), None)
+    index.put(made("new"))
+    index.end_listing(["top"], number)
+    assert shown(index) == {"a": "id-a", "new": "id-new"}
+
+
+def test_a_listing_goes_on_where_it_broke_off(index: Index, tmp_path: Path) -> None:
+    number, _ = index.begin_listing("top")
+    index.learn_page("top", [made("a")], index.mark(), "page 2")
+    later = Index(tmp_path / "index")
+    changed(later, made("between"))
+    assert later.begin_listing("top") == (number, "page 2")
+    later.learn_page("top", [made("b")], later.mark(), None)
+    later.end_listing(["top"], number)
+    assert shown(later) == {"a": "id-a", "between": "id-between", "b": "id-b"}
+
+
+def test_with_a_folder_goes_what_is_known_inside(index: Index) -> None:
+    listed(index, "top", made("folder", mime_type=FOLDER))
+    listed(index, "id-folder", made("inner", "id-folder", mime_type=FOLDER))
+    listed(index, "id-inner", made("a", "id-inner"))
+    changed(index, "id-folder")
+    assert index.count() == (0, 1)
+    assert index.lookup("id-inner", "a") == (False, None)
+
+
+def test_folders_that_hold_each_other_do_no_harm(index: Index) -> None:
+    listed(index, "id-x", made("y", "id-x", mime_type=FOLDER))
+    listed(index, "id-y", made("x", "id-y", mime_type=FOLDER))
+    assert index.way_to("id-x", "top") is None
+    index.forget("id-x")
+    assert index.count() == (0, 0)
+
+
+def test_of_several_of_one_name_the_first_made_has_it(index: Index) -> None:
+    second, first = made("a.txt", id="2", created=2.0), made("a.txt", id="1", created=1.0)
+    listed(index, "top", second, made("a (1).txt", id="real"), first)
+    assert shown(index) == {"a.txt": "1", "a (1).txt": "real", "a (2).txt": "2"}
+
+
+def test_a_numbered_name_stays_while_its_fellows_are_removed(index: Index) -> None:
+    listed(index, "top", made("a", id="1", created=1.0), made("a", id="2", created=2.0))
+    index.forget("1")
+    assert shown(index) == {"a (1)": "2"}
+    index.settle_names()
+    assert shown(index) == {"a": "2"}
+
+
+def test_the_way_to_a_file_is_the_one_that_is_shown(index: Index) -> None:
+    listed(index, "top", made("a/b", id="folder", mime_type=FOLDER))
+    listed(index, "folder", made("c", "folder"))
+    assert index.way_to("id-c", "top") == ("a／b", "c")
+
+
+def test_everything_forgotten_also_ends_what_was_on_its_way(index: Index) -> None:
+    asked = index.mark()
+    index.clear()
+    assert not index.learn_page("top", [made("a")], asked, None)
+    index.learn_lookup("top", ["a"], [made("a")], asked)
+    assert index.count() == (0, 0)
+
+
+@pytest.mark.parametrize("broken", [b"no database at all" * 100, b""])
+def test_a_broken_index_is_made_anew(tmp_path: Path, broken: bytes) -> None:
+    Index(tmp_path / "index").put(made("a"))
+    for file in (tmp_path / "index").glob("index.db*"):
+        file.unlink()
+    (tmp_path / "index" / "index.db").write_bytes(broken)
+    assert Index(tmp_path / "index").count() == (0, 0)
+
+
+def test_an_index_of_another_version_is_made_anew(tmp_path: Path) -> None:
+    Index(tmp_path / "index").put(made("a"))
+    with sqlite3.connect(tmp_path / "index" / "index.db") as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    assert Index(tmp_path / "index").count() == (0, 0)
