@@ -1,8 +1,9 @@
 """One large file of the drive, as far as its bytes are here: read from where they are, fetched where they are not.
 
 The bytes lie in a sparse file on local disk. What is read first comes in small ranges; a reader that goes on in order
-has more and more fetched ahead of it, as much as it has read so far, several ranges side by side. A range that breaks
-off goes on at the byte where it stopped. A read waits for its own bytes alone, not for the range that they come in.
+has more and more fetched ahead of it, in proportion to what it has read so far, several ranges side by side. A range
+that breaks off goes on at the byte where it stopped. A read waits for its own bytes alone, not for the range that they
+come in.
 
 When every byte is here the file is compared with its MD5, and thrown away where it is another's. A part of a file has
 no hash of its own: of it the drive must say, with each range, that it belongs to the same content.
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 _LONGEST, _SHORTEST = 32 << 20, 4 << 20
 _SIDE_BY_SIDE = 4
 _FURTHEST_AHEAD = 128 << 20
+# Who has read this much in order is likely to go on, and then every doubling costs a round trip less.
+_CERTAIN, _EAGER = 512 << 10, 4
 # The kernel reads ahead with several calls at once, so those of one reader come in any order within this many bytes.
 _ABOUT = 2 << 20
 _READERS = 8
@@ -131,7 +134,8 @@ class Filling:
             else:
                 reader.read += stop - offset
             reader.front = max(reader.front, stop)
-            wanted, window = stop, min(reader.read, _FURTHEST_AHEAD)
+            wanted = stop
+            window = min(reader.read * (_EAGER if reader.read >= _CERTAIN else 1), _FURTHEST_AHEAD)
             # Asked for in halves of the window, so that ranges are long.
             if reader.asked < reader.front + window // 2:
                 wanted = reader.asked = min(reader.front + window, self.file.size)

@@ -30,7 +30,7 @@ from haversack.errors import HaversackError, RemoteError
 from haversack.http import wait
 
 _SIDE_BY_SIDE = 8
-_FIRST_WINDOW, _LARGEST_WINDOW = PARENTS_PER_QUERY, 4000
+_FIRST_WINDOW = PARENTS_PER_QUERY
 # A walk that has not read a folder for this many seconds has stopped.
 _STOPPED_AFTER = 10.0
 _FIRST_ALONG = 16
@@ -270,7 +270,7 @@ class Listings:
         if not was_ahead and now - self._read.get(above, -_STOPPED_AFTER) < _STOPPED_AFTER:
             if not self._window:
                 self._stack = [one for one in self._index.unlisted([above]) if one != parent]
-            self._window = min(max(self._window * 2, _FIRST_WINDOW), _LARGEST_WINDOW)
+            self._window = max(self._window * 2, _FIRST_WINDOW)
         if self._window:
             self._go_on()
 

@@ -261,19 +261,14 @@ def _link(record: Record, server: Server, refusal: str, readonly: bool, foregrou
     mounted = linked.mounted(f"{refusal} {path / ROOT} is a symbolic link to {server.folder}.")
     if not foreground:
         return mounted
-    print(mounted.note, file=sys.stderr)
-    _stay()
-    _unmount(linked)
-    return linked.mounted()
-
-
-def _stay() -> None:
-    """Return when this process is asked to end."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stopped.set())
+    print(mounted.note, file=sys.stderr, flush=True)
     while not stopped.wait(1):
         continue
+    _unmount(linked)
+    return linked.mounted()
 
 
 # Ending

@@ -184,13 +184,15 @@ class Snapshots:
             exclusive=True,
         )
         made = wait(self._api.upload(upload))
-        self._index.put(made)
         found = [file for file in wait(self._api.do(search(self._mark))).files if file.name == NAME]
-        kept = newest([*found, made])
+        kept = newest([*found, made]) or made
         for file in found:
-            if file != kept:
+            if file.id != kept.id:
                 wait(self._api.delete(file.id))
                 self._index.forget(file.id)
+        # Only now, so that it gets the name of the older one and no number.
+        if made.id == kept.id:
+            self._index.put(made)
         return made
 
     def _note(self) -> None:

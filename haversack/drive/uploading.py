@@ -30,7 +30,7 @@ _WORKERS = 24
 # An upload holds a small file, or a piece of a large one, in memory.
 _PIECE = 10 << 20
 _MEMORY = 60 << 20
-_IDS = 100
+_IDS = 500
 _LONGEST_RETRY = 60.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

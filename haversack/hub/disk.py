@@ -35,7 +35,8 @@ _SUFFIXES = tuple(_OF_SUFFIX)
 
 
 class Disk:
-    """`folder` is My Drive; `trash` holds what was put into the trash, by id."""
+    """`folder` is My Drive; `trash` holds what was put into the trash, by id. Set `closing`, and what is being compared
+    is left as it is, to be gone on with in the hub's next life."""
 
     def __init__(self, index: Index, folder: Path, trash: Path) -> None:
         self.index = index
@@ -45,6 +46,7 @@ class Disk:
         self._turns: weakref.WeakValueDictionary[str, _Turn] = weakref.WeakValueDictionary()
         self._readings: list[_Reading] = []
         self._ours: dict[str, int] = {}
+        self.closing = threading.Event()
 
     # One file
 
@@ -180,10 +182,10 @@ class Disk:
                 reading.changed_at = after
         self.records.write("UPDATE files SET scanned = ? WHERE id = ? AND scanned = ?", after, parent.id, before)
 
-    def walk(self, stop: threading.Event, *, contents: bool) -> None:
+    def walk(self, *, contents: bool) -> None:
         """Compare the whole tree."""
         waiting = [self.index.root]
-        while waiting and not stop.is_set():
+        while waiting and not self.closing.is_set():
             folder_id = waiting.pop()
             try:
                 with self.records.alone():
@@ -197,6 +199,7 @@ class Disk:
         with self.records.alone():
             now = os.fstat(descriptor).st_ctime_ns
             whole = reading.changed_at == now and (settled or self._ours.get(reading.folder_id) == now)
+            whole = whole and not self.closing.is_set()
             self.index.remember(reading.folder_id, scanned=now if whole else None)
 
     def _compare(self, parent: File, folder: Path, descriptor: int) -> None:
@@ -248,6 +251,8 @@ class Disk:
                         self._drop_from(parent, file_id, disk)
                 self._rename(renamed)
         for start in range(0, len(new), _PIECE):
+            if self.closing.is_set():
+                return
             self._discover(parent, folder, descriptor, new[start : start + _PIECE])
 
     def _drop_from(self, parent: File, file_id: str, disk: bytes) -> None:
@@ -272,7 +277,7 @@ class Disk:
 
     def _observe_all(self, parent: File, descriptor: int) -> None:
         after, more = b"", True
-        while more:
+        while more and not self.closing.is_set():
             piece = self.index.entries(parent.id, after, _PIECE)
             more = len(piece) == _PIECE
             after = piece[-1][0] if piece else after

@@ -25,7 +25,6 @@ class Watch:
         self._walk: threading.Thread | None = None
         self._took = 0.0
         self._rested_at = 0.0
-        self._stop = threading.Event()
 
     def look(self) -> None:
         """Have everything compared, and wait for it unless that takes long."""
@@ -40,13 +39,13 @@ class Watch:
         """Have everything compared without waiting; nothing happens where that was done a moment ago."""
         with self._lock:
             walking = self._walk is not None and self._walk.is_alive()
-            if not walking and time.monotonic() >= self._rested_at and not self._stop.is_set():
+            if not walking and time.monotonic() >= self._rested_at and not self._disk.closing.is_set():
                 walk = threading.Thread(target=self._compare, args=(contents,), name="watch", daemon=True)
                 walk.start()
                 self._walk = walk  # only now: other calls wait for it without the lock
 
     def close(self) -> None:
-        self._stop.set()
+        self._disk.closing.set()
         if self._walk is not None:
             self._walk.join()
 
@@ -56,7 +55,7 @@ class Watch:
 
     def _compare(self, contents: bool) -> None:
         started = time.monotonic()
-        self._disk.walk(self._stop, contents=contents)
+        self._disk.walk(contents=contents)
         ended = time.monotonic()
         self._took = ended - started
         self._rested_at = ended + (_REST * self._took if self._took > _SHORT else 0.0)

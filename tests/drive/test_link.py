@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,18 @@ def test_the_embedded_drive_becomes_a_link_to_its_folder(tmp_path: Path, own_fol
     unmount(tmp_path / "mnt")
     assert not (tmp_path / "mnt").exists()
     assert (own_folders / "data" / "hub" / "My Drive" / "a").read_text() == "x"
+
+
+def test_in_the_foreground_the_link_stays_until_it_is_interrupted(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "haversack", "mount", str(tmp_path / "mnt"), "--hub", "embedded", "--foreground"]
+    staying = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert staying.stderr is not None
+    assert "symbolic link" in staying.stderr.readline()
+    assert (tmp_path / "mnt" / "My Drive").is_symlink()
+    staying.send_signal(signal.SIGINT)
+    staying.communicate()
+    assert staying.returncode == 0
+    assert not (tmp_path / "mnt").exists()
 
 
 def test_a_read_only_mount_never_becomes_a_link(tmp_path: Path) -> None:

@@ -141,6 +141,21 @@ def test_two_listings_at_once_take_each_file_in_once(drive: Drive, tree: Tree, c
     assert known(tree, parent) == COUNT
 
 
+def test_a_folder_that_was_being_taken_in_when_the_hub_ended_is_gone_on_with(tree: Tree, crowded: Path) -> None:
+    listing = threading.Thread(target=tree.disk.walk, kwargs={"contents": True})
+    listing.start()
+    while not tree.records.search("SELECT 1 FROM files WHERE name = '00000.txt'"):
+        threading.Event().wait(0.001)
+    tree.close()
+    listing.join()
+    again = Tree(tree.folder, crowded.parent.parent / ".hub", tree.records)
+    parent = again.index.named(again.root, "crowded")[0].id
+    assert 0 < known(again, parent) < COUNT
+    again.disk.scan(again.get(parent), crowded)
+    assert known(again, parent) == COUNT
+    again.close()
+
+
 @pytest.mark.parametrize(
     ("sql", "index"),
     [
