@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-
 # Fixtures that take half a minute to make: what uses one stays in one process when tests run side by side.
 _COSTLY = ("trained", "held")
 

@@ -145,9 +145,7 @@ def test_every_file_below_is_found(fs: DriveFileSystem, folder: str) -> None:
     assert fs.glob(f"{folder}/**/c") == [f"{folder}/x/y/c"]
 
 
-def test_of_two_files_of_one_name_the_first_made_has_it_and_the_other_a_number(
-    fs: DriveFileSystem, folder: str
-) -> None:
+def test_of_two_files_of_one_name_the_first_has_it_and_the_other_a_number(fs: DriveFileSystem, folder: str) -> None:
     from haversack.http import wait
 
     fs.pipe_file(f"{folder}/a", b"old")
