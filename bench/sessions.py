@@ -4,16 +4,17 @@
 it is saved, and without one. What is compared is the time from the end of the first steps to the end of the last.
 
 `measure_kills` kills a training with SIGKILL, again and again, and starts it anew. Start-up (Python, compiling,
-restoring, up to the end of the session's first step) is counted apart. Of the rest, useful is what the steps that were
-not repeated would have taken at the usual speed: that of the median epoch, validation included, in which one save in
-twenty epochs does not show. Repeated is the time from the end of the last step that the newest checkpoint holds to the
-end of the last one before the kill; it stands beside the time since that checkpoint was taken.
+restoring, up to the end of the session's first step) is counted apart. Of the rest, useful is what was neither repeated
+nor lost to saves. Repeated is the time from the end of the last step that the newest checkpoint holds to the kill; the
+time since that checkpoint was taken stands beside it. Lost to a save is by how much the step behind it took longer than
+the steps of that place in the epoch do; what the writer takes of the cores later on is in `measure_rhythm`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import statistics
 import subprocess
 import sys
@@ -82,36 +83,43 @@ def _saves(scratch: Path, name: str) -> int:
 @dataclass(frozen=True)
 class Killed:
     """One session: when each of its steps ended, and how many were done in all by then; `at` is its end, `saved` the
-    steps that the newest checkpoint held then, `since_save` how long before the kill that was taken."""
+    steps that the newest checkpoint held then, `since_save` how long before the kill that was taken, `saves` the steps
+    that had a save before them."""
 
-    ends: list[float]
-    done: list[int]
+    ends: np.ndarray
+    done: np.ndarray
     at: float
     saved: int
     since_save: float
-
-    @property
-    def epochs(self) -> np.ndarray:
-        """Seconds from each step to the same one of the next epoch."""
-        ends = np.array(self.ends)
-        return ends[trained.STEPS :] - ends[: -trained.STEPS]
+    saves: list[int]
 
     @property
     def repeated(self) -> float:
-        return self.ends[-1] - self.ends[self.done.index(self.saved)]
+        return float(self.at - self.ends[self.done == self.saved][0])
+
+    @property
+    def trained(self) -> float:
+        return float(self.at - self.ends[0])
+
+    @property
+    def lost_to_saves(self) -> float:
+        taken, steps = np.diff(self.ends), self.done[1:]
+        places = steps % trained.STEPS
+        usual = np.array([np.median(taken[places == place]) for place in range(trained.STEPS)])
+        return float((taken - usual[places])[np.isin(steps, self.saves)].sum())
 
 
 def measure_kills(size: int, kills: int, every: float, scratch: Path) -> dict[str, Any]:
     """Sessions that are killed `every` so many seconds after their first step."""
     sessions = [_session(size, every, scratch) for _ in range(kills)]
-    usual = float(np.median(np.concatenate([session.epochs for session in sessions]))) / trained.STEPS
-    useful = sum((session.saved - session.done[0]) * usual for session in sessions)
+    lost = sum(session.repeated + session.lost_to_saves for session in sessions)
     return {
-        "useful share": useful / sum(session.at - session.ends[0] for session in sessions),
+        "useful share": 1 - lost / sum(session.trained for session in sessions),
         "repeated": [session.repeated for session in sessions],
         "since the last save": [session.since_save for session in sessions],
-        "kills": kills,
-        "seconds of a step": usual,
+        "lost to saves": [session.lost_to_saves for session in sessions],
+        "saves": [len(session.saves) for session in sessions],
+        "trained": [session.trained for session in sessions],
     }
 
 
@@ -124,12 +132,19 @@ def _session(size: int, seconds: float, scratch: Path) -> Killed:
         time.sleep(0.01)
     time.sleep(seconds)
     process.kill()
-    process.wait()
     at, now = time.monotonic(), time.time()
+    process.wait()
     latest = Checkpoints("run", scratch).latest
     assert latest is not None
-    ends, done = zip(*_steps_of(process.pid, scratch), strict=True)
-    return Killed([*ends], [*done], at, latest.step, now - latest.when.timestamp())
+    ends, done = (np.array(column) for column in zip(*_steps_of(process.pid, scratch), strict=True))
+    return Killed(ends, done, at, latest.step, now - latest.when.timestamp(), _saves_of(process.pid, scratch))
+
+
+def _saves_of(pid: int, scratch: Path) -> list[int]:
+    """The steps that a process saved before, counted as they are done."""
+    events = [json.loads(line) for line in (scratch / "run" / "log.jsonl").read_text().splitlines()]
+    saves = [event for event in events if event["event"] == "save" and event["pid"] == pid]
+    return [event["epoch"] * trained.STEPS + event["step"] + 1 for event in saves]
 
 
 def _steps_of(pid: int, scratch: Path) -> list[tuple[float, int]]:

@@ -157,7 +157,7 @@ def test_the_progress_is_keras_own(held: Conversations) -> None:
 
 def test_the_bar_tells_when_the_next_save_is(held: Conversations) -> None:
     *running, last = held["progress"]["1"].split("\r")
-    assert re.search(r" - loss: \S+ - next save: (\d+s|now)\s*$", running[-1])
+    assert re.search(r" - loss: \S+ - next save: (\d+s|now)[\s\x08]*$", running[-1])
     assert "next save" not in last
 
 
