@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from haversack.datasets.kaggle import Name
-from haversack.datasets.source import dataset, put
+from haversack.datasets.kaggle import Competition, Name, parsed
+from haversack.datasets.publication import put
+from haversack.datasets.source import dataset, named
 from haversack.errors import InputError
 from tests.archive.zips import zipped
 from tests.conftest import RunningHub
@@ -38,6 +39,38 @@ def test_malformed_name_is_refused(source: str) -> None:
         Name.parse(source)
 
 
+@pytest.mark.parametrize(
+    ("source", "name", "folder"),
+    [
+        ("kaggle:a/b/train", Name("a", "b"), "train"),
+        ("kaggle:a/b@3/train/cat dog/", Name("a", "b", 3), "train/cat dog"),
+        ("kaggle:c/titanic", Competition("titanic"), ""),
+        ("kaggle:c/titanic/test", Competition("titanic"), "test"),
+    ],
+)
+def test_folders_and_competitions(source: str, name: Name | Competition, folder: str) -> None:
+    assert parsed(source) == (name, folder)
+
+
+@pytest.mark.parametrize("source", ["kaggle:a/b/../c", "kaggle:a/b//c", "kaggle:a/b/./c", "kaggle:a/b/c\0"])
+def test_folder_that_leads_out_is_refused(source: str) -> None:
+    with pytest.raises(InputError, match="kaggle:owner/name"):
+        parsed(source)
+
+
+@pytest.mark.parametrize(
+    ("link", "source"),
+    [
+        ("https://www.kaggle.com/datasets/taindow/rsna-train?select=a.csv", "kaggle:taindow/rsna-train"),
+        ("https://www.kaggle.com/datasets/taindow/rsna-train/versions/3", "kaggle:taindow/rsna-train@3"),
+        ("https://www.kaggle.com/competitions/titanic/data", "kaggle:c/titanic"),
+        ("https://www.kaggle.com/c/titanic", "kaggle:c/titanic"),
+    ],
+)
+def test_link_of_a_page_is_a_source(link: str, source: str) -> None:
+    assert named(link) == source
+
+
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """An archive of 24 MB."""
@@ -56,7 +89,9 @@ def slow(hub: RunningHub) -> Iterator[Proxy]:
 
 def kill_upload(archive: Path, name: str, proxy: Proxy) -> None:
     """Have a process upload `archive`, and kill it in the middle."""
-    program = "import sys; from haversack.datasets.source import put; put(sys.argv[1], sys.argv[2], hub=sys.argv[3])"
+    program = (
+        "import sys; from haversack.datasets.publication import put; put(sys.argv[1], sys.argv[2], hub=sys.argv[3])"
+    )
     process = subprocess.Popen([sys.executable, "-c", program, archive, name, proxy.url])
     while proxy.sent < 6_000_000:
         assert process.poll() is None
