@@ -60,14 +60,6 @@ class Name:
         """The path of its web page."""
         return f"/datasets/{self.owner}/{self.name}"
 
-    @classmethod
-    def parse(cls, source: str) -> Name:
-        """The name in `kaggle:owner/name[@version]`. Raises `InputError` for anything else."""
-        name, folder = parsed(source)
-        if folder or not isinstance(name, Name):
-            raise InputError(f"{source!r} names no data set.", "Write it as kaggle:owner/name or kaggle:owner/name@3.")
-        return name
-
 
 @dataclass(frozen=True)
 class Competition:

@@ -9,7 +9,7 @@ from pathlib import Path
 from haversack import credentials, settings
 from haversack.archive.writer import pack
 from haversack.credentials import Server
-from haversack.datasets.kaggle import KaggleApi, Name, Words
+from haversack.datasets.kaggle import Competition, KaggleApi, Name, Words, parsed
 from haversack.datasets.locks import lock_of
 from haversack.datasets.source import dataset
 from haversack.errors import InputError
@@ -39,7 +39,7 @@ def put(
 
     Args:
         path: what to publish; a folder is packed into one archive, without compression.
-        destination: kaggle:owner/name.
+        destination: kaggle:owner/name; on a hub also kaggle:c/name, for the data of a competition.
         title, licence, public: of a new data set only; its name, "unknown" and private unless given. A licence has
             Kaggle's name for it, such as CC0-1.0 or CC-BY-SA-4.0.
         notes: what is new in this version.
@@ -48,9 +48,7 @@ def put(
     An upload that was cut off, also by the end of the process, goes on when the same files are put again. Raises
     `InputError` for what cannot be published, and what the server's answers mean.
     """
-    name = Name.parse(destination)
-    if name.version is not None:
-        raise InputError("A version is numbered by the server.", f"Write kaggle:{name.owner}/{name.name}.")
+    name = _of(destination)
     path = Path(path).expanduser().absolute()
     if not path.exists():
         raise InputError(f"There is no {path}.", "Give a folder, or a zip archive.")
@@ -70,7 +68,22 @@ def put(
         else:
             dataset(path).close()
             version, url = _publish(name, path, words, server, states)
-    return Published(f"kaggle:{name}@{version}", version, url)
+    source = f"kaggle:{name}" if name.owner == "c" else f"kaggle:{name}@{version}"
+    return Published(source, version, url)
+
+
+def _of(destination: str) -> Name:
+    """The data set's name; a competition's data is a data set of its own on a hub, and nothing that Kaggle takes."""
+    name, folder = parsed(destination)
+    if folder:
+        raise InputError(
+            f"{destination} is a folder of a data set.", "A data set is published whole: kaggle:owner/name."
+        )
+    if isinstance(name, Competition):
+        return Name("c", name.name)
+    if name.version is not None:
+        raise InputError("A version is numbered by the server.", f"Write kaggle:{name.owner}/{name.name}.")
+    return name
 
 
 def _publish(name: Name, archive: Path, words: Words, server: Server, states: Path) -> tuple[int, str]:

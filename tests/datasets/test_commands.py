@@ -114,6 +114,8 @@ def test_rm_tells_what_it_would_free_and_frees_it(published: str, capsys: Captur
     assert f"{published}@1" in [one["source"] for one in json.loads(capsys.readouterr().out)["kept"]]
     assert run("rm", published, "--json") == 0
     assert json.loads(capsys.readouterr().out)["freed"] > 0
+    assert run("rm", "--all") == run("rm", "--all", "--json") == 0
+    capsys.readouterr()
     assert run("rm", "--all") == 0
     assert capsys.readouterr().out == "Nothing of that is kept here.\n"
 
