@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+import logging
 import shutil
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +28,8 @@ from haversack.archive.writer import pack
 from haversack.blocks.sparse import SparseFile, require_space
 from haversack.datasets.contents import File, PlainFile, occupied, put_whole
 from haversack.errors import ExtraMissing, Forbidden, HaversackError, InputError, IntegrityError, NotFound, RemoteError
+
+log = logging.getLogger(__name__)
 
 # So many calls are made side by side, each for so many bytes at most.
 _CONNECTIONS = 8
@@ -95,13 +100,13 @@ class StoredFile:
         missing = self._missing(ranges)
         needed = sum(stop - start for start, stop in missing)
         require_space(self.path.parent, needed)
-        with progress.bar(self._source, needed) as advance, ThreadPoolExecutor(_CONNECTIONS) as pool:
+        with progress.bar(self._source, needed) as advance:
 
             def bring(part: tuple[int, int]) -> None:
                 self._bring(*part)
                 advance(part[1] - part[0])
 
-            _all_of(pool, bring, missing)
+            _side_by_side(bring, missing)
 
     def complete(self, check: Callable[[Path], None]) -> Path:
         if not self._sparse.complete:
@@ -218,13 +223,13 @@ class StoredFolder:
         needed = sum(self.files[name].size for name in missing)
         self._cache.mkdir(parents=True, exist_ok=True)
         require_space(self._cache, needed)
-        with progress.bar(self._source, needed) as advance, ThreadPoolExecutor(_CONNECTIONS) as pool:
+        with progress.bar(self._source, needed) as advance:
 
             def bring(name: str) -> None:
                 self.path(name)
                 advance(self.files[name].size)
 
-            _all_of(pool, bring, missing)
+            _side_by_side(bring, missing)
 
     def complete(self) -> None:
         self.fetch(self.files)
@@ -264,28 +269,58 @@ class _Ahead:
     """Calls made before their answers are asked for. What cannot be had is told to who asks for it."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_CONNECTIONS, "haversack-ahead")
-        self._begun: list[Future[object]] = []
+        self._lock = threading.Lock()
+        self._wanted: deque[Callable[[], object]] = deque()
+        self._threads: list[threading.Thread] = []
 
     def begin(self, calls: Sequence[Callable[[], object]]) -> None:
         """Make these calls, in this order, in place of those before that were not made yet."""
-        for future in self._begun:
-            future.cancel()
-        self._begun = [self._pool.submit(call) for call in calls]
+        with self._lock:
+            self._wanted = deque(calls)
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            # Daemons: the end of a program does not wait for what it will not read any more.
+            new = [
+                threading.Thread(target=self._work, daemon=True, name="haversack-ahead")
+                for _ in range(min(_CONNECTIONS - len(self._threads), len(calls)))
+            ]
+            self._threads += new
+        for thread in new:
+            thread.start()
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        with self._lock:
+            self._wanted.clear()
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    return
+                call = self._wanted.popleft()
+            try:
+                call()
+            except (HaversackError, OSError) as error:
+                log.debug("Nothing is fetched ahead: %s", error)
+                with self._lock:
+                    self._wanted.clear()
 
 
-def _all_of(pool: ThreadPoolExecutor, call: Callable[[Any], None], arguments: Iterable[Any]) -> None:
-    """Make all the calls; the first failure ends it."""
-    futures = [pool.submit(call, argument) for argument in arguments]
-    try:
-        for future in futures:
+def _side_by_side(call: Callable[[Any], None], arguments: Iterable[Any]) -> None:
+    """Make all the calls, a few at a time; the first failure ends it."""
+    with ThreadPoolExecutor(_CONNECTIONS, "haversack-fetch") as pool:
+        running: set[Future[None]] = set()
+        for argument in arguments:
+            # No more are begun than can run: the end of a program waits for those that were.
+            if len(running) == _CONNECTIONS:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+            running.add(pool.submit(call, argument))
+        for future in running:
             future.result()
-    finally:
-        for future in futures:
-            future.cancel()
 
 
 def _tag(about: Mapping[str, Any]) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import http.server
+import subprocess
+import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,3 +163,24 @@ def test_what_signs_in_by_the_address_is_not_shown(web: str, archive: Path, file
 def test_missing_archive_on_the_web_is_told(web: str) -> None:
     with pytest.raises(NotFound, match="answered 404"):
         dataset(f"{web}/nothing.zip")
+
+
+def test_a_program_ends_at_once_while_much_is_wanted(hub: RunningHub, folder: Path) -> None:
+    name = f"set-{uuid.uuid4().hex[:8]}"
+    store(folder, name)
+    program = (
+        "import sys, threading, haversack; data = haversack.dataset(sys.argv[1]);"
+        " data.want(data.files); threading.Thread(target=data.fetch, daemon=True).start();"
+        " print(len(data.read('labels.csv')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, f"drive:/{name}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == (folder / "labels.csv").stat().st_size
+
+
+def test_what_is_wanted_is_fetched_before_it_is_read(place: str, files: dict[str, bytes]) -> None:
+    put_files(place, files)
+    with dataset(place) as data:
+        data.want(["labels.csv", "noise.bin"])
+        while data.info()["files_here"] < 2:
+            time.sleep(0.01)
