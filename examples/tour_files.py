@@ -23,7 +23,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 from haversack import credentials, dataset, settings
-from haversack.datasets.source import put
+from haversack.datasets.publication import put
 from haversack.drive.filesystem import DriveFileSystem
 from haversack.errors import NotFound
 from haversack.http import Http, wait

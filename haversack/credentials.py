@@ -85,6 +85,8 @@ def kaggle(hub: str | None = None) -> Server:
         chosen = None
     if named or (chosen and chosen != "embedded"):
         return _hub(chosen)
+    if settings.load().kaggle and _kaggle_sign_in() is None:
+        return Server("Kaggle", _kaggle_url(), "nobody")  # public data sets are open to all
     return own_kaggle() or _hub(chosen)
 
 
@@ -177,11 +179,13 @@ def hub_at(url: str, token: str, source: str) -> Server:
 
 
 def _kaggle_sign_in() -> Server | None:
-    """Kaggle's own service, if a documented sign-in is there: a token, then user and key, then kaggle.json."""
-    if token := os.environ.get("KAGGLE_API_TOKEN"):
-        if os.path.isfile(token):  # a long token is no path that `Path` would look at
-            token = Path(token).read_text().strip()
-        return Server("Kaggle", KAGGLE, "KAGGLE_API_TOKEN", f"Bearer {token}", secrets=(token,))
+    """Kaggle's own service, or its mirror, if a documented sign-in is there, in the order of Kaggle's own clients."""
+    for variable in ("KAGGLE_API_V1_TOKEN", "KAGGLE_API_TOKEN"):
+        if token := os.environ.get(variable):
+            return _kaggle_token(_token_in(token), variable)
+    own = Path.home() / ".kaggle" / "access_token"
+    if own.is_file() and (token := own.read_text().strip()):
+        return _kaggle_token(token, str(own))
     user, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
     if user and key:
         return _kaggle_basic(user, key, "KAGGLE_USERNAME and KAGGLE_KEY")
@@ -198,9 +202,22 @@ def _kaggle_sign_in() -> Server | None:
         ) from error
 
 
+def _kaggle_url() -> str:
+    return settings.load().kaggle or KAGGLE
+
+
+def _token_in(given: str) -> str:
+    """A token, or that in the file which is named instead; a long token is no path that `Path` would look at."""
+    return Path(given).read_text().strip() if os.path.isfile(given) else given
+
+
+def _kaggle_token(token: str, source: str) -> Server:
+    return Server("Kaggle", _kaggle_url(), source, f"Bearer {token}", secrets=(token,))
+
+
 def _kaggle_basic(user: str, key: str, source: str) -> Server:
     basic = base64.b64encode(f"{user}:{key}".encode()).decode()
-    return Server("Kaggle", KAGGLE, source, f"Basic {basic}", secrets=(key, basic), kaggle_login=(user, key))
+    return Server("Kaggle", _kaggle_url(), source, f"Basic {basic}", secrets=(key, basic), kaggle_login=(user, key))
 
 
 def _is_embedded_key(found: Server) -> bool:

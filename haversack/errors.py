@@ -10,7 +10,8 @@
     ├── RemoteError (OSError)                 the server answered with an error; `.status` and `.reason` say which
     │   ├── NotFound (FileNotFoundError)
     │   ├── AlreadyExists (FileExistsError)
-    │   ├── Forbidden (PermissionError)       private, or its rules were not accepted
+    │   ├── Forbidden (PermissionError)       private, or not for who is signed in
+    │   │   └── RulesNotAccepted              a competition's or data set's, on its page
     │   ├── QuotaExceeded                     the drive is full; errno is EDQUOT
     │   └── RateLimited                       still refused after every retry
     ├── IsAFolder (IsADirectoryError)         a folder of the drive where a file is needed
@@ -62,6 +63,7 @@ __all__ = [
     "QuotaExceeded",
     "RateLimited",
     "RemoteError",
+    "RulesNotAccepted",
     "RunLost",
     "RunTaken",
     "SignInError",
@@ -138,6 +140,10 @@ class AlreadyExists(RemoteError, FileExistsError):
 
 class Forbidden(RemoteError, PermissionError):
     code = errno.EACCES
+
+
+class RulesNotAccepted(Forbidden):
+    pass
 
 
 class QuotaExceeded(RemoteError):

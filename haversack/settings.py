@@ -7,6 +7,7 @@
     HAVERSACK_ROOT     root      the id of the shared drive or folder that is meant instead of Google's My Drive
     HAVERSACK_QUOTA    quota     Google's quota of this project, like "12000/min"; see `pace`
     HAVERSACK_FOLLOW   follow    seconds between two questions what others changed on the drive (5)
+    HAVERSACK_KAGGLE   kaggle    the address of a mirror of Kaggle, instead of https://api.kaggle.com
     HAVERSACK_CA       ca        a PEM file of certificate authorities that are believed beside the system's
 
 `HAVERSACK_TOKEN`, the hub's token, is read by `credentials` and never kept here.
@@ -38,6 +39,7 @@ class Settings:
     root: str | None = None
     quota: str | None = None
     follow: float = 5.0
+    kaggle: str | None = None
     ca: Path | None = None
 
 
@@ -78,6 +80,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         root=text("root"),
         quota=text("quota"),
         follow=_seconds(values.get("follow", Settings.follow)),
+        kaggle=text("kaggle"),
         ca=path("ca") if values.get("ca") else None,
     )
 

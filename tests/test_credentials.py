@@ -88,3 +88,24 @@ def test_the_embedded_hub_must_be_asked_for_where_the_disk_is_fleeting(monkeypat
     with pytest.raises(SignInError, match="--hub embedded"):
         credentials.drive()
     assert not Path("/dev/shm/haversack").exists()
+
+
+def test_kaggles_tokens_are_found_in_the_order_of_its_own_clients(
+    own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = own_folders / ".kaggle" / "access_token"
+    kept.parent.mkdir()
+    kept.write_text("kept\n")
+    assert (credentials.kaggle().source, credentials.kaggle().secrets) == (str(kept), ("kept",))
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "given")
+    assert (credentials.kaggle().source, credentials.kaggle().secrets) == ("KAGGLE_API_TOKEN", ("given",))
+    (own_folders / "token").write_text("of a notebook")
+    monkeypatch.setenv("KAGGLE_API_V1_TOKEN", str(own_folders / "token"))
+    assert credentials.kaggle().authorization == "Bearer of a notebook"
+
+
+def test_a_mirror_of_kaggle_is_reached_with_its_sign_in_or_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAVERSACK_KAGGLE", "https://mirror.example")
+    assert (credentials.kaggle().url, credentials.kaggle().authorization) == ("https://mirror.example", None)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "given")
+    assert (credentials.kaggle().url, credentials.kaggle().authorization) == ("https://mirror.example", "Bearer given")

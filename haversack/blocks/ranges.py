@@ -108,6 +108,24 @@ class RemoteFile:
         if not self._sparse.complete and self._content.ranges:
             get_loop().call_soon_threadsafe(self._want, list(ranges))
 
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Have these ranges of bytes here; from a server that ignores ranges, the whole file. Raises as `read_at`."""
+        holes = [hole for start, stop in _joined(list(ranges)) for hole in self._sparse.missing(start, stop)]
+        if not holes:
+            return
+        needed = sum(stop - start for start, stop in holes)
+        require_space(self.path.parent, needed)
+        try:
+            with progress.bar(self.name, needed) as advance:
+                if self._content.ranges:
+                    wait(self._fetch_parts(_parts(holes, self._connections), advance))
+                else:
+                    wait(self._fill(0, self.size, advance))
+        except _RangesIgnored:
+            wait(self._fill(0, self.size, lambda amount: None))
+        except _Changed:
+            raise IntegrityError(f"{self.name} changed on the server while it was read.", "Open it anew.") from None
+
     def complete(self, check: Callable[[Path], None]) -> Path:
         """The whole file, verified: by its md5 where storage named one, else by `check`, which raises if it is bad.
 

@@ -21,13 +21,31 @@ from typing import BinaryIO, Protocol, TypeVar
 from haversack.archive.index import DEFLATED, STORED, Index, Member
 from haversack.archive.reader import Archive, LocalFile
 from haversack.archive.writer import folder_files, pack
-from haversack.blocks.ranges import RemoteFile
 from haversack.blocks.sparse import require_space
 from haversack.errors import InputError, IntegrityError
 
 _PIECE = 1 << 20
 
 T = TypeVar("T")
+
+
+class Elsewhere(Protocol):
+    """A file that is not on this machine, or not whole; `blocks.ranges.RemoteFile` tells what each method does."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def tag(self) -> str: ...
+    @property
+    def present(self) -> int: ...
+    def read_at(self, offset: int, size: int) -> bytes: ...
+    def want(self, ranges: Iterable[tuple[int, int]]) -> None: ...
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None: ...
+    def complete(self, check: Callable[[Path], None]) -> Path: ...
+    def mend(self, start: int, stop: int) -> None: ...
+    def close(self) -> None: ...
 
 
 class File(Protocol):
@@ -72,6 +90,10 @@ class Contents(Protocol):
         """Begin to fetch these files, in this order, because they will be read next."""
         ...
 
+    def fetch(self, names: Iterable[str]) -> None:
+        """Have these files' bytes on this machine; they are verified when they are read."""
+        ...
+
     def complete(self) -> None:
         """Have everything on this machine, verified."""
         ...
@@ -85,9 +107,9 @@ class Contents(Protocol):
 
 
 class Archived:
-    """The members of a zip archive. `cache` is a folder for members that are wanted as files."""
+    """The members of a zip archive. `cache` is a folder for its index, and for members that are wanted as files."""
 
-    def __init__(self, file: LocalFile | RemoteFile, cache: Path) -> None:
+    def __init__(self, file: LocalFile | Elsewhere, cache: Path) -> None:
         self._file = file
         self._cache = cache
         self._archive = self._opened()
@@ -111,7 +133,7 @@ class Archived:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             require_space(target.parent, self.files[name].size)
-            _put(target, lambda aside: self.write(name, aside))
+            put_whole(target, lambda aside: self.write(name, aside))
         return target
 
     def write(self, name: str, target: Path) -> None:
@@ -127,13 +149,19 @@ class Archived:
         return path.stat().st_size == member.size and _crc_of(path) == member.crc
 
     def want(self, names: Iterable[str]) -> None:
-        if isinstance(self._file, RemoteFile):
+        if not isinstance(self._file, LocalFile):
             files = self.files
             members = (files[name] for name in names)
             self._file.want((member.offset, member.end) for member in members)
 
+    def fetch(self, names: Iterable[str]) -> None:
+        if not isinstance(self._file, LocalFile):
+            files = self.files
+            members = (files[name] for name in names)
+            self._file.fetch((member.offset, member.end) for member in members)
+
     def complete(self) -> None:
-        if isinstance(self._file, RemoteFile):
+        if not isinstance(self._file, LocalFile):
             before = self._file.tag
             self._file.complete(_check_members)
             if self._file.tag != before:
@@ -141,18 +169,18 @@ class Archived:
 
     def save(self, target: Path) -> None:
         if target.exists() and target.stat().st_size != self._file.size:
-            raise _occupied(target)
+            raise occupied(target)
         self.complete()
         if target.exists():
             if not filecmp.cmp(self._file.path, target, shallow=False):
-                raise _occupied(target)
+                raise occupied(target)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         require_space(target.parent, self._file.size)
-        _put(target, lambda aside: shutil.copyfile(self._file.path, aside))
+        put_whole(target, lambda aside: shutil.copyfile(self._file.path, aside))
 
     def info(self) -> dict[str, object]:
-        here = self._file.present if isinstance(self._file, RemoteFile) else self._file.size
+        here = self._file.size if isinstance(self._file, LocalFile) else self._file.present
         return {"archive": str(self._file.path), "archive_size": self._file.size, "archive_here": here}
 
     def close(self) -> None:
@@ -164,11 +192,11 @@ class Archived:
     @property
     def content(self) -> str:
         """A name for the archive as it is now, so that files of an earlier one are not taken for its own."""
-        if isinstance(self._file, RemoteFile):
-            known = f"{self._file.tag} {self._file.size}"
-        else:
+        if isinstance(self._file, LocalFile):
             about = self._file.path.stat()
             known = f"{self._file.path} {about.st_size} {about.st_mtime_ns}"
+        else:
+            known = f"{self._file.tag} {self._file.size}"
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
     def _mending(self, name: str, use: Callable[[Member], T]) -> T:
@@ -177,14 +205,16 @@ class Archived:
         try:
             return use(member)
         except IntegrityError:
-            if not isinstance(self._file, RemoteFile):
+            if isinstance(self._file, LocalFile):
                 raise
             self._file.mend(member.offset, member.end)
             return use(member)
 
 
 @dataclass(frozen=True)
-class _PlainFile:
+class PlainFile:
+    """A `File` that is nothing more."""
+
     name: str
     size: int
 
@@ -197,7 +227,7 @@ class Folder:
 
     @cached_property
     def files(self) -> Mapping[str, File]:
-        return {name: _PlainFile(name, path.stat().st_size) for name, path in folder_files(self._folder).items()}
+        return {name: PlainFile(name, path.stat().st_size) for name, path in folder_files(self._folder).items()}
 
     @cached_property
     def size(self) -> int:
@@ -229,12 +259,15 @@ class Folder:
     def want(self, names: Iterable[str]) -> None:
         """They are all here."""
 
+    def fetch(self, names: Iterable[str]) -> None:
+        """They are all here."""
+
     def complete(self) -> None:
         """It is all here."""
 
     def save(self, target: Path) -> None:
         if target.exists():
-            raise _occupied(target)
+            raise occupied(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         pack(self._folder, target)
 
@@ -258,11 +291,11 @@ def _check_members(path: Path) -> None:
         file.close()
 
 
-def _occupied(target: Path) -> InputError:
+def occupied(target: Path) -> InputError:
     return InputError(f"{target} is there and is another file.", "Move it away, or name another place.")
 
 
-def _put(target: Path, write: Callable[[Path], object]) -> None:
+def put_whole(target: Path, write: Callable[[Path], object]) -> None:
     """Have `write` make a file beside `target`, then give it its name."""
     aside = target.with_name(f".haversack-{os.getpid()}-{threading.get_ident()}")
     try:

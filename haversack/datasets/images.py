@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from haversack import settings
 from haversack.datasets import labels as labels_of
 from haversack.datasets.augment import Augment, generator
+from haversack.datasets.cache import note
 from haversack.datasets.decode import RULE, SUFFIXES, Form, Pixels
 from haversack.datasets.labels import Labels
 from haversack.datasets.loader import Ahead, Change, Corrupt, Loader
@@ -276,7 +277,10 @@ def _chosen(dataset: Dataset, names: Sequence[str] | Callable[[str], bool] | Non
 def _cache(dataset: Dataset, names: Sequence[str], form: Form) -> PixelCache | None:
     known = f"{dataset.content} {form} {RULE} " + xxhash.xxh3_64_hexdigest("\n".join(names).encode())
     key = hashlib.sha256(known.encode()).hexdigest()[:24]
-    found = open_cache(settings.load().cache / "pixels" / key, len(names), form)
+    folder = settings.load().cache / "pixels" / key
+    found = open_cache(folder, len(names), form)
+    if found is not None:
+        note(folder, dataset.source)
     if found is None:
         log.warning(
             "%s images take %s bytes decoded, more than half of what is free: they are decoded in each epoch.",

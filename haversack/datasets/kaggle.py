@@ -3,8 +3,8 @@
 Calls are `POST {base}/v1/{package.Service}/{Method}` with camelCase JSON, as `kagglesdk` 0.1 makes them; an error is an
 HTTP status, or 200 with `{"code": …, "message": …}`. A download is a redirect to signed storage, which `blocks` reads.
 An upload is Google's resumable one (https://cloud.google.com/storage/docs/performing-resumable-uploads): its address
-and token are on disk until the data set is published, so it goes on after the process died. Only data sets are spoken
-of here, not competitions and models.
+and token are on disk until the data set is published, so it goes on after the process died. Of competitions only the
+data is spoken of here, and models not at all.
 """
 
 from __future__ import annotations
@@ -22,10 +22,20 @@ from urllib.parse import urljoin
 
 from haversack import progress
 from haversack.credentials import KAGGLE
-from haversack.errors import ConnectionFailed, Forbidden, InputError, NotFound, RemoteError, SignInError
+from haversack.errors import (
+    ConnectionFailed,
+    Forbidden,
+    InputError,
+    NotFound,
+    RateLimited,
+    RemoteError,
+    RulesNotAccepted,
+    SignInError,
+)
 from haversack.http import Answer, Http, error_of
 
 _DATASETS = "datasets.DatasetApiService"
+_COMPETITIONS = "competitions.CompetitionApiService"
 _PIECE = 1 << 20
 # How long a published version may take until Kaggle serves it, in seconds, and the longest pause between two looks.
 _SETTLES_WITHIN = 900.0
@@ -45,13 +55,57 @@ class Name:
     def __str__(self) -> str:
         return f"{self.owner}/{self.name}" + (f"@{self.version}" if self.version else "")
 
-    @classmethod
-    def parse(cls, source: str) -> Name:
-        """The name in `kaggle:owner/name[@version]`. Raises `InputError` for anything else."""
-        found = re.fullmatch(r"kaggle:([A-Za-z0-9][\w-]*)/([A-Za-z0-9][\w.-]*)(?:@([1-9][0-9]*))?", source, re.ASCII)
-        if not found:
-            raise InputError(f"{source!r} names no data set.", "Write it as kaggle:owner/name or kaggle:owner/name@3.")
-        return cls(found[1], found[2], int(found[3]) if found[3] else None)
+    @property
+    def page(self) -> str:
+        """The path of its web page."""
+        return f"/datasets/{self.owner}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Competition:
+    """A competition, for its data."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"c/{self.name}"
+
+    @property
+    def page(self) -> str:
+        return f"/competitions/{self.name}"
+
+
+_PAGE = re.compile(r"https?://(?:www\.)?kaggle\.com/(datasets|competitions|c)/([^?#]+)")
+_SET = re.compile(r"kaggle:([A-Za-z0-9][\w-]*)/([A-Za-z0-9][\w.-]*)(?:@([1-9][0-9]*))?((?:/[^/\0]+)*)/?", re.ASCII)
+
+
+def from_page(link: str) -> str | None:
+    """The source that a link to a page of kaggle.com is about; None for other links."""
+    found = _PAGE.match(link)
+    if not found:
+        return None
+    parts = found[2].strip("/").split("/")
+    if found[1] != "datasets":
+        return f"kaggle:c/{parts[0]}"
+    version = f"@{parts[3]}" if parts[2:3] == ["versions"] and len(parts) > 3 else ""
+    return f"kaggle:{'/'.join(parts[:2])}{version}"
+
+
+def parsed(source: str) -> tuple[Name | Competition, str]:
+    """What `kaggle:owner/name[@version][/folder]` or `kaggle:c/competition[/folder]` names, and the folder in it.
+
+    Raises `InputError` for anything else.
+    """
+    found = _SET.fullmatch(source) if source.isprintable() else None
+    if not found or not {".", ".."}.isdisjoint((found[4] or "").split("/")):
+        raise InputError(
+            f"{source!r} names no data set.",
+            "Write it as kaggle:owner/name, kaggle:owner/name@3, kaggle:owner/name/folder or kaggle:c/competition.",
+        )
+    folder = found[4].strip("/")
+    if found[1] == "c" and not found[3]:
+        return Competition(found[2]), folder
+    return Name(found[1], found[2], int(found[3]) if found[3] else None), folder
 
 
 @dataclass(frozen=True)
@@ -60,6 +114,22 @@ class _Upload:
 
     token: str = field(repr=False)
     url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is said of a data set that is published. The first three are of a new one, `notes` of a version."""
+
+    title: str | None = None
+    licence: str | None = None
+    public: bool = False
+    notes: str | None = None
+
+    @property
+    def of_a_new_set(self) -> str:
+        """Which of the first three are given."""
+        given = {"title": self.title, "licence": self.licence, "visibility": self.public}
+        return " and ".join(name for name, value in given.items() if value)
 
 
 class KaggleApi:
@@ -77,28 +147,50 @@ class KaggleApi:
         answer = await self._call("GetDataset", name, _slugs(name))
         return int(answer.get("currentVersionNumber") or 1)
 
-    async def download_address(self, name: Name) -> str:
+    async def about(self, name: Name | Competition) -> dict[str, Any]:
+        """What its page says: `title`, `licence`, whether it is `private`, and its `page`. Costs one call."""
+        if isinstance(name, Competition):
+            answer = await self._call("GetCompetition", name, {"competitionName": name.name}, of=_COMPETITIONS)
+            return {"title": answer.get("title") or name.name, "page": self._page(name)}
+        info = (await self._call("GetDatasetMetadata", name, _slugs(name))).get("info") or {}
+        licences = [one.get("name") for one in info.get("licenses") or []]
+        return {
+            "title": info.get("title") or name.name,
+            "licence": ", ".join(filter(None, licences)) or "unknown",
+            "private": bool(info.get("isPrivate")),
+            "page": self._page(name),
+        }
+
+    async def download_address(self, name: Name | Competition) -> str:
         """A signed address of the whole data set's archive; it works for a while, without a sign-in."""
-        body = _slugs(name) | ({"datasetVersionNumber": name.version} if name.version else {})
-        answer = await self._send(f"{_DATASETS}/DownloadDataset", name, body)
+        if isinstance(name, Competition):
+            answer = await self._send(f"{_COMPETITIONS}/DownloadDataFiles", name, {"competitionName": name.name})
+        else:
+            body = _slugs(name) | ({"datasetVersionNumber": name.version} if name.version else {})
+            answer = await self._send(f"{_DATASETS}/DownloadDataset", name, body)
         if "Location" not in answer.headers:
             raise RemoteError(f"The {self.http.server.name} gives no address for {name}.", "Try again later.")
         return urljoin(self.http.server.url, answer.headers["Location"])
 
-    async def publish(self, name: Name, archive: Path, title: str | None, states: Path) -> tuple[int, str]:
-        """Make `archive` the data set `name` (private), or its next version; returns the version and its web address.
+    async def publish(self, name: Name, archive: Path, words: Words, states: Path) -> tuple[int, str]:
+        """Make `archive` the data set `name`, or its next version; returns the version and its web address.
 
-        `states` is a folder for what an interrupted upload goes on from.
+        `states` is a folder for what an interrupted upload goes on from. Raises `InputError`, before anything is
+        uploaded, for `words` that only a new data set takes.
         """
         before = await self._version_if_any(name)
+        if before and (said := words.of_a_new_set):
+            raise InputError(
+                f"{name} is there already, and a version does not change its {said}.",
+                f"Leave that out, and change it at {self._page(name)}/settings",
+            )
         state = states / f"{await asyncio.to_thread(self._state_name, name, archive)}.json"
         token = await self._upload(archive, f"{name.name}.zip", name, state)
-        answer = await self._create(name, title, token) if before == 0 else await self._add_version(name, token)
+        answer = await self._create(name, words, token) if before == 0 else await self._add_version(name, words, token)
         if answer.get("status") == "error" or answer.get("error"):
             raise RemoteError(f"{name} was not published: {answer.get('error')}", "Change that, and publish it again.")
         state.unlink(missing_ok=True)
-        url = answer.get("url") or f"{self.http.server.url.replace('//api.', '//www.')}/datasets/{name}"
-        return await self._settled(name, before), url
+        return await self._settled(name, before), answer.get("url") or self._page(name)
 
     async def _version_if_any(self, name: Name) -> int:
         """The current version, 0 where there is no such data set yet."""
@@ -108,19 +200,19 @@ class KaggleApi:
             return 0
         return await self.current_version(name)
 
-    async def _create(self, name: Name, title: str | None, token: str) -> dict[str, Any]:
+    async def _create(self, name: Name, words: Words, token: str) -> dict[str, Any]:
         body = {
             "ownerSlug": name.owner,
             "slug": name.name,
-            "title": title or name.name,
-            "licenseName": "unknown",
-            "isPrivate": True,
+            "title": words.title or name.name,
+            "licenseName": words.licence or "unknown",
+            "isPrivate": not words.public,
             "files": [{"token": token}],
         }
         return await self._call("CreateDataset", name, body, again=False)
 
-    async def _add_version(self, name: Name, token: str) -> dict[str, Any]:
-        body = {"versionNotes": "Published by haversack", "files": [{"token": token}]}
+    async def _add_version(self, name: Name, words: Words, token: str) -> dict[str, Any]:
+        body = {"versionNotes": words.notes or "Published by haversack", "files": [{"token": token}]}
         return await self._call("CreateDatasetVersion", name, _slugs(name) | {"body": body}, again=False)
 
     async def _settled(self, name: Name, before: int) -> int:
@@ -227,34 +319,56 @@ class KaggleApi:
         digest.update(f"{self.http.server.url} {name}".encode())
         return digest.hexdigest()
 
-    async def _call(self, method: str, name: Name, body: dict[str, Any], *, again: bool = True) -> dict[str, Any]:
-        return (await self._send(f"{_DATASETS}/{method}", name, body, again=again)).json()
+    def _page(self, name: Name | Competition) -> str:
+        server = self.http.server.url
+        return ("https://www.kaggle.com" if server == KAGGLE else server) + name.page
 
-    async def _send(self, method: str, name: Name, body: dict[str, Any], *, again: bool = True) -> Answer:
+    async def _call(
+        self, method: str, name: Name | Competition, body: dict[str, Any], *, again: bool = True, of: str = _DATASETS
+    ) -> dict[str, Any]:
+        return (await self._send(f"{of}/{method}", name, body, again=again)).json()
+
+    async def _send(self, method: str, name: Name | Competition, body: dict[str, Any], *, again: bool = True) -> Answer:
         server = self.http.server
         try:
             answer = await self.http.request("POST", f"{self._base}/{method}", json=body, again=again)
             if (code := _error_code(answer)) is not None:
                 raise error_of(Answer(code, answer.headers, answer.body), server.name)
-        except NotFound as error:
-            raise NotFound(
-                f"There is no data set {name} on the {server.name}.",
-                "Check its owner, its name and its version.",
-                status=404,
-                reason=error.reason,
-            ) from error
-        except Forbidden as error:
-            raise Forbidden(
-                f"The data set {name} is private, does not exist, or has rules to accept first.",
-                f"Open its page as the user of {server.source}, or ask its owner for access.",
-                status=403,
-                reason=error.reason,
-            ) from error
-        except SignInError as error:
-            raise SignInError(
-                f"The {server.name} refused the sign-in of {server.source}.", "Renew it there."
-            ) from error
+        except (RemoteError, SignInError) as error:
+            raise self._told(error, name) from error
         return answer
+
+    def _told(self, error: RemoteError | SignInError, name: Name | Competition) -> RemoteError | SignInError:
+        """The error in the words of data sets, with the link to click and the sign-in that was used."""
+        server, page = self.http.server, self._page(name)
+        kind = "competition" if isinstance(name, Competition) else "data set"
+        signed_in = f"signed in by {server.source}" if server.authorization else "signed in as nobody"
+        if isinstance(error, SignInError):
+            return SignInError(f"The {server.name} refused the sign-in of {server.source}.", "Renew it there.")
+        about: dict[str, Any] = {"status": error.status, "reason": error.reason}
+        if isinstance(error, NotFound):
+            return NotFound(
+                f"There is no {kind} {name} on the {server.name}.", f"Check its name and version: {page}", **about
+            )
+        if isinstance(error, Forbidden) and "rules" in error.what.lower():
+            return RulesNotAccepted(
+                f"The rules of {name} are not accepted by who is {signed_in}.",
+                f"Accept them at {page}{'/rules' if kind == 'competition' else ''} and try again.",
+                **about,
+            )
+        if isinstance(error, Forbidden):
+            return Forbidden(
+                f"The {kind} {name} is private or does not exist, for who is {signed_in}.",
+                f"Open {page} in a browser, or ask its owner for access.",
+                **about,
+            )
+        if isinstance(error, RateLimited):
+            return RateLimited(
+                f"The {server.name} takes no more calls for now, {signed_in}.",
+                f"Wait some minutes and try again: it goes on. Whether it is up: {page}",
+                **about,
+            )
+        return error
 
 
 def _slugs(name: Name) -> dict[str, Any]:

@@ -1,41 +1,48 @@
 """`haversack.dataset`: a data set by its name, used where it lies.
 
 A set on Kaggle or on a hub is one zip archive. Looking into it fetches the archive's end, reading a file fetches that
-file's range, and only `save` and `extract` bring it whole. What was fetched stays under the cache folder, by server,
-owner, name and version, and is shared by processes. A zip archive or a folder on this machine is used in the same way.
+file's range, and only `save` and `extract` bring it whole; of a folder in it (`subset`) no more than its files. What
+was fetched stays in the cache folder (`cache`), by server, owner, name and version, and is shared by processes.
+Archives elsewhere on the web, archives and folders on a drive or an object store (`stored`), and those on this machine
+are used in the same way. A drive is one of fsspec's file systems here, and nothing else is known of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import difflib
 import hashlib
 import weakref
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fsspec.asyn import get_loop
 
 from haversack import credentials, settings
 from haversack.archive.reader import LocalFile
-from haversack.archive.writer import pack
 from haversack.blocks.ranges import RemoteFile
 from haversack.blocks.sparse import whole_file
 from haversack.credentials import Server
+from haversack.datasets import stored
+from haversack.datasets.cache import folder_for, kept, note
 from haversack.datasets.contents import Archived, Contents, File, Folder
 from haversack.datasets.extraction import extract
-from haversack.datasets.kaggle import KaggleApi, Name
-from haversack.datasets.locks import lock_of
-from haversack.errors import ArchiveInvalid, InputError, NotFound
+from haversack.datasets.kaggle import Competition, KaggleApi, Name, from_page, parsed
+from haversack.datasets.subset import Subset
+from haversack.errors import ArchiveInvalid, ConnectionFailed, InputError, NotFound
 from haversack.http import Http, wait
 
 if TYPE_CHECKING:
     from haversack.datasets.images import Images
 
-_UNDERSTOOD = "Understood are kaggle:owner/name, kaggle:owner/name@version, a zip archive, and a folder."
+_UNDERSTOOD = (
+    "Understood are kaggle:owner/name, also with @version and /folder, kaggle:c/competition, a zip archive's address,"
+    " drive:/My Drive/x and other URLs of fsspec's, a zip archive, and a folder."
+)
 _ARCHIVE = "archive.zip"
 # Near names are looked for among this many; difflib takes about a second for them.
 _MOST_COMPARED = 5_000
@@ -47,11 +54,22 @@ class Dataset:
     `source` names it, with its version.
     """
 
-    def __init__(self, source: str, name: str, contents: Contents, hub: str | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        name: str,
+        contents: Contents,
+        given: str | None = None,
+        hub: str | None = None,
+        about: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
         self.source = source
-        self._hub = hub
         self._name = name
         self._contents = contents
+        # A web address may sign in by what is not shown of it.
+        self._given = given or source
+        self._hub = hub
+        self._about = about
         try:
             self._size = contents.size
         except ArchiveInvalid as error:
@@ -132,8 +150,13 @@ class Dataset:
         return images(self, **arguments)
 
     def info(self) -> dict[str, Any]:
-        """What is known of the set: its source, number of files, their size, and what of it is on this machine."""
-        return {"source": self.source, "files": len(self._contents.files), "size": self._size, **self._contents.info()}
+        """What is known of the set: its source, number of files, their size in bytes, and what of it is here.
+
+        Of one on Kaggle or a hub also its version, title, licence, page, and which sign-in was used.
+        """
+        pixels = sum(one.pixels for one in kept(self.source) if one.source == self.source)
+        known = {"source": self.source, "files": len(self._contents.files), "size": self._size, **self._about()}
+        return {**known, **self._contents.info(), "pixels_here": pixels}
 
     def close(self) -> None:
         """Let go of files and connections; what was fetched stays in the cache."""
@@ -146,7 +169,12 @@ class Dataset:
         self.close()
 
     def __reduce__(self) -> Any:
-        return dataset, (self.source, self._hub)
+        return dataset, (self._reopened, self._hub)
+
+    @property
+    def _reopened(self) -> str:
+        """What opens the same version again."""
+        return self.source if self.source.startswith("kaggle:") else self._given
 
     def __repr__(self) -> str:
         return f"<Dataset {self.source}: {len(self._contents.files):,} files, {self._size / 1e6:,.1f} MB>"
@@ -162,76 +190,75 @@ class Dataset:
         raise NotFound(f"There is no file {name!r} in {self.source}.", hint, status=404)
 
 
-@dataclass(frozen=True)
-class Published:
-    """What `put` made: the source to use it by, its version, and its web address."""
+def dataset(source: str | Path, hub: str | None = None) -> Dataset:
+    """The data set that `source` names.
 
-    source: str
-    version: int
-    url: str
+    Args:
+        source: kaggle:owner/name, with @version or /folder if need be, or the link to its page; kaggle:c/competition;
+            the web address of a zip archive; drive:/My Drive/x and any other URL of fsspec's, an archive or a folder;
+            a zip archive or a folder on this machine.
+        hub: the hub that Kaggle's sets and the drive are on; None for what the settings say.
 
-
-def dataset(source: str, hub: str | None = None) -> Dataset:
-    """The data set that `source` names: `kaggle:owner/name`, with `@version` if need be, a zip archive, or a folder.
-
-    Where `hub` (or `HAVERSACK_HUB`) names a hub, Kaggle's sets are looked for there. Raises `InputError` for a source
-    that is not understood, `NotFound`, `Forbidden`, `SignInError` and `ConnectionFailed` by what the server says, and
-    `ArchiveInvalid` for an archive that cannot be trusted.
+    Raises `InputError` for a source that is not understood, `NotFound`, `Forbidden`, `RulesNotAccepted`, `SignInError`
+    and `ConnectionFailed` by what the server says, and `ArchiveInvalid` for an archive that cannot be trusted.
     """
-    source = str(source)
-    if source.startswith("kaggle:"):
-        return _from_kaggle(Name.parse(source), hub)
-    path = Path(source).expanduser().absolute()
+    name = named(source)
+    if name.startswith("kaggle:"):
+        return _from_kaggle(name, hub)
+    if name.startswith(("http://", "https://")) and "::" not in name:
+        return _from_web(name, hub)
+    if "://" in name:
+        return _from_store(name, hub)
+    path = Path(name)
     if path.is_dir():
-        return Dataset(str(path), path.name, Folder(path))
+        return Dataset(name, path.name, Folder(path))
     if path.is_file():
-        return Dataset(str(path), path.stem, Archived(LocalFile(path), settings.load().cache / "datasets" / "local"))
-    raise InputError(f"{source!r} is no data set.", _UNDERSTOOD)
+        return Dataset(name, path.stem, Archived(LocalFile(path), folder_for(name)))
+    raise InputError(f"{str(source)!r} is no data set.", _UNDERSTOOD)
 
 
-def put(path: str | Path, destination: str, *, title: str | None = None, hub: str | None = None) -> Published:
-    """Publish the folder or zip archive `path` as `kaggle:owner/name`: a new private set, or its next version.
+def named(source: str | Path) -> str:
+    """The source in the form that `Dataset.source` has it in: a link to kaggle.com as kaggle:…, a path in full."""
+    given = str(source)
+    if (of_page := from_page(given)) is not None:
+        return of_page
+    if given.startswith("drive:") and not given.startswith("drive://"):
+        return "drive://" + given.removeprefix("drive:").lstrip("/")
+    if given.startswith("file://"):
+        given = urlsplit(given).path
+    is_address = given.startswith("kaggle:") or "://" in given
+    return given if is_address else str(Path(given).expanduser().absolute())
 
-    An upload that was cut off, also by the end of the process, goes on when the same files are put again. Raises
-    `InputError` for what cannot be published, and what the server's answers mean.
-    """
-    name = Name.parse(destination)
-    if name.version is not None:
-        raise InputError("A version is numbered by the server.", f"Write kaggle:{name.owner}/{name.name}.")
-    path = Path(path).expanduser().absolute()
-    if not path.exists():
-        raise InputError(f"There is no {path}.", "Give a folder, or a zip archive.")
+
+def _from_kaggle(source: str, hub: str | None) -> Dataset:
+    name, folder = parsed(source)
     server = credentials.kaggle(hub)
-    states = settings.load().data / "uploads"
-    states.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = hashlib.sha256(f"{path} {server.url} {name}".encode()).hexdigest()[:16]
-    with lock_of(key):
-        if path.is_dir():
-            packed = states / f"{key}.zip"
-            try:
-                pack(path, packed)
-                version, url = _publish(name, packed, title, server, states)
-            finally:
-                packed.unlink(missing_ok=True)
-        else:
-            dataset(str(path)).close()
-            version, url = _publish(name, path, title, server, states)
-    return Published(f"kaggle:{name}@{version}", version, url)
-
-
-def _from_kaggle(name: Name, hub: str | None) -> Dataset:
-    server = credentials.kaggle(hub)
-    cache = settings.load().cache / "datasets" / _server_key(server) / name.owner / name.name
-    here = name.version is not None and whole_file(cache / str(name.version) / _ARCHIVE) is not None
-    http = (
-        Http(server, attempts=2) if here else Http(server)
-    )  # what is here does not wait long for a server that is away
+    start = ("datasets", _server_key(server))
+    pinned = isinstance(name, Name) and name.version is not None
+    here = pinned and whole_file(settings.load().cache.joinpath(*start, *_place(name), _ARCHIVE)) is not None
+    # What is here does not wait long for a server that is away.
+    http = Http(server, attempts=2) if here else Http(server)
     api = KaggleApi(http)
     try:
-        name = replace(name, version=name.version or wait(api.current_version(name)))
-        cache = cache / str(name.version)
+        if isinstance(name, Name) and not pinned:
+            name = replace(name, version=wait(api.current_version(name)))
+        cache = settings.load().cache.joinpath(*start, *_place(name))
         file = RemoteFile(http, lambda: api.download_address(name), cache / _ARCHIVE, f"kaggle:{name}")
-        opened = Dataset(f"kaggle:{name}", name.name, Archived(file, cache), hub)
+        note(cache, f"kaggle:{name}")
+        contents: Contents = Archived(file, cache)
+        called = f"kaggle:{name}"
+        if folder:
+            contents, called = Subset(contents, folder, called), f"{called}/{folder}"
+
+        def about() -> dict[str, Any]:
+            version = {"version": name.version} if isinstance(name, Name) else {}
+            who = {"server": server.url, "signed_in_by": server.source if server.authorization else None}
+            try:
+                return {**version, **wait(api.about(name)), **who}
+            except ConnectionFailed:
+                return {**version, **who}  # the server is away, and the set is read from this machine's copy
+
+        opened = Dataset(called, (folder or name.name).rpartition("/")[2], contents, source, hub, about)
     except BaseException:
         _close(http)
         raise
@@ -239,12 +266,52 @@ def _from_kaggle(name: Name, hub: str | None) -> Dataset:
     return opened
 
 
-def _publish(name: Name, archive: Path, title: str | None, server: Server, states: Path) -> tuple[int, str]:
-    http = Http(server)
+def _place(name: Name | Competition) -> tuple[str, ...]:
+    """Where a set lies in the folder of its server. No owner's name has a dot in it, so competitions are apart."""
+    if isinstance(name, Competition):
+        return ".competitions", name.name
+    return name.owner, name.name, str(name.version)
+
+
+def _from_web(link: str, hub: str | None) -> Dataset:
+    """A zip archive at a web address. What signs in, in the address, is shown nowhere."""
+    parts = urlsplit(link)
+    if not parts.hostname:
+        raise InputError(f"{link!r} is no data set.", _UNDERSTOOD)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host += f":{parts.port}" if parts.port else ""
+    address = parts._replace(netloc=host, fragment="").geturl()
+    shown = parts._replace(netloc=host, query="", fragment="").geturl()
+    login = base64.b64encode(unquote(f"{parts.username}:{parts.password or ''}").encode()).decode()
+    signing = f"Basic {login}" if parts.username else None
+    http = Http(Server(f"server {host}", f"{parts.scheme}://{host}", shown, signing, secrets=(login,)))
+
+    async def locate() -> str:
+        return address
+
     try:
-        return wait(KaggleApi(http).publish(name, archive, title, states))
-    finally:
+        # What is asked for after the "?" may be another file: it has a folder of its own.
+        cache = folder_for(shown, "web", hashlib.sha256(address.encode()).hexdigest()[:16])
+        contents = Archived(RemoteFile(http, locate, cache / _ARCHIVE, shown), cache)
+        opened = Dataset(shown, Path(unquote(parts.path)).stem or parts.hostname, contents, link, hub)
+    except BaseException:
         _close(http)
+        raise
+    weakref.finalize(opened, _close, http)
+    return opened
+
+
+def _from_store(url: str, hub: str | None) -> Dataset:
+    """An archive or a folder on a file system that fsspec opens."""
+    system, path = stored.opened(url, hub)
+    contents: Contents
+    if stored.is_folder(system, path, url):
+        contents = stored.StoredFolder(system, path, folder_for(url), url)
+    else:
+        cache = folder_for(url)
+        contents = Archived(stored.StoredFile(system, path, cache / _ARCHIVE, url), cache)
+    name = Path(url.partition("::")[0].rstrip("/"))
+    return Dataset(url, name.stem if name.suffix == ".zip" else name.name, contents, url, hub)
 
 
 def _close(http: Http) -> None:

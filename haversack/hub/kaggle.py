@@ -25,6 +25,8 @@ from haversack.hub.tree import mime_of
 from haversack.hub.uploads import Uploads
 
 _SETS = "datasets.DatasetApiService"
+_COMPETITIONS = "competitions.CompetitionApiService"
+_COMPETITIONS_OWNER = "c"
 _INTROSPECT = "security.OAuthService/IntrospectToken"
 
 
@@ -43,13 +45,22 @@ class Kaggle:
             f"{_SETS}/GetDatasetStatus": self._status,
             f"{_SETS}/ListDatasetFiles": self._list_files,
             f"{_SETS}/ListDatasets": self._list,
+            f"{_COMPETITIONS}/GetCompetition": self._get_competition,
+            f"{_COMPETITIONS}/ListDataFiles": self._list_data_files,
             f"{_SETS}/CreateDataset": self._create,
             f"{_SETS}/CreateDatasetVersion": self._create_version,
+        }
+        self._downloads: dict[str, Callable[[dict[str, Any], bool], str]] = {
+            f"{_SETS}/DownloadDataset": self._download_path,
+            f"{_COMPETITIONS}/DownloadDataFiles": self._competition_path,
+            f"{_COMPETITIONS}/DownloadDataFile": self._competition_path,
         }
 
     def add_routes(self, app: web.Application) -> None:
         for base in ("/api/v1", "/v1"):
             app.router.add_post(base + "/{service}/{method}", self.call)
+        for kind in ("datasets", "competitions"):
+            app.router.add_get(f"/{kind}/{{name:.+}}", self.page)
         app.router.add_get("/storage/{owner}/{slug}/{number}/{name:.+}", self.stored)
         app.router.add_put("/blobs/{id}", self.put_blob)
 
@@ -61,8 +72,8 @@ class Kaggle:
         body = await read_json(request)
         if not isinstance(body, dict | None):
             raise Refusal(400, "invalid", "The body is not a JSON object.")
-        if name == f"{_SETS}/DownloadDataset":
-            path = await asyncio.to_thread(self._download_path, body or {}, signed_in)
+        if name in self._downloads:
+            path = await asyncio.to_thread(self._downloads[name], body or {}, signed_in)
             link = f"{self.origin(request)}{path}?{self.signin.sign(path)}"
             return web.Response(status=302, headers={"Location": link})
         if name == "blobs.BlobApiService/StartBlobUpload":
@@ -70,7 +81,14 @@ class Kaggle:
             return web.json_response({"token": blob_id, "createUrl": f"{self.origin(request)}/blobs/{blob_id}"})
         if name not in self._calls:
             raise Refusal(501, "notImplemented", f"The hub does not support {name[:100]} of Kaggle's API.")
-        return web.json_response(await asyncio.to_thread(self._calls[name], body or {}, signed_in))
+        answer = await asyncio.to_thread(self._calls[name], body or {}, signed_in)
+        if "url" in answer:
+            answer["url"] = self.origin(request) + answer["url"]
+        return web.json_response(answer)
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """A link to a data set's page, as Kaggle has one: here all of them are on one page."""
+        raise web.HTTPFound("/#/data")
 
     async def stored(self, request: web.Request) -> web.StreamResponse:
         """A signed link: a bundle, or one file of a version."""
@@ -209,6 +227,30 @@ class Kaggle:
         self.shelf.file(version, name)
         return f"{start}/file/{quote(name)}"
 
+    def _competition(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
+        """What names a competition's data as a data set's. Raises `Refusal` where its rules are not accepted."""
+        _require(signed_in)
+        name = _text(body, "competitionName")
+        version = self.shelf.find(_COMPETITIONS_OWNER, name)
+        if self.shelf.has_rules(version):
+            raise Refusal(
+                403, "forbidden", "You must accept this competition's rules before you'll be able to download files."
+            )
+        return {**body, "ownerSlug": version.owner, "datasetSlug": version.slug}
+
+    def _get_competition(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
+        _require(signed_in)
+        version = self.shelf.find(_COMPETITIONS_OWNER, _text(body, "competitionName"))
+        url = f"/competitions/{version.slug}"
+        return {"ref": version.slug, "title": version.details.get("title", version.slug), "url": url}
+
+    def _list_data_files(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
+        answer = self._list_files(self._competition(body, signed_in), signed_in)
+        return {"files": answer.pop("datasetFiles"), **answer}
+
+    def _competition_path(self, body: dict[str, Any], signed_in: bool) -> str:
+        return self._download_path(self._competition(body, signed_in), signed_in)
+
     def _start_blob(self, body: dict[str, Any], signed_in: bool) -> str:
         _require(signed_in)
         if body.get("type", "DATASET") != "DATASET":
@@ -242,7 +284,7 @@ class Kaggle:
             self.blobs.cancel(token)
         return {
             "ref": f"/{version.ref}",
-            "url": f"https://www.kaggle.com/datasets/{version.ref}",
+            "url": f"/datasets/{version.ref}",
             "status": "Ok",
             "error": "",
         }

@@ -171,6 +171,10 @@ class Shelf:
             raise _no_file(version, name)
         return path
 
+    def has_rules(self, version: Version) -> bool:
+        """Whether there are rules that nobody accepted yet: a file RULES beside the versions of the data set."""
+        return (self.folder / version.owner / version.slug / "RULES").exists()
+
     def md5(self, path: Path) -> str:
         """The hash of a file that never changes; computed once."""
         note = self._made / "md5" / hashlib.sha256(os.fsencode(path.relative_to(self._made.parent.parent))).hexdigest()

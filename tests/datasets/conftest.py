@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from haversack.datasets.source import put
+from haversack.datasets.publication import put
 from tests.archive.zips import zipped
 from tests.conftest import RunningHub
 

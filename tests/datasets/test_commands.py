@@ -58,6 +58,8 @@ def test_put_publishes_and_then_counts_versions(hub: RunningHub, archive: Path, 
         (["ls", "kaggle:haversack/not-there"], 1, "There is no data set haversack/not-there"),
         (["get", "kaggle:half"], 2, "names no data set"),
         (["get", "gopher:a/b"], 2, "is no data set"),
+        (["rm"], 2, "No data set is named"),
+        (["rm", "--all", "kaggle:a/b"], 2, "Both a data set and --all"),
         (["put", "nowhere", "kaggle:haversack/x"], 2, "There is no"),
     ],
 )
@@ -90,3 +92,41 @@ def test_full_cache_is_told_before_anything_is_fetched(
     assert run("get", published, "--to", tmp_path / "to") == 1
     assert "is full" in capsys.readouterr().err
     assert not (tmp_path / "to").exists()
+
+
+def test_info_tells_size_version_licence_and_sign_in(hub: RunningHub, archive: Path, capsys: Captured) -> None:
+    assert run("put", archive, "kaggle:haversack/told", "--licence", "CC0-1.0", "--title", "Told", "--public") == 0
+    capsys.readouterr()
+    assert run("info", "kaggle:haversack/told", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["title"], told["licence"], told["version"], told["private"]) == ("Told", "CC0-1.0", 1, False)
+    assert (told["files"], told["signed_in_by"]) == (42, "HAVERSACK_TOKEN")
+    assert run("info", "kaggle:haversack/told") == 0
+    assert "licence:        CC0-1.0" in capsys.readouterr().out.splitlines()
+
+
+def test_rm_tells_what_it_would_free_and_frees_it(published: str, capsys: Captured) -> None:
+    run("ls", published)
+    capsys.readouterr()
+    assert run("rm", published, "--dry-run") == 0
+    assert "would be free again" in capsys.readouterr().out
+    assert run("ls", "--json") == 0
+    assert f"{published}@1" in [one["source"] for one in json.loads(capsys.readouterr().out)["kept"]]
+    assert run("rm", published, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["freed"] > 0
+    assert run("rm", "--all") == run("rm", "--all", "--json") == 0
+    capsys.readouterr()
+    assert run("rm", "--all") == 0
+    assert capsys.readouterr().out == "Nothing of that is kept here.\n"
+
+
+def test_get_fetches_a_folder(published: str, files: dict[str, bytes], tmp_path: Path, capsys: Captured) -> None:
+    assert run("get", f"{published}/images", "--to", tmp_path / "to", "--extract") == 0
+    assert (tmp_path / "to" / "0.png").read_bytes() == files["images/0.png"]
+
+
+def test_words_of_a_new_set_are_refused_for_a_version(hub: RunningHub, archive: Path, capsys: Captured) -> None:
+    assert run("put", archive, "kaggle:haversack/worded", "--notes", "first") == 0
+    capsys.readouterr()
+    assert run("put", archive, "kaggle:haversack/worded", "--title", "x", "--public") == 2
+    assert "does not change its title and visibility" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from haversack.datasets.source import dataset, put
+from haversack import credentials
+from haversack.datasets.publication import put
+from haversack.datasets.source import dataset
 from haversack.errors import ArchiveInvalid, InputError, IntegrityError, NotFound, SignInError
 from tests.archive.zips import zipped
 from tests.conftest import RunningHub
@@ -65,30 +68,36 @@ def test_saving_overwrites_no_other_file(published: str, tmp_path: Path) -> None
     assert (tmp_path / "x.zip").read_text() == "mine"
 
 
-def test_saved_archive_is_what_the_kaggle_command_downloads(
-    published: str, hub: RunningHub, tmp_path: Path, own_folders: Path
-) -> None:
-    import json
-
-    from haversack import credentials
-
-    state = json.loads((hub.root.parent / f"{hub.root.name}.json").read_text())
+@pytest.fixture
+def official(hub: RunningHub, own_folders: Path) -> dict[str, str]:
+    """What leads Kaggle's own clients to the hub, signed in by a kaggle.json that is ours to take too."""
     (own_folders / ".kaggle").mkdir()
     key = own_folders / ".kaggle" / "kaggle.json"
-    key.write_text(json.dumps({"username": state["kaggle_username"], "key": state["kaggle_key"]}))
+    key.write_text(json.dumps({"username": hub.state["kaggle_username"], "key": hub.state["kaggle_key"]}))
     key.chmod(0o600)
     assert credentials.kaggle().url == hub.url
+    return {**os.environ, "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": hub.url, "no_proxy": ""}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_archive_and_tree_are_those_of_the_official_clients(
+    published: str, official: dict[str, str], tmp_path: Path
+) -> None:
     reference = published.removeprefix("kaggle:")
-    subprocess.run(
-        [Path(sys.executable).with_name("kaggle"), "datasets", "download", "-d", reference, "-p", tmp_path / "theirs"],
-        env={**os.environ, "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": hub.url, "no_proxy": ""},
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
+    kaggle = [Path(sys.executable).with_name("kaggle"), "datasets", "download", "-d", reference, "-p"]
+    hub = "import sys, kagglehub; print(kagglehub.dataset_download(sys.argv[1]))"
+    subprocess.run([*kaggle, tmp_path / "zip"], env=official, check=True, capture_output=True, timeout=60)
+    subprocess.run([*kaggle, tmp_path / "tree", "--unzip"], env=official, check=True, capture_output=True, timeout=60)
+    program = [sys.executable, "-c", hub, reference]
+    done = subprocess.run(program, env=official, check=True, capture_output=True, text=True, timeout=60)
     with dataset(published) as data:
         ours = data.save(tmp_path / "ours")
-    assert (tmp_path / "theirs" / ours.name).read_bytes() == ours.read_bytes()
+        extracted = tree(data.extract(tmp_path / "extracted"))
+    assert (tmp_path / "zip" / ours.name).read_bytes() == ours.read_bytes()
+    assert extracted == tree(tmp_path / "tree") == tree(Path(done.stdout.splitlines()[-1]))
 
 
 def test_versions_are_kept_apart(published: str, tmp_path: Path) -> None:
@@ -157,7 +166,7 @@ def test_archive_that_is_none_is_not_published(hub: RunningHub, tmp_path: Path) 
         dataset("kaggle:haversack/never-there")
 
 
-@pytest.mark.parametrize("source", ["nowhere", "s3://a/b", "https://www.kaggle.com/datasets/a/b"])
+@pytest.mark.parametrize("source", ["nowhere", "nowhere.zip", "https://"])
 def test_unknown_source_is_refused(source: str) -> None:
     with pytest.raises(InputError, match="Understood are kaggle:owner/name"):
         dataset(source)

@@ -40,7 +40,8 @@ def environment(hub: RunningHub, own_folders: Path) -> dict[str, str]:
 @pytest.fixture
 def kaggle(environment: dict[str, str], tmp_path: Path) -> Command:
     def run(*arguments: str | Path, fails: bool = False) -> subprocess.CompletedProcess[str]:
-        command = [KAGGLE, "datasets", *arguments]
+        whole = arguments[0] == "competitions"
+        command = [KAGGLE, *([] if whole else ["datasets"]), *arguments]
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done
@@ -76,7 +77,7 @@ def publish(hub: RunningHub, files: dict[str, bytes], **about: Any) -> dict[str,
     tokens = [{"token": upload(hub, name, content)} for name, content in files.items()]
     body = {"ownerSlug": "haversack", "slug": slug, "title": slug, "files": tokens, **about}
     assert call(hub, "CreateDataset", body).json()["status"] == "Ok"
-    return {"ownerSlug": "haversack", "datasetSlug": body["slug"]}
+    return {"ownerSlug": str(body["ownerSlug"]), "datasetSlug": str(body["slug"])}
 
 
 def upload(hub: RunningHub, name: str, content: bytes) -> str:
@@ -281,3 +282,59 @@ def test_a_bad_call_is_refused_in_kaggles_words(hub: RunningHub, method: str, bo
     reply = send(hub, "POST", f"/api/v1/datasets.DatasetApiService/{method}", body)
     assert reply.status == status
     assert reply.json()["code"] == status
+
+
+def test_a_published_sets_address_is_the_hubs_own_page(hub: RunningHub) -> None:
+    tokens = [{"token": upload(hub, "a", b"x")}]
+    body = {"ownerSlug": "haversack", "slug": f"set-{uuid.uuid4().hex}", "files": tokens}
+    url = call(hub, "CreateDataset", body).json()["url"]
+    assert url == f"{hub.url}/datasets/haversack/{body['slug']}"
+    reply = send(hub, "GET", urlsplit(url).path, signed_in=False)
+    assert (reply.status, reply.headers["Location"]) == (302, "/#/data")
+
+
+@pytest.fixture
+def competition(hub: RunningHub) -> str:
+    """A competition with two files."""
+    name = f"competition-{uuid.uuid4().hex[:8]}"
+    publish(hub, {"train.csv": b"a,b\n1,2\n", "test.csv": b"a\n1\n"}, ownerSlug="c", slug=name, isPrivate=True)
+    return name
+
+
+def test_a_competitions_data_is_fetched_by_the_official_command(
+    kaggle: Command, competition: str, tmp_path: Path
+) -> None:
+    assert "train.csv" in kaggle("competitions", "files", competition).stdout
+    kaggle("competitions", "download", competition, "-p", tmp_path / "whole")
+    with zipfile.ZipFile(tmp_path / "whole" / f"{competition}.zip") as archive:
+        assert archive.read("train.csv") == b"a,b\n1,2\n"
+    kaggle("competitions", "download", competition, "-f", "test.csv", "-p", tmp_path / "one")
+    assert (tmp_path / "one" / "test.csv").read_bytes() == b"a\n1\n"
+
+
+def test_a_competitions_data_is_fetched_by_kagglehub(environment: dict[str, str], competition: str) -> None:
+    code = f"import kagglehub; print(kagglehub.competition_download('{competition}'))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.splitlines()[-1]) / "train.csv").read_bytes() == b"a,b\n1,2\n"
+
+
+def test_a_competition_whose_rules_are_not_accepted_is_refused(
+    kaggle: Command, hub: RunningHub, competition: str
+) -> None:
+    (hub.root / "kaggle" / "c" / competition / "RULES").touch()
+    done = kaggle("competitions", "download", competition, fails=True)
+    assert "accept this competition's rules" in done.stdout + done.stderr
+
+
+def test_a_competition_is_for_who_is_signed_in(hub: RunningHub, competition: str) -> None:
+    body = json.dumps({"competitionName": competition})
+    target = "/api/v1/competitions.CompetitionApiService/DownloadDataFiles"
+    assert send(hub, "POST", target, body).status == 302
+    assert send(hub, "POST", target, body, signed_in=False).status == 403
+
+
+@pytest.mark.parametrize("name", ["nothing-here", "../haversack", ""])
+def test_a_competition_that_is_not_there_is_said_so(hub: RunningHub, name: str) -> None:
+    target = "/api/v1/competitions.CompetitionApiService/ListDataFiles"
+    assert send(hub, "POST", target, json.dumps({"competitionName": name})).status == 404

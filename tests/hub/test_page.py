@@ -255,7 +255,7 @@ def test_a_document_is_downloaded_as_its_text_and_a_shortcut_not_at_all(
 
 
 def test_data_sets_are_listed_with_a_link_to_each(visitor: Visitor, tmp_path: Path) -> None:
-    from haversack.datasets.source import put
+    from haversack.datasets.publication import put
 
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.csv").write_text("a,b\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from haversack import credentials
-from haversack.datasets.source import put
+from haversack.datasets.publication import put
 from haversack.notebook import kaggle
 from tests.conftest import RunningHub
 from tests.notebook import notebooks

@@ -1,0 +1,95 @@
+"""A part of a data set as a data set of its own: the files of one folder, by their names in it, or a single file."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from haversack.archive.index import Index
+from haversack.archive.writer import pack
+from haversack.datasets.contents import Contents, File, PlainFile, occupied
+from haversack.errors import NotFound
+
+
+class Subset:
+    """The files of `whole` below `folder`; `source` is what the user is told. Raises `NotFound` where there is none.
+
+    Only what belongs to them is fetched.
+    """
+
+    def __init__(self, whole: Contents, folder: str, source: str) -> None:
+        self._whole = whole
+        self._source = source
+        self._folder = folder
+        names = whole.files
+        self._prefix = f"{folder.rpartition('/')[0]}/".lstrip("/") if folder in names else f"{folder}/"
+        sizes = names.columns["size"].tolist() if isinstance(names, Index) else [one.size for one in names.values()]
+        self._files = {
+            name[len(self._prefix) :]: PlainFile(name[len(self._prefix) :], size)
+            for name, size in zip(names, sizes, strict=True)
+            if name == folder or name.startswith(f"{folder}/")
+        }
+        if not self._files:
+            raise NotFound(f"There is no folder or file {folder!r} in {source}.", _near(folder, names), status=404)
+
+    @property
+    def files(self) -> Mapping[str, File]:
+        return self._files
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self._files.values())
+
+    @property
+    def content(self) -> str:
+        return hashlib.sha256(f"{self._whole.content} {self._folder}".encode()).hexdigest()[:16]
+
+    def read(self, name: str) -> bytes:
+        return self._whole.read(self._prefix + name)
+
+    def open(self, name: str) -> BinaryIO:
+        return self._whole.open(self._prefix + name)
+
+    def path(self, name: str) -> Path:
+        return self._whole.path(self._prefix + name)
+
+    def write(self, name: str, target: Path) -> None:
+        self._whole.write(self._prefix + name, target)
+
+    def is_at(self, name: str, path: Path) -> bool:
+        return self._whole.is_at(self._prefix + name, path)
+
+    def want(self, names: Iterable[str]) -> None:
+        self._whole.want(self._prefix + name for name in names)
+
+    def fetch(self, names: Iterable[str]) -> None:
+        self._whole.fetch(self._prefix + name for name in names)
+
+    def complete(self) -> None:
+        self.fetch(self._files)
+
+    def save(self, target: Path) -> None:
+        from haversack.datasets.extraction import extract
+
+        if target.exists():
+            raise occupied(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".haversack-", dir=target.parent) as aside:
+            pack(extract(self, Path(aside) / "files", self._source), target)
+
+    def info(self) -> dict[str, object]:
+        return {**self._whole.info(), "folder": self._folder}
+
+    def close(self) -> None:
+        self._whole.close()
+
+
+def _near(folder: str, names: Iterable[str]) -> str:
+    """A sentence with the folders that may have been meant."""
+    folders = dict.fromkeys(name.rpartition("/")[0] for name in names if "/" in name)
+    near = difflib.get_close_matches(folder, list(folders)[:1000], 3, 0.5) or list(folders)[:3]
+    return f"There is {', '.join(near)}." if near else "It has no folders."
