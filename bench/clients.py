@@ -106,4 +106,5 @@ Client = Haversack | Rclone
 
 
 def _detach(mountpoint: Path) -> None:
-    subprocess.run(["fusermount3", "-u", "-z", str(mountpoint)], check=True)
+    # Whoever was interrupted as well has let go of it already.
+    subprocess.run(["fusermount3", "-u", "-z", str(mountpoint)], check=False, stderr=subprocess.DEVNULL)

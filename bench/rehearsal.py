@@ -22,6 +22,8 @@ from google.oauth2.credentials import Credentials
 from googleapiclient.discovery import build_from_document
 from googleapiclient.discovery_cache import get_static_doc
 
+# A file's bytes may be here before the hub has written that they were sent.
+_LOGGED = 0.2
 _SNAPSHOT = ".haversack-index.jsonl.gz"
 
 
@@ -48,6 +50,7 @@ class Server:
         begin = time.perf_counter()
         work()
         seconds = time.perf_counter() - begin
+        time.sleep(_LOGGED)
         with open(self.log) as log:
             log.seek(before)
             routes = Counter(json.loads(line)["route"] for line in log)
