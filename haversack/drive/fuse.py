@@ -429,6 +429,8 @@ class Operations(mfusepy.Operations):
         for handle in list(self._handles.values()):
             with handle.lock:
                 if handle.draft is draft if handle.draft is not None else handle.file.id == file.id:
+                    # As it is now, whatever it was when it was opened.
+                    handle.file, handle.draft = file, handle.draft or self._hold(orphan)
                     handle.orphan = orphan
                     orphan.holders += 1
         try:
