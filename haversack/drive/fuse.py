@@ -106,6 +106,7 @@ class Operations(mfusepy.Operations):
         self.kernel = Kernel(mountpoint)
         self.ready = threading.Event()
         self._readonly = readonly
+        self._states = itertools.count(1)
         self._state = 0
         self._known: dict[str, File] = {}
         # The content whose pages the kernel may hold of each file.
@@ -128,7 +129,7 @@ class Operations(mfusepy.Operations):
 
     def changed(self, paths: Sequence[tree.Names] | None) -> None:
         """Others changed what stands at these paths below My Drive; None when it may be any. See `Drive.subscribe`."""
-        self._state += 1
+        self._happened()
         self._known.clear()
         if paths is None:
             self.kernel.forget_all()
@@ -143,7 +144,8 @@ class Operations(mfusepy.Operations):
 
     def getattr(self, path: str | None, fh: int | None = None) -> dict[str, Any]:
         handle = self._handles.get(fh) if fh is not None else None
-        if handle is not None and (handle.draft is not None or path is None):
+        if handle is not None:
+            self._look_again(handle)
             return self._attributes(handle.draft.as_file() if handle.draft is not None else handle.file)
         if path is None:
             raise mfusepy.FuseOSError(errno.ESTALE)
@@ -205,6 +207,7 @@ class Operations(mfusepy.Operations):
             self._known.pop(path, None)
         if writes and flags & os.O_TRUNC:
             draft = self.drive.open_draft(names, truncate=True)
+            self._happened()
             return self._opened(_Open(path, draft.as_file(), draft, True, appends, state))
         there = self.drive.draft_at(names)
         file = there.as_file() if there is not None else self.drive.find(names)
@@ -223,6 +226,7 @@ class Operations(mfusepy.Operations):
         draft = self.drive.open_draft(
             self._below(path), truncate=bool(flags & os.O_TRUNC), exclusive=bool(flags & os.O_EXCL)
         )
+        self._happened()
         return self._opened(_Open(path, draft.as_file(), draft, True, bool(flags & os.O_APPEND), self._state))
 
     def has_pages(self, fh: int) -> bool:
@@ -238,8 +242,7 @@ class Operations(mfusepy.Operations):
 
     def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
         handle = self._handles[fh]
-        if handle.draft is None and handle.seen != self._state:
-            self._look_again(handle)
+        self._look_again(handle)
         if handle.draft is not None:
             return self.drive.journal.read(handle.draft, offset, size)
         try:
@@ -267,6 +270,7 @@ class Operations(mfusepy.Operations):
             raise mfusepy.FuseOSError(errno.ESTALE)
         self._touched(path)
         draft = self.drive.open_draft(self._below(path), truncate=length == 0)
+        self._happened()
         try:
             self.drive.journal.truncate(draft, length)
         finally:
@@ -297,8 +301,8 @@ class Operations(mfusepy.Operations):
         if handle.orphan is not None:
             self._let_go(handle.orphan)
         if handle.draft is not None:
-            self._state += 1
             self.drive.journal.release(handle.draft)
+            self._happened()
         return 0
 
     # Names
@@ -368,12 +372,16 @@ class Operations(mfusepy.Operations):
 
     def _touched(self, *paths: str) -> None:
         """What stands under these names is about to be another file, or another folder with all below it."""
-        self._state += 1
+        self._happened()
         for path in paths:
             self._pages.pop(path, None)
             if path not in self._known:
                 self._known.clear()
             self._known.pop(path, None)
+
+    def _happened(self) -> None:
+        """Something is other than it was: who has a file open looks again, whether it is being written by now."""
+        self._state = next(self._states)
 
     def _opened(self, handle: _Open) -> int:
         number = next(self._numbers)
@@ -381,7 +389,9 @@ class Operations(mfusepy.Operations):
         return number
 
     def _look_again(self, handle: _Open) -> None:
-        """Something happened since the file was opened: it may have changed, or be written by now."""
+        """Where something happened since the file was opened: it may have changed, or be written by now."""
+        if handle.draft is not None or handle.seen == self._state:
+            return
         with handle.lock:
             handle.seen = self._state
             if handle.draft is not None:
@@ -398,13 +408,13 @@ class Operations(mfusepy.Operations):
         """The draft that an open file is written to, begun with its present bytes at the first write."""
         with handle.lock:
             if handle.draft is None:
-                self._state += 1
-                self._known.pop(handle.path, None)
                 if handle.orphan is None:
                     handle.draft = self.drive.draft_of(handle.file)
                 else:
                     handle.draft = self._hold(handle.orphan) or self.drive.draft_apart(handle.orphan.file)
                     handle.orphan.draft = handle.draft
+                self._known.pop(handle.path, None)
+                self._happened()
             return handle.draft
 
     # Files deleted while they are open
@@ -419,6 +429,8 @@ class Operations(mfusepy.Operations):
         for handle in list(self._handles.values()):
             with handle.lock:
                 if handle.draft is draft if handle.draft is not None else handle.file.id == file.id:
+                    # As it is now, whatever it was when it was opened.
+                    handle.file, handle.draft = file, handle.draft or self._hold(orphan)
                     handle.orphan = orphan
                     orphan.holders += 1
         try:

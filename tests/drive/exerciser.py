@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,8 @@ class Exerciser:
         opened = self._both(lambda root: os.open(root / path, flags, 0o600), equal=False)
         if opened is not None:
             self._open.append(opened)
+        if opened is not None and stat.S_ISDIR(os.fstat(opened[1]).st_mode):
+            self._close(len(self._open) - 1)  # a removed folder is the one thing that cannot be looked at any more
         if len(self._open) > 8:
             self.close()
 
@@ -131,10 +134,13 @@ class Exerciser:
 
     def close(self) -> None:
         if self._open:
-            for one in self._open.pop(self.random.randrange(len(self._open))):
-                os.close(one)
+            self._close(self.random.randrange(len(self._open)))
 
     # How
+
+    def _close(self, number: int) -> None:
+        for one in self._open.pop(number):
+            os.close(one)
 
     def _both(self, act: Callable[[Path], object], equal: bool = True) -> tuple | None:
         return self._same(act, self.mount, self.model, equal=equal)
