@@ -149,6 +149,10 @@ class BatchSource(py_dataset_adapter.PyDatasetAdapter):
 
     def begin(self, epoch: int, step: int = 0) -> None:
         """Let the next iteration be epoch `epoch` from its step `step` on."""
+        if self.enqueuer:
+            # What was read ahead in the order before, as when the model was built, Keras keeps for the next epoch.
+            self.enqueuer.stop()
+            self.enqueuer.ready_queue.queue.clear()
         stretch, count = self.course.stretch(epoch, step), self.course.batches
         order = permutation(self.seed, stretch.reading, count).tolist() if self._shuffled else range(count)
         self.py_dataset.order = order[stretch.first : stretch.stop]

@@ -99,8 +99,18 @@ def classes():
     return one_input(3), (X, Y), {**arguments, **validation}
 
 
-def data_sets():
-    return one_input(), (Batches(5, True, workers=2),), {"epochs": 3, "validation_data": Batches(2, workers=2)}
+def data_sets(workers=1):
+    arguments = {"epochs": 3, "validation_data": Batches(2, workers=workers)}
+    return one_input(), (Batches(5, True, workers=workers),), arguments
+
+
+def short_epochs(workers=1):
+    return one_input(), (Batches(5, workers=workers),), {"epochs": 4, "steps_per_epoch": 2}
+
+
+def ahead(make):
+    """The same, read ahead by threads: Keras itself then gives batches in another order."""
+    return lambda: make(workers=3)
 
 
 def stopped():
@@ -126,5 +136,10 @@ def trained(make, name=None):
 
 
 if __name__ == "__main__":
-    cases = [names, classes, data_sets, stopped, nothing_to_do]
-    print(json.dumps({one.__name__: [trained(one), trained(one, one.__name__)] for one in cases}))
+    results = {}
+    for case in (names, classes, data_sets, short_epochs, stopped, nothing_to_do):
+        results[case.__name__] = [trained(case), trained(case, case.__name__)]
+    for case in (data_sets, short_epochs):
+        name = f"{case.__name__} read ahead"
+        results[name] = [results[case.__name__][0], trained(ahead(case), name)]
+    print(json.dumps(results))

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+CASES = ["names", "classes", "data_sets", "short_epochs", "stopped", "nothing_to_do"]
+READ_AHEAD = ["data_sets read ahead", "short_epochs read ahead"]
 SEMANTICS = Path(__file__).with_name("semantics.py")
 
 
@@ -23,7 +25,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
 
 
 @pytest.mark.parametrize("what", ["history", "epochs", "calls", "data set", "weights"])
-@pytest.mark.parametrize("case", ["names", "classes", "data_sets", "stopped", "nothing_to_do"])
+@pytest.mark.parametrize("case", [*CASES, *READ_AHEAD])
 def test_a_named_fit_is_what_keras_does(both: dict[str, list[dict[str, Any]]], case: str, what: str) -> None:
     plain, named = both[case]
     assert named[what] == plain[what]
