@@ -42,7 +42,6 @@ READERS = 16
 WARM = 100
 BLOCK = 1 << 20
 _RATE_FOR = 2.0
-# As haversack sends it; for a single request the whole file would do.
 _PLAIN = {"Content-Type": "application/octet-stream"}
 
 Figures = dict[str, Any]
