@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,12 @@ import pytest
 
 # Fixtures that take half a minute to make: what uses one stays in one process when tests run side by side.
 _COSTLY = ("trained", "held")
+
+
+def pytest_sessionstart() -> None:
+    """What is started in the background of a script ignores Ctrl-C, and so do its children; the tests send it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
