@@ -24,12 +24,10 @@ def pytest_sessionstart() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Say which tests share a process (`--dist loadgroup`): those of a file, and those of a costly fixture."""
-    for item in items:
-        costly = [name for name in _COSTLY if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group((*costly, item.nodeid.split("::")[0])[0]))
+    costly = [name for name in _COSTLY if name in getattr(item, "fixturenames", ())]
+    item.add_marker(pytest.mark.xdist_group((*costly, item.nodeid.split("::")[0])[0]))
 
 
 @pytest.fixture(autouse=True)

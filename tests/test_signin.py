@@ -423,9 +423,13 @@ def test_a_cell_asks_in_its_prompt(oauth: OAuth, client: Path) -> None:
     cell += f"print(haversack.login(way={str(client)!r}, browser=False))"
     shown: list[str] = []
 
+    def show(message: dict[str, Any]) -> None:
+        shown.append(str(message["content"].get("text", message["content"])))
+
     def answer(asked: dict[str, Any]) -> None:
-        address = re.search(r"http://\S+/auth\S+", "".join(shown))
-        assert address, asked
+        # What was printed comes on another channel than the question, and may come after it.
+        while not (address := re.search(r"http://\S+/auth\S+", "".join(shown))):
+            show(kernel.get_iopub_msg(timeout=30))
         kernel.input(last_page(address[0]))
 
     try:
@@ -434,7 +438,7 @@ def test_a_cell_asks_in_its_prompt(oauth: OAuth, client: Path) -> None:
             timeout=60,
             allow_stdin=True,
             stdin_hook=answer,
-            output_hook=lambda message: shown.append(str(message["content"].get("text", message["content"]))),
+            output_hook=show,
         )
     finally:
         kernel.stop_channels()

@@ -26,13 +26,13 @@ from tests.hub.conftest import send
 
 from .conftest import Call, Proxy
 
-State = dict[str, tuple[str, int]]
+State = dict[str, tuple[bytes, int]]
 
 
 def state(folder: Path) -> State:
     """Every file below a folder: its bytes and its time, by path. The manifest is left out."""
     return {
-        str(path.relative_to(folder)): (path.read_text(), path.stat().st_mtime_ns)
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in folder.rglob("*")
         if path.is_file() and path.name != NAME
     }
@@ -63,8 +63,13 @@ def listed(folder: str) -> Coroutine[Any, Any, list[tree.File]]:
 
 @pytest.fixture
 def crowded(hub: RunningHub, folder: str) -> Path:
-    """A folder of 250 files."""
-    return filled(hub.my_drive / folder, 250)
+    """A folder of 250 files that the hub knows of."""
+    made = filled(hub.my_drive / folder, 250)
+    until = time.monotonic() + 60
+    while len(wait(listed(folder))) < 250:
+        assert time.monotonic() < until, "the hub did not take the folder in"
+        time.sleep(0.1)
+    return made
 
 
 def filled(folder: Path, count: int) -> Path:
