@@ -13,6 +13,7 @@ import secrets
 import stat
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -124,11 +125,14 @@ def last_page(address: str) -> str:
 def paste(keyboard: int, capfd: pytest.CaptureFixture[str], change: Any = lambda address: address) -> threading.Thread:
     """Open the address that is printed in a browser on another machine, and paste where that ended."""
 
+    printed, before = io.StringIO(), sys.stderr
+    sys.stderr = printed
+
     def run() -> None:
-        said = ""
-        while not (found := re.search(r"http://\S+/auth\S+", said)):
-            said += capfd.readouterr().err
-        os.write(keyboard, change(last_page(found[0])).encode() + b"\n")
+        while not (found := re.search(r"(http://\S+/auth\S+)\s", printed.getvalue())):
+            time.sleep(0.01)
+        sys.stderr = before
+        os.write(keyboard, change(last_page(found[1])).encode() + b"\n")
 
     thread = threading.Thread(target=run)
     thread.start()
