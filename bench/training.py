@@ -12,20 +12,17 @@ before. What is measured, and how, stands at the top of `saves.py` and `sessions
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import platform
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+from record import Record
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-RESULTS = Path(__file__).with_name("results") / "training.json"
-PACKAGES = ("haversack", "jax", "keras", "orbax-checkpoint", "h5py", "numpy")
+RECORD = Record("training", ("haversack", "jax", "keras", "orbax-checkpoint", "h5py", "numpy"))
 
 
 def run_saves(given: argparse.Namespace, scratch: Path) -> None:
@@ -38,8 +35,8 @@ def run_saves(given: argparse.Namespace, scratch: Path) -> None:
         print(f"\nOne save of {megabytes} MB, seconds, medians of {given.rounds} rounds")
         saves.show(measured)
         # Tools may be measured one by one, since a gigabyte takes each of them its time.
-        measured = {**kept("saves", f"{megabytes} MB").get("seconds", {}), **measured}
-        keep("saves", f"{megabytes} MB", {"rounds": given.rounds, "seconds": measured})
+        measured = {**RECORD.get("saves", f"{megabytes} MB").get("seconds", {}), **measured}
+        RECORD.put("saves", f"{megabytes} MB", {"rounds": given.rounds, "seconds": measured})
 
 
 def run_rhythm(given: argparse.Namespace, scratch: Path) -> None:
@@ -48,7 +45,7 @@ def run_rhythm(given: argparse.Namespace, scratch: Path) -> None:
     for megabytes in given.megabytes or [100]:
         measured = sessions.measure_rhythm(megabytes * 10**6, given.rounds, given.seconds, scratch)
         print(f"\nA training of {megabytes} MB of state: " + sessions.said(measured))
-        keep("rhythm", f"{megabytes} MB", measured)
+        RECORD.put("rhythm", f"{megabytes} MB", measured)
 
 
 def run_kills(given: argparse.Namespace, scratch: Path) -> None:
@@ -57,39 +54,7 @@ def run_kills(given: argparse.Namespace, scratch: Path) -> None:
     [megabytes] = given.megabytes or [10]
     measured = sessions.measure_kills(megabytes * 10**6, given.kills, given.every, scratch)
     print(f"\nA training of {megabytes} MB, killed every {given.every:.0f} s: " + sessions.said(measured))
-    keep("kills", f"{megabytes} MB, every {given.every:.0f} s", measured)
-
-
-def results() -> dict[str, Any]:
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-
-
-def kept(kind: str, name: str) -> dict[str, Any]:
-    """What was measured before; {} where nothing was."""
-    return results().get(kind, {}).get(name, {})
-
-
-def keep(kind: str, name: str, measured: dict[str, Any]) -> None:
-    """Put one result among the others."""
-    every = results()
-    every.setdefault(kind, {})[name] = {**measured, "machine": machine()}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(rounded(every), indent=1, ensure_ascii=False) + "\n")
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were taken on; a load above the number of cores makes them rough."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    return {"cores": os.cpu_count(), "GB of memory": memory // 10**9, "load": os.getloadavg()[0], **versions}
-
-
-def rounded(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {key: rounded(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [rounded(value) for value in values]
-    return round(values, 4) if isinstance(values, float) else values
+    RECORD.put("kills", f"{megabytes} MB, every {given.every:.0f} s", measured)
 
 
 def main() -> None:
