@@ -85,7 +85,7 @@ class RemoteFile:
     @property
     def present(self) -> int:
         """How many of the bytes are on this machine."""
-        return self.size - sum(stop - start for start, stop in self._sparse.missing(0, self.size))
+        return self._sparse.present
 
     def read_at(self, offset: int, size: int) -> bytes:
         """The bytes from `offset`, fetched if they are not here; the more beyond them, the longer reads follow on."""

@@ -60,6 +60,11 @@ class SparseFile:
         """Whether every byte is here and the file has its name."""
         return self._is_at(self.path)
 
+    @property
+    def present(self) -> int:
+        """How many of the bytes are here."""
+        return self.size - sum(stop - start for start, stop in self.missing(0, self.size))
+
     def missing(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The ranges of bytes, in whole blocks, that must come before [start, stop) can be read."""
         at, last = self._first + start // BLOCK, self._first + -(-min(stop, self.size) // BLOCK)

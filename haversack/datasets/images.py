@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from haversack import settings
 from haversack.datasets import labels as labels_of
-from haversack.datasets.augment import Augment, generator
+from haversack.datasets.augment import Augment, Augmentation, generator
 from haversack.datasets.cache import note
 from haversack.datasets.decode import RULE, SUFFIXES, Form, Pixels
 from haversack.datasets.labels import Labels
@@ -140,6 +140,8 @@ class Images:
             "labels": labels,
             "shape": list(plan.form.shape),
             "fit": plan.form.fit,
+            "dtype": plan.dtype,
+            "augment": repr(plan.augment) if isinstance(plan.augment, Augmentation) else plan.augment is not None,
             "batch_size": plan.batch_size,
             "seed": plan.order.seed,
             "shuffle": plan.order.shuffle,
@@ -281,7 +283,7 @@ def _cache(dataset: Dataset, names: Sequence[str], form: Form) -> PixelCache | N
     found = open_cache(folder, len(names), form)
     if found is not None:
         note(folder, dataset.source)
-    if found is None:
+    else:
         log.warning(
             "%s images take %s bytes decoded, more than half of what is free: they are decoded in each epoch.",
             f"{len(names):,}", f"{len(names) * form.bytes:,}",

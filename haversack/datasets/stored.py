@@ -86,7 +86,7 @@ class StoredFile:
 
     @property
     def present(self) -> int:
-        return self.size - sum(stop - start for start, stop in self._sparse.missing(0, self.size))
+        return self._sparse.present
 
     def read_at(self, offset: int, size: int) -> bytes:
         for start, stop in self._missing([(offset, offset + size)]):

@@ -64,14 +64,14 @@ def remove(names: Iterable[str]) -> list[Kept]:
     mounted; none is removed then.
     """
     found = []
+    there = {job.name: job for job in every()}
     for name in names:
-        folder = _jobs() / Path(name).name
-        if not folder.is_dir():
+        # Looked up, never joined: "." and ".." are folders too.
+        if (job := there.get(name)) is None:
             raise NotFound(f"There is no job {name} in {_jobs()}.", "See which there are with: haversack jobs")
-        job = _kept(folder)
         if job.state == "running":
             raise InputError(f"The job {job.name} is being executed.", "Wait for it, or interrupt it first.")
-        if mounts := content.mounted_below(folder):
+        if mounts := content.mounted_below(job.folder):
             raise InputError(f"{mounts[0]} is still mounted.", f"Unmount it: haversack unmount {mounts[0]}")
         found.append(job)
     for job in found:

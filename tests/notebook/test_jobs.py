@@ -61,3 +61,11 @@ def test_a_job_that_is_not_there_is_said_and_none_is_removed(run: Run) -> None:
         jobs.remove([*(job.name for job in jobs.every()), "other"])
     assert len(jobs.every()) == 1
     assert "No job is named" in haversack("rm")
+
+
+@pytest.mark.parametrize("name", [".", "..", "", "../jobs"])
+def test_what_is_no_job_is_not_removed_by_a_name_that_leads_elsewhere(run: Run, own_folders: Path, name: str) -> None:
+    before = [job.name for job in jobs.every()]
+    with pytest.raises(NotFound):
+        jobs.remove([name])
+    assert [job.name for job in jobs.every()] == before

@@ -27,6 +27,7 @@ const KEYS = [
 
 let place = { kind: "none" };
 let trail = [];
+let trailed = Promise.resolve(); // done when `trail` leads to `place`
 let loadedAt = 0;
 
 const listing = new Listing(() => shown());
@@ -75,7 +76,7 @@ async function load(again = false) {
   try {
     if (at.kind === "data") return datasets(await hub.datasets());
     const source = at.kind === "trash" ? hub.inTrash : (signal) => hub.inFolder(at.id, signal);
-    if (at.kind === "folder" && !again) trailTo(at).catch(tellFailure);
+    if (at.kind === "folder" && !again) trailed = trailTo(at).catch(tellFailure);
     await listing.load(source, again);
     if (place === at) shown();
   } catch (error) {
@@ -99,6 +100,13 @@ async function trailTo(at) {
   if (!sameAs(at)) return;
   trail = found;
   path();
+}
+
+// Up to the folder above, which is known only when the trail is: a key is quicker than the hub.
+async function up() {
+  const at = place;
+  await trailed;
+  if (place === at && trail.length > 1) location.hash = `#/folder/${trail.at(-2).id}`;
 }
 
 function path() {
@@ -335,7 +343,7 @@ function keys(event) {
     v: turn,
     F2: () => inFolder && at.length === 1 && rename(at[0]),
     Delete: () => at.length && (inFolder ? trash(at) : place.kind === "trash" && remove(at)),
-    Backspace: () => inFolder && trail.length > 1 && (location.hash = `#/folder/${trail.at(-2).id}`),
+    Backspace: () => inFolder && up(),
   }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!does) return;
   event.preventDefault();
