@@ -34,8 +34,8 @@ Corrupt = Literal["raise", "skip", "blank"]
 Rows = NDArray[np.int64]
 Change = Callable[[Pixels, int], Pixels]
 """Gives another image in place of that of a row."""
-Finished = Callable[[], tuple[Pixels, Rows]]
-"""Waits for a batch: its pixels and rows, without those that are skipped. Raises `ImageInvalid`."""
+Finished = Callable[[], tuple[NDArray[Any], Rows]]
+"""Waits for a batch: its images and rows, without those that are skipped. Raises `ImageInvalid`."""
 
 # Batches that are begun before they are asked for, and how many have their bytes asked for.
 _AHEAD = 3
@@ -65,9 +65,9 @@ class Loader:
     def __reduce__(self) -> Any:
         return Loader, (self.dataset, self.names, self._form, self._corrupt, self._cache)
 
-    def begin(self, rows: Rows, change: Change | None) -> Finished:
-        """Have these images decoded, and `change` made to each."""
-        out = np.empty((len(rows), *self._form.shape), np.uint8)
+    def begin(self, rows: Rows, change: Change | None, dtype: str = "uint8") -> Finished:
+        """Have these images decoded, and `change` made to each; as float32 they are from 0 to 1."""
+        out = np.empty((len(rows), *self._form.shape), dtype)
         good = np.ones(len(rows), bool)
         count = max(1, min(self._threads, len(rows) // _LEAST_IN_A_PIECE))
         bounds = [len(rows) * number // count for number in range(count + 1)]
@@ -76,16 +76,16 @@ class Loader:
             for start, stop in itertools.pairwise(bounds)
         ]
 
-        def finished() -> tuple[Pixels, Rows]:
+        def finished() -> tuple[NDArray[Any], Rows]:
             for piece in pieces:
                 piece.result()
             return (out, rows) if good.all() else (out[good], rows[good])
 
         return finished
 
-    def sample(self, row: int, change: Change | None) -> Pixels:
+    def sample(self, row: int, change: Change | None, dtype: str) -> NDArray[Any]:
         """One image, decoded by the caller. Raises `ImageInvalid`, also where such images are to be skipped."""
-        out, good = np.empty((1, *self._form.shape), np.uint8), np.ones(1, bool)
+        out, good = np.empty((1, *self._form.shape), dtype), np.ones(1, bool)
         self._fill(np.array([row]), out, good, change)
         if not good[0]:
             raise ImageInvalid(f"{self.names[row]} cannot be read as an image.", 'Give corrupt="blank".')
@@ -108,8 +108,20 @@ class Loader:
         if self._cache:
             self._cache.flush()
 
-    def _fill(self, rows: Rows, out: Pixels, good: NDArray[np.bool_], change: Change | None) -> None:
-        """Put the images into `out`, from the cache or decoded; `good` are those that could be read."""
+    def _fill(self, rows: Rows, out: NDArray[Any], good: NDArray[np.bool_], change: Change | None) -> None:
+        """Put the images into `out`; `good` are those that could be read."""
+        pixels = out if out.dtype == np.uint8 else np.empty(out.shape, np.uint8)
+        self._fill_pixels(rows, pixels, good)
+        if self._corrupt == "blank":
+            good[:] = True
+        if change is not None:
+            for place, row in enumerate(rows.tolist()):
+                pixels[place] = change(pixels[place], row)
+        if pixels is not out:
+            np.multiply(pixels, np.float32(1 / 255), out=out, dtype=np.float32)
+
+    def _fill_pixels(self, rows: Rows, out: Pixels, good: NDArray[np.bool_]) -> None:
+        """Put them into `out` from the cache, or decode and keep them."""
         cache = self._cache
         here = cache.has(rows) if cache else np.zeros(len(rows), bool)
         if cache and here.all():
@@ -122,11 +134,6 @@ class Loader:
                     good[place] = self._decode(row, out[place])
             if cache and (new := ~here & good).any():
                 cache.keep(rows[new], out[new])
-        if self._corrupt == "blank":
-            good[:] = True
-        if change is not None:
-            for place, row in enumerate(rows.tolist()):
-                out[place] = change(out[place], row)
 
     def _decode(self, row: int, out: Pixels) -> bool:
         """Whether the image could be read; it is black where not."""
@@ -151,27 +158,40 @@ class Loader:
 
 
 class Ahead:
-    """Batches on their way, for whoever takes one after the other; `rows_of` and `change_of` say what is in them."""
+    """Batches on their way, for whoever takes one after the other.
+
+    `rows_of` says what is in a batch, `begin` begins it. After an epoch comes the next one, or the same `again`, as its
+    taker did before.
+    """
 
     def __init__(
-        self, loader: Loader, rows_of: Callable[[int, int], Rows], change_of: Callable[[int], Change | None]
+        self,
+        loader: Loader,
+        rows_of: Callable[[int, int], Rows],
+        begin: Callable[[int, int], Finished],
+        again: bool,
     ) -> None:
         self._loader = loader
         self._rows_of = rows_of
-        self._change_of = change_of
+        self._begin = begin
+        self._again = again
         self._coming: dict[tuple[int, int], Finished] = {}
+        self._last: tuple[int, int] | None = None
         self._lock = threading.Lock()
 
-    def take(self, epoch: int, step: int, steps: int) -> tuple[Pixels, Rows]:
+    def take(self, epoch: int, step: int, steps: int) -> tuple[NDArray[Any], Rows]:
         """Batch `step` of an epoch of `steps`; those that follow are begun. Raises `ImageInvalid`."""
-        at = epoch * steps + step
+        at = epoch, step
         with self._lock:
-            if (epoch, step) not in self._coming or step % (_WANTED // 2) == 0:
-                soon = [self._rows_of(*divmod(place, steps)) for place in range(at, at + _WANTED)]
-                self._loader.want(np.concatenate(soon))
-            following = [divmod(place, steps) for place in range(at, at + _AHEAD + 1)]
-            self._coming = {one: self._coming.get(one) or self._begin(*one) for one in following}
-            finished = self._coming.pop((epoch, step))
+            if self._last and step == 0:
+                self._again = epoch == self._last[0]
+            # Of what is begun for who goes to and fro, most would be decoded in vain.
+            if self._last is None or step == 0 or at == (self._last[0], self._last[1] + 1):
+                self._look_ahead(epoch, step, steps)
+            elif at not in self._coming:
+                self._loader.want(self._rows_of(*at))
+            self._last = at
+            finished = self._coming.pop(at, None) or self._begin(*at)
         return finished()
 
     def clear(self) -> None:
@@ -179,5 +199,9 @@ class Ahead:
         with self._lock:
             self._coming.clear()
 
-    def _begin(self, epoch: int, step: int) -> Finished:
-        return self._loader.begin(self._rows_of(epoch, step), self._change_of(epoch))
+    def _look_ahead(self, epoch: int, step: int, steps: int) -> None:
+        places = range(step, step + _WANTED)
+        soon = [(epoch if self._again else epoch + place // steps, place % steps) for place in places]
+        if soon[0] not in self._coming or step % (_WANTED // 2) == 0:
+            self._loader.want(np.concatenate([self._rows_of(*at) for at in dict.fromkeys(soon)]))
+        self._coming = {at: self._coming.get(at) or self._begin(*at) for at in dict.fromkeys(soon[: _AHEAD + 1])}
