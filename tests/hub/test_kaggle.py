@@ -162,6 +162,33 @@ def test_kagglehub_downloads_a_set_and_verifies_it(environment: dict[str, str], 
     assert (folder / "images" / "one").read_text() == "1"
 
 
+def python(code: str, environment: dict[str, str]) -> str:
+    """The last line that a program with Kaggle's own library printed."""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (done.stdout.splitlines() or [""])[-1]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_kagglehub_uploads_a_set_and_its_next_version(
+    environment: dict[str, str], hub: RunningHub, source: Path, kaggle: Command, tmp_path: Path
+) -> None:
+    (source / "dataset-metadata.json").unlink()
+    name = f"haversack/set-{uuid.uuid4().hex}"
+    for version in (1, 2):
+        (source / "table.csv").write_text(f"a,b\n{version},2\n")
+        python(f"import kagglehub; kagglehub.dataset_upload({name!r}, {str(source)!r}, 'notes')", environment)
+    first = Path(python(f"import kagglehub; print(kagglehub.dataset_download('{name}/versions/1'))", environment))
+    second = Path(python(f"import kagglehub; print(kagglehub.dataset_download('{name}'))", environment))
+    assert (first / "table.csv").read_text() == "a,b\n1,2\n"
+    assert tree(second) == tree(source)
+    kaggle("download", "-d", name, "-p", tmp_path / "theirs", "--unzip")
+    assert tree(tmp_path / "theirs") == tree(source)
+
+
 def test_one_archive_is_served_as_it_was_and_listed_by_its_members(hub: RunningHub) -> None:
     packed = zipped(images__one="1", labels="22")
     name = publish(hub, {"pack.zip": packed})
