@@ -251,7 +251,7 @@ class Http:
                     **by,
                 )
             except route.socks_failures() as error:
-                raise aiohttp.ClientConnectionError(f"by the proxy {socks}: {error}") from error
+                raise aiohttp.ClientConnectionError(f"by the proxy {socks}: {str(error).rstrip('.')}") from error
         async with response:
             if response.status == 429:
                 tempo.refused(Answer(429, response.headers).retry_after)

@@ -98,9 +98,11 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def socks_failures() -> tuple[type[Exception], ...]:
-    """What connections through a SOCKS proxy fail with."""
-    failing = sys.modules.get("aiohttp_socks")
-    return (failing.ProxyError, failing.ProxyConnectionError, failing.ProxyTimeoutError) if failing else ()
+    """What connections through a SOCKS proxy fail with; also where it hangs up in the middle of a greeting."""
+    library = sys.modules.get("aiohttp_socks")
+    if library is None:
+        return ()
+    return library.ProxyError, library.ProxyConnectionError, library.ProxyTimeoutError, EOFError
 
 
 def is_loopback(host: str) -> bool:
