@@ -211,7 +211,7 @@ class Archived:
             return use(member)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlainFile:
     """A `File` that is nothing more."""
 

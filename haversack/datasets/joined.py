@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from haversack.datasets.contents import Contents, File, PlainFile
+from haversack.datasets.contents import Contents, File
 from haversack.datasets.subset import save_packed, sizes_of
 from haversack.errors import InputError, NotFound
 
@@ -36,6 +37,15 @@ def check_complete(names: Iterable[str], source: str) -> None:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A file, and the number of the part that it is in."""
+
+    name: str
+    size: int
+    part: int
+
+
 class Joined:
     """The files of all `parts`, each an archive's contents by its name; `source` is what the user is told.
 
@@ -45,14 +55,13 @@ class Joined:
     def __init__(self, parts: Mapping[str, Contents], source: str) -> None:
         self._parts = list(parts.values())
         self._source = source
-        self._files: dict[str, PlainFile] = {}
-        self._part: dict[str, int] = {}
+        self._files: dict[str, _Placed] = {}
         for number, (archive, part) in enumerate(parts.items()):
             for name, size in sizes_of(part.files):
                 if name in self._files:
-                    other = list(parts)[self._part[name]]
+                    other = list(parts)[self._files[name].part]
                     raise InputError(f"{name} is both in {other} and in {archive}.", "Read them one by one.")
-                self._files[name], self._part[name] = PlainFile(name, size), number
+                self._files[name] = _Placed(name, size, number)
 
     @property
     def files(self) -> Mapping[str, File]:
@@ -104,12 +113,12 @@ class Joined:
             part.close()
 
     def _of(self, name: str) -> Contents:
-        return self._parts[self._part[name]]
+        return self._parts[self._files[name].part]
 
     def _each(self, names: Iterable[str], use: Callable[[Contents, Sequence[str]], None]) -> None:
         """Use every part that has some of the names, with those, in their order."""
         its: dict[int, list[str]] = {}
         for name in names:
-            its.setdefault(self._part[name], []).append(name)
+            its.setdefault(self._files[name].part, []).append(name)
         for number, of_part in its.items():
             use(self._parts[number], of_part)
