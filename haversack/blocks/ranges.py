@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from fsspec.asyn import get_loop
 
 from haversack import progress, settings
+from haversack.blocks.checksum import FollowingMd5
 from haversack.blocks.headers import Content, content_of, range_start
 from haversack.blocks.sparse import BLOCK, SparseFile, require_space, whole_file
 from haversack.blocks.streams import FIRST, Streams
@@ -163,8 +164,12 @@ class RemoteFile:
     def _complete(self, check: Callable[[Path], None]) -> None:
         for _ in range(3):
             try:
-                with self._showing(list(self._sparse.missing(0, self.size))):
-                    wait(self._fill([(0, self.size)]))
+                with FollowingMd5(self._sparse) if self._content.md5 else nullcontext() as md5:
+                    with self._showing(list(self._sparse.missing(0, self.size))):
+                        # Again, where some of it was mended meanwhile.
+                        while any(self._sparse.missing(0, self.size)):
+                            wait(self._fill([(0, self.size)]))
+                    self._verify(check, md5)
                 break
             except _Changed:
                 wait(self._want_nothing())
@@ -173,17 +178,16 @@ class RemoteFile:
                 self._sparse = self._open()
         else:
             raise IntegrityError(f"{self.name} keeps changing on the server.", "Try again when it is settled.")
-        self._verify(check)
         self._sparse.finish()
 
-    def _verify(self, check: Callable[[Path], None]) -> None:
-        part = self._sparse.part
+    def _verify(self, check: Callable[[Path], None], md5: FollowingMd5 | None) -> None:
+        part, promised = self._sparse.part, self._content.md5
         try:
-            if self._content.md5 is None:
+            if md5 is None:
                 check(part)
-            elif (found := _md5_of(part)) != self._content.md5:
+            elif md5.hexdigest() != promised and (found := _md5_of(part)) != promised:
                 raise IntegrityError(
-                    f"What was fetched is not {self.name}: its md5 is {found}, not {self._content.md5}.",
+                    f"What was fetched is not {self.name}: its md5 is {found}, not {promised}.",
                     "It was discarded; fetch it again.",
                 )
         except IntegrityError:

@@ -176,6 +176,22 @@ def test_wrong_bytes_are_told_and_the_next_call_has_the_right_ones(
     assert file.complete(unchecked).read_bytes() == right
 
 
+def test_what_is_mended_while_all_is_fetched_is_fetched_again(storage: Storage, clients: Any, tmp_path: Path) -> None:
+    right = storage.data
+    file = clients(tmp_path / "f")
+    storage.data = bytes(BLOCK) + right[BLOCK:]
+    assert file.read_at(0, 10) == bytes(10)
+    storage.data, storage.delay = right, 0.005
+
+    def mend(served: int) -> None:
+        if served > 4_500_000:
+            storage.on_served = lambda served: None
+            file.mend(0, 1)
+
+    storage.on_served = mend
+    assert file.complete(unchecked).read_bytes() == right
+
+
 def test_the_bar_counts_what_was_wanted_too(storage: Storage, tmp_path: Path) -> None:
     storage.delay = 0.005
     wanting = "    file.want((at, at + 1) for at in range(0, file.size, 300_000))\n    print(file.complete"
