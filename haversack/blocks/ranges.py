@@ -356,7 +356,7 @@ class RemoteFile:
     @contextmanager
     def _showing(self, holes: list[tuple[int, int]]) -> Iterator[None]:
         """Show a bar over the holes meanwhile, whoever fills them."""
-        shown = _Shown(holes)
+        shown = _Shown(sorted(holes))
         self._shown.append(shown)
         try:
             with progress.bar(self.name, sum(stop - start for start, stop in holes)) as advance:

@@ -139,6 +139,11 @@ def _made(folder: Path) -> Path:
 
 def _of(destination: str) -> Name:
     """The data set's name; a competition's data is a data set of its own on a hub, and nothing that Kaggle takes."""
+    if not destination.startswith("kaggle:"):
+        raise InputError(
+            f"{destination} is no data set on Kaggle or a hub.",
+            "Write kaggle:owner/name, or put a folder elsewhere as archives, with --shard 2GB.",
+        )
     name, folder = parsed(destination)
     if folder:
         raise InputError(

@@ -192,10 +192,14 @@ def test_what_is_mended_while_all_is_fetched_is_fetched_again(storage: Storage, 
     assert file.complete(unchecked).read_bytes() == right
 
 
-def test_the_bar_counts_what_was_wanted_too(storage: Storage, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("call", "total"),
+    [("complete(lambda path: None)", b"5.0"), ("fetch([(3_000_000, 4_000_000), (9, 1_000_000)])", b"2.2")],
+)
+def test_the_bar_counts_what_was_wanted_too(storage: Storage, tmp_path: Path, call: str, total: bytes) -> None:
     storage.delay = 0.005
-    wanting = "    file.want((at, at + 1) for at in range(0, file.size, 300_000))\n    print(file.complete"
-    program = DOWNLOAD.replace("    print(file.complete", wanting)
+    wanting = f"    file.want((at, at + 1) for at in range(0, file.size, 300_000))\n    print(file.{call})\n"
+    program = DOWNLOAD.partition("    print(file.complete")[0] + wanting
     keyboard, screen = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", program, storage.url, str(tmp_path / "f")],
@@ -210,4 +214,4 @@ def test_the_bar_counts_what_was_wanted_too(storage: Storage, tmp_path: Path) ->
             shown += piece
     os.close(keyboard)
     assert process.wait(10) == 0
-    assert re.findall(rb"[\d.]+/[\d.]+ MB", shown)[-1] == b"5.0/5.0 MB"
+    assert re.findall(rb"([\d.]+)/([\d.]+) MB", shown)[-1] == (total, total)
