@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from haversack import consent, credentials, google, signin
+from haversack import consent, credentials, google, settings, signin
 from haversack.credentials import KAGGLE_SETTINGS, Server
 from haversack.datasets.kaggle import KaggleApi
 from haversack.drive.api import DriveApi, Quota
@@ -135,10 +135,18 @@ def _login_kaggle(file: Path | None) -> Account:
     with signin.changing() as kept:
         name = "token" if server.kaggle_login is None else "key"
         kept.kaggle = {"user": user, name: server.secrets[0]}
+    return Account("Kaggle", server.url, user, server.source, note=_kaggle_note(server))
+
+
+def _kaggle_note(server: Server) -> str:
+    """What keeps a sign-in that was just kept from being used."""
+    named = settings.load().hub or signin.load().drive
+    if named not in (None, "embedded", "google"):
+        return f"While the hub {named} is named, data sets come from there."
     used = credentials.own_kaggle()
-    first = used.source if used is not None and used.secrets != server.secrets else ""
-    note = f"{first} comes before it: remove that where this one is meant." if first else ""
-    return Account("Kaggle", server.url, user, server.source, note=note)
+    if used is not None and used.secrets != server.secrets:
+        return f"{used.source} comes before it: remove that where this one is meant."
+    return ""
 
 
 def _kaggle_token() -> str:

@@ -112,7 +112,8 @@ def test_in_a_job_the_notebooks_own_key_comes_first(
 
 
 def test_whoami_tells_and_logout_forgets(kaggle: RunningHub, tmp_path: Path, hub: RunningHub, capsys: Captured) -> None:
-    account.login("kaggle", way=str(written(tmp_path / "token", kaggle.token)))
+    said = account.login("kaggle", way=str(written(tmp_path / "token", kaggle.token)))
+    assert str(said).endswith(f"While the hub {hub.url} is named, data sets come from there.")
     found = {one.service: one for one in account.whoami()}
     assert (found["Kaggle"].user, found["Kaggle"].source) == (KAGGLE_USERNAME, "haversack login")
     assert run("logout", "kaggle") == 0

@@ -291,6 +291,12 @@ def _check_members(path: Path) -> None:
         file.close()
 
 
+def sizes_of(files: Mapping[str, File]) -> Iterable[tuple[str, int]]:
+    """Names and sizes, without making a record for each member of an archive."""
+    sizes = files.columns["size"].tolist() if isinstance(files, Index) else [file.size for file in files.values()]
+    return zip(files, sizes, strict=True)
+
+
 def occupied(target: Path) -> InputError:
     return InputError(f"{target} is there and is another file.", "Move it away, or name another place.")
 

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from haversack.datasets.contents import Contents, File
-from haversack.datasets.subset import save_packed, sizes_of
+from haversack.datasets.contents import Contents, File, sizes_of
+from haversack.datasets.subset import save_packed
 from haversack.errors import InputError, NotFound
 
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.zip")

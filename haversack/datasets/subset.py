@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from haversack.archive.index import Index
 from haversack.archive.writer import pack
-from haversack.datasets.contents import Contents, File, PlainFile, occupied
+from haversack.datasets.contents import Contents, File, PlainFile, occupied, sizes_of
 from haversack.errors import NotFound
 
 
@@ -79,12 +78,6 @@ class Subset:
 
     def close(self) -> None:
         self._whole.close()
-
-
-def sizes_of(files: Mapping[str, File]) -> Iterable[tuple[str, int]]:
-    """Names and sizes, without making a record for each member of an archive."""
-    sizes = files.columns["size"].tolist() if isinstance(files, Index) else [file.size for file in files.values()]
-    return zip(files, sizes, strict=True)
 
 
 def save_packed(contents: Contents, target: Path, source: str) -> None:
