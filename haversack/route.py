@@ -1,8 +1,9 @@
 """The way to a server: through which proxy, and whose certificates are believed.
 
 Proxies are the system's own (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`), for HTTP or SOCKS; this machine is
-always reached directly. A SOCKS proxy (RFC 1928) looks names up itself, so also those that only it knows. Beside the
-authorities that the system knows, the certificate file of the setting `ca` is believed, as for a hub with `--tls`.
+always reached directly. A SOCKS proxy (RFC 1928) looks names up itself, also those that only it knows; one of version 4
+cannot. Beside the authorities that the system knows, the certificate file of the setting `ca` is believed, as for a hub
+with `--tls`.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Proxy:
             proxy_type=ProxyType[_SOCKS[self.address.scheme]],
             username=user,
             password=password,
-            rdns=True,
+            rdns=self.address.scheme != "socks4",  # which has no names
             **options,
         )
 

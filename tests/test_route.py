@@ -85,12 +85,14 @@ def elsewhere() -> Iterator[Storage]:
         ("ALL_PROXY", "socks5", "socks5"),
         ("all_proxy", "socks5h", "socks5"),
         ("http_proxy", "socks5", "socks5"),
+        ("ALL_PROXY", "socks4", "socks4"),
     ],
 )
 def test_an_archive_is_read_through_it(
     proxy: Running, elsewhere: Storage, monkeypatch: pytest.MonkeyPatch, variable: str, scheme: str, said: str
 ) -> None:
-    monkeypatch.setenv(variable, proxy.address(scheme))
+    # SOCKS 4 knows a user, and no password.
+    monkeypatch.setenv(variable, proxy.address(scheme, "ada%3Asecret" if scheme == "socks4" else "ada:secret"))
     before = proxy.led.count(f"{said} ")
     with dataset(f"{elsewhere.url}/a.zip") as data:
         assert data.read("a.txt") == b"by the proxy"
