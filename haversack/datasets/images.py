@@ -195,12 +195,12 @@ class Images:
             return [np.arange(len(self._rows))]
         return [np.flatnonzero(values == one) for one in np.unique(values)]
 
-    def _rows_of(self, epoch: int, step: int) -> NDArray[np.int64]:
+    def _rows_of(self, epoch: int, steps: Sequence[int]) -> list[NDArray[np.int64]]:
         plan = self._plan
-        return self._rows[plan.order.batch(epoch, step, plan.batch_size, plan.rank, plan.world)]
+        return [self._rows[part] for part in plan.order.batches(epoch, steps, plan.batch_size, plan.rank, plan.world)]
 
-    def _begin(self, epoch: int, step: int) -> Finished:
-        return self._loader.begin(self._rows_of(epoch, step), self._augmenting(epoch), self._plan.dtype)
+    def _begin(self, epoch: int, rows: NDArray[np.int64]) -> Finished:
+        return self._loader.begin(rows, self._augmenting(epoch), self._plan.dtype)
 
     def _augmenting(self, epoch: int) -> Change | None:
         augment, seed = self._plan.augment, self._plan.order.seed

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -160,21 +160,22 @@ class Loader:
 class Ahead:
     """Batches on their way, for whoever takes one after the other.
 
-    `rows_of` says what is in a batch, `begin` begins it. After an epoch comes the next one, or the same `again`, as its
-    taker did before.
+    `rows_of` says what is in some batches of an epoch, `begin` begins one. After an epoch comes the next one, or the
+    same `again`, as its taker did before.
     """
 
     def __init__(
         self,
         loader: Loader,
-        rows_of: Callable[[int, int], Rows],
-        begin: Callable[[int, int], Finished],
+        rows_of: Callable[[int, Sequence[int]], list[Rows]],
+        begin: Callable[[int, Rows], Finished],
         again: bool,
     ) -> None:
         self._loader = loader
         self._rows_of = rows_of
         self._begin = begin
         self._again = again
+        self._rows: dict[tuple[int, int], Rows] = {}
         self._coming: dict[tuple[int, int], Finished] = {}
         self._last: tuple[int, int] | None = None
         self._lock = threading.Lock()
@@ -189,9 +190,9 @@ class Ahead:
             if self._last is None or step == 0 or at == (self._last[0], self._last[1] + 1):
                 self._look_ahead(epoch, step, steps)
             elif at not in self._coming:
-                self._loader.want(self._rows_of(*at))
+                self._want([at])
             self._last = at
-            finished = self._coming.pop(at, None) or self._begin(*at)
+            finished = self._coming.pop(at, None) or self._begin(epoch, self._rows[at])
         return finished()
 
     def clear(self) -> None:
@@ -201,7 +202,16 @@ class Ahead:
 
     def _look_ahead(self, epoch: int, step: int, steps: int) -> None:
         places = range(step, step + _WANTED)
-        soon = [(epoch if self._again else epoch + place // steps, place % steps) for place in places]
-        if soon[0] not in self._coming or step % (_WANTED // 2) == 0:
-            self._loader.want(np.concatenate([self._rows_of(*at) for at in dict.fromkeys(soon)]))
-        self._coming = {at: self._coming.get(at) or self._begin(*at) for at in dict.fromkeys(soon[: _AHEAD + 1])}
+        soon = dict.fromkeys((epoch if self._again else epoch + place // steps, place % steps) for place in places)
+        if not all(at in self._rows for at in itertools.islice(soon, _WANTED // 2)):
+            self._want(soon)
+        following = itertools.islice(soon, _AHEAD + 1)
+        self._coming = {at: self._coming.get(at) or self._begin(at[0], self._rows[at]) for at in following}
+
+    def _want(self, batches: Iterable[tuple[int, int]]) -> None:
+        """Know what is in these batches, and say that it will be needed next."""
+        self._rows = {}
+        for epoch, several in itertools.groupby(batches, key=lambda at: at[0]):
+            steps = [step for _, step in several]
+            self._rows.update(zip([(epoch, step) for step in steps], self._rows_of(epoch, steps), strict=True))
+        self._loader.want(np.concatenate(list(self._rows.values())))
