@@ -82,6 +82,12 @@ def decode(data: bytes, form: Form, name: str) -> Pixels:
     return np.asarray(image, np.uint8).reshape(form.shape)
 
 
+def prepare(name: str) -> None:
+    """Import what decodes images such as the one called `name`, before there is one."""
+    if name.lower().endswith(".png"):
+        _cv2()
+
+
 def _by_opencv(png_of_grey_or_rgb: bytes) -> Pixels | None:
     """Its pixels, of shape (height, width, channels); None where OpenCV is not installed."""
     if (cv2 := _cv2()) is None:

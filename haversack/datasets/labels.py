@@ -130,12 +130,14 @@ def _numbered(names: Sequence[str], found: list[Any]) -> Labels:
     """Numbers where all labels are such, also those that stand in a table as text; else classes."""
     texts = [one for one in found if isinstance(one, str)]
     if len(texts) == len(found):
-        numbers = _as_numbers(texts)
+        # There may be a million labels, and few kinds of them.
+        kinds = sorted(set(texts))
+        numbers = _as_numbers(kinds)
         if numbers is not None:
-            return Labels(numbers)
-        classes = sorted(set(texts))
-        place = {name: number for number, name in enumerate(classes)}
-        return Labels(np.array([place[text] for text in texts], np.int64), tuple(classes))
+            value = dict(zip(kinds, numbers.tolist(), strict=True))
+            return Labels(np.array([value[text] for text in texts], numbers.dtype))
+        place = {name: number for number, name in enumerate(kinds)}
+        return Labels(np.array([place[text] for text in texts], np.int64), tuple(kinds))
     try:
         values = np.array(found)
         return Labels(values.astype(np.int64 if values.dtype.kind in "bui" else np.float32))

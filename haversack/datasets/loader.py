@@ -2,8 +2,8 @@
 
 A batch is cut into one piece for each core; a thread reads and decodes its piece into the batch's own memory, for with
 single images threads would wait for each other. The batches that follow are begun meanwhile; where the data set is
-still on its way, their bytes are asked for first, and the rest of it is fetched beside that. Decoded pixels are kept
-(`pixels`), and copied from there in later epochs.
+still on its way, their bytes are asked for first, and once there is a batch the rest is fetched beside that. Decoded
+pixels are kept (`pixels`), and copied from there in later epochs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from haversack.datasets.decode import Form, Pixels, decode
+from haversack.datasets.decode import Form, Pixels, decode, prepare
 from haversack.datasets.pixels import PixelCache
 from haversack.errors import HaversackError, ImageInvalid
 
@@ -60,6 +60,7 @@ class Loader:
         self._said: set[str] = set()
         if cache:
             weakref.finalize(self, cache.close)  # also at the end of the process
+        self._is_read = False
         self._fetching: threading.Thread | None = None
 
     def __reduce__(self) -> Any:
@@ -92,13 +93,18 @@ class Loader:
         return out[0]
 
     def want(self, rows: Rows) -> None:
-        """Say which images will be needed next, in this order; the rest of the data set comes beside them."""
+        """Say which images will be needed next, in this order."""
         if self._cache:
             rows = rows[~self._cache.has(rows)]
-        if not len(rows):
-            return
-        self.dataset.want(self.names[row] for row in rows.tolist())
-        if self._fetching is None:
+        if len(rows):
+            self.dataset.want(self.names[row] for row in rows.tolist())
+            if not self._is_read:
+                self._is_read = True
+                self._pool.submit(prepare, self.names[rows[0]])
+
+    def fetch_rest(self) -> None:
+        """Begin to fetch the data set beside what is wanted, unless its pixels were all here; returns at once."""
+        if self._is_read and self._fetching is None:
             self._fetching = threading.Thread(target=self._fetch, daemon=True, name="haversack-fetch")
             self._fetching.start()
 
@@ -193,7 +199,9 @@ class Ahead:
                 self._want([at])
             self._last = at
             finished = self._coming.pop(at, None) or self._begin(epoch, self._rows[at])
-        return finished()
+        batch = finished()
+        self._loader.fetch_rest()
+        return batch
 
     def clear(self) -> None:
         """Forget what was begun."""
