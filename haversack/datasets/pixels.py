@@ -24,8 +24,8 @@ from haversack.datasets.decode import Form, Pixels
 log = logging.getLogger(__name__)
 
 _SHARE_OF_FREE = 0.5
-# So many bytes of pixels are brought to the disk at once, and read before they are let go of.
-_TOGETHER = 64 << 20
+# So many bytes of pixels are brought to the disk at once, and so many are mapped at most.
+_TOGETHER, _MAPPED = 64 << 20, 16 << 20
 
 
 class PixelCache:
@@ -63,7 +63,7 @@ class PixelCache:
         """Copy the images in `rows`, which are here, into `out` of shape (len(rows), height, width, channels)."""
         np.take(self._pixels, rows, axis=0, out=out, mode="clip")
         self._looked_at += out.nbytes
-        if self._looked_at >= _TOGETHER:
+        if self._looked_at >= _MAPPED:
             self._looked_at = 0
             # They stay in the system's cache, and count no longer as memory of this process.
             self._mapped.madvise(mmap.MADV_DONTNEED)
