@@ -1,9 +1,10 @@
 """One epoch of images by one loader, in a process of its own: `python bench/loaders.py NAME FOLDER`; prints JSON.
 
-All make the same of the same images: batches of 64, in random order, uint8 of 224 × 224 × 1. Where a loader lets its
-user choose, images are decoded by OpenCV. `limit` decodes from memory and does nothing else, a thread for each core,
-each with whole pieces of a batch. Seconds begin before the loader's imports; the epoch's images per second do not count
-the first batch. CPU is that of the process and its children.
+All make the same of the same images: batches of 64, in random order, uint8 of 224 × 224 × 1 (Keras's
+`image_dataset_from_directory` float32, which it gives alone). Where a loader lets its user choose, images are decoded
+by OpenCV. `limit` decodes from memory and does nothing else, a thread for each core, each with whole pieces of a batch.
+Seconds begin before the loader's imports; the epoch's images per second do not count the first batch. CPU is that of
+the process and its children.
 """
 
 from __future__ import annotations
@@ -65,11 +66,19 @@ def ours(folder: Path, cache: str | None) -> Iterator[Any]:
     images.close()
 
 
-def keras_directory(folder: Path) -> Iterable[Any]:
+def keras_by_grain(folder: Path) -> Iterable[Any]:
+    return keras_directory(folder, "grain")
+
+
+def keras_by_tensorflow(folder: Path) -> Iterable[Any]:
+    return keras_directory(folder, "tf")
+
+
+def keras_directory(folder: Path, kind: str) -> Iterable[Any]:
     import keras
 
     return keras.utils.image_dataset_from_directory(
-        folder / "images", color_mode="grayscale", image_size=(SIDE, SIDE), batch_size=BATCH, seed=0, format="grain",
+        folder / "images", color_mode="grayscale", image_size=(SIDE, SIDE), batch_size=BATCH, seed=0, format=kind,
         verbose=False,
     )  # fmt: skip
 
@@ -130,7 +139,8 @@ LOADERS = {
     "haversack": haversack,
     "haversack, decoding and keeping": haversack_cached,
     "haversack, decoded before": haversack_cached,
-    "Keras image_dataset_from_directory": keras_directory,
+    "Keras, by Grain": keras_by_grain,
+    "Keras, by TensorFlow": keras_by_tensorflow,
     "Grain": grain,
     "WebDataset": webdataset,
     "torch DataLoader": torch,

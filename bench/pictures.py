@@ -35,8 +35,9 @@ def made(folder: Path, count: int) -> Path:
     return folder
 
 
-def repeated(archive: Path, times: int, target: Path) -> Path:
-    """An archive with each image of `archive` several times, under other names."""
+def repeated(archive: Path, times: int) -> Path:
+    """An archive beside `archive` with each of its images several times, under other names."""
+    target = archive.with_stem(f"{archive.stem}-{times}")
     if not target.exists():
         aside = target.with_suffix(".part")
         with zipfile.ZipFile(archive) as source, zipfile.ZipFile(aside, "w") as out:

@@ -5,7 +5,8 @@
     uv run python examples/tour_compare.py whole.json killed.json
 
 It says where the second one was killed and from where it went on, prints a SHA-256 of each array of the weights' files
-and of the history, and ends with status 1 where one differs, or where nothing was killed inside an epoch.
+and of the history, and of what the second training, from images, came to; it ends with status 1 where one differs, or
+where the first training was not killed inside an epoch.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def download(report: dict[str, Any], name: str) -> Path:
 
 
 def digests(report: dict[str, Any]) -> dict[str, str]:
-    """A SHA-256 for each array of the weights and for each column of the history."""
+    """A SHA-256 for each array of the weights, for each column of the history, and for the second training's epochs."""
     found: dict[str, str] = {}
 
     def add(name: str, value: Any) -> None:
@@ -45,12 +46,15 @@ def digests(report: dict[str, Any]) -> dict[str, str]:
     for name, column in history.items():
         # `repr` of a float gives every bit of it.
         found[f"history  {name}, {len(column)} epochs"] = hashlib.sha256(repr(column).encode()).hexdigest()
+    _, from_images = report["trainings"]
+    epochs = [epoch.logs for epoch in runs.show(from_images).epochs]
+    found[f"images   {len(epochs)} epochs"] = hashlib.sha256(repr(epochs).encode()).hexdigest()
     return found
 
 
 def tell_kill(report: dict[str, Any]) -> bool:
-    """Say where the training was killed and went on; whether that was inside an epoch."""
-    [name] = report["trainings"]
+    """Say where the first training was killed and went on; whether that was inside an epoch."""
+    name, _ = report["trainings"]
     inside = False
     sessions = runs.show(name).sessions
     for number, session in enumerate(sessions, start=1):

@@ -1,19 +1,22 @@
 """Signing in and out, and saying who is signed in: what `haversack login`, `logout` and `whoami` do.
 
-A sign-in is kept only once the drive has answered to it. From then on that drive is the one that is meant where none is
-named. Signing out forgets it here and, where it is haversack's own, has Google revoke it; configurations of rclone and
-gcloud are theirs and stay as they are.
+A sign-in is kept only once its service has answered to it. From then on that drive is the one that is meant where none
+is named. Signing out forgets it here and, where it is haversack's own, has Google revoke it; configurations of rclone
+and gcloud, and what Kaggle's own clients keep, are theirs and stay as they are.
 """
 
 from __future__ import annotations
 
+import getpass
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from haversack import credentials, google, signin
-from haversack.credentials import Server
+from haversack import consent, credentials, google, settings, signin
+from haversack.credentials import KAGGLE_SETTINGS, Server
+from haversack.datasets.kaggle import KaggleApi
 from haversack.drive.api import DriveApi, Quota
 from haversack.errors import HaversackError, InputError, SignInError
 from haversack.http import Http, wait
@@ -47,21 +50,26 @@ def login(
     root: str | None = None,
     browser: bool = True,
 ) -> Account:
-    """Sign in to Google's drive; in a notebook the cell asks.
+    """Sign in to Google's drive or to Kaggle; in a notebook the cell asks.
 
     Args:
-        service: "google"; for a hub see `login_hub`.
+        service: "google" or "kaggle"; for a hub see `login_hub`.
         way: "rclone", "rclone:REMOTE", "default", "colab", the file of an OAuth client, or that of a service account's
-            key; None takes the first of these that leads in (see docs/signin.md).
+            key; None takes the first of these that leads in (see docs/signin.md). For Kaggle a kaggle.json, or another
+            file with a token; None takes the sign-in that is found, and asks for a token where there is none.
         narrow: ask for the files only that haversack makes.
         root: the id of the shared drive or folder that is meant instead of My Drive.
         browser: open one on this machine, if there is one.
 
     Raises `SignInError` when it is refused or nobody is there to be asked, `InputError` for a way that is none.
     """
+    if service == "kaggle" and (narrow or root):
+        raise InputError("Kaggle is signed in to as a whole.", "Leave --narrow and --root to Google's drive.")
+    if service == "kaggle":
+        return _login_kaggle(Path(way).expanduser().absolute() if way else None)
     if service != "google":
         raise InputError(
-            f"There is no sign-in to {service!r}.", "Sign in to google, or to a hub: haversack login hub URL"
+            f"There is no sign-in to {service!r}.", "Sign in to google, kaggle, or a hub: haversack login hub URL"
         )
     record = _google_record(way, narrow, browser) | ({"root": root} if root else {})
     account = _account(credentials.google_drive(google.opened(record), root), _note(record))
@@ -80,12 +88,15 @@ def login_hub(url: str, token: str) -> Account:
 
 
 def logout(service: str | None = None) -> list[str]:
-    """Forget sign-ins: Google's, those to hubs ("hub", or one's URL), or all; returns a sentence about each."""
+    """Forget sign-ins: Google's, Kaggle's, those to hubs ("hub", or one's URL), or all; a sentence about each."""
     done = []
     with signin.changing() as kept:
         if kept.google and service in (None, "google"):
             done.append(_revoked(kept.google))
             kept.google = None
+        if kept.kaggle and service in (None, "kaggle"):
+            kept.kaggle = None
+            done.append(f"Signed out of Kaggle here; what signed in is good until you revoke it: {KAGGLE_SETTINGS}")
         for url in [url for url in kept.hubs if service in (None, "hub", url)]:
             del kept.hubs[url]
             done.append(f"Signed out of the hub at {url}.")
@@ -99,9 +110,70 @@ def whoami(hub: str | None = None) -> list[Account]:
     accounts = [_account(credentials.drive(hub))]
     kaggle = credentials.own_kaggle()
     if kaggle is not None:
+        kept = signin.load().kaggle or {}
         user = kaggle.kaggle_login[0] if kaggle.kaggle_login else ""
-        accounts.append(Account("Kaggle", kaggle.url, user, kaggle.source))
+        known = kept.get("user", "") if kept.get("token") in kaggle.secrets else ""
+        accounts.append(Account("Kaggle", kaggle.url, user or known, kaggle.source))
     return accounts
+
+
+def _login_kaggle(file: Path | None) -> Account:
+    """Sign in to Kaggle by what `file` holds, else by what is found and still leads in, else by asking."""
+    if file is None:
+        found = credentials.own_kaggle()
+        try:
+            if found is not None:
+                return Account("Kaggle", found.url, wait(_kaggle_user(found)), found.source)
+        except SignInError as error:
+            if not consent.can_ask():
+                raise
+            print(error.what, file=sys.stderr)
+        server = credentials.kaggle_by(_kaggle_token(), "haversack login")
+    else:
+        server = credentials.kaggle_by(_text_of(file), str(file))
+    user = wait(_kaggle_user(server))
+    with signin.changing() as kept:
+        name = "token" if server.kaggle_login is None else "key"
+        kept.kaggle = {"user": user, name: server.secrets[0]}
+    return Account("Kaggle", server.url, user, server.source, note=_kaggle_note(server))
+
+
+def _kaggle_note(server: Server) -> str:
+    """What keeps a sign-in that was just kept from being used."""
+    named = settings.load().hub or signin.load().drive
+    if named not in (None, "embedded", "google"):
+        return f"While the hub {named} is named, data sets come from there."
+    used = credentials.own_kaggle()
+    if used is not None and used.secrets != server.secrets:
+        return f"{used.source} comes before it: remove that where this one is meant."
+    return ""
+
+
+def _kaggle_token() -> str:
+    """A token, or the text of a kaggle.json, from who is there."""
+    if not consent.can_ask():
+        raise SignInError(
+            "Nobody is there to sign in: this is no terminal and no notebook that can ask.",
+            "Give a file (haversack login kaggle --with kaggle.json), or set KAGGLE_API_TOKEN.",
+        )
+    return getpass.getpass(f"Your token from {KAGGLE_SETTINGS}: ")
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        raise InputError(f"There is no file {file}.", f"Make a kaggle.json or a token at {KAGGLE_SETTINGS}") from None
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{file} is no text.", f"Make a kaggle.json or a token at {KAGGLE_SETTINGS}") from None
+
+
+async def _kaggle_user(server: Server) -> str:
+    http = Http(server, attempts=3)
+    try:
+        return await KaggleApi(http).user()
+    finally:
+        await http.close()
 
 
 def _google_record(way: str | None, narrow: bool, browser: bool) -> dict[str, Any]:

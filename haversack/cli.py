@@ -215,11 +215,15 @@ def hub(
 
 @app.command(epilog="Example: `haversack login google --with client_secret.json`")
 def login(
-    service: Annotated[str, typer.Argument(metavar="[google|hub]", help="What to sign in to.")] = "google",
+    service: Annotated[str, typer.Argument(metavar="[google|kaggle|hub]", help="What to sign in to.")] = "google",
     url: Annotated[str | None, typer.Argument(metavar="[URL]", help="The hub's address.")] = None,
     way: Annotated[
         str | None,
-        typer.Option("--with", metavar="WAY", help="rclone[:REMOTE], default, colab, or the file of a client or key."),
+        typer.Option(
+            "--with",
+            metavar="WAY",
+            help="rclone[:REMOTE], default, colab, or the file of a client or key; for Kaggle a kaggle.json.",
+        ),
     ] = None,
     narrow: Annotated[
         bool, typer.Option("--narrow", help="Ask for the files only that haversack makes; others do not appear.")
@@ -229,11 +233,12 @@ def login(
     ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser on this machine.")] = True,
     token_file: Annotated[
-        Path | None, typer.Option(metavar="F", help="A file with the hub's token; else HAVERSACK_TOKEN, else it asks.")
+        Path | None,
+        typer.Option(metavar="F", help="A file with the token; else, for a hub, HAVERSACK_TOKEN; else it asks."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Sign in to Google's drive or to a hub; the drive is there from now on where none is named."""
+    """Sign in to Google's drive, to Kaggle or to a hub; the drive is there from now on where none is named."""
     from haversack import account
 
     if service == "hub":
@@ -241,6 +246,8 @@ def login(
     elif url is not None:
         raise InputError(f"{service} takes no address.", "To sign in to a hub: haversack login hub URL")
     else:
+        if service == "kaggle" and token_file is not None:
+            way = way or str(token_file)
         signed_in = account.login(service, way=way, narrow=narrow, root=root, browser=browser)
     _show(signed_in.json(), json, str(signed_in))
 
@@ -248,7 +255,8 @@ def login(
 @app.command(epilog="Example: `haversack logout google`")
 def logout(
     service: Annotated[
-        str | None, typer.Argument(metavar="[google|hub|URL]", help="What to sign out of; everything when not given.")
+        str | None,
+        typer.Argument(metavar="[google|kaggle|hub|URL]", help="What to sign out of; everything when not given."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -490,7 +498,9 @@ def data_rm(
 @data_app.command("put", epilog="Example: `haversack data put images.zip kaggle:me/images --licence CC0-1.0 --public`")
 def data_put(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder or a zip archive.")],
-    destination: Annotated[str, typer.Argument(metavar="DEST", help="kaggle:owner/name")],
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="kaggle:owner/name; with --shard a folder, drive:/My Drive/… or URL.")
+    ],
     title: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A new set's title; the name where none is given.")
     ] = None,
@@ -501,12 +511,25 @@ def data_put(
         bool, typer.Option("--public/--private", help="Who may see a new set: everybody, or its owner.")
     ] = False,
     notes: Annotated[str | None, typer.Option(metavar="TEXT", help="What is new in this version.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="2GB", help="Put a folder on a drive as archives of at most this size.")
+    ] = None,
     hub: Hub = None,
     json: Json = False,
 ) -> None:
-    """Publish a folder or archive as a data set: a new one, or its next version."""
-    from haversack.datasets.publication import put
+    """Publish a folder or archive as a data set: a new one, or its next version; or put it elsewhere as archives."""
+    from haversack.datasets.publication import put, put_shards
 
+    if shard is not None:
+        from haversack.hub.faults import size
+
+        if title or licence or public or notes:
+            raise InputError("Archives in a folder have no title, licence, visibility or notes.", "Leave them out.")
+        sharded = put_shards(path, destination, size(shard, "--shard"), hub=hub)
+        count = len(sharded.archives)
+        said = f"{count} archive{'s' * (count != 1)}, {progress.size(sharded.size)}; read them as {sharded.source}"
+        _show(sharded, json, said)
+        return
     published = put(path, destination, title=title, licence=licence, public=public, notes=notes, hub=hub)
     _show(published, json, f"{destination} is now at version {published.version}: {published.url}")
 

@@ -3,15 +3,25 @@
 The drive is the one that is named (an argument, `--hub`, `HAVERSACK_HUB`: a hub's URL, `google` or `embedded`), else
 the one that was signed in to last (`haversack login`), else the embedded hub, provided that this machine's disk
 outlives the session; where it does not, a sign-in to Google that is found there is taken, or the user is asked. A hub
-that is named serves Kaggle too; otherwise Kaggle is Kaggle's own service where a Kaggle sign-in is found. Secrets show
-up in no `repr`.
+that is named serves Kaggle too; otherwise Kaggle is Kaggle's own service where a Kaggle sign-in is found:
+
+    KAGGLE_API_V1_TOKEN, KAGGLE_API_TOKEN     a token, or a file with one
+    haversack login kaggle                    what it keeps; in a notebook's job after what the notebook put in place
+    ~/.kaggle/access_token
+    KAGGLE_USERNAME and KAGGLE_KEY
+    kaggle.json                               in KAGGLE_CONFIG_DIR or ~/.kaggle
+    Colab's secrets                           KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY
+
+The rest of that order is that of Kaggle's own clients. Secrets show up in no `repr`.
 """
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +33,8 @@ from haversack.errors import InputError, SignInError
 from haversack.google import GoogleSignIn
 
 KAGGLE = "https://api.kaggle.com"
+KAGGLE_SETTINGS = "https://www.kaggle.com/settings/api"
+"""The page where a user makes tokens and key files."""
 
 
 class Renewable(Protocol):
@@ -86,7 +98,7 @@ def kaggle(hub: str | None = None) -> Server:
     if named or (chosen and chosen != "embedded"):
         return _hub(chosen)
     if settings.load().kaggle and _kaggle_sign_in() is None:
-        return Server("Kaggle", _kaggle_url(), "nobody")  # public data sets are open to all
+        return Server("Kaggle service", _kaggle_url(), "nobody")  # public data sets are open to all
     return own_kaggle() or _hub(chosen)
 
 
@@ -178,28 +190,81 @@ def hub_at(url: str, token: str, source: str) -> Server:
     return Server("hub", url, source, f"Bearer {token}", secrets=(token,))
 
 
+def kaggle_by(text: str, source: str) -> Server:
+    """Kaggle's own service, or its mirror, by a token or by the content of a kaggle.json; `source` is where it was.
+
+    Raises `SignInError` for what is neither.
+    """
+    text = text.strip()
+    if text.startswith("{"):
+        return _kaggle_by_key(text, source)
+    if not text.isprintable() or not text or " " in text:
+        raise SignInError(f"{source} has no token of Kaggle's.", f"Make a new one at {KAGGLE_SETTINGS}")
+    return _kaggle_token(text, source)
+
+
 def _kaggle_sign_in() -> Server | None:
-    """Kaggle's own service, or its mirror, if a documented sign-in is there, in the order of Kaggle's own clients."""
+    """Kaggle's own service, or its mirror, by the first sign-in that is found, in the order of the module's words."""
+    return next(filter(None, _kaggle_ways()), None)
+
+
+def _kaggle_ways() -> Iterator[Server | None]:
     for variable in ("KAGGLE_API_V1_TOKEN", "KAGGLE_API_TOKEN"):
         if token := os.environ.get(variable):
-            return _kaggle_token(_token_in(token), variable)
+            yield _kaggle_token(_token_in(token), variable)
+    in_job = "HAVERSACK_JOB" in os.environ
+    if not in_job:
+        yield _kept_kaggle()
     own = Path.home() / ".kaggle" / "access_token"
     if own.is_file() and (token := own.read_text().strip()):
-        return _kaggle_token(token, str(own))
+        yield _kaggle_token(token, str(own))
     user, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
     if user and key:
-        return _kaggle_basic(user, key, "KAGGLE_USERNAME and KAGGLE_KEY")
-    folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
-    file = folder / "kaggle.json"
-    try:
-        login = json.loads(file.read_text())
-        return _kaggle_basic(login["username"], login["key"], str(file))
-    except FileNotFoundError:
+        yield _kaggle_basic(user, key, "KAGGLE_USERNAME and KAGGLE_KEY")
+    file = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle") / "kaggle.json"
+    if file.is_file():
+        yield _kaggle_by_key(file.read_text(), str(file))
+    yield _kaggle_of_colab()
+    if in_job:
+        yield _kept_kaggle()
+
+
+def _kept_kaggle() -> Server | None:
+    """What `haversack login kaggle` keeps."""
+    kept = signin.load().kaggle
+    if not kept:
         return None
+    source = "haversack login"
+    return _kaggle_token(kept["token"], source) if "token" in kept else _kaggle_basic(kept["user"], kept["key"], source)
+
+
+def _kaggle_by_key(text: str, source: str) -> Server:
+    try:
+        login = json.loads(text)
+        return _kaggle_basic(login["username"], login["key"], source)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise SignInError(
-            f"{file} is not a Kaggle key file.", "Download a new one from your Kaggle account's settings page."
-        ) from error
+        raise SignInError(f"{source} is not a Kaggle key file.", f"Make a new one at {KAGGLE_SETTINGS}") from error
+
+
+def _kaggle_of_colab() -> Server | None:
+    """Kaggle by the secrets of a Colab notebook, or of one that runs as if it were there."""
+    if not place.in_kernel() or importlib.util.find_spec("google") is None:
+        return None
+    try:
+        from google.colab import userdata
+    except ImportError:
+        return None
+
+    def secret(name: str) -> str:
+        try:
+            return str(userdata.get(name) or "").strip()
+        except (userdata.SecretNotFoundError, userdata.NotebookAccessError, userdata.TimeoutException):
+            return ""
+
+    if token := secret("KAGGLE_API_TOKEN"):
+        return _kaggle_token(token, "Colab's secret KAGGLE_API_TOKEN")
+    user, key = secret("KAGGLE_USERNAME"), secret("KAGGLE_KEY")
+    return _kaggle_basic(user, key, "Colab's secrets KAGGLE_USERNAME and KAGGLE_KEY") if user and key else None
 
 
 def _kaggle_url() -> str:
@@ -212,12 +277,14 @@ def _token_in(given: str) -> str:
 
 
 def _kaggle_token(token: str, source: str) -> Server:
-    return Server("Kaggle", _kaggle_url(), source, f"Bearer {token}", secrets=(token,))
+    return Server("Kaggle service", _kaggle_url(), source, f"Bearer {token}", secrets=(token,))
 
 
 def _kaggle_basic(user: str, key: str, source: str) -> Server:
     basic = base64.b64encode(f"{user}:{key}".encode()).decode()
-    return Server("Kaggle", _kaggle_url(), source, f"Basic {basic}", secrets=(key, basic), kaggle_login=(user, key))
+    return Server(
+        "Kaggle service", _kaggle_url(), source, f"Basic {basic}", secrets=(key, basic), kaggle_login=(user, key)
+    )
 
 
 def _is_embedded_key(found: Server) -> bool:

@@ -88,7 +88,7 @@ class Http:
         attempts: int = 7,
         connect: float = 10.0,
         read: float = 60.0,
-        connections: int = 32,
+        connections: int = 48,
         first_delay: float = 0.25,
         longest_delay: float = 32.0,
     ) -> None:
@@ -100,7 +100,8 @@ class Http:
         self.connections = connections
         self.first_delay = first_delay
         self.longest_delay = longest_delay
-        self._session: aiohttp.ClientSession | None = None
+        # One for the ordinary way, and one for each SOCKS proxy, whose connections are made differently.
+        self._sessions: dict[route.Proxy | None, aiohttp.ClientSession] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def request(
@@ -147,10 +148,12 @@ class Http:
         *,
         params: Mapping[str, str | int] | None = None,
         headers: Mapping[str, str] | None = None,
+        refused: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to one call with its body still to be read, for what does not fit in memory; follows redirects.
 
-        Tried again only until the answer begins; who reads the body goes on with a range when it breaks off.
+        Tried again only until the answer begins; who reads the body goes on with a range when it breaks off. `refused`
+        is called whenever the server did not take the connection, or not the call for its load (429, 503).
         Raises as `request` does; a broken body raises `aiohttp.ClientError` or `TimeoutError`.
         """
         tries = _Tries(self)
@@ -160,6 +163,7 @@ class Http:
             try:
                 response = await sent.__aenter__()
             except _NETWORK_ERRORS as error:
+                refused()
                 await tries.after(error)
                 continue
             try:
@@ -173,6 +177,8 @@ class Http:
                 answer = Answer(response.status, response.headers, await response.read())
             finally:
                 await sent.__aexit__(None, None, None)
+            if answer.status in (429, 503):
+                refused()
             await tries.after_answer(answer, True)
 
     @property
@@ -194,12 +200,11 @@ class Http:
 
     def is_of_running_loop(self) -> bool:
         """Whether connections are open that belong to this process's loop thread."""
-        return self._session is not None and self._loop is get_loop()
+        return bool(self._sessions) and self._loop is get_loop()
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
 
     @asynccontextmanager
     async def _sent(
@@ -221,9 +226,11 @@ class Http:
         sent = {"Accept-Encoding": "identity", **(headers or {})}
         # encoded=True: a signed URL must arrive as it was signed.
         target = URL(whole, encoded=True) if params is None else URL(whole).update_query(params)
-        proxy, proxy_headers = route.proxy_for(whole)
-        if proxy_headers and target.scheme == "http":
-            sent |= proxy_headers  # without TLS the proxy reads the call itself
+        proxy = route.proxy_for(whole)
+        socks = proxy if proxy and proxy.is_socks else None
+        by: dict[str, Any] = {"proxy": proxy.address, "proxy_headers": proxy.headers} if proxy and not socks else {}
+        if proxy and by and target.scheme == "http":
+            sent |= proxy.headers  # without TLS the proxy reads the call itself
         tempo = self.tempo if own else pace.of(f"{target.scheme}://{target.authority}")
         await tempo.turn(_kind(method, target), calls)
         if own and (authorization := await self._authorization(tries.refused)) is not None:
@@ -232,17 +239,19 @@ class Http:
         if isinstance(body, bytes) and body:
             sent.setdefault("Content-Length", str(len(body)))
         async with asyncio.timeout(None) as limit:
-            response = await self._pool().request(
-                method,
-                target,
-                json=json,
-                data=self._watched(body, limit) if body else body,
-                headers=sent,
-                proxy=proxy,
-                proxy_headers=proxy_headers,
-                timeout=waits or self.timeout,
-                allow_redirects=False,
-            )
+            try:
+                response = await self._pool(socks).request(
+                    method,
+                    target,
+                    json=json,
+                    data=self._watched(body, limit) if body else body,
+                    headers=sent,
+                    timeout=waits or self.timeout,
+                    allow_redirects=False,
+                    **by,
+                )
+            except route.socks_failures() as error:
+                raise aiohttp.ClientConnectionError(f"by the proxy {socks}: {str(error).rstrip('.')}") from error
         async with response:
             if response.status == 429:
                 tempo.refused(Answer(429, response.headers).retry_after)
@@ -251,17 +260,20 @@ class Http:
             tries.tempo = tempo
             yield response
 
-    def _pool(self) -> aiohttp.ClientSession:
+    def _pool(self, socks: route.Proxy | None) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
-        if self._session is None or self._loop is not loop:
+        if self._loop is not loop:
             # Another loop is that of a parent process: what it holds open stays its own.
-            self._loop = loop
+            self._loop, self._sessions = loop, {}
+        if socks not in self._sessions:
             _open.add(self)
             ca = settings.load().ca
-            connector = aiohttp.TCPConnector(limit=self.connections, ssl=route.trust(str(ca)) if ca else True)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=self.timeout, auto_decompress=False)
-            weakref.finalize(self, _close_soon, self._session, loop).atexit = False
-        return self._session
+            options: dict[str, Any] = {"limit": self.connections, "ssl": route.trust(str(ca)) if ca else True}
+            connector = socks.connector(**options) if socks else aiohttp.TCPConnector(**options)
+            session = aiohttp.ClientSession(connector=connector, timeout=self.timeout, auto_decompress=False)
+            weakref.finalize(self, _close_soon, session, loop).atexit = False
+            self._sessions[socks] = session
+        return self._sessions[socks]
 
     async def _watched(self, body: Any, limit: asyncio.Timeout) -> AsyncIterator[Any]:
         """A body in pieces, given up when the other side takes none for the length of the read timeout."""

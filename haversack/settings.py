@@ -8,6 +8,7 @@
     HAVERSACK_QUOTA    quota     Google's quota of this project, like "12000/min"; see `pace`
     HAVERSACK_FOLLOW   follow    seconds between two questions what others changed on the drive (5)
     HAVERSACK_KAGGLE   kaggle    the address of a mirror of Kaggle, instead of https://api.kaggle.com
+    HAVERSACK_STREAMS  streams   how many ranges of a file are fetched side by side at most (16)
     HAVERSACK_CA       ca        a PEM file of certificate authorities that are believed beside the system's
 
 `HAVERSACK_TOKEN`, the hub's token, is read by `credentials` and never kept here.
@@ -40,6 +41,7 @@ class Settings:
     quota: str | None = None
     follow: float = 5.0
     kaggle: str | None = None
+    streams: int = 16
     ca: Path | None = None
 
 
@@ -81,6 +83,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         quota=text("quota"),
         follow=_seconds(values.get("follow", Settings.follow)),
         kaggle=text("kaggle"),
+        streams=_streams(values.get("streams", Settings.streams)),
         ca=path("ca") if values.get("ca") else None,
     )
 
@@ -93,6 +96,13 @@ def _seconds(given: object) -> float:
     if not 0.1 <= seconds <= 3600:
         raise InputError(f"The setting follow is {given!r}.", "Give it as seconds, from 0.1 to 3600.")
     return seconds
+
+
+def _streams(given: object) -> int:
+    text = str(given)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 32):
+        raise InputError(f"The setting streams is {given!r}.", "Give it as a number from 1 to 32.")
+    return int(text)
 
 
 def _read(file: Path) -> dict[str, object]:

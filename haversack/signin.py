@@ -1,7 +1,7 @@
 """The sign-ins that `haversack login` keeps: one file in the data folder, readable by its owner alone.
 
-It holds what signs in to Google, a token for each hub, and which drive is meant when none is named: the one that was
-signed in to last. Writing is complete or absent, and one process at a time.
+It holds what signs in to Google and to Kaggle, a token for each hub, and which drive is meant when none is named: the
+one that was signed in to last. Writing is complete or absent, and one process at a time.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from haversack.errors import SignInError
 @dataclass
 class SignIns:
     """What is kept. `drive` is "google", a hub's URL or None; `google` says where its sign-in comes from, and holds it
-    when it is haversack's own; `hubs` are tokens by URL.
+    when it is haversack's own; `hubs` are tokens by URL; `kaggle` has a `token` or a `key`, and whose it is (`user`).
     """
 
     drive: str | None = None
     google: dict[str, Any] | None = field(default=None, repr=False)
     hubs: dict[str, str] = field(default_factory=dict, repr=False)
+    kaggle: dict[str, str] | None = field(default=None, repr=False)
 
     def secrets(self) -> tuple[str, ...]:
         """What must never be shown."""
         own = (self.google or {}).get("credentials") or {}
-        found = (own.get(name) for name in ("refresh_token", "client_secret", "token"))
+        found = [own.get(name) for name in ("refresh_token", "client_secret", "token")]
+        found += [(self.kaggle or {}).get(name) for name in ("token", "key")]
         return tuple(str(secret) for secret in (*found, *self.hubs.values()) if secret)
 
 

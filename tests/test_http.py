@@ -328,8 +328,8 @@ def test_a_proxy_is_taken_to_a_remote_server_and_never_to_this_machine(
 def test_a_host_named_in_no_proxy_is_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "drive.example")
-    assert route.proxy_for("https://drive.example/x") == (None, None)
-    assert route.proxy_for("https://other.example/x")[0] == URL("http://127.0.0.1:9")
+    assert route.proxy_for("https://drive.example/x") is None
+    assert route.proxy_for("https://other.example/x") == route.Proxy(URL("http://127.0.0.1:9"))
 
 
 def test_a_file_without_certificates_is_bad_input(tmp_path: Path) -> None:

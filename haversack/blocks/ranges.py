@@ -1,22 +1,23 @@
 """A remote file whose bytes come when they are read: range requests into a sparse file.
 
-Several ranges are fetched side by side, and none twice: who needs bytes that are on their way waits for them. What
-readers say they `want` next has connections of its own, beside those that fetch the rest of the file. Whatever breaks
-off goes on at the byte where it stopped. Signed addresses expire, so the address is asked for anew when storage refuses
-it. Every answer must be of the content that the first one spoke of (RFC 9110: `Content-Range`, `ETag`); another one
-starts the file over. From a server that ignores ranges the file comes whole, in one stream. A complete file is checked
-against the md5 that storage names (`x-goog-hash`).
+Several ranges are fetched side by side, and none twice: who needs bytes that are on their way waits for them. How many,
+`streams` finds out. What readers ask for, and say they `want` next, has connections of its own, beside those that fetch
+the rest of the file. Whatever breaks off goes on at the byte where it stopped. Signed addresses expire, so the address
+is asked for anew when storage refuses it. Every answer must be of the content that the first one spoke of (RFC 9110:
+`Content-Range`, `ETag`); another one starts the file over. From a server that ignores ranges the file comes whole, in
+one stream. A complete file is checked against the md5 that storage names (`x-goog-hash`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import bisect
 import hashlib
 import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,18 +25,24 @@ import aiohttp
 from filelock import FileLock, Timeout
 from fsspec.asyn import get_loop
 
-from haversack import progress
+from haversack import progress, settings
+from haversack.blocks.checksum import FollowingMd5
 from haversack.blocks.headers import Content, content_of, range_start
 from haversack.blocks.sparse import BLOCK, SparseFile, require_space, whole_file
+from haversack.blocks.streams import FIRST, Streams
 from haversack.errors import ConnectionFailed, HaversackError, IntegrityError, RemoteError, SignInError
 from haversack.http import Http, wait
 
 log = logging.getLogger(__name__)
 
-# One request asks for at most this much, and this much at most is fetched again after a crash.
+# One request asks for at most this much.
 _LARGEST_RANGE = 8 << 20
 _SMALLEST_RANGE = 1 << 20
+# So much of a range is synced at once; after a power cut, that much of each is fetched again.
+_SYNCED_AT_ONCE = 8 << 20
 _PIECE = 256 << 10
+# Streams for what is wanted next, at most.
+_MOST_WANTING = 16
 # What storage answers to an address that has expired or that it does not know any more.
 _REFUSED = (400, 401, 403, 404, 410)
 
@@ -52,18 +59,18 @@ class RemoteFile:
     """A file of some server, kept in part or whole at `path`; it is `Bytes` for an archive.
 
     `locate` gives an address to fetch from, a fresh one on every call. `name` is what the user is told. Made from
-    ordinary code, never on the loop's thread. Raises what the server's answers mean (`http.error_of`),
-    `ConnectionFailed` for a server that is away unless the whole file is here already.
+    ordinary code, never on the loop's thread. At most the setting `streams` ranges of it are fetched side by side.
+    Raises what the server's answers mean (`http.error_of`), `ConnectionFailed` for a server that is away unless the
+    whole file is here already.
     """
 
-    def __init__(
-        self, http: Http, locate: Callable[[], Awaitable[str]], path: Path, name: str, *, connections: int = 4
-    ) -> None:
+    def __init__(self, http: Http, locate: Callable[[], Awaitable[str]], path: Path, name: str) -> None:
         self.path = path
         self.name = name
         self._http = http
         self._locate = locate
-        self._connections = connections
+        self.streams = Streams(settings.load().streams)
+        self._shown: list[_Shown] = []
         self._address: str | None = None
         self._locating = asyncio.Lock()
         self._fetched_to, self._ahead = -1, 0
@@ -95,7 +102,7 @@ class RemoteFile:
             self._ahead = min(max(2 * self._ahead, BLOCK), _LARGEST_RANGE) if follows else 0
             self._fetched_to = -(-(stop + self._ahead) // BLOCK) * BLOCK
             try:
-                wait(self._fill(offset, self._fetched_to, lambda amount: None))
+                wait(self._fill([(offset, self._fetched_to)], urgent=True))
             except _Changed:
                 raise IntegrityError(f"{self.name} changed on the server while it was read.", "Open it anew.") from None
         return self._sparse.read_at(offset, size)
@@ -113,16 +120,9 @@ class RemoteFile:
         holes = [hole for start, stop in _joined(list(ranges)) for hole in self._sparse.missing(start, stop)]
         if not holes:
             return
-        needed = sum(stop - start for start, stop in holes)
-        require_space(self.path.parent, needed)
         try:
-            with progress.bar(self.name, needed) as advance:
-                if self._content.ranges:
-                    wait(self._fetch_parts(_parts(holes, self._connections), advance))
-                else:
-                    wait(self._fill(0, self.size, advance))
-        except _RangesIgnored:
-            wait(self._fill(0, self.size, lambda amount: None))
+            with self._showing(holes):
+                wait(self._fill(holes))
         except _Changed:
             raise IntegrityError(f"{self.name} changed on the server while it was read.", "Open it anew.") from None
 
@@ -163,10 +163,13 @@ class RemoteFile:
 
     def _complete(self, check: Callable[[Path], None]) -> None:
         for _ in range(3):
-            missing = self.size - self.present
             try:
-                with progress.bar(self.name, missing) as advance:
-                    wait(self._fill(0, self.size, advance))
+                with FollowingMd5(self._sparse) if self._content.md5 else nullcontext() as md5:
+                    with self._showing(list(self._sparse.missing(0, self.size))):
+                        # Again, where some of it was mended meanwhile.
+                        while any(self._sparse.missing(0, self.size)):
+                            wait(self._fill([(0, self.size)]))
+                    self._verify(check, md5)
                 break
             except _Changed:
                 wait(self._want_nothing())
@@ -175,17 +178,16 @@ class RemoteFile:
                 self._sparse = self._open()
         else:
             raise IntegrityError(f"{self.name} keeps changing on the server.", "Try again when it is settled.")
-        self._verify(check)
         self._sparse.finish()
 
-    def _verify(self, check: Callable[[Path], None]) -> None:
-        part = self._sparse.part
+    def _verify(self, check: Callable[[Path], None], md5: FollowingMd5 | None) -> None:
+        part, promised = self._sparse.part, self._content.md5
         try:
-            if self._content.md5 is None:
+            if md5 is None:
                 check(part)
-            elif (found := _md5_of(part)) != self._content.md5:
+            elif md5.hexdigest() != promised and (found := _md5_of(part)) != promised:
                 raise IntegrityError(
-                    f"What was fetched is not {self.name}: its md5 is {found}, not {self._content.md5}.",
+                    f"What was fetched is not {self.name}: its md5 is {found}, not {promised}.",
                     "It was discarded; fetch it again.",
                 )
         except IntegrityError:
@@ -212,32 +214,39 @@ class RemoteFile:
         if self._address == address:
             self._address = None
 
-    async def _fill(self, start: int, stop: int, advance: progress.Advance) -> None:
-        """Have every block of [start, stop) here and believed."""
+    async def _fill(self, ranges: list[tuple[int, int]], *, urgent: bool = False) -> None:
+        """Have every block of the ranges here and believed; what is `urgent` does not wait for other streams."""
+        holes = [hole for start, stop in ranges for hole in self._sparse.missing(start, stop)]
         if self._content.ranges:
-            parts = _parts(self._sparse.missing(start, stop), self._connections)
-            require_space(self.path.parent, sum(end - begin for begin, end in parts))
+            require_space(self.path.parent, sum(stop - start for start, stop in holes))
             try:
-                return await self._fetch_parts(parts, advance)
+                return await self._fetch_parts(holes, urgent)
             except _RangesIgnored:
                 self._content = replace(self._content, ranges=False)
                 log.warning("The server of %s ignores ranges; it is fetched whole, in one stream.", self.name)
-        require_space(self.path.parent, self.size - self.present)
-        await self._retrying(0, self.size, advance, self._stream_whole)
+        if holes:
+            require_space(self.path.parent, self.size - self.present)
+            await self._retrying(0, self.size, self._stream_whole)
         return None
 
-    async def _fetch_parts(self, parts: deque[tuple[int, int]], advance: progress.Advance) -> None:
+    async def _fetch_parts(self, holes: list[tuple[int, int]], urgent: bool) -> None:
+        most = FIRST if urgent else self.streams.most
+        turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext if urgent else self.streams.turn
+        parts = _parts(holes, most)
+
         async def fetch_next() -> None:
             while parts:
-                await self._fetch(*parts.popleft(), advance)
+                async with turn():
+                    if parts:
+                        await self._fetch(*parts.popleft())
 
-        tasks = [asyncio.create_task(fetch_next()) for _ in range(min(self._connections, len(parts)))]
+        tasks = [asyncio.create_task(fetch_next()) for _ in range(min(most, len(parts)))]
         try:
             await asyncio.gather(*tasks)
         finally:
             await _cancelled(tasks)
 
-    async def _fetch(self, start: int, stop: int, advance: progress.Advance) -> None:
+    async def _fetch(self, start: int, stop: int) -> None:
         """Have what is missing of [start, stop) here; waits for what is on its way already."""
         while missing := list(self._sparse.missing(start, stop)):
             coming = [future for (begin, end), future in self._coming.items() if begin < stop and start < end]
@@ -247,22 +256,22 @@ class RemoteFile:
                 continue
             arrived = self._coming[hole] = asyncio.get_running_loop().create_future()
             try:
-                await self._retrying(*hole, advance, self._stream_range)
+                await self._retrying(*hole, self._stream_range)
             finally:
                 del self._coming[hole]
                 arrived.set_result(None)
 
     def _want(self, ranges: list[tuple[int, int]]) -> None:
         wanted = (hole for start, stop in _joined(ranges) for hole in self._sparse.missing(start, stop))
-        self._wanted = _parts(wanted, self._connections)
+        self._wanted = _parts(wanted, FIRST)
         self._wanting = [task for task in self._wanting if not task.done()]
-        for _ in range(len(self._wanting), min(2 * self._connections, len(self._wanted))):
+        for _ in range(len(self._wanting), min(2 * self.streams.allowed, _MOST_WANTING, len(self._wanted))):
             self._wanting.append(asyncio.create_task(self._fetch_wanted()))
 
     async def _fetch_wanted(self) -> None:
         while self._wanted:
             try:
-                await self._fetch(*self._wanted.popleft(), lambda amount: None)
+                await self._fetch(*self._wanted.popleft())
             except (HaversackError, _Changed, _RangesIgnored) as error:
                 self._wanted.clear()
                 log.debug("%s could not be fetched ahead: %s", self.name, error)
@@ -272,11 +281,9 @@ class RemoteFile:
         await _cancelled(self._wanting)
         self._wanting = []
 
-    async def _retrying(
-        self, start: int, stop: int, advance: progress.Advance, stream: Callable[[_Cursor], Awaitable[None]]
-    ) -> None:
+    async def _retrying(self, start: int, stop: int, stream: Callable[[_Cursor], Awaitable[None]]) -> None:
         """Have [start, stop) streamed in, however often it breaks off while it still gets further."""
-        cursor = _Cursor(start, stop, advance)
+        cursor = _Cursor(start, stop)
         failures, renewed = 0, False
         while cursor.furthest < stop:
             before, address, why = cursor.furthest, await self._link(), "it ended too early"
@@ -294,6 +301,8 @@ class RemoteFile:
                 failures, renewed = 0, False
             failures += 1
             if cursor.furthest < stop:
+                if cursor.furthest - before < _SMALLEST_RANGE:
+                    self.streams.broke()
                 if failures >= self._http.attempts:
                     raise ConnectionFailed(
                         f"{self.name} broke off {failures} times at byte {cursor.at:,} ({why}).",
@@ -304,7 +313,8 @@ class RemoteFile:
     async def _stream_range(self, cursor: _Cursor) -> None:
         cursor.at = cursor.furthest
         headers = {"Range": f"bytes={cursor.at}-{cursor.stop - 1}"}
-        async with self._http.stream("GET", await self._link(), headers=headers) as response:
+        stream = self._http.stream("GET", await self._link(), headers=headers, refused=self.streams.refused)
+        async with stream as response:
             if response.status != 206:
                 raise _RangesIgnored
             self._check(response)
@@ -328,29 +338,69 @@ class RemoteFile:
             async for data in response.content.iter_chunked(_PIECE):
                 data = data[: cursor.stop - cursor.at]
                 self._sparse.write(cursor.at, data)
-                cursor.move(len(data))
-                if cursor.furthest - cursor.kept >= _SMALLEST_RANGE:
+                cursor.at += len(data)
+                if cursor.at > cursor.furthest:
+                    self._arrived(cursor.furthest, cursor.at)
+                    cursor.furthest = cursor.at
+                    cursor.believed = self._sparse.believe(cursor.believed, cursor.at)
+                if cursor.furthest == cursor.stop or cursor.furthest - cursor.kept >= _SYNCED_AT_ONCE:
                     cursor.kept = await asyncio.to_thread(self._sparse.keep, cursor.kept, cursor.furthest)
         finally:
             cursor.kept = self._sparse.keep(cursor.kept, cursor.furthest)
 
+    def _arrived(self, start: int, stop: int) -> None:
+        self.streams.arrived(stop - start)
+        for shown in tuple(self._shown):
+            shown.arrived(start, stop)
+
+    @contextmanager
+    def _showing(self, holes: list[tuple[int, int]]) -> Iterator[None]:
+        """Show a bar over the holes meanwhile, whoever fills them."""
+        shown = _Shown(sorted(holes))
+        self._shown.append(shown)
+        try:
+            with progress.bar(self.name, sum(stop - start for start, stop in holes)) as advance:
+                get_loop().call_soon_threadsafe(shown.begin, advance)
+                yield
+        finally:
+            self._shown.remove(shown)
+
 
 @dataclass
 class _Cursor:
-    """Where the fetching of one range is: `at` now, `furthest` ever; before `kept` all is believed."""
+    """Where the fetching of one range is: `at` now, `furthest` ever; up to `believed` the blocks are here, and up to
+    `kept` they are synced.
+    """
 
     at: int
     stop: int
-    advance: progress.Advance
 
     def __post_init__(self) -> None:
-        self.furthest = self.kept = self.at
+        self.furthest = self.believed = self.kept = self.at
 
-    def move(self, count: int) -> None:
-        self.at += count
-        if self.at > self.furthest:
-            self.advance(self.at - self.furthest)
-            self.furthest = self.at
+
+@dataclass
+class _Shown:
+    """A bar over the bytes of `holes`, which are in order and share none; it is moved on the loop's thread."""
+
+    holes: list[tuple[int, int]]
+    count: int = 0
+    advance: progress.Advance | None = None
+
+    def begin(self, advance: progress.Advance) -> None:
+        self.advance = advance
+        advance(self.count)
+
+    def arrived(self, start: int, stop: int) -> None:
+        first = max(0, bisect.bisect_right(self.holes, (start, start)) - 1)
+        more = 0
+        for begin, end in self.holes[first:]:
+            if begin >= stop:
+                break
+            more += max(0, min(end, stop) - max(begin, start))
+        self.count += more
+        if more and self.advance is not None:
+            self.advance(more)
 
 
 @contextmanager
@@ -402,11 +452,11 @@ def _without(hole: tuple[int, int], taken: Iterable[tuple[int, int]]) -> list[tu
     return [*left, (at, stop)] if at < stop else left
 
 
-def _parts(missing: Iterable[tuple[int, int]], connections: int) -> deque[tuple[int, int]]:
-    """The ranges to ask for: the missing ones, cut so that every connection has something to do."""
+def _parts(missing: Iterable[tuple[int, int]], streams: int) -> deque[tuple[int, int]]:
+    """The ranges to ask for: the missing ones, cut so that every stream has something to do."""
     holes = list(missing)
     total = sum(stop - start for start, stop in holes)
-    length = -(-min(max(total // connections, _SMALLEST_RANGE), _LARGEST_RANGE) // BLOCK) * BLOCK
+    length = -(-min(max(total // streams, _SMALLEST_RANGE), _LARGEST_RANGE) // BLOCK) * BLOCK
     return deque((at, min(at + length, stop)) for start, stop in holes for at in range(start, stop, length))
 
 

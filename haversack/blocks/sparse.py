@@ -1,10 +1,11 @@
 """A local file of which some blocks are here, and the journal that says which.
 
 `NAME.part` has the remote file's size from the start, with holes. `NAME.journal` has one line of JSON (what the content
-is) and then one byte for each block, 1 when the block is here. A block is written and synced before its byte is set, so
-what the journal says is true after SIGKILL and after a power cut. The journal is mapped into memory: processes that
-share the file see each other's blocks at once. When every block is here the file is renamed to `NAME`, and only then is
-there a file of that name.
+is) and then one byte for each block: 1 when the block is here and synced, 2 when it is here and was only written. What
+was written outlives its process but not its machine, so after a start of the machine a 2 counts for nothing: what the
+journal says is true after SIGKILL and after a power cut. The journal is mapped into memory: processes that share the
+file see each other's blocks at once. When every block is here the file is renamed to `NAME`, and only then is there a
+file of that name.
 
 A file that can be fetched again does without the syncing: it is not `lasting`, its journal is believed until the
 machine is started anew, and only the complete file beyond that.
@@ -19,6 +20,7 @@ import functools
 import json
 import mmap
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -31,6 +33,9 @@ from haversack.errors import DiskFull, IntegrityError
 
 BLOCK = 64 << 10
 """Bytes in a block; small, so that one image out of an archive brings little else."""
+
+_MISSING, _SYNCED, _WRITTEN = b"\0", b"\1", b"\2"
+_HERE = re.compile(b"[^\0]")
 
 
 class SparseFile:
@@ -48,11 +53,14 @@ class SparseFile:
             known = _header(self._journal)
             whole = path if path.exists() else self.part
             there = known is not None and whole.exists() and whole.stat().st_size == known["size"]
-            same = there and known == self._header
+            boot = known.pop("boot", None) if known else None
+            same = there and known == self._header and (lasting or boot == _boot())
             self.replaced = there and not same
             if not same:
                 whole = self._start()
             self._data = os.open(whole, os.O_RDWR)
+            if same and boot != _boot():
+                self._forget_unsynced()
             self._map_journal()
 
     @property
@@ -68,13 +76,13 @@ class SparseFile:
     def missing(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The ranges of bytes, in whole blocks, that must come before [start, stop) can be read."""
         at, last = self._first + start // BLOCK, self._first + -(-min(stop, self.size) // BLOCK)
-        while 0 <= (hole := self._blocks.find(b"\0", at, last)) < last:
-            at = self._blocks.find(b"\1", hole, last)
-            at = last if at < 0 else at
+        while 0 <= (hole := self._blocks.find(_MISSING, at, last)) < last:
+            here = _HERE.search(self._blocks, hole, last)
+            at = here.start() if here else last
             yield (hole - self._first) * BLOCK, min((at - self._first) * BLOCK, self.size)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Put `data` in place; it is not believed before `keep`. Raises `DiskFull`."""
+        """Put `data` in place; it is not believed before `believe` or `keep`. Raises `DiskFull`."""
         view = memoryview(data)
         try:
             while view:
@@ -85,24 +93,21 @@ class SparseFile:
                 raise
             raise _disk_full(self.path.parent, self.size) from error
 
+    def believe(self, start: int, stop: int) -> int:
+        """Believe the blocks that lie wholly in the written range [start, stop), until the machine is started anew.
+
+        Returns where the last of them ends.
+        """
+        return self._mark_whole(start, stop, _WRITTEN) if _boot() else start
+
     def keep(self, start: int, stop: int) -> int:
         """Believe the blocks that lie wholly in the written range [start, stop); returns where the last one ends."""
-        first = -(-start // BLOCK)
-        last = -(-stop // BLOCK) if stop == self.size else stop // BLOCK
-        if first >= last:
-            return start
-        with self._keeping:
-            if self._data < 0:
-                return start
-            if self.lasting:
-                os.fdatasync(self._data)
-            self._mark(first, last, b"\1")
-        return min(last * BLOCK, self.size)
+        return self._mark_whole(start, stop, _SYNCED)
 
     def forget(self, start: int, stop: int) -> None:
         """Believe the blocks that touch [start, stop) no longer: their bytes turned out to be wrong."""
         with self._lock():
-            self._mark(start // BLOCK, -(-min(stop, self.size) // BLOCK), b"\0")
+            self._mark(start // BLOCK, -(-min(stop, self.size) // BLOCK), _MISSING)
             if self.complete:
                 self.path.rename(self.part)
 
@@ -117,8 +122,8 @@ class SparseFile:
         """Give the complete file its name."""
         with self._lock():
             if self._is_at(self.part):
-                if not self.lasting:
-                    os.fdatasync(self._data)
+                os.fdatasync(self._data)
+                self._mark(0, -(-self.size // BLOCK), _SYNCED)
                 self.part.rename(self.path)
                 _sync_folder(self.path.parent)
 
@@ -151,8 +156,8 @@ class SparseFile:
 
     @property
     def _header(self) -> dict[str, object]:
-        header = {"size": self.size, "tag": self.tag, "block": BLOCK}
-        return header if self.lasting else {**header, "boot": _boot()}
+        """What the content is, in the journal; beside it stands which start of the machine it is."""
+        return {"size": self.size, "tag": self.tag, "block": BLOCK}
 
     def _is_at(self, path: Path) -> bool:
         """Whether the file has that name; another process may have removed it, and begun another one there."""
@@ -170,23 +175,42 @@ class SparseFile:
             path.unlink(missing_ok=True)
         with open(self.part, "wb") as data:
             data.truncate(self.size)
+        self._write_journal(bytes(-(-self.size // BLOCK)))
+        return self.part
+
+    def _forget_unsynced(self) -> None:
+        self._write_journal(self._journal.read_bytes().partition(b"\n")[2].replace(_WRITTEN, _MISSING))
+
+    def _write_journal(self, blocks: bytes) -> None:
         aside = self._journal.with_suffix(".new")
         with open(aside, "wb") as journal:
-            journal.write(json.dumps(self._header).encode() + b"\n" + bytes(-(-self.size // BLOCK)))
+            journal.write(json.dumps({**self._header, "boot": _boot()}).encode() + b"\n" + blocks)
             journal.flush()
             if self.lasting:
                 os.fsync(journal.fileno())
         aside.replace(self._journal)
-        return self.part
 
     def _map_journal(self) -> None:
         with open(self._journal, "r+b") as journal:
             self._blocks = mmap.mmap(journal.fileno(), 0)
         self._first = self._blocks.find(b"\n") + 1
 
+    def _mark_whole(self, start: int, stop: int, value: bytes) -> int:
+        first = -(-start // BLOCK)
+        last = -(-stop // BLOCK) if stop == self.size else stop // BLOCK
+        if first >= last:
+            return start
+        with self._keeping:
+            if self._data < 0:
+                return start
+            if self.lasting and value == _SYNCED:
+                os.fdatasync(self._data)
+            self._mark(first, last, value)
+        return min(last * BLOCK, self.size)
+
     def _mark(self, first: int, last: int, value: bytes) -> None:
         self._blocks[self._first + first : self._first + last] = value * (last - first)
-        if self.lasting:
+        if self.lasting and value != _WRITTEN:
             self._blocks.flush()
 
 

@@ -6,6 +6,7 @@ folder says which data set it is of. All of it can be fetched and decoded again.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 import secrets
@@ -66,7 +67,7 @@ def kept(source: str | None = None) -> list[Kept]:
     for kind in ("datasets", "pixels"):
         for folder in _noted(cache / kind):
             of = (folder / _NOTE).read_text("utf-8", "surrogateescape")
-            if source is None or of == source or of.startswith((f"{source}@", f"{source.rstrip('/')}/")):
+            if source is None or _is_of(of, source):
                 files, pixels, folders = found.get(of, (0, 0, []))
                 size = _size(folder)
                 is_pixels = kind == "pixels"
@@ -82,6 +83,12 @@ def remove(found: list[Kept]) -> None:
         with suppress(FileNotFoundError):  # another process may remove the same
             folder.rename(going)
             shutil.rmtree(going)
+
+
+def _is_of(kept: str, source: str) -> bool:
+    """Whether what is kept is of the data set, of a version or folder of it, or of one of its archives."""
+    part = kept.startswith((f"{source}@", f"{source.rstrip('/')}/"))
+    return kept == source or part or ("*" in source and fnmatch.fnmatchcase(kept, source))
 
 
 def _noted(folder: Path) -> Iterator[Path]:

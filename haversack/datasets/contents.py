@@ -211,7 +211,7 @@ class Archived:
             return use(member)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlainFile:
     """A `File` that is nothing more."""
 
@@ -289,6 +289,12 @@ def _check_members(path: Path) -> None:
                     continue
     finally:
         file.close()
+
+
+def sizes_of(files: Mapping[str, File]) -> Iterable[tuple[str, int]]:
+    """Names and sizes, without making a record for each member of an archive."""
+    sizes = files.columns["size"].tolist() if isinstance(files, Index) else [file.size for file in files.values()]
+    return zip(files, sizes, strict=True)
 
 
 def occupied(target: Path) -> InputError:

@@ -8,8 +8,8 @@
 4. It becomes the size asked for, by bilinear interpolation over all pixels that fall into one (as Pillow resizes):
    "stretch" changes the shape of the picture, "crop" cuts what is too long from both sides, "pad" adds black there.
 
-OpenCV, where it is installed, decodes PNGs that need nothing of steps 1 and 2: a lossless format has the same pixels
-from either, and OpenCV takes less time. Everything else is Pillow's work.
+PNGs that need nothing of steps 1 and 2 are inflated by ISA-L (`png`), and decoded by OpenCV where it is installed: a
+lossless format has the same pixels from either, and OpenCV takes less time. Everything else is Pillow's work.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from haversack.datasets import png
 from haversack.errors import ImageInvalid, InputError
 
 Pixels = NDArray[np.uint8]
@@ -35,10 +36,6 @@ RULE = 1
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_PNG = b"\x89PNG\r\n\x1a\n"
-_GREY_8, _RGB_8 = b"\x08\x00", b"\x08\x02"
-# Nothing that trains is larger; a file that claims to be is made to fill the memory.
-_LARGEST = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -69,13 +66,14 @@ class Form:
 
 def decode(data: bytes, form: Form, name: str) -> Pixels:
     """The pixels of the image in `data`, as `form` says. Raises `ImageInvalid`, which names it `name`."""
-    plain = _plain_png(data)
-    if plain is not None and plain.shape == form.shape:
-        return plain
+    plain = png.stored(data)
+    pixels = None if plain is None else _by_opencv(plain)
+    if pixels is not None and pixels.shape == form.shape:
+        return pixels
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.fromarray(plain.squeeze()) if plain is not None else _eight_bit(_opened(data))
+            image = _eight_bit(_opened(plain or data)) if pixels is None else _image(pixels)
             image = _resized(_in_channels(image, form.channels), form)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise _invalid(name, str(error)) from error
@@ -84,29 +82,24 @@ def decode(data: bytes, form: Form, name: str) -> Pixels:
     return np.asarray(image, np.uint8).reshape(form.shape)
 
 
-def _plain_png(data: bytes) -> Pixels | None:
-    """The pixels of a PNG in 8-bit grey or RGB without transparency or orientation; None for any other image."""
-    if data[:8] != _PNG or data[24:26] not in (_GREY_8, _RGB_8) or (cv2 := _cv2()) is None or not _is_plain(data):
+def prepare(name: str) -> None:
+    """Import what decodes images such as the one called `name`, before there is one."""
+    if name.lower().endswith(".png"):
+        _cv2()
+
+
+def _by_opencv(png_of_grey_or_rgb: bytes) -> Pixels | None:
+    """Its pixels, of shape (height, width, channels); None where OpenCV is not installed."""
+    if (cv2 := _cv2()) is None:
         return None
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    found = cv2.imdecode(np.frombuffer(png_of_grey_or_rgb, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None:
         return None
     return found[:, :, None] if found.ndim == 2 else cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
 
 
-def _is_plain(data: bytes) -> bool:
-    """Whether a PNG is whole, of a sane size, and has no chunk that changes what its pixels are."""
-    if int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big") > _LARGEST:
-        return False
-    at = 8
-    while at + 12 <= len(data):
-        kind = data[at + 4 : at + 8]
-        if kind in (b"tRNS", b"eXIf"):
-            return False
-        if kind == b"IEND":
-            return True
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return False  # OpenCV makes do with what there is of a file that breaks off; Pillow says so
+def _image(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 @cache

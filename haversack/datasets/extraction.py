@@ -13,7 +13,7 @@ from pathlib import Path
 
 from haversack import progress
 from haversack.blocks.sparse import require_space
-from haversack.datasets.contents import Contents
+from haversack.datasets.contents import Contents, sizes_of
 from haversack.datasets.locks import lock_of
 from haversack.errors import InputError
 
@@ -43,19 +43,19 @@ def extract(contents: Contents, to: Path, name: str) -> Path:
     return to
 
 
-def _not_there(contents: Contents, to: Path) -> list[str]:
-    """The files that are still to be put below `to`. Raises for the first one that cannot be."""
+def _not_there(contents: Contents, to: Path) -> list[tuple[str, int]]:
+    """The files that are still to be put below `to`, with their sizes. Raises for the first one that cannot be."""
     if not to.exists():
-        return list(contents.files)
+        return list(sizes_of(contents.files))
     wanted = []
     checked: set[Path] = set()
-    for name in contents.files:
+    for name, size in sizes_of(contents.files):
         target = to / name
         if target.parent not in checked:
             _check_way(target.parent, to)
             checked.add(target.parent)
         if not os.path.lexists(target):
-            wanted.append(name)
+            wanted.append((name, size))
         elif target.is_symlink() or not target.is_file() or not contents.is_at(name, target):
             raise _occupied(target)
     return wanted
@@ -74,30 +74,33 @@ def _occupied(path: Path) -> InputError:
     return InputError(f"{path} is there and is another file.", "Move it away, or name another folder.")
 
 
-def _write(contents: Contents, names: list[str], aside: Path, name: str) -> None:
-    total = sum(contents.files[each].size for each in names)
+def _write(contents: Contents, wanted: list[tuple[str, int]], aside: Path, name: str) -> None:
+    total = sum(size for _, size in wanted)
+    made: set[Path] = set()
     require_space(aside.parent, total)
     aside.mkdir()
     with progress.bar(f"Extracting {name}", total) as advance:
-        for each in names:
+        for each, size in wanted:
             target = aside / each
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                if target.parent not in made:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    made.add(target.parent)
                 contents.write(each, target)
             except (FileExistsError, NotADirectoryError, IsADirectoryError):
                 raise InputError(
                     f"{each} is both a file and a folder in {name}.", "Read its files one by one."
                 ) from None
-            advance(contents.files[each].size)
+            advance(size)
     # One sync for all: thousands of small files would take a minute with one each.
     os.sync()
 
 
-def _move(names: list[str], aside: Path, to: Path) -> None:
+def _move(wanted: list[tuple[str, int]], aside: Path, to: Path) -> None:
     if not to.exists():
         aside.rename(to)
         return
-    for name in names:
+    for name, _ in wanted:
         target = to / name
         target.parent.mkdir(parents=True, exist_ok=True)
         (aside / name).replace(target)

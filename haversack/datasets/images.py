@@ -25,9 +25,9 @@ from haversack import settings
 from haversack.datasets import labels as labels_of
 from haversack.datasets.augment import Augment, Augmentation, generator
 from haversack.datasets.cache import note
-from haversack.datasets.decode import RULE, SUFFIXES, Form, Pixels
+from haversack.datasets.decode import RULE, SUFFIXES, Form
 from haversack.datasets.labels import Labels
-from haversack.datasets.loader import Ahead, Change, Corrupt, Loader
+from haversack.datasets.loader import Ahead, Change, Corrupt, Finished, Loader
 from haversack.datasets.order import Order
 from haversack.datasets.pixels import PixelCache, open_cache
 from haversack.errors import InputError
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_OTHERS = ("__MACOSX", ".")
+# How the parts of a path begin that are hidden, or that macOS's archiver adds.
+_OTHERS = ("/.", "/__MACOSX")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Images:
         self._labels = labels
         self._plan = plan
         self._rows: NDArray[np.int64] = np.arange(len(loader.names)) if rows is None else rows
-        self._ahead = Ahead(loader, self._rows_of, self._augmenting)
+        self._alike = plan.augment is None and not plan.order.shuffle
+        self._ahead = Ahead(loader, self._rows_of, self._begin, again=self._alike)
         self.epoch = 0
 
     @property
@@ -126,8 +128,7 @@ class Images:
 
     def batch(self, epoch: int, step: int) -> Any:
         """Batch `step` of an epoch, both from 0: the same one whenever and wherever it is asked for."""
-        x, rows = self._ahead.take(epoch, step, len(self))
-        x = self._typed(x)
+        x, rows = self._ahead.take(0 if self._alike else epoch, step, len(self))
         return x if self._labels is None else (x, self._labels.values[rows])
 
     def fingerprint(self) -> dict[str, Any]:
@@ -194,16 +195,16 @@ class Images:
             return [np.arange(len(self._rows))]
         return [np.flatnonzero(values == one) for one in np.unique(values)]
 
-    def _rows_of(self, epoch: int, step: int) -> NDArray[np.int64]:
+    def _rows_of(self, epoch: int, steps: Sequence[int]) -> list[NDArray[np.int64]]:
         plan = self._plan
-        return self._rows[plan.order.batch(epoch, step, plan.batch_size, plan.rank, plan.world)]
+        return [self._rows[part] for part in plan.order.batches(epoch, steps, plan.batch_size, plan.rank, plan.world)]
+
+    def _begin(self, epoch: int, rows: NDArray[np.int64]) -> Finished:
+        return self._loader.begin(rows, self._augmenting(epoch), self._plan.dtype)
 
     def _augmenting(self, epoch: int) -> Change | None:
         augment, seed = self._plan.augment, self._plan.order.seed
         return augment and (lambda image, row: augment(image, generator(seed, epoch, row)))
-
-    def _typed(self, pixels: Pixels) -> NDArray[Any]:
-        return pixels if self._plan.dtype == "uint8" else np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
 
 
 class Samples:
@@ -221,8 +222,7 @@ class Samples:
     def __getitem__(self, place: int) -> Any:
         images = self._images
         row = int(images._rows[place])
-        pixels = images._loader.sample(row, images._augmenting(images.epoch))
-        x = images._typed(pixels)
+        x = images._loader.sample(row, images._augmenting(images.epoch), images._plan.dtype)
         return x if images._labels is None else (x, images._labels.values[row])
 
 
@@ -264,10 +264,11 @@ def _chosen(dataset: Dataset, names: Sequence[str] | Callable[[str], bool] | Non
     """The names of the images, those of a folder's hidden or foreign files left out."""
     if names is not None and not callable(names):
         return list(names)
+    hidden, other = _OTHERS
     found = [
         name
         for name in dataset.files
-        if name.lower().endswith(SUFFIXES) and not any(part.startswith(_OTHERS) for part in name.split("/"))
+        if name.lower().endswith(SUFFIXES) and hidden not in f"/{name}" and other not in f"/{name}"
     ]
     if callable(names):
         found = [name for name in found if names(name)]

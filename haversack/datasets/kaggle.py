@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from haversack import progress
-from haversack.credentials import KAGGLE
+from haversack.credentials import KAGGLE, KAGGLE_SETTINGS
 from haversack.errors import (
     ConnectionFailed,
     Forbidden,
@@ -323,20 +323,47 @@ class KaggleApi:
         server = self.http.server.url
         return ("https://www.kaggle.com" if server == KAGGLE else server) + name.page
 
+    async def user(self) -> str:
+        """Who is signed in, by one call that nobody else is answered. Raises `SignInError` where that is refused."""
+        server = self.http.server
+        try:
+            if server.kaggle_login is not None:
+                await self._answered(
+                    f"{_DATASETS}/ListDatasets", {"group": "DATASET_SELECTION_GROUP_MY", "pageSize": 1}
+                )
+                return server.kaggle_login[0]
+            asked = {"token": server.secrets[0]}
+            answer = (await self._answered("security.OAuthService/IntrospectToken", asked)).json()
+        except (SignInError, Forbidden) as error:
+            raise self._refused() from error
+        if not answer.get("active"):
+            raise self._refused()
+        return str(answer.get("username") or "")
+
     async def _call(
         self, method: str, name: Name | Competition, body: dict[str, Any], *, again: bool = True, of: str = _DATASETS
     ) -> dict[str, Any]:
         return (await self._send(f"{of}/{method}", name, body, again=again)).json()
 
     async def _send(self, method: str, name: Name | Competition, body: dict[str, Any], *, again: bool = True) -> Answer:
-        server = self.http.server
         try:
-            answer = await self.http.request("POST", f"{self._base}/{method}", json=body, again=again)
-            if (code := _error_code(answer)) is not None:
-                raise error_of(Answer(code, answer.headers, answer.body), server.name)
+            return await self._answered(method, body, again=again)
         except (RemoteError, SignInError) as error:
             raise self._told(error, name) from error
+
+    async def _answered(self, method: str, body: dict[str, Any], *, again: bool = True) -> Answer:
+        answer = await self.http.request("POST", f"{self._base}/{method}", json=body, again=again)
+        if (code := _error_code(answer)) is not None:
+            raise error_of(Answer(code, answer.headers, answer.body), self.http.server.name)
         return answer
+
+    def _refused(self) -> SignInError:
+        server = self.http.server
+        step = f"Make a new token at {KAGGLE_SETTINGS}, then: haversack login kaggle"
+        return SignInError(
+            f"The {server.name} refused the sign-in of {server.source}.",
+            step if server.name == "Kaggle service" else "Renew it there.",
+        )
 
     def _told(self, error: RemoteError | SignInError, name: Name | Competition) -> RemoteError | SignInError:
         """The error in the words of data sets, with the link to click and the sign-in that was used."""
@@ -344,7 +371,7 @@ class KaggleApi:
         kind = "competition" if isinstance(name, Competition) else "data set"
         signed_in = f"signed in by {server.source}" if server.authorization else "signed in as nobody"
         if isinstance(error, SignInError):
-            return SignInError(f"The {server.name} refused the sign-in of {server.source}.", "Renew it there.")
+            return self._refused()
         about: dict[str, Any] = {"status": error.status, "reason": error.reason}
         if isinstance(error, NotFound):
             return NotFound(

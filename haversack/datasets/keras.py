@@ -10,10 +10,13 @@ from haversack.datasets.images import Images
 
 
 class KerasImages(Images, keras.utils.PyDataset):
-    """See `Images`. One of Keras's threads asks for batches, which are decoded by threads of their own."""
+    """See `Images`. Keras asks for one batch after the other; threads of theirs have decoded them by then.
+
+    With its `shuffle=True`, which is `model.fit`'s default, it asks for them to and fro, and nothing is ready ahead.
+    """
 
     def __init__(self, *arguments: Any) -> None:
-        keras.utils.PyDataset.__init__(self, workers=1, max_queue_size=2)
+        keras.utils.PyDataset.__init__(self)
         Images.__init__(self, *arguments)
 
     @property

@@ -10,7 +10,8 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def of(names: Sequence[str], given: Given, read: Callable[[str], bytes]) -> Labe
     if given is None:
         return None
     if given == "folder":
-        return _numbered(names, [PurePosixPath(name).parent.name for name in names])
+        return _numbered(names, [name.rpartition("/")[0].rpartition("/")[2] for name in names])
     if isinstance(given, Mapping):
         return _numbered(names, _looked_up(names, given, "labels"))
     if callable(given):
@@ -65,8 +66,8 @@ def of(names: Sequence[str], given: Given, read: Callable[[str], bytes]) -> Labe
 def _looked_up(names: Sequence[str], table: Mapping[str, Any], said: str) -> list[Any]:
     found, missing = [], []
     for name in names:
-        path = PurePosixPath(name)
-        key = next((key for key in (name, path.name, path.stem) if key in table), None)
+        base = name.rpartition("/")[2]
+        key = next((key for key in (name, base, splitext(base)[0]) if key in table), None)
         if key is None:
             missing.append(name)
         else:
@@ -129,12 +130,14 @@ def _numbered(names: Sequence[str], found: list[Any]) -> Labels:
     """Numbers where all labels are such, also those that stand in a table as text; else classes."""
     texts = [one for one in found if isinstance(one, str)]
     if len(texts) == len(found):
-        numbers = _as_numbers(texts)
+        # There may be a million labels, and few kinds of them.
+        kinds = sorted(set(texts))
+        numbers = _as_numbers(kinds)
         if numbers is not None:
-            return Labels(numbers)
-        classes = sorted(set(texts))
-        place = {name: number for number, name in enumerate(classes)}
-        return Labels(np.array([place[text] for text in texts], np.int64), tuple(classes))
+            value = dict(zip(kinds, numbers.tolist(), strict=True))
+            return Labels(np.array([value[text] for text in texts], numbers.dtype))
+        place = {name: number for number, name in enumerate(kinds)}
+        return Labels(np.array([place[text] for text in texts], np.int64), tuple(kinds))
     try:
         values = np.array(found)
         return Labels(values.astype(np.int64 if values.dtype.kind in "bui" else np.float32))

@@ -2,8 +2,8 @@
 
 A batch is cut into one piece for each core; a thread reads and decodes its piece into the batch's own memory, for with
 single images threads would wait for each other. The batches that follow are begun meanwhile; where the data set is
-still on its way, their bytes are asked for first, and the rest of it is fetched beside that. Decoded pixels are kept
-(`pixels`), and copied from there in later epochs.
+still on its way, their bytes are asked for first, and once there is a batch the rest is fetched beside that. Decoded
+pixels are kept (`pixels`), and copied from there in later epochs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from haversack.datasets.decode import Form, Pixels, decode
+from haversack.datasets.decode import Form, Pixels, decode, prepare
 from haversack.datasets.pixels import PixelCache
 from haversack.errors import HaversackError, ImageInvalid
 
@@ -34,8 +34,8 @@ Corrupt = Literal["raise", "skip", "blank"]
 Rows = NDArray[np.int64]
 Change = Callable[[Pixels, int], Pixels]
 """Gives another image in place of that of a row."""
-Finished = Callable[[], tuple[Pixels, Rows]]
-"""Waits for a batch: its pixels and rows, without those that are skipped. Raises `ImageInvalid`."""
+Finished = Callable[[], tuple[NDArray[Any], Rows]]
+"""Waits for a batch: its images and rows, without those that are skipped. Raises `ImageInvalid`."""
 
 # Batches that are begun before they are asked for, and how many have their bytes asked for.
 _AHEAD = 3
@@ -60,14 +60,15 @@ class Loader:
         self._said: set[str] = set()
         if cache:
             weakref.finalize(self, cache.close)  # also at the end of the process
+        self._is_read = False
         self._fetching: threading.Thread | None = None
 
     def __reduce__(self) -> Any:
         return Loader, (self.dataset, self.names, self._form, self._corrupt, self._cache)
 
-    def begin(self, rows: Rows, change: Change | None) -> Finished:
-        """Have these images decoded, and `change` made to each."""
-        out = np.empty((len(rows), *self._form.shape), np.uint8)
+    def begin(self, rows: Rows, change: Change | None, dtype: str = "uint8") -> Finished:
+        """Have these images decoded, and `change` made to each; as float32 they are from 0 to 1."""
+        out = np.empty((len(rows), *self._form.shape), dtype)
         good = np.ones(len(rows), bool)
         count = max(1, min(self._threads, len(rows) // _LEAST_IN_A_PIECE))
         bounds = [len(rows) * number // count for number in range(count + 1)]
@@ -76,29 +77,34 @@ class Loader:
             for start, stop in itertools.pairwise(bounds)
         ]
 
-        def finished() -> tuple[Pixels, Rows]:
+        def finished() -> tuple[NDArray[Any], Rows]:
             for piece in pieces:
                 piece.result()
             return (out, rows) if good.all() else (out[good], rows[good])
 
         return finished
 
-    def sample(self, row: int, change: Change | None) -> Pixels:
+    def sample(self, row: int, change: Change | None, dtype: str) -> NDArray[Any]:
         """One image, decoded by the caller. Raises `ImageInvalid`, also where such images are to be skipped."""
-        out, good = np.empty((1, *self._form.shape), np.uint8), np.ones(1, bool)
+        out, good = np.empty((1, *self._form.shape), dtype), np.ones(1, bool)
         self._fill(np.array([row]), out, good, change)
         if not good[0]:
             raise ImageInvalid(f"{self.names[row]} cannot be read as an image.", 'Give corrupt="blank".')
         return out[0]
 
     def want(self, rows: Rows) -> None:
-        """Say which images will be needed next, in this order; the rest of the data set comes beside them."""
+        """Say which images will be needed next, in this order."""
         if self._cache:
             rows = rows[~self._cache.has(rows)]
-        if not len(rows):
-            return
-        self.dataset.want(self.names[row] for row in rows.tolist())
-        if self._fetching is None:
+        if len(rows):
+            self.dataset.want(self.names[row] for row in rows.tolist())
+            if not self._is_read:
+                self._is_read = True
+                self._pool.submit(prepare, self.names[rows[0]])
+
+    def fetch_rest(self) -> None:
+        """Begin to fetch the data set beside what is wanted, unless its pixels were all here; returns at once."""
+        if self._is_read and self._fetching is None:
             self._fetching = threading.Thread(target=self._fetch, daemon=True, name="haversack-fetch")
             self._fetching.start()
 
@@ -108,8 +114,20 @@ class Loader:
         if self._cache:
             self._cache.flush()
 
-    def _fill(self, rows: Rows, out: Pixels, good: NDArray[np.bool_], change: Change | None) -> None:
-        """Put the images into `out`, from the cache or decoded; `good` are those that could be read."""
+    def _fill(self, rows: Rows, out: NDArray[Any], good: NDArray[np.bool_], change: Change | None) -> None:
+        """Put the images into `out`; `good` are those that could be read."""
+        pixels = out if out.dtype == np.uint8 else np.empty(out.shape, np.uint8)
+        self._fill_pixels(rows, pixels, good)
+        if self._corrupt == "blank":
+            good[:] = True
+        if change is not None:
+            for place, row in enumerate(rows.tolist()):
+                pixels[place] = change(pixels[place], row)
+        if pixels is not out:
+            np.multiply(pixels, np.float32(1 / 255), out=out, dtype=np.float32)
+
+    def _fill_pixels(self, rows: Rows, out: Pixels, good: NDArray[np.bool_]) -> None:
+        """Put them into `out` from the cache, or decode and keep them."""
         cache = self._cache
         here = cache.has(rows) if cache else np.zeros(len(rows), bool)
         if cache and here.all():
@@ -122,11 +140,6 @@ class Loader:
                     good[place] = self._decode(row, out[place])
             if cache and (new := ~here & good).any():
                 cache.keep(rows[new], out[new])
-        if self._corrupt == "blank":
-            good[:] = True
-        if change is not None:
-            for place, row in enumerate(rows.tolist()):
-                out[place] = change(out[place], row)
 
     def _decode(self, row: int, out: Pixels) -> bool:
         """Whether the image could be read; it is black where not."""
@@ -151,33 +164,62 @@ class Loader:
 
 
 class Ahead:
-    """Batches on their way, for whoever takes one after the other; `rows_of` and `change_of` say what is in them."""
+    """Batches on their way, for whoever takes one after the other.
+
+    `rows_of` says what is in some batches of an epoch, `begin` begins one. After an epoch comes the next one, or the
+    same `again`, as its taker did before.
+    """
 
     def __init__(
-        self, loader: Loader, rows_of: Callable[[int, int], Rows], change_of: Callable[[int], Change | None]
+        self,
+        loader: Loader,
+        rows_of: Callable[[int, Sequence[int]], list[Rows]],
+        begin: Callable[[int, Rows], Finished],
+        again: bool,
     ) -> None:
         self._loader = loader
         self._rows_of = rows_of
-        self._change_of = change_of
+        self._begin = begin
+        self._again = again
+        self._rows: dict[tuple[int, int], Rows] = {}
         self._coming: dict[tuple[int, int], Finished] = {}
+        self._last: tuple[int, int] | None = None
         self._lock = threading.Lock()
 
-    def take(self, epoch: int, step: int, steps: int) -> tuple[Pixels, Rows]:
+    def take(self, epoch: int, step: int, steps: int) -> tuple[NDArray[Any], Rows]:
         """Batch `step` of an epoch of `steps`; those that follow are begun. Raises `ImageInvalid`."""
-        at = epoch * steps + step
+        at = epoch, step
         with self._lock:
-            if (epoch, step) not in self._coming or step % (_WANTED // 2) == 0:
-                soon = [self._rows_of(*divmod(place, steps)) for place in range(at, at + _WANTED)]
-                self._loader.want(np.concatenate(soon))
-            following = [divmod(place, steps) for place in range(at, at + _AHEAD + 1)]
-            self._coming = {one: self._coming.get(one) or self._begin(*one) for one in following}
-            finished = self._coming.pop((epoch, step))
-        return finished()
+            if self._last and step == 0:
+                self._again = epoch == self._last[0]
+            # Of what is begun for who goes to and fro, most would be decoded in vain.
+            if self._last is None or step == 0 or at == (self._last[0], self._last[1] + 1):
+                self._look_ahead(epoch, step, steps)
+            elif at not in self._coming:
+                self._want([at])
+            self._last = at
+            finished = self._coming.pop(at, None) or self._begin(epoch, self._rows[at])
+        batch = finished()
+        self._loader.fetch_rest()
+        return batch
 
     def clear(self) -> None:
         """Forget what was begun."""
         with self._lock:
             self._coming.clear()
 
-    def _begin(self, epoch: int, step: int) -> Finished:
-        return self._loader.begin(self._rows_of(epoch, step), self._change_of(epoch))
+    def _look_ahead(self, epoch: int, step: int, steps: int) -> None:
+        places = range(step, step + _WANTED)
+        soon = dict.fromkeys((epoch if self._again else epoch + place // steps, place % steps) for place in places)
+        if not all(at in self._rows for at in itertools.islice(soon, _WANTED // 2)):
+            self._want(soon)
+        following = itertools.islice(soon, _AHEAD + 1)
+        self._coming = {at: self._coming.get(at) or self._begin(at[0], self._rows[at]) for at in following}
+
+    def _want(self, batches: Iterable[tuple[int, int]]) -> None:
+        """Know what is in these batches, and say that it will be needed next."""
+        self._rows = {}
+        for epoch, several in itertools.groupby(batches, key=lambda at: at[0]):
+            steps = [step for _, step in several]
+            self._rows.update(zip([(epoch, step) for step in steps], self._rows_of(epoch, steps), strict=True))
+        self._loader.want(np.concatenate(list(self._rows.values())))

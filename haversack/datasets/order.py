@@ -12,6 +12,7 @@ a few bits mix slowly), walked on while it leaves the range (Black and Rogaway, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,31 @@ class Order:
 
     def samples(self, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
         """Which samples stand at the positions from `start` to `stop` of an epoch (from 0); fewer at its end."""
-        positions = np.arange(start, min(stop, self.count), dtype=np.uint64)
+        return self._at(epoch, np.arange(start, min(stop, self.count), dtype=np.uint64))
+
+    def batch(self, epoch: int, step: int, size: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
+        """The samples that host `rank` of `world` gets of the epoch's batch `step`, which has `size` of all hosts.
+
+        The hosts' parts one after the other are the batch, however many hosts there are; those of a batch that does
+        not divide differ by one.
+        """
+        return self.batches(epoch, [step], size, rank, world)[0]
+
+    def batches(
+        self, epoch: int, steps: Sequence[int], size: int, rank: int = 0, world: int = 1
+    ) -> list[NDArray[np.int64]]:
+        """Several `batch`es of an epoch, which together cost little more than one."""
+        if not 0 <= rank < world or size < 1:
+            raise InputError(f"There is no part {rank} of {world} of a batch of {size}.", "Count ranks from 0.")
+        parts = []
+        for step in steps:
+            start, whole = step * size, min(size, max(self.count - step * size, 0))
+            begin, end = start + whole * rank // world, start + whole * (rank + 1) // world
+            parts.append(np.arange(begin, end, dtype=np.uint64))
+        ends = np.cumsum([len(part) for part in parts[:-1]], dtype=np.int64)
+        return np.split(self._at(epoch, np.concatenate(parts)), ends)
+
+    def _at(self, epoch: int, positions: NDArray[np.uint64]) -> NDArray[np.int64]:
         if not self.shuffle or self.count < 2:
             return positions.astype(np.int64)
         bits = (self.count - 1).bit_length()
@@ -52,18 +77,6 @@ class Order:
             found[outside] = _encrypted(found[outside], bits, keys)
             outside = outside[found[outside] >= self.count]
         return found.astype(np.int64)
-
-    def batch(self, epoch: int, step: int, size: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
-        """The samples that host `rank` of `world` gets of the epoch's batch `step`, which has `size` of all hosts.
-
-        The hosts' parts one after the other are the batch, however many hosts there are; those of a batch that does
-        not divide differ by one.
-        """
-        if not 0 <= rank < world or size < 1:
-            raise InputError(f"There is no part {rank} of {world} of a batch of {size}.", "Count ranks from 0.")
-        whole = min(size, max(self.count - step * size, 0))
-        start = step * size
-        return self.samples(epoch, start + whole * rank // world, start + whole * (rank + 1) // world)
 
 
 def _keys(seed: int, epoch: int) -> list[np.uint64]:

@@ -24,8 +24,8 @@ from haversack.datasets.decode import Form, Pixels
 log = logging.getLogger(__name__)
 
 _SHARE_OF_FREE = 0.5
-# So many bytes of pixels are brought to the disk at once.
-_TOGETHER = 64 << 20
+# So many bytes of pixels are brought to the disk at once, and so many are mapped at most.
+_TOGETHER, _MAPPED = 64 << 20, 16 << 20
 
 
 class PixelCache:
@@ -40,15 +40,17 @@ class PixelCache:
                 here.write_bytes(bytes(count))  # no hole: a full disk would end the process where it is mapped
                 with open(data, "wb") as file:
                     file.truncate(count * form.bytes)
-        self._pixels = np.memmap(data, np.uint8, "r", shape=(count, *form.shape))
+        with open(data, "rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), count * form.bytes, access=mmap.ACCESS_READ)
+        self._pixels = np.frombuffer(self._mapped, np.uint8).reshape(count, *form.shape)
         with open(here, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), count)
         self._here = np.frombuffer(self._map, np.uint8)
         self._descriptor = os.open(data, os.O_WRONLY)
         self._full = False
         self._written: list[NDArray[np.int64]] = []
-        self._unsaid = 0
-        self._lock = threading.Lock()
+        self._unsaid = self._looked_at = 0
+        self._lock, self._flushing = threading.Lock(), threading.Lock()
 
     def __reduce__(self) -> Any:
         return PixelCache, self._made_of
@@ -60,6 +62,11 @@ class PixelCache:
     def read(self, rows: NDArray[np.int64], out: Pixels) -> None:
         """Copy the images in `rows`, which are here, into `out` of shape (len(rows), height, width, channels)."""
         np.take(self._pixels, rows, axis=0, out=out, mode="clip")
+        self._looked_at += out.nbytes
+        if self._looked_at >= _MAPPED:
+            self._looked_at = 0
+            # They stay in the system's cache, and count no longer as memory of this process.
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def keep(self, rows: NDArray[np.int64], pixels: Pixels) -> None:
         """Write these images; they count as being here once they are on the disk. A full disk takes no more of them."""
@@ -77,20 +84,24 @@ class PixelCache:
             self._unsaid += pixels.nbytes
             if self._unsaid < _TOGETHER:
                 return
-        self.flush()
+            self._unsaid = 0
+        # Whoever decodes does not wait for the disk.
+        threading.Thread(target=self.flush, name="haversack-pixels").start()
 
     def flush(self) -> None:
         """Bring what was written to the disk, and say that it is there."""
-        with self._lock:
-            written, self._written, self._unsaid = self._written, [], 0
-        if written:
-            os.fdatasync(self._descriptor)
-            self._here[np.concatenate(written)] = 1
-            self._map.flush()
+        with self._flushing:
+            with self._lock:
+                written, self._written = self._written, []
+            if written:
+                os.fdatasync(self._descriptor)
+                self._here[np.concatenate(written)] = 1
+                self._map.flush()
 
     def close(self) -> None:
         self.flush()
-        os.close(self._descriptor)
+        with self._flushing:
+            os.close(self._descriptor)
 
 
 def open_cache(folder: Path, count: int, form: Form) -> PixelCache | None:

@@ -1,17 +1,24 @@
-"""`haversack data put`: a folder or archive of this machine published as a data set on Kaggle or a hub."""
+"""`haversack data put`: a folder or archive of this machine published as a data set on Kaggle or a hub.
+
+A folder can also be put elsewhere (a drive, an object store, another folder) as shards, archives of a size that their
+place likes, which `folder/*.zip` reads as one data set. On Kaggle a data set is one archive, whatever its size, because
+Kaggle unpacks several into folders of their names.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from haversack import credentials, settings
-from haversack.archive.writer import pack
+from haversack import credentials, progress, settings
+from haversack.archive.writer import folder_files, pack, write_shards
 from haversack.credentials import Server
+from haversack.datasets import stored
 from haversack.datasets.kaggle import Competition, KaggleApi, Name, Words, parsed
 from haversack.datasets.locks import lock_of
-from haversack.datasets.source import dataset
+from haversack.datasets.source import dataset, named
 from haversack.errors import InputError
 from haversack.http import Http, wait
 
@@ -53,8 +60,7 @@ def put(
     if not path.exists():
         raise InputError(f"There is no {path}.", "Give a folder, or a zip archive.")
     server = credentials.kaggle(hub)
-    states = settings.load().data / "uploads"
-    states.mkdir(parents=True, exist_ok=True, mode=0o700)
+    states = _made(settings.load().data / "uploads")
     key = hashlib.sha256(f"{path} {server.url} {name}".encode()).hexdigest()[:16]
     words = Words(title, licence, public, notes)
     with lock_of(key):
@@ -72,8 +78,72 @@ def put(
     return Published(source, version, url)
 
 
+@dataclass(frozen=True)
+class Sharded:
+    """What `put_shards` made: the source to use it by, its archives' names, and their size in bytes."""
+
+    source: str
+    archives: tuple[str, ...]
+    size: int
+
+
+def put_shards(path: str | Path, destination: str, limit: int = 2_000_000_000, *, hub: str | None = None) -> Sharded:
+    """Put the folder `path` as archives of at most `limit` bytes each into the folder `destination`.
+
+    Args:
+        path: the folder.
+        destination: a folder of this machine, which is not there yet, or one of a drive or an object store:
+            drive:/My Drive/x, s3://bucket/x.
+        limit: in bytes.
+        hub: the hub that the drive is on; None for what the settings say.
+
+    Begun again after it was cut off, what is there already is not sent again. Raises `InputError` for what cannot be
+    packed, and where other archives of that name are.
+    """
+    path = Path(path).expanduser().absolute()
+    if not path.is_dir():
+        raise InputError(f"{path} is no folder.", "Give the folder that is to be packed.")
+    url = named(destination).rstrip("/")
+    if url.startswith(("kaggle:", "http://", "https://")) or url.endswith(".zip"):
+        raise InputError(
+            f"{destination} does not take several archives.",
+            "Give a folder of this machine, of a drive or of an object store; on Kaggle a data set is one archive.",
+        )
+    files = folder_files(path)
+    if "://" not in url:
+        made = write_shards(files.items(), Path(url), limit)
+        return _sharded(url, made)
+    system, there = stored.opened(url, hub)
+    packing = settings.load().data / "uploads"
+    key = hashlib.sha256(f"{path} {url}".encode()).hexdigest()[:16]
+    with lock_of(key), tempfile.TemporaryDirectory(prefix=f"{key}-", dir=_made(packing)) as aside:
+        made = write_shards(files.items(), Path(aside) / url.rpartition("/")[2], limit)
+        sharded = _sharded(url, made)
+        stored.check_free(system, there, made, url)
+        with progress.bar(f"Putting {url}", sharded.size) as advance:
+            for archive in made:
+                stored.put(system, archive, f"{there}/{archive.name}", f"{url}/{archive.name}")
+                advance(archive.stat().st_size)
+                archive.unlink()
+    return sharded
+
+
+def _sharded(url: str, made: list[Path]) -> Sharded:
+    return Sharded(f"{url}/*.zip", tuple(one.name for one in made), sum(one.stat().st_size for one in made))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
 def _of(destination: str) -> Name:
     """The data set's name; a competition's data is a data set of its own on a hub, and nothing that Kaggle takes."""
+    if not destination.startswith("kaggle:"):
+        raise InputError(
+            f"{destination} is no data set on Kaggle or a hub.",
+            "Write kaggle:owner/name, or put a folder elsewhere as archives, with --shard 2GB.",
+        )
     name, folder = parsed(destination)
     if folder:
         raise InputError(

@@ -31,6 +31,7 @@ from haversack.datasets import stored
 from haversack.datasets.cache import folder_for, kept, note
 from haversack.datasets.contents import Archived, Contents, File, Folder
 from haversack.datasets.extraction import extract
+from haversack.datasets.joined import Joined, check_complete
 from haversack.datasets.kaggle import Competition, KaggleApi, Name, from_page, parsed
 from haversack.datasets.subset import Subset
 from haversack.errors import ArchiveInvalid, ConnectionFailed, InputError, NotFound
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 _UNDERSTOOD = (
     "Understood are kaggle:owner/name, also with @version and /folder, kaggle:c/competition, a zip archive's address,"
-    " drive:/My Drive/x and other URLs of fsspec's, a zip archive, and a folder."
+    " drive:/My Drive/x and other URLs of fsspec's, a zip archive, a folder, and several archives: folder/*.zip."
 )
 _ARCHIVE = "archive.zip"
 # Near names are looked for among this many; difflib takes about a second for them.
@@ -196,7 +197,7 @@ def dataset(source: str | Path, hub: str | None = None) -> Dataset:
     Args:
         source: kaggle:owner/name, with @version or /folder if need be, or the link to its page; kaggle:c/competition;
             the web address of a zip archive; drive:/My Drive/x and any other URL of fsspec's, an archive or a folder;
-            a zip archive or a folder on this machine.
+            a zip archive or a folder on this machine; folder/*.zip, there or at a URL, for several archives as one.
         hub: the hub that Kaggle's sets and the drive are on; None for what the settings say.
 
     Raises `InputError` for a source that is not understood, `NotFound`, `Forbidden`, `RulesNotAccepted`, `SignInError`
@@ -214,6 +215,8 @@ def dataset(source: str | Path, hub: str | None = None) -> Dataset:
         return Dataset(name, path.name, Folder(path))
     if path.is_file():
         return Dataset(name, path.stem, Archived(LocalFile(path), folder_for(name)))
+    if "*" in path.name:
+        return _joined(name, {str(one): Archived(LocalFile(one), folder_for(str(one))) for one in _here(path)})
     raise InputError(f"{str(source)!r} is no data set.", _UNDERSTOOD)
 
 
@@ -302,9 +305,17 @@ def _from_web(link: str, hub: str | None) -> Dataset:
 
 
 def _from_store(url: str, hub: str | None) -> Dataset:
-    """An archive or a folder on a file system that fsspec opens."""
+    """An archive or a folder on a file system that fsspec opens, or several archives."""
     system, path = stored.opened(url, hub)
     contents: Contents
+    if "*" in path.rpartition("/")[2]:
+        start = url.rpartition("/")[0]
+        there = {f"{start}/{one.rpartition('/')[2]}": one for one in stored.matching(system, path, url)}
+        parts: dict[str, Contents] = {}
+        for each, one in there.items():
+            cache = folder_for(each)
+            parts[each] = Archived(stored.StoredFile(system, one, cache / _ARCHIVE, each), cache)
+        return _joined(url, parts, hub)
     if stored.is_folder(system, path, url):
         contents = stored.StoredFolder(system, path, folder_for(url), url)
     else:
@@ -312,6 +323,18 @@ def _from_store(url: str, hub: str | None) -> Dataset:
         contents = Archived(stored.StoredFile(system, path, cache / _ARCHIVE, url), cache)
     name = Path(url.partition("::")[0].rstrip("/"))
     return Dataset(url, name.stem if name.suffix == ".zip" else name.name, contents, url, hub)
+
+
+def _here(pattern: Path) -> list[Path]:
+    return sorted(one for one in pattern.parent.glob(pattern.name) if one.is_file())
+
+
+def _joined(source: str, parts: dict[str, Contents], hub: str | None = None) -> Dataset:
+    """Several archives as one data set."""
+    if not parts:
+        raise NotFound(f"There is no archive {source}.", "Check its name.", status=404)
+    check_complete((name.rpartition("/")[2] for name in parts), source)
+    return Dataset(source, source.split("/")[-2] or "archives", Joined(parts, source), source, hub)
 
 
 def _close(http: Http) -> None:

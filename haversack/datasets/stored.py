@@ -61,6 +61,45 @@ def is_folder(system: Any, path: str, source: str) -> bool:
         return bool(system.info(path)["type"] == "directory") if path.strip("/") else True
 
 
+def matching(system: Any, pattern: str, source: str) -> list[str]:
+    """The files whose names fit a pattern such as `folder/*.zip`, sorted."""
+    with _said(source):
+        found = system.glob(pattern, detail=True)
+    return sorted(path for path, about in found.items() if about["type"] == "file")
+
+
+def check_free(system: Any, folder: str, archives: Sequence[Path], source: str) -> None:
+    """Raise `InputError` where a zip archive lies in `folder` that is none of those."""
+    own = {archive.name for archive in archives}
+    try:
+        there = [name.rpartition("/")[2] for name in matching(system, f"{folder}/*.zip", source)]
+    except NotFound:
+        return
+    if other := sorted(set(there) - own):
+        raise InputError(f"{source} has an archive of its own: {other[0]}.", "Remove it, or name another folder.")
+
+
+def put(system: Any, here: Path, there: str, source: str) -> None:
+    """Have the file `here` also at `there`, verified by its hash where that is told, else by its size."""
+
+    def is_there() -> bool:
+        system.invalidate_cache()
+        about = system.info(there)
+        told = about.get("md5") or about.get("md5Hash")
+        with open(here, "rb") as file:
+            return about["size"] == here.stat().st_size and (
+                not told or told == hashlib.file_digest(file, "md5").hexdigest()
+            )
+
+    with _said(source):
+        if system.exists(there) and is_there():
+            return
+        system.makedirs(there.rpartition("/")[0], exist_ok=True)
+        system.put_file(str(here), there)
+        if not is_there():
+            raise IntegrityError(f"What is at {source} now is not what was put there.", "Put it again.")
+
+
 class StoredFile:
     """One file of an fsspec file system, kept in part or whole at `kept`; `Elsewhere` for an archive."""
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from haversack.archive.index import Index
 from haversack.archive.writer import pack
-from haversack.datasets.contents import Contents, File, PlainFile, occupied
+from haversack.datasets.contents import Contents, File, PlainFile, occupied, sizes_of
 from haversack.errors import NotFound
 
 
@@ -27,10 +26,9 @@ class Subset:
         self._folder = folder
         names = whole.files
         self._prefix = f"{folder.rpartition('/')[0]}/".lstrip("/") if folder in names else f"{folder}/"
-        sizes = names.columns["size"].tolist() if isinstance(names, Index) else [one.size for one in names.values()]
         self._files = {
             name[len(self._prefix) :]: PlainFile(name[len(self._prefix) :], size)
-            for name, size in zip(names, sizes, strict=True)
+            for name, size in sizes_of(names)
             if name == folder or name.startswith(f"{folder}/")
         }
         if not self._files:
@@ -73,19 +71,24 @@ class Subset:
         self.fetch(self._files)
 
     def save(self, target: Path) -> None:
-        from haversack.datasets.extraction import extract
-
-        if target.exists():
-            raise occupied(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".haversack-", dir=target.parent) as aside:
-            pack(extract(self, Path(aside) / "files", self._source), target)
+        save_packed(self, target, self._source)
 
     def info(self) -> dict[str, object]:
         return {**self._whole.info(), "folder": self._folder}
 
     def close(self) -> None:
         self._whole.close()
+
+
+def save_packed(contents: Contents, target: Path, source: str) -> None:
+    """Put the files of `contents` at `target` as one archive. Raises `InputError` where another file is."""
+    from haversack.datasets.extraction import extract
+
+    if target.exists():
+        raise occupied(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".haversack-", dir=target.parent) as aside:
+        pack(extract(contents, Path(aside) / "files", source), target)
 
 
 def _near(folder: str, names: Iterable[str]) -> str:

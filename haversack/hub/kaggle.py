@@ -27,6 +27,7 @@ from haversack.hub.uploads import Uploads
 _SETS = "datasets.DatasetApiService"
 _COMPETITIONS = "competitions.CompetitionApiService"
 _COMPETITIONS_OWNER = "c"
+_DEEPEST = 100
 _INTROSPECT = "security.OAuthService/IntrospectToken"
 
 
@@ -266,7 +267,13 @@ class Kaggle:
         details = {"title": _text(body, "title") or slug, **_said(body)}
         owner = _text(body, "ownerSlug") or KAGGLE_USERNAME
         blobs = self._uploaded(body)
-        version = self.shelf.create(owner, slug, details, _flag(body, "isPrivate"), list(blobs.values()))
+        try:
+            version = self.shelf.create(owner, slug, details, _flag(body, "isPrivate"), list(blobs.values()))
+        except Refusal as refusal:
+            if refusal.status != 409:
+                raise
+            # Of this Kaggle tells with status 200, and kagglehub then makes the next version.
+            return {"status": "error", "error": refusal.message}
         return self._published(version, blobs)
 
     def _create_version(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
@@ -289,20 +296,21 @@ class Kaggle:
             "error": "",
         }
 
-    def _uploaded(self, body: dict[str, Any]) -> dict[str, Blob]:
-        """The uploads that a body names, by their tokens."""
-        files = body.get("files") or []
-        if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
-            raise Refusal(400, "invalid", "files is not a list of objects with a token.")
+    def _uploaded(self, body: dict[str, Any], folder: tuple[str, ...] = ()) -> dict[str, Blob]:
+        """The uploads that a body names, by their tokens; those in its directories too."""
+        if len(folder) > _DEEPEST:
+            raise Refusal(400, "invalid", f"Directories nest deeper than {_DEEPEST}.")
         blobs: dict[str, Blob] = {}
-        for file in files:
+        for file in _objects(body, "files"):
             try:
                 upload = self.blobs.find(_text(file, "token"), "blob")
             except Refusal:
                 raise Refusal(400, "invalid", "A file's token is none that the hub gave.") from None
             if upload.result is None:
                 raise Refusal(400, "invalid", f"The upload of {upload.details['name']} is not complete.")
-            blobs[upload.id] = Blob(upload.details["name"], self.blobs.path(upload))
+            blobs[upload.id] = Blob(upload.details["name"], self.blobs.path(upload), folder)
+        for directory in _objects(body, "directories"):
+            blobs |= self._uploaded(directory, (*folder, _text(directory, "name")))
         return blobs
 
 
@@ -314,6 +322,13 @@ def _require(signed_in: bool) -> None:
 def _said(body: dict[str, Any]) -> dict[str, Any]:
     """What a body says about a set, and is kept for who asks."""
     return {key: _text(body, key) for key in ("subtitle", "description", "licenseName") if body.get(key)}
+
+
+def _objects(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    found = body.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise Refusal(400, "invalid", f"{key} is not a list of objects.")
+    return found
 
 
 def _text(body: dict[str, Any], key: str) -> str:

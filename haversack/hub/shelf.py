@@ -58,10 +58,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Blob:
-    """An uploaded file: the name its owner gave it, and where its bytes lie."""
+    """An uploaded file: the name its owner gave it, where its bytes lie, and the folders that it belongs into."""
 
     name: str
     path: Path
+    folder: tuple[str, ...] = ()
 
 
 class Shelf:
@@ -235,13 +236,12 @@ class Shelf:
         building.mkdir()
         try:
             for blob in blobs:
-                disk = names.free(_plain_name(blob.name), lambda disk: os.path.lexists(building / os.fsdecode(disk)))
-                target = building / os.fsdecode(disk)
+                target = _free_place(building, blob)
                 unpacked = len(blobs) > 1 and _is_zip(blob)
                 if not unpacked or not _unpack(blob.path, target.with_suffix("")):
                     _link(blob.path, target)
             single = next(building.iterdir())
-            yield building, single.name if len(blobs) == 1 and _is_zip(blobs[0]) else None
+            yield building, single.name if len(blobs) == 1 and not blobs[0].folder and _is_zip(blobs[0]) else None
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
@@ -269,6 +269,19 @@ def _slug(text: str, where: str) -> str:
     if not _SLUG.fullmatch(text):
         raise Refusal(400, "invalid", f"{where} {text[:100]!r} is not made of letters, digits, - and _.")
     return text.lower()
+
+
+def _free_place(building: Path, blob: Blob) -> Path:
+    """Where a file goes in the folder of its version, in folders of its own if need be."""
+    folder = building
+    for name in blob.folder:
+        below = folder / os.fsdecode(names.on_disk(_plain_name(name)))
+        if os.path.lexists(below) and not below.is_dir():
+            raise Refusal(400, "invalid", f"{name[:100]} is both a file and a directory.")
+        below.mkdir(exist_ok=True)
+        folder = below
+    disk = names.free(_plain_name(blob.name), lambda disk: os.path.lexists(folder / os.fsdecode(disk)))
+    return folder / os.fsdecode(disk)
 
 
 def _plain_name(name: str) -> str:

@@ -399,12 +399,15 @@ def _variables(chosen: settings.Settings, folder: Path, options: Options) -> dic
 
 
 def _kaggle_login(hub: str | None) -> dict[str, str]:
-    """The user's own sign-in to Kaggle, from the key file in the HOME that the job does not see; no hub gets it."""
-    if (hub and hub not in ("embedded", "google")) or os.environ.get("KAGGLE_KEY"):
+    """The user's own sign-in to Kaggle, which the job does not see in its HOME; no hub gets it."""
+    given = os.environ.get("KAGGLE_KEY") or os.environ.get("KAGGLE_API_TOKEN")
+    if (hub and hub not in ("embedded", "google")) or given:
         return {}
     found = _own_kaggle()
-    if found is None or found.kaggle_login is None:
+    if found is None:
         return {}
+    if found.kaggle_login is None:
+        return {"KAGGLE_API_TOKEN": found.secrets[0], kaggle.HANDED_ON: "1"}
     user, key = found.kaggle_login
     return {"KAGGLE_USERNAME": user, "KAGGLE_KEY": key, kaggle.HANDED_ON: "1"}
 

@@ -38,7 +38,7 @@ def prefer_key_file() -> None:
     Kaggle's clients would take the environment first, whereas on Colab there is nothing but the file.
     """
     if os.environ.get(HANDED_ON) and _key_file().exists():
-        for name in (HANDED_ON, "KAGGLE_USERNAME", "KAGGLE_KEY"):
+        for name in (HANDED_ON, "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
             os.environ.pop(name, None)
 
 

@@ -17,7 +17,7 @@ import math
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -221,10 +221,11 @@ class SteppedSource(py_dataset_adapter.PyDatasetAdapter):
 
 
 class _Stepped(keras.utils.PyDataset):
-    """A stretch of such a data set's batches; a thread of Keras's asks for the next while one is trained on."""
+    """A stretch of such a data set's batches; after it the next pass comes, or the same one `again`."""
 
-    def __init__(self, dataset: Any) -> None:
-        super().__init__(workers=1, max_queue_size=2)
+    def __init__(self, dataset: Any, again: bool = False) -> None:
+        super().__init__()
+        self.again = again
         self.dataset = dataset
         self.stretch = Stretch(0, 0, len(dataset))
 
@@ -233,6 +234,9 @@ class _Stepped(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset.batch(self.stretch.reading, self.stretch.first + index)
+
+    def on_epoch_end(self) -> None:
+        self.stretch = replace(self.stretch, reading=self.stretch.reading + (not self.again))
 
 
 Source = ArraySource | BatchSource | SteppedSource
@@ -246,7 +250,7 @@ def _course(batches: int, steps: int | None, stride: int) -> Course:
 
 def why_it_cannot_seek(x: Any, arrays: tuple[Any, ...], validation_data: Any) -> str | None:
     """In words for the user, why batches of `x` cannot be had from any step on; None when they can."""
-    if _is_stepped(x):
+    if is_stepped(x):
         pass
     elif isinstance(x, py_dataset_adapter.PyDataset):
         if getattr(x, "num_batches", None) is None:
@@ -273,7 +277,7 @@ def open_source(arrays: tuple[Any, Any, Any], arguments: dict[str, Any], stride:
     x, y, sample_weight = arrays
     steps, shuffle, class_weight = (arguments[name] for name in ("steps_per_epoch", "shuffle", "class_weight"))
     source: Source
-    if not (_is_stepped(x) or isinstance(x, py_dataset_adapter.PyDataset)):
+    if not (is_stepped(x) or isinstance(x, py_dataset_adapter.PyDataset)):
         size = arguments["batch_size"]
         source = ArraySource(arrays, steps, stride, batch_size=size, shuffle=shuffle, class_weight=class_weight)
     else:
@@ -282,7 +286,7 @@ def open_source(arrays: tuple[Any, Any, Any], arguments: dict[str, Any], stride:
                 raise ValueError(
                     f"A PyDataset's batches hold targets and sample weights, so `{name}` must not be given."
                 )
-        if _is_stepped(x):
+        if is_stepped(x):
             source = SteppedSource(x, steps, stride, class_weight)
         else:
             source = BatchSource(x, steps, stride, bool(shuffle), class_weight)
@@ -296,8 +300,14 @@ def open_source(arrays: tuple[Any, Any, Any], arguments: dict[str, Any], stride:
 
 def as_keras_takes_it(x: Any) -> Any:
     """`x`, where `model.fit` itself would not know it as a data set of Keras's."""
-    return _Stepped(x) if _is_stepped(x) and not isinstance(x, py_dataset_adapter.PyDataset) else x
+    return _Stepped(x) if is_stepped(x) and not isinstance(x, py_dataset_adapter.PyDataset) else x
 
 
-def _is_stepped(x: Any) -> bool:
+def to_validate(x: Any) -> Any:
+    """`x` as `model.fit` takes it to validate on: the same batches after each epoch, in whatever session."""
+    return _Stepped(x, again=True) if is_stepped(x) else x
+
+
+def is_stepped(x: Any) -> bool:
+    """Whether `x` has an order of its own, such as haversack's images."""
     return callable(getattr(x, "batch", None)) and callable(getattr(x, "fingerprint", None)) and hasattr(x, "__len__")

@@ -74,7 +74,7 @@ def fit(
             f"haversack.fit trains a Keras model, and got {type(model).__name__} first.",
             "Write haversack.fit(model, x, y, epochs=…).",
         )
-    from haversack.training.data import as_keras_takes_it
+    from haversack.training import data
 
     cores = len(devices())
     if cores > 1 and _takes_all_cores():
@@ -84,9 +84,9 @@ def fit(
     token = _inside.set(True)
     try:
         if "validation_data" in arguments:
-            arguments["validation_data"] = as_keras_takes_it(arguments["validation_data"])
+            arguments["validation_data"] = data.to_validate(arguments["validation_data"])
         if name is None or not model.compiled:
-            return model.fit(as_keras_takes_it(x), y, **arguments)
+            return _fit_plainly(model, x, y, arguments)
         return _fit_run(model, x, y, arguments, name, where, restart, take_over)
     finally:
         _inside.reset(token)
@@ -103,6 +103,14 @@ def name_unnamed(by: Callable[[], str | None]) -> None:
     _name_unnamed = by
 
 
+def _fit_plainly(model: Any, x: Any, y: Any, given: dict[str, Any]) -> Any:
+    from haversack.training import data
+
+    if data.is_stepped(x):
+        given = {**given, "shuffle": False}  # it has an order, in which its batches are ready before they are asked for
+    return model.fit(data.as_keras_takes_it(x), y, **given)
+
+
 def _fit_run(
     model: Any, x: Any, y: Any, given: dict[str, Any], name: str, where: Any, restart: bool, take_over: bool
 ) -> Any:
@@ -116,7 +124,7 @@ def _fit_run(
     why = data.why_it_cannot_seek(x, arrays, arguments["validation_data"]) or _why_alone()
     if why:
         say(f"{name}: trained without checkpoints: {why}")
-        return model.fit(data.as_keras_takes_it(x), y, **given)
+        return _fit_plainly(model, x, y, given)
     where, told = home.of(name, where)
     if told:
         say(told)

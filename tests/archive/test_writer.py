@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+import random
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from haversack.archive.reader import Archive, LocalFile
-from haversack.archive.writer import pack
-from haversack.errors import InputError
+from haversack.archive.writer import folder_files, pack, write_shards
+from haversack.errors import DiskFull, InputError
+from tests.blocks.test_sparse import small_disk  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -58,3 +61,74 @@ def test_name_that_is_no_text_is_refused_and_leaves_nothing(folder: Path, tmp_pa
     with pytest.raises(InputError, match="not Unicode"):
         pack(folder, tmp_path / "out.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def noise(count: int) -> dict[str, bytes]:
+    draw = random.Random(4)
+    return {f"images/{number:03}.png": draw.randbytes(draw.randint(0, 20_000)) for number in range(count)}
+
+
+def test_shards_hold_every_file_once_and_none_is_too_large(tmp_path: Path) -> None:
+    files = noise(60)
+    made = write_shards(files.items(), tmp_path / "set", 50_000)
+    assert [path.name for path in made] == [f"set-{n:05}-of-{len(made):05}.zip" for n in range(len(made))]
+    assert max(path.stat().st_size for path in made) <= 50_000
+    found: dict[str, bytes] = {}
+    for path in made:
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+            found |= {name: archive.read(name) for name in archive.namelist()}
+    assert found == files
+    assert list(found) == list(files)
+
+
+def test_own_reader_reads_shards_of_a_folder(folder: Path, tmp_path: Path) -> None:
+    (made,) = write_shards(folder_files(folder).items(), tmp_path / "set", 10_000)
+    archive = Archive(LocalFile(made))
+    assert {name: archive.read(archive.members[name]) for name in archive.members} == {
+        "a.txt": b"a",
+        "b/c/ä.txt": b"deep",
+    }
+
+
+def test_a_shard_may_be_filled_to_the_last_byte(tmp_path: Path) -> None:
+    (whole,) = write_shards([("a", bytes(1000))], tmp_path / "whole", 2000)
+    assert whole.stat().st_size > 1000
+    with pytest.raises(InputError, match="too many for archives of 1,100"):
+        write_shards([("a", bytes(1000))], tmp_path / "set", 1100)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "a//b", "a/./b", "a\\b", ""])
+def test_a_name_that_leaves_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="leave its folder"):
+        write_shards([("good", b""), (name, b"")], tmp_path / "set", 10_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="given twice"):
+        write_shards([("a", b"1"), ("a", b"2")], tmp_path / "set", 10_000)
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    with pytest.raises(InputError, match="is there already"):
+        write_shards([("a", b"1")], tmp_path / "set", 10_000)
+
+
+def test_nothing_is_left_where_making_the_files_fails(tmp_path: Path) -> None:
+    def failing() -> Iterator[tuple[str, bytes]]:
+        yield "a", bytes(5000)
+        yield "b", bytes(5000)
+        raise RuntimeError("of the caller")
+
+    with pytest.raises(RuntimeError, match="of the caller"):
+        write_shards(failing(), tmp_path / "set", 8000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(small_disk: Path) -> None:  # noqa: F811
+    with pytest.raises(DiskFull, match="is full"):
+        write_shards(((str(number), bytes(500_000)) for number in range(9)), small_disk / "set", 800_000)
+    assert not list(small_disk.iterdir())

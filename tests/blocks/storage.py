@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,8 +31,15 @@ class Storage:
     stall_after: int | None = None
     delay: float = 0.0
     """Seconds to wait before each 64 KiB."""
+    cuts: random.Random | None = None
+    """Draws after how many bytes, from 1 to 20 million, each connection is cut."""
     valid_for: int = 1 << 30
     """How many requests an address answers before it has expired."""
+    expired: int = 400
+    refusals: list[int] = field(default_factory=list)
+    """The statuses that the next requests are refused with."""
+    most_at_once: int = 1 << 30
+    """How many answers may be under way; more are refused with 429."""
     url: str = ""
     signed: int = 0
     used: dict[str, int] = field(default_factory=dict)
@@ -41,6 +49,9 @@ class Storage:
     open_now: int = 0
     most_open: int = 0
     """How many answers were under way at once, at most."""
+    refused: int = 0
+    on_served: Callable[[int], None] = lambda served: None
+    """Called with all bytes that were served, after each 64 KiB."""
 
     def __post_init__(self) -> None:
         self.md5 = self.md5 or hashlib.md5(self.data).hexdigest()
@@ -67,8 +78,11 @@ class _Handler(BaseHTTPRequestHandler):
         storage = self.storage
         storage.used[self.path] = storage.used.get(self.path, 0) + 1
         if storage.used[self.path] > storage.valid_for:
-            self._head(400, {"Content-Length": "7"})
-            self.wfile.write(b"expired")
+            self._refuse(storage.expired, b"expired")
+            return
+        if storage.refusals or storage.open_now >= storage.most_at_once:
+            storage.refused += 1
+            self._refuse(storage.refusals.pop(0) if storage.refusals else 429, b"later")
             return
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         storage.asked.append(self.headers.get("Range", ""))
@@ -91,6 +105,10 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             storage.open_now -= 1
 
+    def _refuse(self, status: int, why: bytes) -> None:
+        self._head(status, {"Content-Length": str(len(why))})
+        self.wfile.write(why)
+
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in headers.items():
@@ -100,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self, data: bytes) -> None:
         storage = self.storage
         cut, stall = storage.cut_after, storage.stall_after
+        if storage.cuts is not None:
+            cut = storage.cuts.randint(1_000_000, 20_000_000)
         for at in range(0, len(data), 1 << 16):
             piece = data[at : at + (1 << 16)]
             if cut is not None and at + len(piece) > cut:
@@ -114,6 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(storage.delay)
             self.wfile.write(piece)
             storage.served += len(piece)
+            storage.on_served(storage.served)
 
     def log_message(self, *arguments: Any) -> None:
         """Nothing on the terminal."""

@@ -135,6 +135,29 @@ def test_what_can_be_fetched_again_is_not_believed_after_a_new_start(tmp_path: P
     assert next(SparseFile(tmp_path / "f", SIZE, "a", lasting=False).missing(0, SIZE)) == (0, SIZE)
 
 
+def test_what_was_only_written_is_believed_until_a_new_start(tmp_path: Path) -> None:
+    file = SparseFile(tmp_path / "f", SIZE, "a")
+    file.write(0, bytes(4 * BLOCK))
+    assert file.believe(0, 3 * BLOCK + 5) == 3 * BLOCK
+    file.keep(0, BLOCK)
+    again = SparseFile(tmp_path / "f", SIZE, "a")
+    assert list(again.missing(0, SIZE)) == [(3 * BLOCK, SIZE)]
+    journal = tmp_path / "f.journal"
+    journal.write_bytes(re.sub(rb'"boot": ".', b'"boot": "_', journal.read_bytes()))
+    assert list(SparseFile(tmp_path / "f", SIZE, "a").missing(0, SIZE)) == [(BLOCK, SIZE)]
+
+
+def test_a_finished_file_is_believed_after_a_new_start(tmp_path: Path) -> None:
+    file = SparseFile(tmp_path / "f", SIZE, "a")
+    file.believe(0, SIZE)
+    file.finish()
+    journal = tmp_path / "f.journal"
+    journal.write_bytes(re.sub(rb'"boot": ".', b'"boot": "_', journal.read_bytes()))
+    again = SparseFile(tmp_path / "f", SIZE, "a")
+    assert again.complete
+    assert again.present == SIZE
+
+
 def test_a_file_that_another_began_anew_is_not_finished(tmp_path: Path) -> None:
     file = SparseFile(tmp_path / "f", SIZE, "a", lasting=False)
     file.remove()

@@ -61,6 +61,9 @@ def test_put_publishes_and_then_counts_versions(hub: RunningHub, archive: Path, 
         (["rm"], 2, "No data set is named"),
         (["rm", "--all", "kaggle:a/b"], 2, "Both a data set and --all"),
         (["put", "nowhere", "kaggle:haversack/x"], 2, "There is no"),
+        (["put", ".", "drive:/x"], 2, "with --shard 2GB"),
+        (["put", ".", "drive:/x", "--shard", "2GB", "--public"], 2, "Leave them out"),
+        (["put", ".", "drive:/x", "--shard", "much"], 2, "--shard does not take 'much'"),
     ],
 )
 def test_errors_are_one_line(hub: RunningHub, capsys: Captured, arguments: list[str], status: int, said: str) -> None:

@@ -119,6 +119,10 @@ def test_padding_adds_black() -> None:
     assert not found[6:].any()
 
 
+def test_images_a_pixel_high_are_resized() -> None:
+    assert (decode(encoded(np.full((1, 6), 9, np.uint8)), Form(4, 4, 1), "x") == 9).all()
+
+
 @pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
 def test_opencv_and_pillow_give_the_same(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     form = Form(5, 7, 3)

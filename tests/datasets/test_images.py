@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from haversack.errors import ImageInvalid, InputError
 from tests.datasets.pictures import archive, encoded, noise
 
 SMALL: dict[str, Any] = {"size": (16, 16), "channels": 1, "dtype": "uint8", "batch_size": 8, "seed": 5}
+AHEAD = 3  # batches that are begun before they are asked for
 
 
 @pytest.fixture
@@ -138,6 +140,41 @@ def test_changed_archive_is_decoded_anew(animals: haversack.Dataset, tmp_path: P
             out.writestr(name, encoded(np.full((16, 16), 7, np.uint8)))
     changed = haversack.dataset(str(tmp_path / "animals.zip")).images(**SMALL)
     assert set(epoch(changed)) == {7}
+
+
+def reads(data: haversack.Dataset) -> list[str]:
+    """The names of the files that are read from now on."""
+    seen: list[str] = []
+    read = data.read
+    data.read = lambda name: seen.append(name) or read(name)  # type: ignore[method-assign, func-returns-value]
+    return seen
+
+
+def test_next_batches_are_decoded_before_they_are_asked_for(animals: haversack.Dataset) -> None:
+    seen = reads(animals)
+    images = animals.images(**SMALL, cache=None)
+    images.batch(0, 0)
+    deadline = time.monotonic() + 20
+    while len(set(seen)) <= 8 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(set(seen)) > 8
+
+
+def test_batches_asked_for_to_and_fro_are_decoded_once(animals: haversack.Dataset) -> None:
+    images, seen = animals.images(**(SMALL | {"batch_size": 4}), cache=None), reads(animals)
+    steps = [5, 2, 7, 4, 9, 1, 6, 3, 8] * 3
+    for step in steps:
+        images.batch(0, step)
+    assert len(seen) <= 4 * (len(steps) + AHEAD)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_nothing_is_decoded_in_vain_of_an_epoch_asked_for_again(animals: haversack.Dataset, shuffle: bool) -> None:
+    images, seen = animals.images(**SMALL, cache=None, shuffle=shuffle), reads(animals)
+    for _ in range(7):
+        for step in range(5):
+            images.batch(0, step)
+    assert len(seen) <= 7 * 40 + 2 * 8 * AHEAD
 
 
 def corrupted(folder: Path) -> haversack.Dataset:

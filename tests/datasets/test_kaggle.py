@@ -177,8 +177,8 @@ def answering(status: int, message: str, **headers: str) -> http.server.Threadin
     ("status", "kind", "said"),
     [
         (403, Forbidden, r"is private or does not exist, for who is signed in by KAGGLE_USERNAME and KAGGLE_KEY\."),
-        (404, NotFound, r"There is no data set a/b on the Kaggle"),
-        (401, SignInError, r"refused the sign-in of KAGGLE_USERNAME and KAGGLE_KEY\. Renew it there"),
+        (404, NotFound, r"There is no data set a/b on the Kaggle service"),
+        (401, SignInError, r"refused the sign-in of KAGGLE_USERNAME and KAGGLE_KEY\. Make a new token at https://"),
         (429, RateLimited, r"takes no more calls for now, signed in by KAGGLE_USERNAME and KAGGLE_KEY"),
     ],
 )

@@ -73,3 +73,9 @@ def test_unshuffled_order_is_that_of_the_samples() -> None:
 def test_part_of_a_host_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="no part 2 of 2"):
         Order(10).batch(0, 0, 4, rank=2, world=2)
+
+
+def test_several_batches_are_those_one_by_one() -> None:
+    order = Order(1000, 7)
+    several = order.batches(1, [14, 15, 3], 64, rank=1, world=3)
+    assert [part.tolist() for part in several] == [order.batch(1, step, 64, 1, 3).tolist() for step in (14, 15, 3)]

@@ -16,6 +16,7 @@ from haversack.datasets.source import dataset
 from haversack.errors import ArchiveInvalid, InputError, IntegrityError, NotFound, SignInError
 from tests.archive.zips import zipped
 from tests.conftest import RunningHub
+from tests.datasets.test_commands import run
 
 
 def test_files_are_listed_with_sizes(published: str, files: dict[str, bytes]) -> None:
@@ -93,11 +94,14 @@ def test_archive_and_tree_are_those_of_the_official_clients(
     subprocess.run([*kaggle, tmp_path / "tree", "--unzip"], env=official, check=True, capture_output=True, timeout=60)
     program = [sys.executable, "-c", hub, reference]
     done = subprocess.run(program, env=official, check=True, capture_output=True, text=True, timeout=60)
-    with dataset(published) as data:
-        ours = data.save(tmp_path / "ours")
-        extracted = tree(data.extract(tmp_path / "extracted"))
+    assert (
+        run("get", published, "--to", tmp_path / "ours")
+        == run("get", published, "--to", tmp_path / "extracted", "--extract")
+        == 0
+    )
+    (ours,) = (tmp_path / "ours").iterdir()
     assert (tmp_path / "zip" / ours.name).read_bytes() == ours.read_bytes()
-    assert extracted == tree(tmp_path / "tree") == tree(Path(done.stdout.splitlines()[-1]))
+    assert tree(tmp_path / "extracted") == tree(tmp_path / "tree") == tree(Path(done.stdout.splitlines()[-1]))
 
 
 def test_versions_are_kept_apart(published: str, tmp_path: Path) -> None:

@@ -99,6 +99,15 @@ def test_evaluation_agrees_with_the_last_epoch(tour: Tour) -> None:
     assert f"validation accuracy: {last}" in tour.text("evaluate")
 
 
+def test_images_are_shown_out_of_the_archive(tour: Tour) -> None:
+    assert "14,376 of 28 × 28 × 1" in tour.text("images")
+    assert tour.pictures("images") == 1
+
+
+def test_a_model_learns_from_images(tour: Tour) -> None:
+    assert float(re.findall(r"val_accuracy: (\S+)", tour.text("fit-images"))[-1]) > 0.6
+
+
 def test_the_weights_and_the_history_are_downloaded(tour: Tour) -> None:
     weights, history = map(Path, tour.report["downloads"])
     assert weights.name == "digits.weights.h5"

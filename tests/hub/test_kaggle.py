@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from haversack.datasets.source import dataset
 from haversack.hub.signin import KAGGLE_USERNAME, SignIn
 from tests.conftest import RunningHub
 
@@ -162,6 +163,36 @@ def test_kagglehub_downloads_a_set_and_verifies_it(environment: dict[str, str], 
     assert (folder / "images" / "one").read_text() == "1"
 
 
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+UPLOADED_TWICE = """if True:
+    import pathlib, sys
+    import kagglehub
+    name, source = sys.argv[1:]
+    for version in "12":
+        pathlib.Path(source, "table.csv").write_text(version)
+        kagglehub.dataset_upload(name, source, "notes")
+    folders = kagglehub.dataset_download(f"{name}/versions/1"), kagglehub.dataset_download(name)
+    print(*folders, sep="\\n")
+"""
+
+
+def test_kagglehub_uploads_a_set_and_its_next_version(
+    environment: dict[str, str], hub: RunningHub, source: Path, tmp_path: Path
+) -> None:
+    (source / "dataset-metadata.json").unlink()
+    name = f"haversack/set-{uuid.uuid4().hex}"
+    program = [sys.executable, "-c", UPLOADED_TWICE, name, source]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = map(Path, done.stdout.splitlines()[-2:])
+    assert (first / "table.csv").read_text() == "1"
+    with dataset(f"kaggle:{name}") as data:
+        assert tree(data.extract(tmp_path / "ours")) == tree(second) == tree(source)
+
+
 def test_one_archive_is_served_as_it_was_and_listed_by_its_members(hub: RunningHub) -> None:
     packed = zipped(images__one="1", labels="22")
     name = publish(hub, {"pack.zip": packed})
@@ -240,7 +271,9 @@ def test_nobody_publishes_without_signing_in(hub: RunningHub) -> None:
 def test_a_name_is_taken_once(hub: RunningHub) -> None:
     name = publish(hub, {"a": b"x"})
     body = {"ownerSlug": "haversack", "slug": name["datasetSlug"], "files": [{"token": upload(hub, "b", b"y")}]}
-    assert call(hub, "CreateDataset", body).status == 409
+    answer = call(hub, "CreateDataset", body)
+    assert (answer.status, answer.json()["status"]) == (200, "error")
+    assert "already" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("name", ["../../escape.txt", "/etc/passwd", "a\\b", "..", "x" * 400])
@@ -248,6 +281,15 @@ def test_no_uploaded_name_leaves_the_versions_folder(hub: RunningHub, name: str)
     made = publish(hub, {name: b"x", "other": b"y"})
     folder = hub.root / "kaggle" / "haversack" / made["datasetSlug"] / "1"
     assert len(list(folder.iterdir())) == 2
+
+
+def test_directories_of_an_upload_are_folders_that_stay_below_the_versions(hub: RunningHub) -> None:
+    token = {"token": upload(hub, "a.txt", b"deep")}
+    inner = {"name": "../b", "directories": [{"name": "..", "files": [token]}]}
+    slug = f"set-{uuid.uuid4().hex}"
+    made = call(hub, "CreateDataset", {"ownerSlug": "haversack", "slug": slug, "directories": [inner]}).json()
+    assert made["status"] == "Ok"
+    assert (hub.root / "kaggle" / "haversack" / slug / "1" / "b" / "__" / "a.txt").read_bytes() == b"deep"
 
 
 def test_an_archive_with_names_that_leave_its_folder_stays_packed(hub: RunningHub) -> None:

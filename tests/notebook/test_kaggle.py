@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from haversack import credentials
+from haversack import credentials, signin
 from haversack.datasets.publication import put
 from haversack.notebook import kaggle
 from tests.conftest import RunningHub
@@ -16,6 +16,7 @@ from tests.notebook import notebooks
 from tests.notebook.conftest import Run
 
 KEY = "0123456789abcdef0123456789abcdef"
+PUT_IN_PLACE = '!mkdir ~/.kaggle && echo \'{"username":"other","key":"x"}\' > ~/.kaggle/kaggle.json'
 
 
 @pytest.fixture
@@ -51,10 +52,17 @@ def test_the_users_own_sign_in_is_handed_on(run: Run, own_folders: Path) -> None
     assert notebooks.text(report.output, 0).splitlines()[0] == "me ***"
 
 
+def test_a_token_that_was_signed_in_with_is_handed_on_and_gives_way_too(run: Run) -> None:
+    with signin.changing() as kept:
+        kept.kaggle = {"user": "me", "token": KEY}
+    report = run("!echo $KAGGLE_API_TOKEN", PUT_IN_PLACE, "!echo token: $KAGGLE_API_TOKEN")
+    assert notebooks.text(report.output, 0).split() == ["***"]
+    assert notebooks.text(report.output, 2).split() == ["token:"]
+
+
 def test_a_notebooks_own_key_file_comes_before_it(run: Run, own_folders: Path) -> None:
     write_key(own_folders / ".kaggle", "me")
-    put_in_place = '!mkdir ~/.kaggle && echo \'{"username":"other","key":"x"}\' > ~/.kaggle/kaggle.json'
-    report = run(put_in_place, "!echo user: $KAGGLE_USERNAME")
+    report = run(PUT_IN_PLACE, "!echo user: $KAGGLE_USERNAME")
     assert notebooks.text(report.output, 1).split() == ["user:"]
 
 
