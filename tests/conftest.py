@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-# Fixtures that take half a minute to make: what uses one stays in one process when tests run side by side.
-_COSTLY = ("trained", "held")
+# What takes longest is begun first, so that no process is left alone with it at the end.
+_FIRST = ("tests/examples/", "tests/training/")
 
 
 def pytest_sessionstart() -> None:
@@ -24,10 +24,8 @@ def pytest_sessionstart() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Say which tests share a process (`--dist loadgroup`): those of a file, and those of a costly fixture."""
-    costly = [name for name in _COSTLY if name in getattr(item, "fixturenames", ())]
-    item.add_marker(pytest.mark.xdist_group((*costly, item.nodeid.split("::")[0])[0]))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(_FIRST))
 
 
 @pytest.fixture(autouse=True)

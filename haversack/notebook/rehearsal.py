@@ -22,6 +22,9 @@ _EPOCHS_BEFORE, _EPOCHS_SAVED = 2, 1
 _FAR = 0.3
 # The part of an epoch after which its end, and not another step, might be what comes next.
 _LATE = 0.6
+# The part of all epochs after which the kill may fall anywhere in one: where epochs take as long as it is from pulse to
+# pulse, each pulse can fall on the same step.
+_URGENT = 0.5
 # Seconds after the checkpoint, so that some work is lost and has to be repeated.
 _LOST = 1.0
 # A pulse older than this says nothing about now, in seconds.
@@ -44,7 +47,7 @@ class Rehearsal:
             pulse = runs.pulse(folder)
             if pulse is None or pulse.time < self._began or time.time() - pulse.time > _FRESH:
                 continue
-            if pulse.epoch >= _EPOCHS_BEFORE and pulse.step and self._is_worth_it(folder, pulse):
+            if pulse.epoch >= _EPOCHS_BEFORE and self._is_worth_it(folder, pulse):
                 return folder.name
         return None
 
@@ -57,13 +60,14 @@ class Rehearsal:
 
 
 def _goes_on_inside_an_epoch(run: runs.Run, pulse: runs.Pulse) -> bool:
-    """Whether a kill at `pulse` would be inside an epoch, and the next session begin inside one."""
+    """Whether the next session would begin inside an epoch, and a kill at `pulse` be inside one, as far as can be."""
     from haversack.training.checkpoints import Checkpoints
 
     saved = run.sessions[-1].saved if run.sessions else None
     if saved is None or not saved.step or pulse.time < saved.time + _LOST:
         return False
-    if run.steps is not None and pulse.step > _LATE * run.steps:
+    is_inside = pulse.step > 0 and (run.steps is None or pulse.step <= _LATE * run.steps)
+    if not is_inside and pulse.epoch < _URGENT * run.epochs_asked:
         return False
     if saved.epoch < _EPOCHS_SAVED and pulse.epoch < _FAR * run.epochs_asked:
         return False

@@ -19,6 +19,7 @@ from haversack.http import wait
 from tests.conftest import RunningHub, start_hub
 
 Machine = Callable[[str], Drive]
+_BEGINNING = NAME.partition(".jsonl")[0]
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +58,12 @@ def known(machine: Machine) -> Drive:
 
 
 def everything(drive: Drive) -> dict[tuple[str, ...], int]:
-    """The size of every file, and every folder, but for the snapshot itself."""
+    """The size of every file, and every folder, but for snapshots."""
     found, left = {}, [()]
     while left:
         path = left.pop()
         for name, file in drive.listing(path).items():
-            if name != NAME:
+            if not name.startswith(_BEGINNING):
                 found[(*path, name)] = file.size
             if file.is_folder:
                 left.append((*path, name))
@@ -70,7 +71,7 @@ def everything(drive: Drive) -> dict[tuple[str, ...], int]:
 
 
 def snapshots(hub: RunningHub) -> list[Path]:
-    return [path for path in hub.my_drive.iterdir() if path.name.startswith(NAME.partition(".jsonl")[0])]
+    return [path for path in hub.my_drive.iterdir() if path.name.startswith(_BEGINNING)]
 
 
 def test_the_next_machine_lists_nothing(known: Drive, full_hub: RunningHub, machine: Machine) -> None:

@@ -1,4 +1,5 @@
-"""What is trained once in processes of its own: the scenarios on one device and on eight, and the conversations."""
+"""What is trained once in processes of its own, for all tests that look at it, in whichever process those run: the
+scenarios on one device and on eight, and the conversations."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 Results = dict[str, dict[str, Any]]
 Conversations = dict[str, dict[str, Any]]
@@ -18,28 +21,52 @@ CONVERSATIONS = Path(__file__).with_name("conversations.py")
 
 
 @pytest.fixture(scope="session")
-def trained() -> dict[int, Results]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of the suite have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def trained(shared: Path) -> dict[int, Results]:
     """What each scenario returned, by number of devices."""
-    started = {count: _start(count) for count in (1, 8)}
-    # A hang is what the deadline is for: eager programs over simulated devices wait for each other.
-    printed = {count: process.communicate(timeout=540)[0] for count, process in started.items()}
-    assert all(process.returncode == 0 for process in started.values())
-    return {count: json.loads(text) for count, text in printed.items()}
+
+    def train() -> str:
+        started = {count: _start(count) for count in (1, 8)}
+        # A hang is what the deadline is for: eager programs over simulated devices wait for each other.
+        printed = {count: process.communicate(timeout=540)[0] for count, process in started.items()}
+        assert all(process.returncode == 0 for process in started.values())
+        return json.dumps({count: json.loads(text) for count, text in printed.items()})
+
+    return {int(count): results for count, results in json.loads(_once(shared / "trained.json", train)).items()}
 
 
 @pytest.fixture(scope="session")
 def held(held_in: Path) -> Conversations:
     """What came of each conversation."""
-    environment = {**os.environ, "HAVERSACK_DATA": str(held_in / "data")}
-    command = [sys.executable, str(CONVERSATIONS), str(held_in)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=540, check=True)
-    return json.loads(done.stdout)
+
+    def hold() -> str:
+        held_in.mkdir()
+        environment = {**os.environ, "HAVERSACK_DATA": str(held_in / "data")}
+        command = [sys.executable, str(CONVERSATIONS), str(held_in)]
+        return subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, timeout=540, check=True
+        ).stdout
+
+    return json.loads(_once(held_in.with_suffix(".json"), hold))
 
 
 @pytest.fixture(scope="session")
-def held_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def held_in(shared: Path) -> Path:
     """The folder of the conversations."""
-    return tmp_path_factory.mktemp("conversations")
+    return shared / "conversations"
+
+
+def _once(file: Path, make: Callable[[], str]) -> str:
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            file.write_text(make())
+        return file.read_text()
 
 
 def _start(devices: int) -> subprocess.Popen[str]:
