@@ -31,11 +31,14 @@ _log = logging.getLogger(__name__)
 _INC_EPOCH = 8  # FUSE_NOTIFY_INC_EPOCH
 _MAJOR, _MINOR = 7, 31  # of libfuse 3.10 to 3.16
 _PARALLEL_DIROPS, _BIG_WRITES, _MAX_PAGES = 1 << 18, 1 << 5, 1 << 22
+# Of libfuse's alone: what is read from a file goes to the kernel by `splice`, without a copy.
+_SPLICE = 1 << 7 | 1 << 8
 # What libfuse passes on of `want`: async read, atomic O_TRUNC, export, invalidation, readdirplus (auto), async direct.
 _PASSED_ON = sum(1 << bit for bit in (0, 3, 4, 12, 13, 14, 15))
 _FIRST_REQUEST = 2
 _FOLDERS = 100_000
-_READ_AHEAD = 1 << 10
+# Kilobytes. Twice that, and it would not go through a pipe, which may hold a megabyte.
+_READ_AHEAD = 512
 
 
 class Kernel:
@@ -57,6 +60,7 @@ class Kernel:
             return
         get_session = function("fuse_get_session", ctypes.c_void_p, ctypes.c_void_p)
         self._session = get_session(mfusepy._libfuse.fuse_get_context().contents.fuse)
+        connection.want |= connection.capable & _SPLICE
         if connection.capable & _PARALLEL_DIROPS:
             connection.want |= _PARALLEL_DIROPS
             if (3, 10) <= VERSION < (3, 17):
@@ -86,7 +90,7 @@ class Kernel:
             _log.info("Names of one folder are looked up one after the other: %s", error)
 
     def read_further_ahead(self) -> None:
-        """Have files that are read in order asked for in pieces of a megabyte, where this user may say so."""
+        """Have files that are read in order asked for in pieces of half a megabyte, where this user may say so."""
         device = os.stat(self._mountpoint).st_dev
         setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
         try:
