@@ -69,6 +69,11 @@ class SparseFile:
         return self._is_at(self.path)
 
     @property
+    def descriptor(self) -> int:
+        """The open file with the bytes, which `close` closes."""
+        return self._data
+
+    @property
     def present(self) -> int:
         """How many of the bytes are here."""
         return self.size - sum(stop - start for start, stop in self.missing(0, self.size))

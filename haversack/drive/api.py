@@ -244,7 +244,7 @@ class DriveApi:
                 made = await self.get(upload.file_id)
             except NotFound as error:
                 raise upload.in_use() from error
-            if made.md5 != upload.md5:
+            if made.md5 != await upload.hash():
                 if upload.exclusive:
                     raise upload.in_use()
                 # Ours, from an attempt with older bytes: give it the new ones.
@@ -252,7 +252,7 @@ class DriveApi:
                 return await self.upload(upload)
             return made
         file = calls.as_file(answer)
-        if file.md5 != upload.md5:
+        if file.md5 != await upload.hash():
             raise IntegrityError(
                 f"The drive stored other bytes of {upload.name} than were sent.", "The upload is tried again."
             )

@@ -17,6 +17,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -35,6 +36,22 @@ _PIECE = 4 << 20
 _RECENT = 8 << 20
 _OPEN = 64
 _Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Bytes that lie in a file of this machine: `size` of them from `offset`. It is open for as long as `holder` is."""
+
+    holder: Kept | Filling
+    offset: int
+    size: int
+
+    @property
+    def descriptor(self) -> int:
+        return self.holder.descriptor
+
+    def read(self) -> bytes:
+        return os.pread(self.descriptor, self.size, self.offset)
 
 
 class Content:
@@ -60,13 +77,20 @@ class Content:
 
         Raises `IntegrityError` when the drive's bytes are not those of `file`, which then has changed.
         """
+        found = self.find(file, offset, size)
+        return found if isinstance(found, bytes) else found.read()
+
+    def find(self, file: File, offset: int, size: int) -> bytes | Extent:
+        """As `read`; where the bytes lie in a file on disk, that place rather than a copy of them."""
         stop = min(offset + size, file.size)
         if offset >= stop:
             return b""
         if file.size <= SMALL:
             return self._small(file)[offset:stop]
         try:
-            return self._large(file).read(offset, stop)
+            kept = self._large(file)
+            kept.bring(offset, stop)
+            return Extent(kept, offset, stop - offset)
         except OSError as error:
             if isinstance(error, HaversackError) and not isinstance(error, DiskFull):
                 raise

@@ -1,4 +1,4 @@
-"""One large file of the drive, as far as its bytes are here: read from where they are, fetched where they are not.
+"""One large file of the drive, as far as its bytes are here, on local disk, and fetched where they are not.
 
 The bytes lie in a sparse file on local disk. What is read first comes in small ranges; a reader that goes on in order
 has more and more fetched ahead of it, in proportion to what it has read so far, several ranges side by side. A range
@@ -69,14 +69,14 @@ class Kept:
     broken = False
 
     def __init__(self, file: File, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
-        if os.fstat(self._descriptor).st_size != file.size:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+        if os.fstat(self.descriptor).st_size != file.size:
             raise FileNotFoundError(path)
         os.utime(path)  # for the budget: it is used
 
-    def read(self, offset: int, stop: int) -> bytes:
-        return os.pread(self._descriptor, stop - offset, offset)
+    def bring(self, offset: int, stop: int) -> None:
+        """Nothing is to be brought: it is all here."""
 
 
 class Filling:
@@ -97,8 +97,12 @@ class Filling:
         self._whole = self._sparse.complete
         weakref.finalize(self, self._sparse.close)
 
-    def read(self, offset: int, stop: int) -> bytes:
-        """The bytes from `offset` to before `stop`, which lie within the file.
+    @property
+    def descriptor(self) -> int:
+        return self._sparse.descriptor
+
+    def bring(self, offset: int, stop: int) -> None:
+        """Returns once the bytes from `offset` to before `stop`, which lie within the file, can be read from disk.
 
         Raises `IntegrityError` for a file that changed on the drive, `DiskFull`, and what the drive's answers mean.
         """
@@ -106,7 +110,6 @@ class Filling:
             self._fetch(self._ahead(offset, stop))
             while (hole := next(self._sparse.missing(offset, stop), None)) is not None:
                 self._await(*hole)
-        return self._sparse.read_at(offset, stop - offset)
 
     def _await(self, start: int, stop: int) -> None:
         """Wait for a hole, or for as much of it as comes with one range. Raises why it did not come."""

@@ -24,11 +24,13 @@ from typing import Any
 
 from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.api import FOLDER, SHORTCUT, File
+from haversack.drive.content import Extent
+from haversack.drive.filling import Filling, Kept
 from haversack.drive.journal import Draft
 from haversack.drive.kernel import Kernel
 from haversack.drive.libfuse import mfusepy
 from haversack.drive.tree import TARGETS, Drive
-from haversack.errors import Forbidden, IntegrityError, IsAFolder, QuotaExceeded
+from haversack.errors import IntegrityError, IsAFolder, QuotaExceeded
 
 _BLOCK = 4096
 # Where a drive has no limit, programs that look for room should find some.
@@ -62,6 +64,8 @@ class _Open:
     appends: bool
     seen: int
     orphan: _Orphan | None = None
+    # What holds the bytes that the kernel is reading from disk by itself.
+    holders: set[Kept | Filling] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -124,7 +128,7 @@ class Operations(mfusepy.Operations):
         self._readonly = True
 
     def init_with_config(self, connection: Any, config: Any) -> None:
-        self.kernel.connect()
+        self.kernel.connect(connection)
         self.ready.set()
 
     def changed(self, paths: Sequence[tree.Names] | None) -> None:
@@ -240,19 +244,23 @@ class Operations(mfusepy.Operations):
         self._pages[handle.path] = content
         return False
 
-    def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
+    def read_buf(self, path: str | None, buf: Any, size: int, offset: int, fh: int) -> bytes | Extent:
+        """The bytes, or where they lie on this machine: there the kernel takes them without a copy being made."""
         handle = self._handles[fh]
         self._look_again(handle)
         if handle.draft is not None:
             return self.drive.journal.read(handle.draft, offset, size)
         try:
-            return self.drive.read(handle.file, offset, size)
+            found = self.drive.find_bytes(handle.file, offset, size)
         except IntegrityError:
             if handle.orphan is not None:
                 raise
             self._pages.pop(handle.path, None)
             handle.file = self.drive.refreshed(handle.file)
-            return self.drive.read(handle.file, offset, size)
+            found = self.drive.find_bytes(handle.file, offset, size)
+        if not isinstance(found, bytes):
+            handle.holders.add(found.holder)
+        return found
 
     def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
         self._check_writable()
@@ -282,7 +290,7 @@ class Operations(mfusepy.Operations):
         draft = self._handles[fh].draft
         if draft is not None and self._handles[fh].writes and not draft.removed:
             self.drive.journal.commit(draft)
-            if isinstance(draft.error, Forbidden):
+            if isinstance(draft.error, PermissionError):
                 raise draft.error
             if self.drive.journal.is_full():
                 raise QuotaExceeded("The drive is full.", "Free space on it; what was written waits on this machine.")

@@ -7,6 +7,10 @@ it gives each folder the one is public, and the other is what `stat` calls the i
 
 When nobody can say what changed, all names are asked anew (`FUSE_NOTIFY_INC_EPOCH`, Linux 6.16). An older kernel
 believes what it has for as long as it was told.
+
+Several names of one folder are to be looked up at once: each may wait for a round trip. The kernel does so for a file
+system that says it can, which libfuse means to and before 3.17 never does (libfuse/libfuse#861). There its first words
+to the kernel are said here, a moment before libfuse says them.
 """
 
 from __future__ import annotations
@@ -16,13 +20,25 @@ import errno
 import logging
 import os
 import struct
+from pathlib import Path
+from typing import Any
 
 from haversack.drive.libfuse import VERSION, function, mfusepy
 
 _log = logging.getLogger(__name__)
 
-_INC_EPOCH = 8  # FUSE_NOTIFY_INC_EPOCH of <linux/fuse.h>
+# Of <linux/fuse.h>.
+_INC_EPOCH = 8  # FUSE_NOTIFY_INC_EPOCH
+_MAJOR, _MINOR = 7, 31  # of libfuse 3.10 to 3.16
+_PARALLEL_DIROPS, _BIG_WRITES, _MAX_PAGES = 1 << 18, 1 << 5, 1 << 22
+# Of libfuse's alone: what is read from a file goes to the kernel by `splice`, without a copy.
+_SPLICE = 1 << 7 | 1 << 8
+# What libfuse passes on of `want`: async read, atomic O_TRUNC, export, invalidation, readdirplus (auto), async direct.
+_PASSED_ON = sum(1 << bit for bit in (0, 3, 4, 12, 13, 14, 15))
+_FIRST_REQUEST = 2
 _FOLDERS = 100_000
+# Kilobytes. Twice that, and it would not go through a pipe, which may hold a megabyte.
+_READ_AHEAD = 512
 
 
 class Kernel:
@@ -35,11 +51,52 @@ class Kernel:
         self._folders: set[tuple[str, ...]] = set()
         self._all = False
 
-    def connect(self) -> None:
-        """Find the session of the mount whose operation is being carried out on this thread."""
-        if VERSION >= (3, 0):
-            get_session = function("fuse_get_session", ctypes.c_void_p, ctypes.c_void_p)
-            self._session = get_session(mfusepy._libfuse.fuse_get_context().contents.fuse)
+    def connect(self, connection: Any) -> None:
+        """Find the session of the mount that begins with the operation being carried out on this thread.
+
+        `connection` is libfuse's `fuse_conn_info`.
+        """
+        if VERSION < (3, 0):
+            return
+        get_session = function("fuse_get_session", ctypes.c_void_p, ctypes.c_void_p)
+        self._session = get_session(mfusepy._libfuse.fuse_get_context().contents.fuse)
+        connection.want |= connection.capable & _SPLICE
+        if connection.capable & _PARALLEL_DIROPS:
+            connection.want |= _PARALLEL_DIROPS
+            if (3, 10) <= VERSION < (3, 17):
+                self._begin(connection)
+
+    def _begin(self, connection: Any) -> None:
+        """Answer `FUSE_INIT` as libfuse is about to, with `FUSE_PARALLEL_DIROPS`. Its own answer then goes nowhere."""
+        flags = connection.want & _PASSED_ON | _PARALLEL_DIROPS | _BIG_WRITES | _MAX_PAGES
+        # struct fuse_init_out, behind struct fuse_out_header.
+        answer = struct.pack(
+            "=IIIIHHIIHHI28x",
+            _MAJOR,
+            _MINOR,
+            connection.max_readahead,
+            flags,
+            connection.max_background,
+            connection.congestion_threshold,
+            connection.max_write,
+            connection.time_gran,
+            -(-connection.max_write // os.sysconf("SC_PAGESIZE")),
+            0,
+            0,
+        )
+        try:
+            os.write(self._descriptor(), struct.pack("=IiQ", 16 + len(answer), 0, _FIRST_REQUEST) + answer)
+        except OSError as error:
+            _log.info("Names of one folder are looked up one after the other: %s", error)
+
+    def read_further_ahead(self) -> None:
+        """Have files that are read in order asked for in pieces of half a megabyte, where this user may say so."""
+        device = os.stat(self._mountpoint).st_dev
+        setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+        try:
+            setting.write_text(f"{_READ_AHEAD}\n")
+        except OSError as error:
+            _log.info("Files are read ahead in small pieces: %s", error)
 
     def asked(self, folder: tuple[str, ...]) -> None:
         """The kernel asked for a name in that folder of the mount."""
@@ -74,10 +131,13 @@ class Kernel:
         """Have the kernel ask again about every name."""
         if self._session is None:
             return
-        descriptor = function("fuse_session_fd", ctypes.c_int, ctypes.c_void_p)(self._session)
         try:
             # struct fuse_out_header: its own length, the notification's code in place of an error, no request.
-            os.write(descriptor, struct.pack("=IiQ", 16, _INC_EPOCH, 0))
+            os.write(self._descriptor(), struct.pack("=IiQ", 16, _INC_EPOCH, 0))
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENODEV, errno.ENOTCONN):
                 _log.warning("The kernel keeps what it knows of the mount: %s", error)
+
+    def _descriptor(self) -> int:
+        """Where the kernel is spoken to."""
+        return function("fuse_session_fd", ctypes.c_int, ctypes.c_void_p)(self._session)

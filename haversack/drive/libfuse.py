@@ -31,7 +31,26 @@ VERSION: tuple[int, int] = (mfusepy.fuse_version_major, mfusepy.fuse_version_min
 BELIEVED = 300.0 if VERSION >= (3, 0) else 3.0
 """Seconds for which the kernel believes names and attributes; long only where they can be taken back (`kernel`)."""
 _THREADS = 64
+_IS_FILE, _AT_POSITION = 1 << 1, 1 << 2  # FUSE_BUF_IS_FD, FUSE_BUF_FD_SEEK
+_SPARE = 64  # later versions add to the structure
 _thread = threading.local()
+_allocate = ctypes.CDLL(None).calloc
+_allocate.restype, _allocate.argtypes = ctypes.c_void_p, (ctypes.c_size_t, ctypes.c_size_t)
+
+
+class _Vector(ctypes.Structure):
+    """`struct fuse_bufvec` with one `struct fuse_buf`. libfuse frees it, and `memory` with it."""
+
+    _fields_ = [
+        ("count", ctypes.c_size_t),
+        ("index", ctypes.c_size_t),
+        ("offset", ctypes.c_size_t),
+        ("size", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+        ("memory", ctypes.c_void_p),
+        ("descriptor", ctypes.c_int),
+        ("position", ctypes.c_int64),
+    ]
 
 
 def function(name: str, result: type, *arguments: type) -> Callable[..., int]:
@@ -90,10 +109,20 @@ class Fuse(mfusepy.FUSE):
         about.keep_cache = self.operations.has_pages(about.fh)
         return 0
 
-    def read(self, path: bytes | None, buffer: Any, size: int, offset: int, fip: Any) -> int:
-        data = self.operations.read(None, size, offset, fip.contents.fh)
-        ctypes.memmove(buffer, data, len(data))
-        return len(data)
+    def read_buf(self, path: bytes | None, answer: Any, size: int, offset: int, fip: Any) -> int:
+        found = self.operations.read_buf(None, None, size, offset, fip.contents.fh)
+        place = _allocate(1, ctypes.sizeof(_Vector) + _SPARE)
+        vector = _Vector.from_address(place)
+        vector.count = 1
+        if isinstance(found, bytes):
+            vector.size = len(found)
+            vector.memory = _allocate(1, len(found) or 1)
+            ctypes.memmove(vector.memory, found, len(found))
+        else:
+            vector.size, vector.flags = found.size, _IS_FILE | _AT_POSITION
+            vector.descriptor, vector.position = found.descriptor, found.offset
+        ctypes.cast(answer, ctypes.POINTER(ctypes.c_void_p))[0] = place
+        return 0
 
     def readdir_fuse_3(self, path: bytes | None, buffer: Any, filler: Any, offset: int, fip: Any, flags: int) -> int:
         about = mfusepy.c_stat()

@@ -126,7 +126,7 @@ def is_registered(mountpoint: str | Path) -> bool:
 def clear_stale(path: Path) -> None:
     """Take away a mount whose process is dead."""
     try:
-        path.stat()
+        os.statvfs(path)  # `stat` may be answered from what the kernel remembers
     except FileNotFoundError:
         return
     except OSError as error:

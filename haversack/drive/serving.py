@@ -78,6 +78,7 @@ def _serve(record: Record, drive: Drive, readonly: bool, stopped: threading.Even
         raise MountError(f"FUSE refused to mount at {record.mountpoint}{why}.", "Its own words stand in the log.")
     record.write()
     ready()
+    operations.kernel.read_further_ahead()
     unsubscribe = drive.subscribe(operations.changed)
     watch = _Watch(record, drive, readonly)
     while not stopped.wait(_TICK):

@@ -29,7 +29,7 @@ from haversack.drive import ROOT as ROOT
 from haversack.drive import calls, changes, names, snapshot
 from haversack.drive.api import SHORTCUT, Call, DriveApi, File, Page, Quota, Upload
 from haversack.drive.changes import Following, now, stamp
-from haversack.drive.content import Content
+from haversack.drive.content import Content, Extent
 from haversack.drive.index import Index, Touched
 from haversack.drive.journal import Draft, Journal
 from haversack.drive.listing import Listings
@@ -232,6 +232,11 @@ class Drive:
         """Bytes of a file that is on the drive. Raises `IntegrityError` when it changed: look at it again."""
         check_has_bytes(file)
         return self.content.read(file, offset, size)
+
+    def find_bytes(self, file: File, offset: int, size: int) -> bytes | Extent:
+        """As `read`, or where on this machine those bytes lie."""
+        check_has_bytes(file)
+        return self.content.find(file, offset, size)
 
     def draft_at(self, path: Names) -> Draft | None:
         """What is being written there, with one holder more, so that it stays; the caller releases it."""

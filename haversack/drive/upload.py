@@ -1,9 +1,10 @@
 """Bringing one state of a file onto the drive: in one call when it is small, else in a resumable upload.
 
 Protocol: https://developers.google.com/workspace/drive/api/guides/manage-uploads. A resumable upload is a session with
-a URI; after a break the drive is asked how far it has got (308 with `Range`), and only what it lacks is sent. The URI
-and the file's hash are the journal's to keep on disk, so an upload goes on in another process too. A session that the
-drive has forgotten (404, 410) is begun anew.
+a URI; after a break the drive is asked how far it has got (308 with `Range`), and only what it lacks is sent. Each call
+that succeeds is followed by one that carries twice as much, so that round trips do not add up. The URI and the file's
+hash are the journal's to keep on disk, so an upload goes on in another process too. A session that the drive has
+forgotten (404, 410) is begun anew.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ from haversack.http import Http
 MULTIPART_LIMIT = 5 << 20
 """Up to this many bytes go up in one call (Google's own recommendation); more in a resumable upload."""
 CHUNK = 8 << 20
-"""Bytes per call of a resumable upload; a multiple of 256 KiB, as the protocol asks."""
+"""Bytes in the first call of a resumable upload, and after a break; a multiple of 256 KiB, as the protocol asks."""
+_LONGEST = 64 << 20
+_PIECE = 1 << 20
 _UPLOAD = "/upload/drive/v3/files"
 
 
@@ -32,7 +36,8 @@ _UPLOAD = "/upload/drive/v3/files"
 class Upload:
     """One upload of one state of a file: the journal's view of it.
 
-    `source` holds `size` bytes with hash `md5`. `file_id` is the file to be made or, when `exists`, to get new content.
+    `source` holds `size` bytes with hash `md5`, which may come later than the upload begins. `file_id` is the file to
+    be made or, when `exists`, to get new content.
     `marks` become its `appProperties`. `exclusive` says that a file of that id with other bytes is somebody else's.
     `session` is the resumable upload's URI, a secret. `on_session` is called when it is known; `moved` with the bytes
     that the drive has; `is_wanted` is asked before every call, and the upload ends with `Overtaken` when it says no, so
@@ -41,7 +46,7 @@ class Upload:
 
     source: Path
     size: int
-    md5: str
+    md5: str | Future[str]
     file_id: str
     exists: bool
     parent: str
@@ -53,6 +58,9 @@ class Upload:
     on_session: Callable[[str | None], None] = lambda session: None
     moved: Callable[[int], None] = lambda position: None
     is_wanted: Callable[[], bool] = lambda: True
+
+    async def hash(self) -> str:
+        return self.md5 if isinstance(self.md5, str) else await asyncio.wrap_future(self.md5)
 
     def metadata(self) -> dict[str, Any]:
         about: dict[str, Any] = {"modifiedTime": rfc3339(self.modified)}
@@ -106,6 +114,7 @@ async def _multipart(http: Http, upload: Upload) -> Answer:
 async def _resumable(http: Http, upload: Upload) -> Answer:
     failures = 0
     position: int | None = None  # None: the drive is asked first
+    most = CHUNK
     while True:
         upload.check_wanted()
         if failures:
@@ -115,9 +124,10 @@ async def _resumable(http: Http, upload: Upload) -> Answer:
                 return refused
             position = 0
         try:
-            answer = await _send_chunk(http, upload, position)
+            answer = await _send_chunk(http, upload, position, most)
         except (ConnectionFailed, RemoteError) as error:
             failures += 1
+            most = CHUNK
             if failures >= http.attempts or (isinstance(error, RemoteError) and not is_passing(error)):
                 raise
             position = None
@@ -134,6 +144,7 @@ async def _resumable(http: Http, upload: Upload) -> Answer:
             stored = min(_stored(answer), upload.size)
             if position is not None:
                 failures = 0 if stored > position else failures + 1
+                most = min(most * 2, _LONGEST)
             if failures >= http.attempts:
                 raise RemoteError(f"The drive takes no more of {upload.name}.", "Try later.", status=308)
             position = stored
@@ -161,24 +172,26 @@ async def _begin(http: Http, upload: Upload) -> Answer | None:
     return None
 
 
-async def _send_chunk(http: Http, upload: Upload, position: int | None) -> Answer:
-    """Send the bytes from `position`; with None only ask how far the drive has got."""
+async def _send_chunk(http: Http, upload: Upload, position: int | None, most: int) -> Answer:
+    """Send at most so many bytes from `position`; with None only ask how far the drive has got."""
+    start = upload.size if position is None else position
+    stop = min(start + most, upload.size)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(start, stop, _PIECE):
+            piece = await asyncio.to_thread(_read_at, upload.source, at, min(_PIECE, stop - at))
+            upload.check_wanted()
+            yield piece
+
+    if start == stop:
+        return await _put(http, upload, "*", 0, b"")
+    return await _put(http, upload, f"{start}-{stop - 1}", stop - start, pieces)
+
+
+async def _put(http: Http, upload: Upload, sent: str, size: int, data: bytes | Callable[[], Any]) -> Answer:
     assert upload.session is not None
-    content = b""
-    if position is not None:
-        content = await asyncio.to_thread(_read_at, upload.source, position, min(CHUNK, upload.size - position))
-        upload.check_wanted()
-    content_range = f"bytes */{upload.size}"
-    if position is not None and content:
-        content_range = f"bytes {position}-{position + len(content) - 1}/{upload.size}"
-    return await http.request(
-        "PUT",
-        upload.session,
-        data=content,
-        headers={"Content-Range": content_range},
-        accept=(404, 409, 410),
-        again=False,
-    )
+    headers = {"Content-Range": f"bytes {sent}/{upload.size}", "Content-Length": str(size)}
+    return await http.request("PUT", upload.session, data=data, headers=headers, accept=(404, 409, 410), again=False)
 
 
 def _read_at(path: Path, position: int, size: int) -> bytes:

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 _WORKERS = 24
 # An upload holds a small file, or a piece of a large one, in memory.
 _PIECE = 10 << 20
+# Files of at least so many bytes are hashed while they go up.
+_HASHED_FIRST = 32 << 20
 _MEMORY = 60 << 20
 _IDS = 500
 _LONGEST_RETRY = 60.0
@@ -194,13 +197,14 @@ class Uploading:
             draft.begun = True
             assert draft.file_id is not None
             source, size = draft.data, draft.size
-        digest = _md5(source)
+        # A session that is there goes on only with the bytes it began with; else the hash may come while they go.
+        digest: str | Future[str] = _md5(source) if draft.session or size < _HASHED_FIRST else Future()
         with self._changed:
             if draft.generation != generation or draft.removed:
                 raise Overtaken
-            if draft.digest != digest:
-                # A session goes on only with the bytes it began with.
-                draft.digest, draft.session = digest, None
+            known = digest if isinstance(digest, str) else ""
+            if draft.digest != known:
+                draft.digest, draft.session = known, None
             draft.save()
             upload = Upload(
                 source=source,
@@ -227,7 +231,22 @@ class Uploading:
 
         upload.on_session, upload.moved = on_session, moved
         upload.is_wanted = lambda: draft.generation == generation
+        if isinstance(digest, Future):
+            threading.Thread(target=self._hash, args=(draft, generation, digest), daemon=True).start()
         return upload, generation
+
+    def _hash(self, draft: Draft, generation: int, hashed: Future[str]) -> None:
+        """Hash a draft's bytes and write that down, so that its upload can go on in another process."""
+        try:
+            digest = _md5(draft.data)
+        except OSError as error:
+            hashed.set_exception(error)
+            return
+        with self._changed:
+            if draft.pending and draft.generation == generation:
+                draft.digest = digest
+                draft.save()
+        hashed.set_result(digest)
 
     def _take_id(self) -> str:
         with self._taking:

@@ -87,7 +87,7 @@ def test_a_resumable_upload_goes_on_with_its_session(
     upload.is_wanted = lambda: True
     assert wait(api.upload(upload)).md5 == upload.md5
     assert positions == sorted(positions)
-    assert positions[:3] == [1 << 20, 2 << 20, 2 << 20]
+    assert positions[:3] == [1 << 20, 3 << 20, 3 << 20]
 
 
 def test_a_forgotten_session_is_begun_anew(api: DriveApi, parent: File, tmp_path: Path) -> None:

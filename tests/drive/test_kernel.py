@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,17 @@ def test_a_shortcut_is_a_link_to_what_it_leads_to(here: Path, elsewhere: Drive, 
     assert (here / "short" / "a").read_bytes() == b"led to"
     (here / "short").unlink()
     assert (here / "target" / "a").read_bytes() == b"led to"
+
+
+def test_several_names_of_one_folder_are_looked_up_at_once(proxy: Proxy, here: Path) -> None:
+    here.stat()
+    proxy.stalls = lambda call: "/drive/v3/files?" in call.path and "GET" in call.method
+    before = len(proxy.calls)
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit((here / f"{number}.txt").exists) for number in range(4)]
+        try:
+            assert soon(lambda: sum(proxy.stalls(call) for call in proxy.calls[before:]) >= 4)
+        finally:
+            proxy.stalls = lambda call: False
+            proxy.release.set()
+        assert not any(one.result() for one in found)

@@ -317,7 +317,7 @@ def test_closed_files_survive_the_death_of_the_mount(
 
 def test_a_killed_upload_goes_on_where_it_was(hub: RunningHub, proxy: Proxy, folder: str, mountpoint: Path) -> None:
     content = os.urandom(40 << 20)
-    proxy.stalls = lambda call: call.range.startswith(f"bytes {16 << 20}-")
+    proxy.stalls = lambda call: call.range.startswith(f"bytes {8 << 20}-")
     here = mount(mountpoint).my_drive / folder
     (here / "big").write_bytes(content)
     assert proxy.stalled.wait(30)
@@ -327,7 +327,7 @@ def test_a_killed_upload_goes_on_where_it_was(hub: RunningHub, proxy: Proxy, fol
     mount(mountpoint)
     unmount(mountpoint)
     assert (hub.my_drive / folder / "big").read_bytes() == content
-    assert sum(call.size for call in proxy.calls) <= 32 << 20
+    assert sum(call.size for call in proxy.calls) < 33 << 20
 
 
 def test_a_new_file_system_takes_up_what_a_dead_mount_left(
