@@ -30,7 +30,8 @@ from haversack.errors import HaversackError, RemoteError
 from haversack.http import wait
 
 _SIDE_BY_SIDE = 8
-_FIRST_WINDOW = PARENTS_PER_QUERY
+# Who goes through a folder's folders is likely to go on: a few queries at once, and soon as many as there may be.
+_FIRST_WINDOW = 4 * PARENTS_PER_QUERY
 # A walk that has not read a folder for this many seconds has stopped.
 _STOPPED_AFTER = 10.0
 _FIRST_ALONG = 16

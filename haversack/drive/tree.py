@@ -103,7 +103,7 @@ class Drive:
         self.server = server
         # The first contact tells soon whether there is a drive at all; later calls are patient.
         contacted = now()
-        root, token, found = wait(_first_contact(server))
+        root, token, found, quota = wait(_first_contact(server))
         # The id of My Drive tells drives and accounts apart, and stays when a hub comes back at another address.
         key = hashlib.sha256(root.id.encode()).hexdigest()[:16]
         self.api = DriveApi(server)
@@ -118,7 +118,7 @@ class Drive:
         self.content = Content(cache / "drives" / key / "content", self.api)
         self.journal = Journal(data / "drives" / key, self.api, self.index.put, self.index.forget, self.content.adopt)
         self.root = replace(root, name=ROOT, parent="")
-        self._quota: tuple[float, Quota] | None = None
+        self._quota = (time.monotonic(), quota)
 
     # Looking
 
@@ -222,7 +222,7 @@ class Drive:
 
     def quota(self) -> Quota:
         now = time.monotonic()
-        if self._quota is None or now - self._quota[0] > _QUOTA_TRUST:
+        if now - self._quota[0] > _QUOTA_TRUST:
             self._quota = (now, wait(self.api.about()))
         return self._quota[1]
 
@@ -605,10 +605,12 @@ def check(server: Server) -> None:
     wait(_first_contact(server))
 
 
-async def _first_contact(server: Server) -> tuple[File, str, File | None]:
-    """My Drive, where its list of changes ends, and a snapshot of what an earlier session knew: one call."""
+async def _first_contact(server: Server) -> tuple[File, str, File | None, Quota]:
+    """My Drive, where its list of changes ends, a snapshot of what an earlier session knew, the room: one call."""
     http = Http(server, attempts=3)
-    wanted: list[Call[File | str | Page]] = [calls.get(server.root), calls.changes_token(), snapshot.search(MARK)]
+    wanted: list[Call[File | str | Page | Quota]] = [
+        calls.get(server.root), calls.changes_token(), snapshot.search(MARK), calls.quota(),
+    ]  # fmt: skip
     try:
         answers = await DriveApi(server, http).batch(wanted)
     finally:
@@ -616,8 +618,9 @@ async def _first_contact(server: Server) -> tuple[File, str, File | None]:
     for answer in answers:
         if isinstance(answer, HaversackError):
             raise answer
-    root, token, found = answers
+    root, token, found, quota = answers
     assert isinstance(root, File)
     assert isinstance(token, str)
     assert isinstance(found, Page)
-    return root, token, snapshot.newest(found.files)
+    assert isinstance(quota, Quota)
+    return root, token, snapshot.newest(found.files), quota
