@@ -19,6 +19,7 @@ import os
 import signal
 import ssl
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -49,7 +50,9 @@ _UNUSED_AFTER = 2.0
 _NEVER_USED_AFTER = 15.0
 _LEASE_BEAT = 1.0
 _WATCH_BEAT = 0.25
-_LAST_ANSWERS = 3.0
+# At the end: what is being answered may go on so long, and is then broken off; threads may go on as long again.
+_LAST_ANSWERS = 0.75
+_PREDECESSOR = 4.0
 _THREADS = 32
 
 _log = logging.getLogger(__name__)
@@ -113,7 +116,7 @@ class Hub:
         # A hub that is just ending still holds it for a moment.
         self.lock = FileLock(inside / "lock")
         try:
-            self.lock.acquire(timeout=2 * _LAST_ANSWERS)
+            self.lock.acquire(timeout=_PREDECESSOR)
         except Timeout:
             raise InputError(f"Another hub serves {root}.", "Use that one, or name another folder.") from None
         self.root = root
@@ -150,8 +153,8 @@ class Hub:
         return app
 
     async def run(self, port: int, tls: Path | None, state: Path | None, until_unused: bool) -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(_THREADS))
+        loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(_THREADS)
+        loop.set_default_executor(threads)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
         runner = web.AppRunner(
@@ -179,6 +182,7 @@ class Hub:
                 watch.cancel()
         finally:
             await runner.cleanup()
+            _leave(threads)
 
     async def lease(self, request: web.Request) -> web.StreamResponse:
         """An answer that never ends, so that its client's death shows."""
@@ -247,6 +251,20 @@ class Hub:
             return await handler(request)
 
         return checked
+
+
+def _leave(threads: ThreadPoolExecutor) -> None:
+    """Wait for what threads still do, but not for long.
+
+    One may read or copy gigabytes that nobody waits for any more. The process then ends under it: a hub that is killed
+    loses nothing, and the next clears up behind it.
+    """
+    waiting = threading.Thread(target=threads.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    waiting.start()
+    waiting.join(_LAST_ANSWERS)
+    if waiting.is_alive():
+        sys.stdout.flush()
+        os._exit(0)
 
 
 async def _secure(runner: web.AppRunner, folder: Path) -> dict[str, str]:
