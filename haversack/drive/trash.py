@@ -1,11 +1,13 @@
-"""The trash of a drive: what is in it, and emptying it. What it holds counts as used until it is emptied."""
+"""The trash of a drive: what is in it, putting it back, emptying it. What it holds counts as used until then."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from haversack import credentials
+from haversack.drive import calls
 from haversack.drive.api import DriveApi, File, Quota
+from haversack.errors import HaversackError, InputError, NotFound
 from haversack.http import wait
 
 
@@ -23,6 +25,15 @@ def content(hub: str | None = None) -> Trash:
     return wait(_content(api))
 
 
+def restore(name: str, hub: str | None = None) -> str:
+    """Put a file, or a folder with all it held, back to where it was; returns its path below My Drive.
+
+    `name` is its name or, where the trash holds several of that name, its id. Raises `NotFound`, `InputError` when the
+    name is not enough, and as `content`.
+    """
+    return wait(_restored(DriveApi(credentials.drive(hub)), name))
+
+
 def empty(hub: str | None = None) -> None:
     """Delete for good what the trash holds. Raises as `content`."""
     wait(DriveApi(credentials.drive(hub)).empty_trash())
@@ -38,3 +49,21 @@ async def _content(api: DriveApi) -> Trash:
     # What lies in a trashed folder is trashed with it, and was not put there by itself.
     tops = [file for file in files.values() if file.parent not in files]
     return Trash(sorted(tops, key=lambda file: (-file.size, file.name)), sum(file.size for file in files.values()))
+
+
+async def _restored(api: DriveApi, name: str) -> str:
+    found = [file for file in (await _content(api)).files if name in (file.name, file.id)]
+    if not found:
+        raise NotFound(f"There is no {name} in the trash.", "List it: haversack drive trash", status=404)
+    if len(found) > 1:
+        ids = ", ".join(f"{file.id} ({calls.rfc3339(file.modified)})" for file in found)
+        raise InputError(f"{len(found)} of the name {name} are in the trash: {ids}.", "Name one by its id.")
+    file = await api.restore(found[0].id)
+    way = [file.name]
+    while file.parent:
+        try:
+            file = await api.get(file.parent)
+        except HaversackError:
+            break  # what lies further up is not for who is signed in
+        way.append(file.name)
+    return "/".join(reversed(way[:-1] or way))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +15,6 @@ from haversack.drive.tree import Drive
 from haversack.errors import DiskFull, QuotaExceeded
 from tests.conftest import RunningHub
 from tests.drive.conftest import Proxy
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A data folder on a disk of 4 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    monkeypatch.setenv("HAVERSACK_DATA", str(disk))
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_a_full_disk_refuses_the_write_and_keeps_the_file(
