@@ -28,7 +28,7 @@ from haversack.drive.journal import Draft
 from haversack.drive.kernel import Kernel
 from haversack.drive.libfuse import mfusepy
 from haversack.drive.tree import TARGETS, Drive
-from haversack.errors import Forbidden, IntegrityError, IsAFolder, QuotaExceeded
+from haversack.errors import IntegrityError, IsAFolder, QuotaExceeded
 
 _BLOCK = 4096
 # Where a drive has no limit, programs that look for room should find some.
@@ -282,7 +282,7 @@ class Operations(mfusepy.Operations):
         draft = self._handles[fh].draft
         if draft is not None and self._handles[fh].writes and not draft.removed:
             self.drive.journal.commit(draft)
-            if isinstance(draft.error, Forbidden):
+            if isinstance(draft.error, PermissionError):
                 raise draft.error
             if self.drive.journal.is_full():
                 raise QuotaExceeded("The drive is full.", "Free space on it; what was written waits on this machine.")

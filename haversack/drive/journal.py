@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from haversack.drive.api import DriveApi, File
 from haversack.drive.draft import Draft, load
 from haversack.drive.uploading import Uploading
-from haversack.errors import HaversackError
+from haversack.errors import DiskFull, HaversackError
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +207,8 @@ class Journal:
             with self._changed:
                 draft.committed = draft.data
                 draft.save()
-                draft.dirty, draft.pending, draft.failures, draft.error = False, True, 0, None
+                # Why the drive did not take the bytes before stays known: `close()` says it again.
+                draft.dirty, draft.pending, draft.failures = False, True, 0
                 self.uploading.put(draft, time.monotonic() + _SETTLE)
 
     def release(self, draft: Draft) -> None:
@@ -446,7 +447,11 @@ class Journal:
             threading.Thread(target=self._bury, args=(draft,), daemon=True).start()
             return
         if draft.uploaded is not None and draft.exists and not (draft.pending or draft.removed):
-            self._on_drive(draft.uploaded)
+            try:
+                self._on_drive(draft.uploaded)
+            except DiskFull as error:
+                # It is on the drive all the same, whose list of changes tells of it once there is room here.
+                _log.warning("%s is on the drive, which cannot be noted here: %s", draft.name, error)
             draft.record.unlink(missing_ok=True)
         self._claim(draft)
         self._retire(draft)
