@@ -13,6 +13,7 @@ import os
 import random
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,15 +180,19 @@ class Exerciser:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a folder in a mount; it is made, or has to be empty")
     parser.add_argument("--operations", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
+    wanted.folder.mkdir(exist_ok=True)
+    if any(wanted.folder.iterdir()):
+        parser.error(f"{wanted.folder} is not empty")
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as model:
         exerciser = Exerciser(wanted.folder, Path(model), wanted.seed)
         exerciser.run(wanted.operations)
-    print(f"{exerciser.done} operations, no difference")
+    print(f"{exerciser.done:,} operations in {time.monotonic() - began:.0f} s, no difference")
 
 
 if __name__ == "__main__":
