@@ -125,6 +125,8 @@ def test_a_full_disk_refuses_writes_and_loses_none_that_wait(
             break
         written[f"{number}"] = data
     assert heard == "ENOSPC"
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "others").write_bytes(bytes(4 << 20))  # to the last byte
     assert (here / "0").read_bytes() == written["0"]
     time.sleep(2.0)  # the mount's every second passes over a full disk
     proxy.release.set()
