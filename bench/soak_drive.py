@@ -37,9 +37,9 @@ class Phase:
 
 PHASES = {
     "random work": Phase(
-        "operations on a mount and on an ordinary folder beside it, in two histories",
+        "operations on a mount and on an ordinary folder beside it, twice",
         ("test_exerciser.py", "-k", "ordinary_folder"),
-        {"HAVERSACK_OPERATIONS": 20_000},
+        {"HAVERSACK_OPERATIONS": 10_000},
     ),
     "random work, calls failing": Phase(
         "the same while calls answer 500, are refused in bursts of 429, break off and stall (a quarter of that many)",

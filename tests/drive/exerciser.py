@@ -165,8 +165,8 @@ class Exerciser:
             file.write(data)
 
     def _folder(self) -> str:
-        folders = [str(path.relative_to(self.model)) for path in self.model.rglob("*") if path.is_dir()]
-        return self.random.choice([".", ".", *sorted(folders)])
+        folders = [os.path.join(at, name) for at, names, _ in os.walk(self.model) for name in names]
+        return self.random.choice([".", ".", *sorted(os.path.relpath(folder, self.model) for folder in folders)])
 
     def _path(self) -> str:
         """A name that is there, more often than not."""
