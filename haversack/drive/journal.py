@@ -301,14 +301,16 @@ class Journal:
             except OSError as error:
                 failed[draft] = error
         with self._changed:
-            waiting = {draft: draft.failures for draft in self.pending()}
-            for draft in waiting:
-                self.uploading.put(draft, 0.0)
+            # A try that is under way began before, perhaps when the drive was still full: it is not the one more.
+            waiting = {draft: draft.failures + draft.uploading for draft in self.pending()}
             while True:
                 for draft, failures in waiting.items():
                     if draft.pending and draft.failures > failures and draft.error is not None:
                         failed[draft] = draft.error
                 left = [draft for draft in waiting if draft.pending and draft not in failed]
+                for draft in left:
+                    if draft.due and not draft.uploading:
+                        self.uploading.put(draft, 0.0)
                 progress(len(left), sum(max(draft.size - draft.moved, 0) for draft in left))
                 if not left and not self._leaving:
                     return failed
