@@ -28,48 +28,57 @@ _NOTHING_RAN = 5  # pytest's own status
 
 @dataclass(frozen=True)
 class Phase:
-    """Tests of `tests/drive`, by pytest's arguments, with how much is asked of them."""
+    """Tests of `tests/drive`, by pytest's arguments; `count` is asked of them by a variable of the environment."""
 
     says: str
     tests: tuple[str, ...]
-    asked: dict[str, int]
+    asked: str = ""
+    count: int = 0
+
+    def __str__(self) -> str:
+        return self.says.format(f"{self.count:,}")
 
 
 PHASES = {
     "random work": Phase(
-        "operations on a mount and on an ordinary folder beside it, twice",
+        "twice {} operations on a mount and on an ordinary folder beside it",
         ("test_exerciser.py", "-k", "ordinary_folder"),
-        {"HAVERSACK_OPERATIONS": 10_000},
+        "HAVERSACK_OPERATIONS",
+        10_000,
     ),
     "random work, calls failing": Phase(
-        "the same while calls answer 500, are refused in bursts of 429, break off and stall (a quarter of that many)",
+        "{} of them while calls answer 500, are refused in bursts of 429, break off and stall",
         ("test_exerciser.py", "-k", "every_way"),
-        {"HAVERSACK_OPERATIONS": 20_000},
+        "HAVERSACK_OPERATIONS",
+        5000,
     ),
     "calls failing": Phase(
-        "operations of the client, at each kind of failure by itself",
+        "{} operations of the client at each kind of failure by itself",
         ("test_faults.py",),
-        {"HAVERSACK_OPERATIONS": 5000},
+        "HAVERSACK_OPERATIONS",
+        5000,
     ),
     "kills": Phase(
-        "mounts killed with SIGKILL while hundreds of files are being written",
+        "{} mounts killed with SIGKILL while 200 files and more are pending",
         ("test_death.py",),
-        {"HAVERSACK_ROUNDS": 20},
+        "HAVERSACK_ROUNDS",
+        20,
     ),
     "two machines": Phase(
-        "times two machines write into one folder, the same names too",
+        "{} times two machines write into one folder, the same names too",
         ("test_mount_faults.py", "-k", "two_machines"),
-        {"HAVERSACK_ROUNDS": 10},
+        "HAVERSACK_ROUNDS",
+        10,
     ),
     "refusals": Phase(
-        "of each: a token that expires, a quota that is reached, a full disk, a drive that is not to be written to",
+        "a token that expires, a quota that is reached, a full disk, a drive that takes no writes, a hub that ends",
         ("test_mount_faults.py", "-k", "not two_machines"),
-        {},
     ),
     "programs": Phase(
-        "files copied, cloned, packed and synced by cp, git, tar, unzip and rsync, at 20 ms a call, 1 % failing",
+        "{} files for cp, git, tar, unzip, rsync, and a database, at 20 ms a call of which 1 % fail",
         ("test_programs.py",),
-        {"HAVERSACK_FILES": 3000},
+        "HAVERSACK_FILES",
+        3000,
     ),
 }
 
@@ -79,7 +88,7 @@ def run(phase: Phase, scratch: Path) -> tuple[int, float, str]:
     first, *more = phase.tests
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--timeout", "7200", "--durations", "0"]
     command += ["--basetemp", str(scratch / "tests"), str(ROOT / "tests" / "drive" / first), *more]
-    environment = {**os.environ, **{name: str(count) for name, count in phase.asked.items()}}
+    environment = {**os.environ, phase.asked: str(phase.count)} if phase.asked else dict(os.environ)
     began = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, time.monotonic() - began, done.stdout + done.stderr
@@ -94,15 +103,14 @@ def main() -> None:
     failed = []
     for name in wanted:
         phase = PHASES[name]
-        count = next(iter(phase.asked.values()), 1)
         with tempfile.TemporaryDirectory(prefix="haversack-soak-", ignore_cleanup_errors=True) as scratch:
             status, seconds, said = run(phase, Path(scratch))
         held = status == 0
         failed += [] if held else [name]
-        print(f"{'held' if held else 'FAILED':<7}{seconds:>7.0f} s  {count:,} {phase.says}", flush=True)
+        print(f"{'held' if held else 'FAILED':<7}{seconds:>7.0f} s  {phase}", flush=True)
         if not held:
             print(said if status != _NOTHING_RAN else f"No test is called so: {phase.tests}", flush=True)
-        RECORD.put("phases", name, {"asked": count, "says": phase.says, "held": held, "seconds": seconds})
+        RECORD.put("phases", name, {"says": str(phase), "held": held, "seconds": seconds})
     print(f"The drive: {len(wanted)} phases, {'failed: ' + ', '.join(failed) if failed else 'all held'}.")
     sys.exit(bool(failed))
 

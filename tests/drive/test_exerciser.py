@@ -15,6 +15,7 @@ from tests.drive.exerciser import Exerciser
 pytestmark = pytest.mark.fuse
 
 OPERATIONS = int(os.environ.get("HAVERSACK_OPERATIONS", "300"))
+WHILE_CALLS_FAIL = int(os.environ.get("HAVERSACK_OPERATIONS", "80"))
 """How many; the soak asks for more."""
 FAULTS = ("500:0.01", "429x8:0.002", "403.userRateLimitExceeded:0.005", "cut:0.01", "stall:0.0003")
 
@@ -45,7 +46,7 @@ def test_they_do_not_differ_when_calls_fail_in_every_way(
     monkeypatch.setenv("HAVERSACK_HUB", hub.url)
     monkeypatch.setenv("HAVERSACK_TOKEN", hub.token)
     try:
-        exercise(hub, mountpoint, tmp_path / "model", 3, OPERATIONS // 4)
+        exercise(hub, mountpoint, tmp_path / "model", 3, WHILE_CALLS_FAIL)
     finally:
         hub.process.terminate()
         hub.process.wait(10)

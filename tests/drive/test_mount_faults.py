@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from haversack.drive.mount import is_mounted, mount, unmount
-from tests.conftest import RunningHub
+from tests.conftest import RunningHub, start_hub
 from tests.drive.conftest import Call, Proxy
 
 pytestmark = pytest.mark.fuse
@@ -134,6 +135,29 @@ def test_a_full_disk_refuses_writes_and_loses_none_that_wait(
     arrived = {path.name: path.read_bytes() for path in there.iterdir()}
     assert {name: arrived[name] for name in written} == written
     assert len(arrived) <= len(written) + 1  # the one that was refused, as far as it came
+
+
+def test_a_hub_that_is_ended_and_begun_anew_costs_nothing_that_was_written(
+    tmp_path: Path, mountpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    hub = start_hub(tmp_path / "hub", None, "--port", port)
+    monkeypatch.setenv("HAVERSACK_HUB", hub.url)
+    monkeypatch.setenv("HAVERSACK_TOKEN", hub.token)
+    here = mount(mountpoint).my_drive
+    written = {}
+    for number in range(300):
+        if number == 150:
+            hub.process.terminate()
+            assert hub.process.wait(10) == 0
+            hub = start_hub(tmp_path / "hub", hub.token, "--port", port)
+        written[f"{number}"] = os.urandom(5_000_000 if number % 50 == 0 else 5000)
+        (here / f"{number}").write_bytes(written[f"{number}"])
+    unmount(mountpoint)
+    hub.process.terminate()
+    hub.process.wait(10)
+    assert {path.name: path.read_bytes() for path in hub.my_drive.iterdir()} == written
 
 
 @dataclass(frozen=True)
