@@ -339,7 +339,9 @@ class Operations(mfusepy.Operations):
         self._check_writable()
         if not _is_hidden(path):
             self._touched(path)
-            self.drive.set_modified(self._below(path), (times[1] if times else time.time_ns()) / 1e9)
+            # In whole milliseconds, as a drive keeps it: the time stays the same when the file gets there.
+            milliseconds = (times[1] if times else time.time_ns()) // 1_000_000
+            self.drive.set_modified(self._below(path), milliseconds / 1000)
         return 0
 
     def chmod(self, path: str | None, mode: int) -> int:
@@ -471,7 +473,7 @@ class Operations(mfusepy.Operations):
                 yield name, _KINDS.get(file.mime_type, stat.S_IFREG)
 
     def _attributes(self, file: File) -> dict[str, Any]:
-        modified = int(file.modified * 1e9) if file is not self.drive.root else self._started
+        modified = round(file.modified * 1000) * 1_000_000 if file is not self.drive.root else self._started
         times = {"st_mtime": modified, "st_ctime": modified, "st_atime": modified}
         if file.is_folder:
             return {"st_mode": stat.S_IFDIR | 0o700, "st_nlink": 2, "st_size": _BLOCK, **times, **self._owner}
