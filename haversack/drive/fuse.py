@@ -314,7 +314,7 @@ class Operations(mfusepy.Operations):
 
     def unlink(self, path: str) -> int:
         if _is_hidden(path):
-            self._orphans.pop(path, None)
+            self._orphans.pop(_last(path), None)
             return 0
         self._check_writable()
         self._touched(path)
@@ -427,7 +427,7 @@ class Operations(mfusepy.Operations):
         draft = self.drive.draft_at(names)
         file = draft.as_file() if draft is not None else self.drive.find(names)
         orphan = _Orphan(file, draft, 0)
-        self._orphans[hidden] = orphan
+        self._orphans[_last(hidden)] = orphan
         for handle in list(self._handles.values()):
             with handle.lock:
                 if handle.draft is draft if handle.draft is not None else handle.file.id == file.id:
@@ -442,7 +442,7 @@ class Operations(mfusepy.Operations):
                 self.drive.journal.release(draft)
 
     def _orphaned(self, path: str) -> File:
-        orphan = self._orphans.get(path)
+        orphan = self._orphans.get(_last(path))
         if orphan is None:
             raise mfusepy.FuseOSError(errno.ENOENT)
         return orphan.draft.as_file() if orphan.draft is not None else orphan.file
@@ -455,8 +455,8 @@ class Operations(mfusepy.Operations):
     def _let_go(self, orphan: _Orphan) -> None:
         orphan.holders -= 1
         if orphan.holders == 0:
-            for path in [path for path, one in self._orphans.items() if one is orphan]:
-                del self._orphans[path]
+            for name in [name for name, one in self._orphans.items() if one is orphan]:
+                del self._orphans[name]
 
     # What the kernel gets to see
 
@@ -487,7 +487,12 @@ class Operations(mfusepy.Operations):
 
 def _is_hidden(path: str) -> bool:
     """Whether libfuse made up that name, for a file that was deleted while it is open."""
-    return path.startswith(_HIDDEN, path.rfind("/") + 1)
+    return _last(path).startswith(_HIDDEN)
+
+
+def _last(path: str) -> str:
+    """The last name of a path. libfuse makes up each but once, and the folder above may be renamed later."""
+    return path.rpartition("/")[2]
 
 
 def _names(path: str) -> tree.Names | None:
