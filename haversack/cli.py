@@ -344,7 +344,7 @@ def drive_doctor(
 @drive_app.command("trash", epilog="Example: `haversack drive trash --empty`")
 def drive_trash(
     restore: Annotated[
-        str | None, typer.Option("--restore", metavar="NAME", help="Put this back to where it was; a name or an id.")
+        str | None, typer.Option("--restore", metavar="NAME", help="Put this back to where it was: a name, path or id.")
     ] = None,
     empty: Annotated[bool, typer.Option("--empty", help="Delete for good what it holds.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before emptying it.")] = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from haversack import credentials
-from haversack.drive import calls
+from haversack.drive import ALIAS, ROOT, calls, tree
 from haversack.drive.api import DriveApi, File, Quota
 from haversack.errors import HaversackError, InputError, NotFound
 from haversack.http import wait
@@ -28,8 +28,8 @@ def content(hub: str | None = None) -> Trash:
 def restore(name: str, hub: str | None = None) -> str:
     """Put a file, or a folder with all it held, back to where it was; returns its path below My Drive.
 
-    `name` is its name or, where the trash holds several of that name, its id. Raises `NotFound`, `InputError` when the
-    name is not enough, and as `content`.
+    `name` is its name or path or, where the trash holds several of those, its id. Raises `NotFound`, `InputError` when
+    that is not enough, and as `content`.
     """
     return wait(_restored(DriveApi(credentials.drive(hub)), name))
 
@@ -52,18 +52,26 @@ async def _content(api: DriveApi) -> Trash:
 
 
 async def _restored(api: DriveApi, name: str) -> str:
-    found = [file for file in (await _content(api)).files if name in (file.name, file.id)]
+    names = tree.split(name.removeprefix(f"{ROOT}/").removeprefix(f"{ALIAS}/"))
+    found = []
+    for file in (await _content(api)).files:
+        if name in (file.id, file.name) or (names[-1:] == (file.name,) and await _path(api, file) == "/".join(names)):
+            found.append(file)
     if not found:
         raise NotFound(f"There is no {name} in the trash.", "List it: haversack drive trash", status=404)
     if len(found) > 1:
-        ids = ", ".join(f"{file.id} ({calls.rfc3339(file.modified)})" for file in found)
-        raise InputError(f"{len(found)} of the name {name} are in the trash: {ids}.", "Name one by its id.")
-    file = await api.restore(found[0].id)
+        which = [f"{await _path(api, file)} of {calls.rfc3339(file.modified)} ({file.id})" for file in found]
+        raise InputError(f"The trash holds {len(found)} of that name: {', '.join(which)}.", "Give a path or an id.")
+    return await _path(api, await api.restore(found[0].id))
+
+
+async def _path(api: DriveApi, file: File) -> str:
+    """Where a file lies or lay, below My Drive or as far up as may be seen."""
     way = [file.name]
     while file.parent:
         try:
             file = await api.get(file.parent)
         except HaversackError:
-            break  # what lies further up is not for who is signed in
+            return "/".join(reversed(way))
         way.append(file.name)
     return "/".join(reversed(way[:-1] or way))

@@ -58,14 +58,17 @@ def test_a_file_comes_back_to_where_it_was(said, own_hub: RunningHub) -> None:  
     assert (own_hub.my_drive / "folder" / "1").read_bytes() == b"in it"
 
 
-def test_of_several_of_one_name_the_id_says_which(said, own_hub: RunningHub) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("by", ["id", "path"])
+def test_of_several_of_one_name_the_id_or_the_path_says_which(  # type: ignore[no-untyped-def]
+    said, own_hub: RunningHub, by: str
+) -> None:
     (own_hub.my_drive / "folder" / "file").write_bytes(b"another")
     rm("file", "folder/file")
     code, error = said("trash", "--restore", "file")
-    listed = said("trash")["entries"]
+    listed = {entry["size"]: entry["id"] for entry in said("trash")["entries"]}
     assert code == 2
-    assert all(entry["id"] in error for entry in listed)
-    said("trash", "--restore", next(entry["id"] for entry in listed if entry["size"] == 7))
+    assert all(one in error for one in listed.values())
+    said("trash", "--restore", listed[7] if by == "id" else "My Drive/folder/file")
     assert (own_hub.my_drive / "folder" / "file").read_bytes() == b"another"
     assert not (own_hub.my_drive / "file").exists()
 
