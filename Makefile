@@ -9,7 +9,7 @@ test: setup   ## the test suite
 check: setup  ## formatting, lint, types
 	@scripts/check
 
-soak: setup   ## 50 random kills of a real training; make soak KILLS=10 for fewer
+soak: setup   ## 50 random kills of a real training, and the drive's bad days; make soak KILLS=10 for fewer kills
 	@scripts/soak $(KILLS)
 
 setup:

@@ -178,8 +178,8 @@ def hub(
         list[str] | None,
         typer.Option(
             metavar="KIND:RATE",
-            help="Let this share of calls fail: 500:0.01, 429:0.02, 403.rateLimitExceeded:0.02, cut:0.01, stall:0.001;"
-            " may be repeated.",
+            help="Let this share of calls fail: 500:0.01, 429:0.02, 429x8:0.002 in bursts of eight,"
+            " 403.rateLimitExceeded:0.02, cut:0.01, stall:0.001; may be repeated.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Which calls fail is drawn from this.")] = 0,
@@ -351,17 +351,26 @@ def drive_doctor(
 
 @drive_app.command("trash", epilog="Example: `haversack drive trash --empty`")
 def drive_trash(
+    restore: Annotated[
+        str | None, typer.Option("--restore", metavar="NAME", help="Put this back to where it was: a name, path or id.")
+    ] = None,
     empty: Annotated[bool, typer.Option("--empty", help="Delete for good what it holds.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before emptying it.")] = False,
     hub: Hub = None,
     json: Json = False,
 ) -> None:
-    """List what is in the drive's trash, or empty it."""
+    """List what is in the drive's trash, put something back, or empty it."""
     from haversack.drive import trash
 
+    if restore is not None:
+        if empty:
+            raise InputError("Both --restore and --empty are given.", "Give one of them.")
+        path = trash.restore(restore, hub)
+        _show({"restored": path}, json, f"Restored: {path}")
+        return
     found = trash.content(hub)
     rows = [
-        {"name": file.name, "type": "directory" if file.is_folder else "file", "size": file.size}
+        {"name": file.name, "type": "directory" if file.is_folder else "file", "size": file.size, "id": file.id}
         for file in found.files
     ]
     said = f"{len(rows):,} in the trash, {progress.size(found.size)} in all"

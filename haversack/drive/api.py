@@ -52,9 +52,13 @@ class DriveApi:
         self.server = server
         self.http = http or Http(server)
         self._ids: list[str] = []
+        self._shared_drive: str | None = None if server.root != "root" else ""
 
     async def do(self, call: Call[T]) -> T:
         """Carry out one call."""
+        return await self._do(await self._placed(call))
+
+    async def _do(self, call: Call[T]) -> T:
         answer = await self.http.request(
             call.method, call.path, params=call.params, json=call.json, accept=call.accept, again=True
         )
@@ -85,8 +89,14 @@ class DriveApi:
             await asyncio.sleep(max(again.values(), default=0.0))
         return [found[number] for number in range(len(wanted))]
 
+    async def _placed(self, call: Call[T]) -> Call[T]:
+        """A call for the drive that is meant: where a folder stands for My Drive, it may lie in a shared drive."""
+        if self._shared_drive is None:
+            self._shared_drive = await self._do(calls.shared_drive(self.server.root))
+        return calls.within(call, self._shared_drive) if self._shared_drive else call
+
     async def _batch(self, wanted: Sequence[Call[Any]]) -> list[Answer]:
-        kind, body = batch.encoded(wanted)
+        kind, body = batch.encoded([await self._placed(call) for call in wanted])
         answer = await self.http.request(
             "POST", batch.PATH, data=body, headers={"Content-Type": kind}, again=True, calls=len(wanted)
         )

@@ -8,7 +8,7 @@ whatever is created gets an id that was generated beforehand: a second attempt m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +20,7 @@ T_co = TypeVar("T_co", covariant=True)
 FOLDER = "application/vnd.google-apps.folder"
 SHORTCUT = "application/vnd.google-apps.shortcut"
 FILES = "/drive/v3/files"
+CHANGES = "/drive/v3/changes"
 PARENTS_PER_QUERY = 50
 """How many folders one query names at most; more than about a hundred are refused with 413."""
 
@@ -27,6 +28,7 @@ _FILE = "id,name,mimeType,size,md5Checksum,createdTime,modifiedTime,version,tras
 _FILE += "shortcutDetails(targetId,targetMimeType)"
 FILE_AND_PARENT = _FILE + ",parents"
 _SHARING = ",ownedByMe,shared"
+_TRASH = f"{FILES}/trash"
 _PAGE = 1000
 
 
@@ -183,7 +185,7 @@ def delete(file_id: str) -> Call[None]:
 
 
 def empty_trash() -> Call[None]:
-    return Call("DELETE", f"{FILES}/trash", _nothing)
+    return Call("DELETE", _TRASH, _nothing)
 
 
 def marks(file_id: str) -> Call[dict[str, str]]:
@@ -211,7 +213,7 @@ def quota() -> Call[Quota]:
 
 def changes_token() -> Call[str]:
     """Where the list of changes ends now; what changes from now on is found behind it."""
-    return Call("GET", "/drive/v3/changes/startPageToken", lambda answer: str(answer.json()["startPageToken"]))
+    return Call("GET", f"{CHANGES}/startPageToken", lambda answer: str(answer.json()["startPageToken"]))
 
 
 def changes(token: str) -> Call[Changes]:
@@ -227,13 +229,27 @@ def changes(token: str) -> Call[Changes]:
         return Changes(rows, str(following), not found.get("nextPageToken"))
 
     fields = f"nextPageToken,newStartPageToken,changes(fileId,removed,file({FILE_AND_PARENT}))"
-    return Call("GET", "/drive/v3/changes", read, {"pageToken": token, "pageSize": _PAGE, **_everywhere(fields)})
+    return Call("GET", CHANGES, read, {"pageToken": token, "pageSize": _PAGE, **_everywhere(fields)})
 
 
 def new_ids(count: int) -> Call[list[str]]:
     """Ids that no file has yet, up to 1,000."""
     params: dict[str, str | int] = {"count": count, "fields": "ids"}
     return Call("GET", f"{FILES}/generateIds", lambda answer: [str(one) for one in answer.json()["ids"]], params)
+
+
+def shared_drive(file_id: str) -> Call[str]:
+    """The id of the shared drive that a file or folder lies in, or is; "" for one in somebody's My Drive."""
+    return Call("GET", f"{FILES}/{file_id}", lambda answer: str(answer.json().get("driveId", "")), asking("driveId"))
+
+
+def within(call: Call[T_co], drive: str) -> Call[T_co]:
+    """A call for the shared drive of that id: searches, changes and the trash are each drive's own."""
+    if call.path == FILES and call.method == "GET":
+        return replace(call, params={**call.params, "corpora": "drive", "driveId": drive})
+    if call.path.startswith(CHANGES):
+        return replace(call, params={**call.params, "driveId": drive, "supportsAllDrives": "true"})
+    return replace(call, params={**call.params, "driveId": drive}) if call.path == _TRASH else call
 
 
 def asking(fields: str) -> dict[str, str | int]:

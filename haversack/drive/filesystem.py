@@ -22,6 +22,7 @@ from fsspec.spec import AbstractFileSystem
 from haversack import http, progress
 from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.api import File
+from haversack.drive.folders import make_folders
 from haversack.drive.journal import Draft
 from haversack.drive.tree import Drive
 from haversack.errors import AlreadyExists, DiskFull, InputError, IntegrityError, IsAFolder, NotAFolder, NotFound
@@ -340,15 +341,12 @@ def store(source: Path, path: str, hub: str | None = None) -> str:
             if not one.is_file() and (one.is_symlink() or not one.is_dir()):
                 raise InputError(f"{one} is neither a file nor a folder.", "Remove it, or copy in what it points to.")
             wanted.append((one, (*names, *one.relative_to(source).parts)))
-    filesystem.makedirs("/".join(names[:-1]), exist_ok=True)
-    total = sum(one.stat().st_size for one, _ in wanted if one.is_file())
+    files = [(one, place) for one, place in wanted if not one.is_dir()]
     going: deque[Draft] = deque()
-    with progress.bar(f"Storing {names[-1]}", total) as advance:
+    with progress.bar(f"Storing {names[-1]}", sum(one.stat().st_size for one, _ in files)) as advance:
+        make_folders(drive, [names[:-1], *(place for one, place in wanted if one.is_dir())])
         try:
-            for one, place in wanted:
-                if one.is_dir():
-                    filesystem.makedirs("/".join(place), exist_ok=True)
-                    continue
+            for one, place in files:
                 going.append(_written(drive, one, place, advance))
                 while len(going) > _SIDE_BY_SIDE or sum(draft.size for draft in going) > _AHEAD:
                     drive.journal.wait(going[0])

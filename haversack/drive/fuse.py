@@ -322,7 +322,7 @@ class Operations(mfusepy.Operations):
 
     def unlink(self, path: str) -> int:
         if _is_hidden(path):
-            self._orphans.pop(path, None)
+            self._orphans.pop(_last(path), None)
             return 0
         self._check_writable()
         self._touched(path)
@@ -347,7 +347,9 @@ class Operations(mfusepy.Operations):
         self._check_writable()
         if not _is_hidden(path):
             self._touched(path)
-            self.drive.set_modified(self._below(path), (times[1] if times else time.time_ns()) / 1e9)
+            # In whole milliseconds, as a drive keeps it: the time stays the same when the file gets there.
+            milliseconds = (times[1] if times else time.time_ns()) // 1_000_000
+            self.drive.set_modified(self._below(path), milliseconds / 1000)
         return 0
 
     def chmod(self, path: str | None, mode: int) -> int:
@@ -433,7 +435,7 @@ class Operations(mfusepy.Operations):
         draft = self.drive.draft_at(names)
         file = draft.as_file() if draft is not None else self.drive.find(names)
         orphan = _Orphan(file, draft, 0)
-        self._orphans[hidden] = orphan
+        self._orphans[_last(hidden)] = orphan
         for handle in list(self._handles.values()):
             with handle.lock:
                 if handle.draft is draft if handle.draft is not None else handle.file.id == file.id:
@@ -448,7 +450,7 @@ class Operations(mfusepy.Operations):
                 self.drive.journal.release(draft)
 
     def _orphaned(self, path: str) -> File:
-        orphan = self._orphans.get(path)
+        orphan = self._orphans.get(_last(path))
         if orphan is None:
             raise mfusepy.FuseOSError(errno.ENOENT)
         return orphan.draft.as_file() if orphan.draft is not None else orphan.file
@@ -461,8 +463,8 @@ class Operations(mfusepy.Operations):
     def _let_go(self, orphan: _Orphan) -> None:
         orphan.holders -= 1
         if orphan.holders == 0:
-            for path in [path for path, one in self._orphans.items() if one is orphan]:
-                del self._orphans[path]
+            for name in [name for name, one in self._orphans.items() if one is orphan]:
+                del self._orphans[name]
 
     # What the kernel gets to see
 
@@ -479,7 +481,7 @@ class Operations(mfusepy.Operations):
                 yield name, _KINDS.get(file.mime_type, stat.S_IFREG)
 
     def _attributes(self, file: File) -> dict[str, Any]:
-        modified = int(file.modified * 1e9) if file is not self.drive.root else self._started
+        modified = round(file.modified * 1000) * 1_000_000 if file is not self.drive.root else self._started
         times = {"st_mtime": modified, "st_ctime": modified, "st_atime": modified}
         if file.is_folder:
             return {"st_mode": stat.S_IFDIR | 0o700, "st_nlink": 2, "st_size": _BLOCK, **times, **self._owner}
@@ -493,7 +495,12 @@ class Operations(mfusepy.Operations):
 
 def _is_hidden(path: str) -> bool:
     """Whether libfuse made up that name, for a file that was deleted while it is open."""
-    return path.startswith(_HIDDEN, path.rfind("/") + 1)
+    return _last(path).startswith(_HIDDEN)
+
+
+def _last(path: str) -> str:
+    """The last name of a path. libfuse makes up each but once, and the folder above may be renamed later."""
+    return path.rpartition("/")[2]
 
 
 def _names(path: str) -> tree.Names | None:

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from haversack.drive.api import DriveApi, File
 from haversack.drive.draft import Draft, load
 from haversack.drive.uploading import Uploading
-from haversack.errors import HaversackError
+from haversack.errors import DiskFull, HaversackError
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +207,8 @@ class Journal:
             with self._changed:
                 draft.committed = draft.data
                 draft.save()
-                draft.dirty, draft.pending, draft.failures, draft.error = False, True, 0, None
+                # Why the drive did not take the bytes before stays known: `close()` says it again.
+                draft.dirty, draft.pending, draft.failures = False, True, 0
                 self.uploading.put(draft, time.monotonic() + _SETTLE)
 
     def release(self, draft: Draft) -> None:
@@ -300,14 +301,16 @@ class Journal:
             except OSError as error:
                 failed[draft] = error
         with self._changed:
-            waiting = {draft: draft.failures for draft in self.pending()}
-            for draft in waiting:
-                self.uploading.put(draft, 0.0)
+            # A try that is under way began before, perhaps when the drive was still full: it is not the one more.
+            waiting = {draft: draft.failures + draft.uploading for draft in self.pending()}
             while True:
                 for draft, failures in waiting.items():
                     if draft.pending and draft.failures > failures and draft.error is not None:
                         failed[draft] = draft.error
                 left = [draft for draft in waiting if draft.pending and draft not in failed]
+                for draft in left:
+                    if draft.due and not draft.uploading:
+                        self.uploading.put(draft, 0.0)
                 progress(len(left), sum(max(draft.size - draft.moved, 0) for draft in left))
                 if not left and not self._leaving:
                     return failed
@@ -446,7 +449,11 @@ class Journal:
             threading.Thread(target=self._bury, args=(draft,), daemon=True).start()
             return
         if draft.uploaded is not None and draft.exists and not (draft.pending or draft.removed):
-            self._on_drive(draft.uploaded)
+            try:
+                self._on_drive(draft.uploaded)
+            except DiskFull as error:
+                # It is on the drive all the same, whose list of changes tells of it once there is room here.
+                _log.warning("%s is on the drive, which cannot be noted here: %s", draft.name, error)
             draft.record.unlink(missing_ok=True)
         self._claim(draft)
         self._retire(draft)

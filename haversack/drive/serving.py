@@ -113,9 +113,13 @@ class _Watch:
     def tell(self) -> None:
         """Write down what goes on, where something does."""
         activity = self._activity()
-        if replace(activity, age=None) != replace(self._told, age=None):
+        if replace(activity, age=None) == replace(self._told, age=None):
+            return
+        try:
             self._record.tell(activity)
-            self._told = activity
+        except OSError as error:  # a full disk: the mount goes on, and brings to the drive what it has
+            _log.warning("What goes on cannot be written down: %s", error)
+        self._told = activity
 
     def _find_hub(self) -> None:
         """An embedded hub that died is started anew by whoever needs it, at another address."""

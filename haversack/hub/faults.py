@@ -8,6 +8,7 @@
                    429               refused, with Retry-After
                    403.REASON        refused for a reason of Drive's
                    cut, stall        the body, of the request or of the answer, breaks off or stands still
+                 and in bursts: 429x8:0.002 is eight calls in a row, beginning at 2 calls of 1,000
 
 What a batch holds meets limits and refusals call by call, as at Google's. Chance is seeded: the same calls in the same
 order meet the same faults. The hub's own doors (`/haversack/…`) and its page are left in peace.
@@ -20,6 +21,7 @@ import itertools
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -47,10 +49,11 @@ _PER = {"s": 1.0, "m": 60.0, "min": 60.0}
 
 @dataclass(frozen=True)
 class Failure:
-    """`kind` is "500", "403.rateLimitExceeded", "cut" …; `rate` the share of calls, 0 to 1."""
+    """`kind` is "500", "403.rateLimitExceeded", "cut" …; at `rate` of the calls, 0 to 1, `row` of them fail."""
 
     kind: str
     rate: float
+    row: int = 1
 
     @property
     def of_server(self) -> bool:
@@ -109,6 +112,7 @@ class Faults:
         self.rehearsed = rehearsed
         self._down = down
         self._chance = random.Random(rehearsed.seed)
+        self._left: Counter[Failure] = Counter()
         self._limit = _Limit(rehearsed.rate) if rehearsed.rate else None
         self._reasons = itertools.cycle(_RATE_REASONS)
         self._up, self._back = (Line(rehearsed.bandwidth) if rehearsed.bandwidth else None for _ in range(2))
@@ -150,8 +154,15 @@ class Faults:
             raise Refusal(403, reason, _SENTENCES[reason])
 
     def _drawn(self, failures: Iterable[Failure]) -> Failure | None:
-        drawn = [failure for failure in failures if self._chance.random() < failure.rate]
+        drawn = [failure for failure in failures if self._befalls(failure)]
         return drawn[0] if drawn else None
+
+    def _befalls(self, failure: Failure) -> bool:
+        if self._chance.random() < failure.rate:
+            self._left[failure] = failure.row
+        befalls = self._left[failure] > 0
+        self._left[failure] -= befalls
+        return befalls
 
     def _is_carried_out(self, request: web.Request, refusal: Refusal) -> bool:
         """Whether a call that is answered by a failure has its effect all the same."""
@@ -205,7 +216,8 @@ def _rate(text: str) -> float:
 
 def _failure(text: str) -> Failure:
     kind, _, share = text.strip().rpartition(":")
-    if not re.fullmatch(r"5\d\d|429|403\.[A-Za-z]+|cut|stall", kind):
+    found = re.fullmatch(r"(5\d\d|429|403\.[A-Za-z]+|cut|stall)(?:x([1-9]\d{0,3}))?", kind)
+    if found is None:
         raise InputError(
             f"--fail does not know the kind {kind or text!r}.",
             "The kinds are 500 to 599, 429, 403.REASON, cut and stall, for example --fail 500:0.01.",
@@ -216,4 +228,4 @@ def _failure(text: str) -> Failure:
         rate = -1.0
     if not 0 < rate <= 1:
         raise InputError(f"--fail does not take the rate {share!r}.", "It is a share of the calls, for example 0.01.")
-    return Failure(kind, rate)
+    return Failure(found[1], rate, int(found[2] or 1))

@@ -19,6 +19,7 @@ import os
 import signal
 import ssl
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -49,7 +50,9 @@ _UNUSED_AFTER = 2.0
 _NEVER_USED_AFTER = 15.0
 _LEASE_BEAT = 1.0
 _WATCH_BEAT = 0.25
-_LAST_ANSWERS = 3.0
+# At the end, what is being answered may go on so long; then it is broken off, and has as long to hear of it.
+_LAST_ANSWERS = 0.5
+_PREDECESSOR = 4.0
 _THREADS = 32
 
 _log = logging.getLogger(__name__)
@@ -113,7 +116,7 @@ class Hub:
         # A hub that is just ending still holds it for a moment.
         self.lock = FileLock(inside / "lock")
         try:
-            self.lock.acquire(timeout=2 * _LAST_ANSWERS)
+            self.lock.acquire(timeout=_PREDECESSOR)
         except Timeout:
             raise InputError(f"Another hub serves {root}.", "Use that one, or name another folder.") from None
         self.root = root
@@ -150,8 +153,8 @@ class Hub:
         return app
 
     async def run(self, port: int, tls: Path | None, state: Path | None, until_unused: bool) -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(_THREADS))
+        loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(_THREADS)
+        loop.set_default_executor(threads)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
         runner = web.AppRunner(
@@ -159,8 +162,11 @@ class Hub:
         )
         await runner.setup()
         self.tree.watch.begin(contents=False)
+        secured: dict[str, str] = {}
+        proxy: asyncio.Server | None = None
         try:
-            secured = await _secure(runner, tls) if tls is not None else {}
+            if tls is not None:
+                secured, proxy = await _secure(runner, tls)
             url = await _listen(runner, port)
             if state is not None:
                 self._tell(state, {"url": url, **secured})
@@ -178,7 +184,10 @@ class Hub:
             if watch is not None:
                 watch.cancel()
         finally:
+            if proxy is not None:
+                proxy.close()
             await runner.cleanup()
+            await _leave(threads)
 
     async def lease(self, request: web.Request) -> web.StreamResponse:
         """An answer that never ends, so that its client's death shows."""
@@ -249,8 +258,26 @@ class Hub:
         return checked
 
 
-async def _secure(runner: web.AppRunner, folder: Path) -> dict[str, str]:
-    """Answer over TLS and through a proxy as well, on free ports; returns their addresses, and what to trust."""
+async def _leave(threads: ThreadPoolExecutor) -> None:
+    """End what still goes on, but do not wait for it long.
+
+    A thread may read or copy gigabytes that nobody waits for any more. The process then ends under it: a hub that is
+    killed loses nothing, and the next clears up behind it.
+    """
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    left = (await asyncio.wait(tasks, timeout=_LAST_ANSWERS))[1] if tasks else set()
+    waiting = threading.Thread(target=threads.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    waiting.start()
+    waiting.join(_LAST_ANSWERS)
+    if left or waiting.is_alive():
+        sys.stdout.flush()
+        os._exit(0)
+
+
+async def _secure(runner: web.AppRunner, folder: Path) -> tuple[dict[str, str], asyncio.Server]:
+    """Answer over TLS and through a proxy as well, on free ports; returns their addresses, what to trust, the proxy."""
     # Only here: `cryptography` would delay the start of every hub.
     from haversack.hub.authority import authority
 
@@ -261,7 +288,7 @@ async def _secure(runner: web.AppRunner, folder: Path) -> dict[str, str]:
     assert server is not None
     proxy = await asyncio.get_running_loop().create_server(lambda: Proxy(server, context), _HOST, 0)
     port = proxy.sockets[0].getsockname()[1]
-    return {"tls_url": url, "proxy": f"http://{_HOST}:{port}", "ca": str(own.certificate)}
+    return {"tls_url": url, "proxy": f"http://{_HOST}:{port}", "ca": str(own.certificate)}, proxy
 
 
 async def _listen(runner: web.AppRunner, port: int, context: ssl.SSLContext | None = None) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,11 +15,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from haversack.drive import mount as mounting
 from haversack.drive import registry
 from haversack.drive.filesystem import DriveFileSystem
-from tests.conftest import RunningHub
+from tests.conftest import RunningHub, start_hub
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Proxy:
 
     `answers` may answer a call in the hub's place.
 
+    `passed_on` may change a call's address and body on its way to the hub.
+
     `rewrite` gets the body of each answer that is JSON, and gives the one that is passed on.
     """
 
@@ -46,6 +50,7 @@ class Proxy:
     release: threading.Event = field(default_factory=threading.Event)
     full: bool = False
     answers: Callable[[Call], web.Response | None] = lambda call: None
+    passed_on: Callable[[URL, bytes], tuple[URL, bytes]] = lambda url, body: (url, body)
     rewrite: Callable[[bytes], bytes] = lambda body: body
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -61,13 +66,15 @@ class Proxy:
             return web.json_response({"error": error}, status=403)
         if (answer := self.answers(call)) is not None:
             return answer
+        url, body = self.passed_on(request.rel_url, body)
+        headers = {name: value for name, value in request.headers.items() if name != "Content-Length"}
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(
                 request.method,
-                self.target + str(request.rel_url),
+                self.target + str(url),
                 data=body,
-                headers=request.headers,
+                headers=headers,
                 allow_redirects=False,
             ) as answered,
         ):
@@ -108,6 +115,27 @@ def proxy(hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     proxy.release.set()
     stopped.set()
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def bad_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    """A hub behind a slow network, which fails one call in a hundred."""
+    running = start_hub(tmp_path_factory.mktemp("bad") / "root", None, "--latency", "20ms", "--fail", "500:0.01")
+    yield running
+    running.process.terminate()
+    running.process.wait(10)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data folder on a disk of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    monkeypatch.setenv("HAVERSACK_DATA", str(disk))
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Random work on a mount, done to an ordinary folder beside it, which says what must come out.
 
 Everything that the POSIX table in docs/drive.md promises is in it: reading, writing in the middle, sparse and appending
-writes, truncation, renames over files and of folders, deletion of what is open, folders. One seed is one history.
+writes, truncation, mapped memory, times, renames over files and of folders, deletion of what is open, folders. One seed
+is one history.
 
     python -m tests.drive.exerciser MOUNT/"My Drive"/folder --operations 20000 --seed 7
 """
@@ -9,15 +10,25 @@ writes, truncation, renames over files and of folders, deletion of what is open,
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import random
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 _NAMES = [f"{stem}{ending}" for stem in ("a", "b", "c d", "é", "long" * 20) for ending in ("", ".txt", ".tar.gz")]
 _LARGEST = 300_000
+_FLAGS = (
+    os.O_RDONLY,
+    os.O_RDWR,
+    os.O_RDWR | os.O_CREAT,
+    os.O_RDWR | os.O_TRUNC,
+    os.O_RDWR | os.O_CREAT | os.O_EXCL,
+    os.O_RDONLY | os.O_CREAT | os.O_EXCL,
+)
 
 
 class Exerciser:
@@ -34,7 +45,7 @@ class Exerciser:
         actions = [
             *(self.write, self.write, self.overwrite, self.overwrite, self.append, self.append, self.truncate),
             *(self.read, self.read, self.look, self.rename, self.rename, self.unlink, self.make_folder),
-            *(self.remove_folder, self.open, self.use_open, self.use_open, self.close, self.list_folder),
+            *(self.remove_folder, self.open, self.use_open, self.use_open, self.close, self.list_folder, self.date),
         ]
         for _ in range(operations):
             action = self.random.choice(actions)
@@ -85,6 +96,15 @@ class Exerciser:
 
         self._both(looked)
 
+    def date(self) -> None:
+        path, modified = self._path(), self.random.randrange(1 << 31)
+
+        def dated(root: Path) -> int:
+            os.utime(root / path, (modified, modified + 0.125))
+            return os.stat(root / path).st_mtime_ns // 1_000_000
+
+        self._both(dated)
+
     def rename(self) -> None:
         old, new = self._path(), self._path()
         self._both(lambda root: os.rename(root / old, root / new))
@@ -107,7 +127,7 @@ class Exerciser:
 
     def open(self) -> None:
         """A file that stays open over what else happens to it."""
-        path, flags = self._path(), self.random.choice([os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT])
+        path, flags = self._path(), self.random.choice(_FLAGS)
         opened = self._both(lambda root: os.open(root / path, flags, 0o600), equal=False)
         if opened is not None:
             self._open.append(opened)
@@ -127,6 +147,7 @@ class Exerciser:
                 lambda one: os.pwrite(one, data, at),
                 lambda one: os.fstat(one).st_size,
                 lambda one: os.ftruncate(one, at),
+                lambda one: self._map(one, at, data),
             ],
             2,
         ):
@@ -163,9 +184,20 @@ class Exerciser:
                 file.seek(at)
             file.write(data)
 
+    def _map(self, one: int, at: int, data: bytes) -> bytes:
+        """Write through mapped memory as much of `data` as the file has room for; what the file is then."""
+        size = os.fstat(one).st_size
+        if not size:
+            return b""
+        with mmap.mmap(one, size) as memory:
+            data = data[: max(size - at, 0)]
+            memory[at : at + len(data)] = data
+            memory.flush()
+            return memory[:]
+
     def _folder(self) -> str:
-        folders = [str(path.relative_to(self.model)) for path in self.model.rglob("*") if path.is_dir()]
-        return self.random.choice([".", ".", *sorted(folders)])
+        folders = [os.path.join(at, name) for at, names, _ in os.walk(self.model) for name in names]
+        return self.random.choice([".", ".", *sorted(os.path.relpath(folder, self.model) for folder in folders)])
 
     def _path(self) -> str:
         """A name that is there, more often than not."""
@@ -179,15 +211,19 @@ class Exerciser:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a folder in a mount; it is made, or has to be empty")
     parser.add_argument("--operations", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
+    wanted.folder.mkdir(exist_ok=True)
+    if any(wanted.folder.iterdir()):
+        parser.error(f"{wanted.folder} is not empty")
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as model:
         exerciser = Exerciser(wanted.folder, Path(model), wanted.seed)
         exerciser.run(wanted.operations)
-    print(f"{exerciser.done} operations, no difference")
+    print(f"{exerciser.done:,} operations in {time.monotonic() - began:.0f} s, no difference")
 
 
 if __name__ == "__main__":

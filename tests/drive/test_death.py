@@ -9,14 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from haversack.drive.mount import mount, unmount
 from tests.conftest import RunningHub
-from tests.drive.conftest import kill
+from tests.drive.conftest import Call, Proxy, kill
 
 pytestmark = pytest.mark.fuse
 
-WRITERS = 4
+WRITERS, PENDING = 4, 200
 ROUNDS = int(os.environ.get("HAVERSACK_ROUNDS", "1"))
 """How often; the soak asks for more."""
 
@@ -44,19 +45,42 @@ class Writer(threading.Thread):
             self.acknowledged[name] = data
 
 
+@pytest.fixture
+def slow(proxy: Proxy) -> Proxy:
+    """Some uploads get stuck on their way, so that more and more wait."""
+    chance, stuck = random.Random(1), set()
+
+    def stalls(call: Call) -> bool:
+        if "/upload/" in call.path and chance.random() < 0.1:
+            stuck.add(id(call))
+        return id(call) in stuck
+
+    proxy.stalls = stalls
+    proxy.answers = lambda call: web.Response(status=503) if id(call) in stuck else None
+    return proxy
+
+
+def pending(data: Path) -> int:
+    """How many files a journal below `data` has acknowledged that are not on the drive."""
+    return sum(1 for _ in (data / "drives").glob("*/*/*.json"))
+
+
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(
-    hub: RunningHub, folder: str, mountpoint: Path, number: int
+    hub: RunningHub, slow: Proxy, own_folders: Path, folder: str, mountpoint: Path, number: int
 ) -> None:
     here = mount(mountpoint).my_drive / folder
     writers = [Writer(here, one, number * WRITERS + one) for one in range(WRITERS)]
     for writer in writers:
         writer.start()
-    while sum(len(writer.acknowledged) for writer in writers) < 200:
+    while pending(own_folders / "data") < PENDING:
         time.sleep(0.01)
     kill(mountpoint)
     for writer in writers:
         writer.join()
+    assert pending(own_folders / "data") >= PENDING
+    slow.stalls = lambda call: False
+    slow.release.set()
     mount(mountpoint)
     unmount(mountpoint)
     there = {path.name: path.read_bytes() for path in (hub.my_drive / folder).iterdir()}

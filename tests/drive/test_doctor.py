@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
@@ -121,21 +120,3 @@ def test_a_drive_that_is_away_is_a_finding(monkeypatch: pytest.MonkeyPatch, caps
     assert run("drive", "doctor", "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert "does not answer" in found["findings"][0]["what"]
-
-
-def test_the_trash_is_listed_and_emptied(
-    own_hub: RunningHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(own_hub.my_drive / "folder", 3)
-    (own_hub.my_drive / "file").write_bytes(bytes(70))
-    for name in ("folder", "file"):
-        run("drive", "rm", name, "--recursive")
-    run("drive", "trash", "--json")
-    listed = json.loads(capsys.readouterr().out)
-    assert [entry["name"] for entry in listed["entries"]] == ["file", "folder"]
-    assert listed["size"] == 70
-    monkeypatch.setattr("sys.stdin", io.StringIO())
-    assert run("drive", "trash", "--empty") == 2
-    run("drive", "trash", "--empty", "--yes")
-    run("drive", "quota", "--json")
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["used"] == 0

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from pathlib import Path
 
 import pytest
 
 from haversack.drive.mount import mount, unmount
-from tests.conftest import RunningHub
+from tests.conftest import RunningHub, start_hub
 from tests.drive.exerciser import Exerciser
 
 pytestmark = pytest.mark.fuse
 
+OPERATIONS = int(os.environ.get("HAVERSACK_OPERATIONS", "300"))
+WHILE_CALLS_FAIL = int(os.environ.get("HAVERSACK_OPERATIONS", "80"))
+"""How many; the soak asks for more."""
+FAULTS = ("500:0.01", "429x8:0.002", "403.userRateLimitExceeded:0.005", "cut:0.01", "stall:0.0003")
+
+
+def exercise(hub: RunningHub, mountpoint: Path, model: Path, seed: int, operations: int) -> None:
+    name = f"test-{secrets.token_hex(6)}"
+    here = mount(mountpoint).my_drive / name
+    here.mkdir()
+    model.mkdir()
+    exerciser = Exerciser(here, model, seed)
+    exerciser.run(operations)
+    unmount(mountpoint)
+    exerciser.mount = hub.my_drive / name
+    exerciser.compare()
+
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_mount_and_an_ordinary_folder_do_not_differ(
-    hub: RunningHub, folder: str, mountpoint: Path, tmp_path: Path, seed: int
+    hub: RunningHub, mountpoint: Path, tmp_path: Path, seed: int
 ) -> None:
-    here = mount(mountpoint).my_drive / folder
-    (tmp_path / "model").mkdir()
-    exerciser = Exerciser(here, tmp_path / "model", seed)
-    exerciser.run(300)
-    unmount(mountpoint)
-    exerciser.mount = hub.my_drive / folder
-    exerciser.compare()
+    exercise(hub, mountpoint, tmp_path / "model", seed, OPERATIONS)
+
+
+def test_they_do_not_differ_when_calls_fail_in_every_way(
+    mountpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = start_hub(tmp_path / "hub", None, *(word for fault in FAULTS for word in ("--fail", fault)))
+    monkeypatch.setenv("HAVERSACK_HUB", hub.url)
+    monkeypatch.setenv("HAVERSACK_TOKEN", hub.token)
+    try:
+        exercise(hub, mountpoint, tmp_path / "model", 3, WHILE_CALLS_FAIL)
+    finally:
+        hub.process.terminate()
+        hub.process.wait(10)

@@ -222,6 +222,21 @@ def test_a_folder_goes_there_and_comes_back(fs: DriveFileSystem, folder: str, tm
     subprocess.run(["diff", "-r", tmp_path / "out", tmp_path / "in" / "out"], check=True)
 
 
+def test_many_folders_are_made_with_few_calls(hub: RunningHub, proxy: Proxy, folder: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for number in range(60):
+        (source / f"{number % 5}" / f"{number}" / "below").mkdir(parents=True)
+    store(source, folder)
+    making = [call for call in proxy.calls if call.method == "POST"]
+    assert {call.path for call in making} == {"/batch/drive/v3"}
+    assert len(making) <= 8
+    (source / "0" / "0" / "below" / "new").mkdir()
+    store(source, folder)
+    there = hub.my_drive / folder / "source"
+    expected = {path.relative_to(source) for path in source.rglob("*")}
+    assert {path.relative_to(there) for path in there.rglob("*")} == expected
+
+
 @pytest.mark.parametrize("target", [".", "nowhere"])
 def test_a_folder_with_what_a_drive_cannot_keep_is_refused_whole(
     fs: DriveFileSystem, folder: str, tmp_path: Path, target: str

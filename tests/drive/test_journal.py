@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from haversack.drive.filesystem import DriveFileSystem, store
 from haversack.drive.tree import Drive
 from haversack.errors import DiskFull, QuotaExceeded
 from tests.conftest import RunningHub
-from tests.drive.conftest import Proxy
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A data folder on a disk of 4 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    monkeypatch.setenv("HAVERSACK_DATA", str(disk))
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+from tests.drive.conftest import Call, Proxy
 
 
 def test_a_full_disk_refuses_the_write_and_keeps_the_file(
@@ -75,6 +62,29 @@ def test_a_full_drive_is_said_and_the_bytes_wait(proxy: Proxy, folder: str) -> N
     assert fs.drive.journal.drain() == {}
     assert fs.cat_file(f"{folder}/a") == b"waits"
     assert fs.info(f"{folder}/a")["md5"]
+
+
+def test_a_try_that_was_under_way_is_not_the_last(proxy: Proxy, hub: RunningHub, folder: str) -> None:
+    drive = DriveFileSystem().drive
+    refused: list[Call] = []
+
+    def answers(call: Call) -> web.Response | None:
+        if "/upload/" not in call.path or refused:
+            return None
+        refused.append(call)
+        return web.json_response({"error": {"errors": [{"reason": "storageQuotaExceeded"}]}}, status=403)
+
+    proxy.stalls, proxy.answers = lambda call: "/upload/" in call.path, answers
+    draft = drive.open_draft((folder, "a"), truncate=True)
+    drive.journal.write(draft, b"fits by now", None)
+    drive.journal.release(draft)
+    assert proxy.stalled.wait(10)
+    with ThreadPoolExecutor(1) as other:
+        draining = other.submit(drive.journal.drain)
+        time.sleep(0.2)
+        proxy.release.set()
+        assert draining.result() == {}
+    assert (hub.my_drive / folder / "a").read_bytes() == b"fits by now"
 
 
 def test_a_file_deleted_by_others_meanwhile_is_made_anew(proxy: Proxy, hub: RunningHub, folder: str) -> None:

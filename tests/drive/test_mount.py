@@ -155,6 +155,17 @@ def test_a_deleted_file_is_looked_at_and_written_on_by_who_has_it_open(here: Pat
     assert os.listdir(here) == []
 
 
+def test_a_deleted_file_is_looked_at_also_when_its_folder_is_renamed(here: Path) -> None:
+    (here / "folder").mkdir()
+    with open(here / "folder" / "a", "w+b", buffering=0) as file:
+        file.write(b"0123456789")
+        (here / "folder" / "a").unlink()
+        (here / "folder").rename(here / "renamed")
+        file.write(b"x")
+        assert os.fstat(file.fileno()).st_size == 11
+    assert os.listdir(here / "renamed") == []
+
+
 def test_what_is_written_to_a_replaced_file_stays_out_of_the_new_one(here: Path, there: Path, mountpoint: Path) -> None:
     (there / "a").write_bytes(b"old")
     with open(here / "a", "r+b", buffering=0) as old:

@@ -100,6 +100,14 @@ def test_429_tells_when_to_come_again(start: Callable[..., RunningHub]) -> None:
     assert reply.headers["Retry-After"] == "1"
 
 
+def test_a_burst_refuses_so_many_calls_in_a_row(start: Callable[..., RunningHub]) -> None:
+    hub = start("--fail", "429x5:0.1", "--seed", "4")
+    refused = "".join("x" if send(hub, "GET", ABOUT).status == 429 else " " for _ in range(60))
+    bursts = refused.strip("x").split()
+    assert bursts
+    assert min(map(len, bursts)) >= 5
+
+
 def test_half_of_the_writes_that_fail_were_carried_out(start: Callable[..., RunningHub]) -> None:
     hub = start("--fail", "500:1")
     statuses = {send(hub, "POST", "/drive/v3/files", json.dumps({"name": str(number)})).status for number in range(20)}
@@ -196,6 +204,7 @@ def test_the_hubs_own_doors_stay_open(start: Callable[..., RunningHub]) -> None:
         ({"failures": ["500"]}, "--fail does not know the kind '500'."),
         ({"failures": ["404:0.1"]}, "--fail does not know the kind '404'."),
         ({"failures": ["403:0.1"]}, "--fail does not know the kind '403'."),
+        ({"failures": ["429x0:0.1"]}, "--fail does not know the kind '429x0'."),
         ({"failures": ["cut:often"]}, "--fail does not take the rate 'often'."),
         ({"failures": ["cut:1.5"]}, "--fail does not take the rate '1.5'."),
         ({"failures": ["cut:nan"]}, "--fail does not take the rate 'nan'."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
@@ -87,6 +88,21 @@ def test_the_hub_ends_at_once_when_asked(tmp_path: Path, number: signal.Signals)
     hub.send_signal(number)
     assert hub.wait(20) == 0
     kill(holder)
+    hub.communicate()
+
+
+def test_the_hub_does_not_wait_for_what_nobody_waits_for(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "My Drive").mkdir(parents=True)
+    with open(root / "My Drive" / "huge", "wb") as file:
+        file.truncate(200 << 30)  # its hash takes minutes
+    hub = start(root, "--port", "0")
+    asking = http.client.HTTPConnection("127.0.0.1", port_of(hub))
+    asking.request("GET", "/drive/v3/files?fields=files/md5Checksum", headers={"Authorization": "Bearer token"})
+    time.sleep(1)
+    hub.terminate()
+    assert hub.wait(20) == 0
+    asking.close()
     hub.communicate()
 
 

@@ -30,22 +30,25 @@ class Rclone:
         return done.stdout
 
 
+def settings(hub: RunningHub, folder: Path) -> dict[str, str]:
+    """The environment in which rclone has a remote `hub:`; its configuration is put into `folder`."""
+    token = f'{{"access_token": "{hub.token}", "token_type": "Bearer", "expiry": "2099-01-01T00:00:00Z"}}'
+    (folder / "rclone.conf").write_text(f"[hub]\ntype = drive\nscope = drive\ntoken = {token}\n")
+    return {
+        **os.environ,
+        "HTTPS_PROXY": hub.state["proxy"],
+        "RCLONE_CA_CERT": hub.state["ca"],
+        "RCLONE_CONFIG": str(folder / "rclone.conf"),
+        "RCLONE_DRIVE_PACER_MIN_SLEEP": "10ms",
+    }
+
+
 @pytest.fixture(scope="module")
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
     """rclone with a remote `hub:`, and a hub that answers it."""
     folder = tmp_path_factory.mktemp("rclone")
     hub = start_hub(folder / "root", None, "--tls")
-    config = folder / "rclone.conf"
-    token = f'{{"access_token": "{hub.token}", "token_type": "Bearer", "expiry": "2099-01-01T00:00:00Z"}}'
-    config.write_text(f"[hub]\ntype = drive\nscope = drive\ntoken = {token}\n")
-    environment = {
-        **os.environ,
-        "HTTPS_PROXY": hub.state["proxy"],
-        "RCLONE_CA_CERT": hub.state["ca"],
-        "RCLONE_CONFIG": str(config),
-        "RCLONE_DRIVE_PACER_MIN_SLEEP": "10ms",
-    }
-    yield Rclone(hub, environment)
+    yield Rclone(hub, settings(hub, folder))
     hub.process.terminate()
     hub.process.wait(10)
 
@@ -96,6 +99,26 @@ def test_a_changed_file_is_copied_again_and_a_removed_one_goes_to_the_trash(rclo
 
 def test_about_tells_the_quota(rclone: Rclone) -> None:
     assert "Trashed:" in rclone("about", "hub:")
+
+
+def test_a_hub_that_is_told_to_end_while_it_is_busy_does_so_and_keeps_nothing_half(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(40):
+        (source / f"{number}").write_bytes(os.urandom(20_000_000 if number < 4 else 4000))
+    hub = start_hub(tmp_path / "root", None, "--tls", "--bandwidth", "20MB")
+    copying = subprocess.Popen(
+        ["rclone", "copy", str(source), "hub:", "--transfers", "16", "--drive-chunk-size", "8M"],
+        env=settings(hub, tmp_path),
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: any(hub.my_drive.iterdir()))
+    hub.process.terminate()
+    assert hub.process.wait(15) == 0
+    copying.kill()
+    copying.wait()
+    there = tree(hub.my_drive)
+    assert there == {name: (source / name).read_bytes() for name in there}
 
 
 @pytest.mark.fuse
