@@ -1,0 +1,57 @@
+"""The `haversack` command: every subcommand reads its arguments, calls one function, and shows what it returns.
+
+notebook   run, clock                drive      mount, unmount, drive …     hub        hub
+accounts   login, logout, whoami     data       data …                      runs, jobs
+options    what several take         output     how results are printed
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from haversack.cli import accounts, data, drive, hub, jobs, notebook, runs
+from haversack.errors import HaversackError
+
+app = typer.Typer(
+    help="Run Colab notebooks anywhere: the drive, Kaggle data, the environment and the training come along.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for commands in (notebook, drive, hub, accounts):
+    app.add_typer(commands.commands)
+app.add_typer(drive.app, name="drive")
+app.add_typer(data.app, name="data")
+app.add_typer(runs.app, name="runs")
+app.add_typer(jobs.app, name="jobs")
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    pass  # both are handled in main(), before any command is looked up
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; an error of ours is one line on standard error and a non-zero exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if "--version" in arguments[:1]:
+        from haversack import __version__
+
+        print(__version__)
+        return
+    try:
+        app(args=arguments)
+    except (HaversackError, OSError) as error:
+        if debug:
+            raise
+        print(f"haversack: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))

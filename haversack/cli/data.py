@@ -1,0 +1,144 @@
+"""`haversack data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from haversack import progress
+from haversack.cli.options import Hub, Json
+from haversack.cli.output import listed, show
+from haversack.errors import InputError
+
+app = typer.Typer(help="Fetch, look into and publish data sets.", no_args_is_help=True)
+
+_SOURCE = "kaggle:owner/name[@version][/folder], kaggle:c/competition, a URL, drive:/My Drive/…, or a path."
+
+
+@app.command("get", epilog="Example: `haversack data get kaggle:owner/name --to data --extract`")
+def data_get(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE)],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="The folder it goes to.")] = Path("."),
+    extract: Annotated[
+        bool, typer.Option("--extract", help="Unpack the files instead of keeping the archive.")
+    ] = False,
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """Download a data set or a folder of it, verified; goes on where it stopped."""
+    from haversack.datasets.source import dataset
+
+    with dataset(source, hub=hub) as data:
+        path = data.extract(to) if extract else data.save(to)
+        show({"source": data.source, "path": str(path), "files": len(data.files)}, json, str(path))
+
+
+@app.command("ls", epilog="Example: `haversack data ls kaggle:owner/name/train`")
+def data_ls(
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help=f"What is kept on this machine if none; {_SOURCE}")
+    ] = None,
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """List a data set's files without downloading it."""
+    if source is None:
+        from haversack.datasets.cache import kept
+
+        found = kept()
+        show({"kept": [one.json() for one in found]}, json, "\n".join(map(str, found)) or "Nothing is kept.")
+        return
+    from haversack.datasets.source import dataset
+
+    with dataset(source, hub=hub) as data:
+        rows = [{"name": member.name, "type": "file", "size": member.size} for member in data.members]
+        show({"source": data.source, "files": rows}, json, "\n".join(listed(row) for row in rows))
+
+
+@app.command("info", epilog="Example: `haversack data info kaggle:owner/name --json`")
+def data_info(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE)],
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """Say how large a data set is, its version and licence, what of it is here, and which sign-in was used."""
+    from haversack.datasets.source import dataset
+
+    with dataset(source, hub=hub) as data:
+        found = data.info()
+    show(found, json, "\n".join(_told(key, value) for key, value in found.items() if value is not None))
+
+
+@app.command("rm", epilog="Example: `haversack data rm kaggle:owner/name --dry-run`")
+def data_rm(
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="SOURCE", help="Data sets; without a version, every version.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every data set that is kept here.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove from this machine what was fetched and decoded of data sets; it can all be had again."""
+    from haversack.datasets.cache import kept, remove
+    from haversack.datasets.source import named
+
+    if everything == bool(sources):
+        raise InputError(
+            "No data set is named." if not sources else "Both a data set and --all are given.",
+            "Name those to be removed, or give --all; `haversack data ls` lists them.",
+        )
+    found = kept() if everything else [one for source in sources or [] for one in kept(named(source))]
+    found = list({one.source: one for one in found}.values())
+    if not dry_run:
+        remove(found)
+    freed = sum(one.size for one in found)
+    said = f"{progress.size(freed)} {'would be' if dry_run else 'are'} free again."
+    about = {"removed": [one.json() for one in found], "freed": freed, "dry_run": dry_run}
+    show(about, json, "\n".join([*map(str, found), said]) if found else "Nothing of that is kept here.")
+
+
+@app.command("put", epilog="Example: `haversack data put images.zip kaggle:me/images --licence CC0-1.0 --public`")
+def data_put(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder or a zip archive.")],
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="kaggle:owner/name; with --shard a folder, drive:/My Drive/… or URL.")
+    ],
+    title: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A new set's title; the name where none is given.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A new set's licence as Kaggle calls it: CC0-1.0, CC-BY-4.0, …")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public/--private", help="Who may see a new set: everybody, or its owner.")
+    ] = False,
+    notes: Annotated[str | None, typer.Option(metavar="TEXT", help="What is new in this version.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="2GB", help="Put a folder on a drive as archives of at most this size.")
+    ] = None,
+    hub: Hub = None,
+    json: Json = False,
+) -> None:
+    """Publish a folder or archive as a data set: a new one, or its next version; or put it elsewhere as archives."""
+    from haversack.datasets.publication import put, put_shards
+
+    if shard is not None:
+        from haversack.hub.faults import size
+
+        if title or licence or public or notes:
+            raise InputError("Archives in a folder have no title, licence, visibility or notes.", "Leave them out.")
+        sharded = put_shards(path, destination, size(shard, "--shard"), hub=hub)
+        count = len(sharded.archives)
+        said = f"{count} archive{'s' * (count != 1)}, {progress.size(sharded.size)}; read them as {sharded.source}"
+        show(sharded, json, said)
+        return
+    published = put(path, destination, title=title, licence=licence, public=public, notes=notes, hub=hub)
+    show(published, json, f"{destination} is now at version {published.version}: {published.url}")
+
+
+def _told(key: str, value: Any) -> str:
+    """A line of `data info`; what counts bytes is said in their units."""
+    shown = progress.size(value) if "size" in key or key in ("archive_here", "pixels_here") else value
+    return f"{key.replace('_', ' ') + ':':<15} {shown}"

@@ -1,0 +1,74 @@
+"""`haversack runs`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haversack.cli.options import Json
+from haversack.cli.output import show
+
+app = typer.Typer(help="Look at trainings: their sessions, epochs and checkpoints.", invoke_without_command=True)
+
+Where = Annotated[
+    str | None, typer.Option(metavar="DIR|URL", help="Where the checkpoints are kept, when not in the data folder.")
+]
+
+
+@app.callback()
+def runs_options(context: typer.Context, where: Where = None, json: Json = False) -> None:
+    """List the trainings of this machine."""
+    if context.invoked_subcommand is None:
+        from haversack.training.runs import every
+
+        found = every(where)
+        show({"runs": [run.json() for run in found]}, json, "\n".join(map(str, found)) or "There are no runs yet.")
+
+
+@app.command("show", epilog="Example: `haversack runs show rsna`")
+def runs_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The run's name.")],
+    where: Where = None,
+    json: Json = False,
+) -> None:
+    """Show a training's sessions and epochs, and verify its checkpoints."""
+    from haversack.training import runs
+
+    run, checkpoints = runs.show(name, where), runs.verified(name, where)
+    show(
+        {**run.json(), "checkpoints": [asdict(one) for one in checkpoints]},
+        json,
+        "\n".join([run.report, *map(str, checkpoints)]),
+    )
+
+
+@app.command("plot", epilog="Example: `haversack runs plot rsna -o rsna.png`")
+def runs_plot(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The run's name.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="OUT.png", help="The picture; NAME.png when not given.")
+    ] = None,
+    where: Where = None,
+) -> None:
+    """Draw a training's loss over its sessions, with the kills marked."""
+    from haversack.training.runs import plot
+
+    print(plot(name, where).save(output or Path(f"{name}.png")))
+
+
+@app.command("export", epilog="Example: `haversack runs export rsna rsna.keras --checkpoint best`")
+def runs_export(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The run's name.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="A file that ends in .weights.h5 or .keras.")],
+    checkpoint: Annotated[
+        str, typer.Option(metavar="STEP|best|latest", help="Which checkpoint; `runs show` lists them.")
+    ] = "latest",
+    where: Where = None,
+) -> None:
+    """Write a checkpoint of a training as Keras's own file: weights, or the whole model."""
+    from haversack.training.export import export, which
+
+    print(export(name, output, where, checkpoint=which(checkpoint)))
