@@ -161,7 +161,8 @@ class Loader:
         try:
             with progress.unseen():
                 self.dataset.fetch()
-        except HaversackError as error:
+        except (HaversackError, OSError, ValueError) as error:
+            # Among them what a file says that was closed meanwhile, with its data set. Readers are told by themselves.
             log.debug("%s is fetched as it is read: %s", self.dataset.source, error)
 
 
