@@ -5,18 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 
 from haversack import place
 
 Advance = Callable[[int], None]
 """Called with how much more is done, in the bar's unit; negative when work has to be repeated."""
+_unseen: ContextVar[bool] = ContextVar("unseen", default=False)
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """No bars meanwhile, in this thread: it works in the background, and the screen belongs to what is in front."""
+    token = _unseen.set(True)
+    try:
+        yield
+    finally:
+        _unseen.reset(token)
 
 
 @contextmanager
 def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator[Advance]:
     """A bar over `total` units (None when unknown) with rate and time left; yields what moves it on."""
-    if not (sys.stderr.isatty() or _kernel_draws()):
+    if _unseen.get() or not (sys.stderr.isatty() or _kernel_draws()):
         yield lambda amount: None
         return
     from rich import progress

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from haversack import progress
 from haversack.datasets.decode import Form, Pixels, decode, prepare
 from haversack.datasets.pixels import PixelCache
 from haversack.errors import HaversackError, ImageInvalid
@@ -158,8 +159,10 @@ class Loader:
 
     def _fetch(self) -> None:
         try:
-            self.dataset.fetch()
-        except HaversackError as error:
+            with progress.unseen():
+                self.dataset.fetch()
+        except (HaversackError, OSError, ValueError) as error:
+            # Among them what a file says that was closed meanwhile, with its data set. Readers are told by themselves.
             log.debug("%s is fetched as it is read: %s", self.dataset.source, error)
 
 

@@ -226,6 +226,12 @@ def test_torch_loads_samples(animals: haversack.Dataset) -> None:
     assert sorted(int(x[0, 0, 0]) for batch, _ in loader for x in batch) == list(range(40))
 
 
+def test_grain_loads_samples(animals: haversack.Dataset) -> None:
+    grain = pytest.importorskip("grain")
+    loaded = grain.MapDataset.source(animals.images(**SMALL).samples).seed(0).shuffle().to_iter_dataset().batch(8)
+    assert sorted(number for batch in loaded for number in numbers(batch)) == list(range(40))
+
+
 def test_images_need_no_keras(tmp_path: Path) -> None:
     path = archive(tmp_path / "animals.zip")
     code = f"""if True:
