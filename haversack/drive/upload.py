@@ -27,7 +27,7 @@ MULTIPART_LIMIT = 5 << 20
 """Up to this many bytes go up in one call (Google's own recommendation); more in a resumable upload."""
 CHUNK = 8 << 20
 """Bytes in the first call of a resumable upload, and after a break; a multiple of 256 KiB, as the protocol asks."""
-_LONGEST = 64 << 20
+_LONGEST = 256 << 20
 _PIECE = 1 << 20
 _UPLOAD = "/upload/drive/v3/files"
 
