@@ -269,7 +269,8 @@ class Listings:
         file = self._index.get(parent)
         above = file.parent if file is not None else ""
         if not was_ahead and now - self._read.get(above, -_STOPPED_AFTER) < _STOPPED_AFTER:
-            if not self._window:
+            # Also in the middle: a query may have been in vain, because somebody changed something meanwhile.
+            if not self._stack:
                 self._stack = [one for one in self._index.unlisted([above]) if one != parent]
             self._window = max(self._window * 2, _FIRST_WINDOW)
         if self._window:
