@@ -24,6 +24,7 @@ from googleapiclient.discovery_cache import get_static_doc
 
 # A file's bytes may be here before the hub has written that they were sent.
 _LOGGED = 0.2
+_SETTLED = 3.0
 _SNAPSHOT = ".haversack-index.jsonl.gz"
 
 
@@ -73,15 +74,23 @@ class Server:
             time.sleep(0.2)
         return str(found[0]["id"])
 
+    def settle(self) -> None:
+        """Wait until the hub has taken in all that lies in its folder: nothing changes any more."""
+        changes, before = self.google().changes(), ""
+        while (now := changes.getStartPageToken().execute()["startPageToken"]) != before:
+            before = now
+            time.sleep(_SETTLED)
+
 
 @contextmanager
 def serving(root: Path, latency: str, *, known: str) -> Iterator[Server]:
-    """A hub over `root`, once it knows the file `known`; without a snapshot that an earlier client left there."""
+    """A hub over `root` that knows all of it, the file `known` too, but for a snapshot of an earlier client's."""
     (root / "My Drive" / _SNAPSHOT).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix="run-") as scratch:
         server = _started(root, Path(scratch), latency)
         try:
             server.id_of(known)
+            server.settle()
             yield server
         finally:
             server.process.terminate()

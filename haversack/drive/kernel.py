@@ -19,6 +19,7 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ _SPLICE = 1 << 7 | 1 << 8
 # What libfuse passes on of `want`: async read, atomic O_TRUNC, export, invalidation, readdirplus (auto), async direct.
 _PASSED_ON = sum(1 << bit for bit in (0, 3, 4, 12, 13, 14, 15))
 _FIRST_REQUEST = 2
+# Of <fcntl.h> and <linux/stat.h>.
+_AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _AT_STATX_DONT_SYNC, _STATX_INO = -100, 0x100, 0x4000, 0x100
+_LIBC = ctypes.CDLL(None)
 _FOLDERS = 100_000
 # Kilobytes. Twice that, and it would not go through a pipe, which may hold a megabyte.
 _READ_AHEAD = 512
@@ -91,11 +95,12 @@ class Kernel:
 
     def read_further_ahead(self) -> None:
         """Have files that are read in order asked for in pieces of half a megabyte, where this user may say so."""
-        device = os.stat(self._mountpoint).st_dev
-        setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
         try:
-            setting.write_text(f"{_READ_AHEAD}\n")
-        except OSError as error:
+            # Not by `stat`: see `_inode`.
+            mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+            device = next(mount[2] for mount in reversed(mounts) if _unescaped(mount[4]) == self._mountpoint)
+            Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(f"{_READ_AHEAD}\n")
+        except (OSError, StopIteration) as error:
             _log.info("Files are read ahead in small pieces: %s", error)
 
     def asked(self, folder: tuple[str, ...]) -> None:
@@ -110,9 +115,8 @@ class Kernel:
         """Have the kernel ask again what stands under that name. Not to be called while it waits for an answer."""
         if self._session is None or not (self._all or folder in self._folders):
             return
-        try:
-            inode = os.lstat(os.path.join(self._mountpoint, *folder)).st_ino
-        except OSError:
+        inode = _inode(os.path.join(self._mountpoint, *folder))
+        if inode is None:
             return  # the folder is gone, or the mount
         notify = function(
             "fuse_lowlevel_notify_inval_entry",
@@ -141,3 +145,16 @@ class Kernel:
     def _descriptor(self) -> int:
         """Where the kernel is spoken to."""
         return function("fuse_session_fd", ctypes.c_int, ctypes.c_void_p)(self._session)
+
+
+def _inode(path: str) -> int | None:
+    """The inode's number, as the kernel remembers it: who waits for an answer of its own cannot be killed any more."""
+    about = (ctypes.c_uint64 * 32)()  # struct statx
+    if _LIBC.statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW | _AT_STATX_DONT_SYNC, _STATX_INO, about):
+        return None
+    return int(about[4])
+
+
+def _unescaped(path: str) -> str:
+    r"""A path of `/proc/self/mountinfo`, where a space is `\040`."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
