@@ -27,7 +27,7 @@ def drawn(record: Record, target: Path) -> Path:
     loaders = {name: one for name, one in record.get("epochs", IMAGES)["loaders"].items() if name != LATER}
     bars(rate, {name: one["images/s"] for name, one in loaders.items()}, "images per second, first epoch")
     rate.axvline(loaders["decoding alone"]["images/s"], color=LIMIT, linestyle=":", linewidth=1.2)
-    bars(cpu, {name: one["CPU / limit"] for name, one in loaders.items()}, "CPU per image, in those of decoding alone")
+    bars(cpu, {name: one["CPU / limit"] for name, one in loaders.items()}, "CPU per image ÷ decoding alone")
     cpu.axvline(1, color=LIMIT, linestyle=":", linewidth=1.2)
     figure.savefig(target, dpi=120)
     return target
@@ -38,7 +38,7 @@ def of_download(axes: Axes, tools: dict[str, dict[str, Any]]) -> None:
     for place, tool in enumerate(tools.values()):
         axes.barh(place, tool["after"], left=tool["seconds"] - tool["after"], color=AFTER, height=0.7)
     axes.barh(0, 0, color=AFTER, label="after the last byte")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
 
 
 def bars(axes: Axes, values: dict[str, float], what: str) -> None:
