@@ -94,10 +94,10 @@ class Index(Mapping[str, Member]):
             return False
 
     def __iter__(self) -> Iterator[str]:
-        start = 0
-        for end in self.columns["name_end"].tolist():
-            yield bytes(self._names[start:end]).decode()
-            start = end
+        names, ends = bytes(self._names), self.columns["name_end"].tolist()
+        parts = map(slice, [0, *ends[:-1]], ends)
+        # There may be a million: decoded all at once where every character is one byte.
+        return map(names.decode().__getitem__, parts) if names.isascii() else (names[part].decode() for part in parts)
 
     def __len__(self) -> int:
         return len(self.columns)

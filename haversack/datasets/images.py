@@ -264,12 +264,10 @@ def _chosen(dataset: Dataset, names: Sequence[str] | Callable[[str], bool] | Non
     """The names of the images, those of a folder's hidden or foreign files left out."""
     if names is not None and not callable(names):
         return list(names)
-    hidden, other = _OTHERS
-    found = [
-        name
-        for name in dataset.files
-        if name.lower().endswith(SUFFIXES) and hidden not in f"/{name}" and other not in f"/{name}"
-    ]
+    found = [name for name in dataset.files if name.lower().endswith(SUFFIXES)]
+    # Looked for in all names at once, of which there may be a million.
+    if any(other in "\n/".join(["", *found]) for other in _OTHERS):
+        found = [name for name in found if not any(other in f"/{name}" for other in _OTHERS)]
     if callable(names):
         found = [name for name in found if names(name)]
     if not found:
