@@ -45,14 +45,18 @@ def unmount(
     print(f"Unmounted {mountpoint}; everything written is on the drive.")
 
 
-@app.command("ls", epilog="Example: `haversack drive ls photos --json`")
+@app.command("ls", epilog="Example: `haversack drive ls photos --recursive --json`")
 def drive_ls(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A folder or file below My Drive.")] = "",
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also what lies in its folders.")] = False,
     hub: Hub = None,
     json: Json = False,
 ) -> None:
     """List a folder of the drive."""
-    entries = _filesystem(hub).ls(path, detail=True)
+    filesystem = _filesystem(hub)
+    top = filesystem.info(path)["name"]
+    found = filesystem.find(path, withdirs=True, detail=True).values() if recursive else filesystem.ls(path)
+    entries = [entry for entry in found if entry["name"] != top or entry["type"] == "file"]
     rows = [{"name": entry["name"], "type": entry["type"], "size": entry["size"]} for entry in entries]
     show({"entries": rows}, json, "\n".join(listed(row) for row in rows))
 

@@ -32,6 +32,11 @@ _PIECE = 4 << 20
 _SIDE_BY_SIDE, _AHEAD = 100, 256 << 20
 
 
+def _unless_gone(error: Exception) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
 class DriveFileSystem(AbstractFileSystem):
     """Files of the drive that `hub` names (a URL, "embedded", or None for what the settings say).
 
@@ -74,6 +79,13 @@ class DriveFileSystem(AbstractFileSystem):
         else:
             found = [_info(path, file)]
         return found if detail else [entry["name"] for entry in found]
+
+    def walk(
+        self, path: str, maxdepth: int | None = None, topdown: bool = True, on_error: Any = _unless_gone, **options: Any
+    ) -> Iterator[Any]:
+        """As fsspec's, whose `find`, `glob` and `get` go this way; but a folder that the drive could not list is no
+        empty folder: the error is raised, unless `on_error` says otherwise."""
+        yield from super().walk(path, maxdepth, topdown, on_error, **options)
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)

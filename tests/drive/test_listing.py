@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ from urllib.parse import unquote_plus
 import pytest
 from aiohttp import web
 
-from haversack import credentials
+from haversack import cli, credentials
 from haversack.drive.filesystem import DriveFileSystem
 from haversack.drive.tree import Drive
 from haversack.errors import RemoteError
@@ -157,3 +158,29 @@ def test_an_error_in_the_middle_is_said_and_the_next_try_goes_on(
         drive.listing((folder,))
     proxy.answers = lambda call: None
     assert set(drive.listing((folder,))) == names
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    hub: RunningHub, folder: str, proxy: Proxy, tmp_path: Path
+) -> None:
+    fill(hub.my_drive / folder, 3)
+    filesystem = DriveFileSystem(hub=proxy.url)
+    filesystem.drive.api.http.attempts = 1
+    proxy.answers = lambda call: web.Response(status=500) if "in+parents" in call.path else None
+    for search in (filesystem.find, filesystem.du):
+        with pytest.raises(RemoteError):
+            search(folder)
+    proxy.answers = lambda call: None
+    assert len(filesystem.find(folder)) == 3
+
+
+def test_the_command_lists_all_that_lies_below(
+    hub: RunningHub, folder: str, proxy: Proxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (hub.my_drive / folder / "a" / "b").mkdir(parents=True)
+    (hub.my_drive / folder / "a" / "b" / "c").write_text("deep")
+    cli.main(["drive", "ls", folder, "--recursive", "--json"])
+    found = {entry["name"]: entry["size"] for entry in json.loads(capsys.readouterr().out)["entries"]}
+    assert found == {f"{folder}/a": 0, f"{folder}/a/b": 0, f"{folder}/a/b/c": 4}
+    cli.main(["drive", "ls", f"{folder}/a/b/c"])
+    assert "4 B" in capsys.readouterr().out
