@@ -179,8 +179,10 @@ def test_the_command_lists_all_that_lies_below(
 ) -> None:
     (hub.my_drive / folder / "a" / "b").mkdir(parents=True)
     (hub.my_drive / folder / "a" / "b" / "c").write_text("deep")
-    cli.main(["drive", "ls", folder, "--recursive", "--json"])
+    with pytest.raises(SystemExit):
+        cli.main(["drive", "ls", folder, "--recursive", "--json"])
     found = {entry["name"]: entry["size"] for entry in json.loads(capsys.readouterr().out)["entries"]}
     assert found == {f"{folder}/a": 0, f"{folder}/a/b": 0, f"{folder}/a/b/c": 4}
-    cli.main(["drive", "ls", f"{folder}/a/b/c"])
+    with pytest.raises(SystemExit):
+        cli.main(["drive", "ls", f"{folder}/a/b/c"])
     assert "4 B" in capsys.readouterr().out
