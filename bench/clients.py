@@ -49,14 +49,22 @@ class Haversack:
         """Unmount as a user does: what was written is on the drive then, and what is known, for the next machine."""
         self._run(server, mount.drive.parent, "unmount", str(mount.drive.parent))
 
+    def run(self, server: Server, *arguments: str) -> str:
+        """What another of its commands prints, on a machine that knows nothing."""
+        with tempfile.TemporaryDirectory(dir=server.scratch) as home:
+            return self._run(server, Path(home) / "mnt", *arguments, "--hub", server.url)
+
     @staticmethod
-    def _run(server: Server, mountpoint: Path, *arguments: str) -> None:
+    def _run(server: Server, mountpoint: Path, *arguments: str) -> str:
         home = mountpoint.parent
         folders = {"HAVERSACK_DATA": str(home / "data"), "HAVERSACK_CACHE": str(home / "cache")}
         environment = {**os.environ, **folders, "HAVERSACK_TOKEN": server.token}
-        subprocess.run(
-            [sys.executable, "-m", "haversack", *arguments], env=environment, check=True, stdout=subprocess.DEVNULL
-        )
+        command = [sys.executable, "-m", "haversack", *arguments]
+        # Not a pipe: a mount's process, which lives on, would hold it open.
+        with tempfile.TemporaryFile("w+") as printed:
+            subprocess.run(command, env=environment, check=True, stdout=printed)
+            printed.seek(0)
+            return printed.read()
 
 
 class Rclone:
