@@ -215,7 +215,10 @@ def _answer(process: subprocess.Popen[str]) -> dict[str, str]:
     """What the serving process says when it is ready, or cannot be; {} when it says nothing."""
     assert process.stdout is not None
     with process.stdout as said:
-        if not select.select([said], [], [], _MOUNT_TIMEOUT)[0]:
+        # Not `select`: a process that has a thousand files open can mount a drive too.
+        ready = select.poll()
+        ready.register(said, select.POLLIN)
+        if not ready.poll(_MOUNT_TIMEOUT * 1000):
             return {}
         line = said.readline()
     return dict(json.loads(line)) if line else {}
