@@ -216,4 +216,5 @@ def test_the_bar_counts_what_was_wanted_too(storage: Storage, tmp_path: Path, ca
     assert process.wait(10) == 0
     done, whole = re.findall(rb"([\d.]+)/([\d.]+) MB", shown)[-1]
     # Some of what was wanted may have come before the bar began.
-    assert done == whole and float(total) / 2 < float(whole) <= float(total)
+    assert done == whole
+    assert float(total) / 2 < float(whole) <= float(total)
