@@ -70,11 +70,12 @@ class DriveFileSystem(AbstractFileSystem):
                 return bare[len(root) :].lstrip("/")
         return bare
 
-    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
-        path = self._strip_protocol(path)
-        file = self.drive.find(tree.split(path))
+    def ls(self, path: str, detail: bool = True, drive: Drive | None = None, **options: Any) -> list[Any]:
+        """`drive` is this file system's own, from who has found it already."""
+        path, drive = self._strip_protocol(path), drive or self.drive
+        file = drive.find(tree.split(path))
         if file.is_folder:
-            inside = self.drive.listing(tree.split(path))
+            inside = drive.listing(tree.split(path))
             found = [_info(f"{path}/{name}" if path else name, one) for name, one in inside.items()]
         else:
             found = [_info(path, file)]
@@ -84,7 +85,9 @@ class DriveFileSystem(AbstractFileSystem):
         self, path: str, maxdepth: int | None = None, topdown: bool = True, on_error: Any = _unless_gone, **options: Any
     ) -> Iterator[Any]:
         """As fsspec's, whose `find`, `glob` and `get` go this way; but a folder that the drive could not list is no
-        empty folder: the error is raised, unless `on_error` says otherwise."""
+        empty folder: the error is raised, unless `on_error` says otherwise. The drive is found once for all of it."""
+        if "drive" not in options:
+            options["drive"] = self.drive
         yield from super().walk(path, maxdepth, topdown, on_error, **options)
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Bringing drafts onto the drive: many small ones side by side, large ones as far as memory goes.
+"""Bringing drafts onto the drive: many side by side, as far as memory goes.
 
 Every new file gets its id beforehand, hundreds to a call, so one call creates it and may be repeated. What fails is
 tried again, later and later. A draft that is written again while it is on its way ends that upload: no torn state is
@@ -22,14 +22,15 @@ from urllib.parse import urlsplit
 
 from haversack.drive.api import DriveApi, Overtaken, Upload
 from haversack.drive.draft import Draft
+from haversack.drive.upload import MULTIPART_LIMIT
 from haversack.errors import HaversackError, NotFound, QuotaExceeded
 from haversack.http import wait
 
 _log = logging.getLogger(__name__)
 
 _WORKERS = 24
-# An upload holds a small file, or a piece of a large one, in memory.
-_PIECE = 10 << 20
+# An upload holds a small file in memory, and of a large one less than that.
+_PIECE = MULTIPART_LIMIT
 # Files of at least so many bytes are hashed while they go up.
 _HASHED_FIRST = 32 << 20
 _MEMORY = 60 << 20
