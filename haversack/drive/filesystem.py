@@ -121,7 +121,7 @@ class DriveFileSystem(AbstractFileSystem):
         names = tree.split(self._strip_protocol(path))
         for depth in range(1, len(names) + 1):
             try:
-                self.drive.make_folder(names[:depth])
+                self.drive.make_folder(names[:depth], only=True)
             except AlreadyExists:
                 if depth == len(names) and not exist_ok:
                     raise

@@ -292,14 +292,24 @@ class Drive:
 
     # Changing
 
-    def make_folder(self, path: Names) -> File:
-        """Raises `AlreadyExists`, and as `folder` for where it would stand."""
+    def make_folder(self, path: Names, *, only: bool = False) -> File:
+        """Raises `AlreadyExists`, and as `folder` for where it would stand.
+
+        A drive takes two folders of one name. With `only` one that was made at the same moment and is not the oldest
+        goes again, for a call more, so that those who made them all go on in one.
+        """
         if not path:
             raise _taken(path)
         parent = self.folder(path[:-1])
         if self._child(parent.id, path[-1]) is not None:
             raise _taken(path)
         made = wait(self.api.create_folder(parent.id, path[-1]))
+        if only:
+            there = [file for file in wait(self.api.lookup(parent.id, path[-1])) if file.is_folder]
+            if min([made, *there], key=lambda file: (file.created, file.id)).id != made.id:
+                wait(self.api.trash(made.id))
+                self.index.doubt(parent.id)
+                raise _taken(path)
         self.index.put_empty(made)
         return made
 

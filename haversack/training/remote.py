@@ -74,9 +74,7 @@ class RemoteStore:
         name = _name(made.number)
         try:
             self._check_tip()
-            if self._names()[-1:] != [name]:
-                # A link of this place was made and cleared away while we slept: later ones show it.
-                raise Refused
+            self._check_last(made)
         except Refused:
             self._delete(name)
             raise
@@ -142,6 +140,19 @@ class RemoteStore:
         name = _name(self._tip.number)
         self._known.pop(name, None)
         if name not in self._names() or not self._link(name).may_be(Link(name, self._tip)):
+            raise Refused
+
+    def _check_last(self, made: Manifest) -> None:
+        """Whether a link just made is the last, and nothing that can be read lies between it and the one before."""
+        names = self._names()
+        if names[-1:] != [_name(made.number)]:
+            # A link of this place was made and cleared away while we slept: later ones show it.
+            raise Refused
+        before = self._tip.number if self._tip else 0
+        passed = [name for name in names if before < _number(name) < made.number]
+        # What was passed over because it was not there, or not whole, may have been another's that was being made.
+        # Of two that make a link at once each looks only when its own is there, so at least one sees the other.
+        if any((there := self._link(name).manifest) and there.session != made.session for name in passed):
             raise Refused
 
     def _linked(self, link: Manifest) -> Manifest:

@@ -13,6 +13,7 @@ import pytest
 
 from haversack.drive import tree
 from haversack.drive.filesystem import DriveFileSystem, fetch, store
+from haversack.drive.tree import Drive
 from haversack.errors import (
     AlreadyExists,
     ConnectionFailed,
@@ -44,6 +45,18 @@ def test_close_returns_once_the_bytes_are_on_the_drive(fs: DriveFileSystem, hub:
     with fs.open(f"{folder}/a.bin", "wb") as file:
         file.write(b"x" * 100_000)
     assert (hub.my_drive / folder / "a.bin").read_bytes() == b"x" * 100_000
+
+
+def test_folders_that_two_machines_make_at_once_are_one(
+    hub: RunningHub, fs: DriveFileSystem, folder: str, tmp_path: Path
+) -> None:
+    other = Drive(fs.drive.server, tmp_path / "data", tmp_path / "cache")
+    fs.ls(folder)  # from now on, for some seconds, nothing is asked about it again
+    theirs = other.make_folder((folder, "run"))
+    fs.makedirs(f"{folder}/run/one", exist_ok=True)
+    assert fs.info(f"{folder}/run")["id"] == theirs.id
+    assert [path.name for path in (hub.my_drive / folder).iterdir()] == ["run"]
+    assert (hub.my_drive / folder / "run" / "one").is_dir()
 
 
 def test_rewriting_keeps_the_files_id(fs: DriveFileSystem, folder: str) -> None:

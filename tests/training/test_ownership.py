@@ -27,9 +27,10 @@ from tests.training.loop import is_whole, state
 class Owner:
     """A session in another process; with a data folder of its own it is on another machine as far as disks go."""
 
-    def __init__(self, where: str, data: Path | None = None, *, take: bool = False) -> None:
+    def __init__(self, where: str, data: Path | None = None, *, take: bool = False, failpoint: str = "") -> None:
         command = [sys.executable, "-m", "tests.training.owner", "run", where, *(["take"] if take else [])]
-        environment = {**os.environ, **({"HAVERSACK_DATA": str(data)} if data else {})}
+        environment = {**os.environ, "HAVERSACK_FAILPOINT": failpoint}
+        environment |= {"HAVERSACK_DATA": str(data)} if data else {}
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
@@ -50,6 +51,10 @@ class Owner:
             self.ask(word)
             said = self.answer()
         return said
+
+    def wait_for_sleep(self) -> None:
+        """Until its failpoint has put it to sleep."""
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def die(self) -> None:
         self.process.kill()
@@ -238,6 +243,24 @@ def test_of_two_machines_that_begin_at_once_one_goes_on(shared: str, tmp_path: P
     check_one_line(RemoteStore(shared, "run").links())
     restored = Checkpoints("run", shared).restore()
     assert restored is None or is_whole(restored.tree)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["made whole meanwhile", "never whole"])
+def test_a_link_that_was_passed_over_is_looked_at_again(tmp_path: Path, whole: bool) -> None:
+    store, link = f"file://{tmp_path}/store", tmp_path / "store" / "run" / "00000003.json"
+    first = Owner(store, failpoint="after-remote-manifest:3:SIGSTOP")
+    assert first.says("claim", 1) == "done"
+    link.touch()  # another session begins to make it
+    first.ask(2)
+    first.wait_for_sleep()
+    assert link.with_name("00000004.json").exists()
+    if whole:
+        theirs = replace(Session.begin(), machine="another", host="camp-2")
+        link.write_bytes(Manifest("cd" * 8, "claim", theirs, time.time(), 2, 1, number=3).encode())
+    first.process.send_signal(signal.SIGCONT)
+    assert first.answer().startswith("RunLost: The run run was taken over by process" if whole else "done")
+    assert link.with_name("00000004.json").exists() is not whole
+    first.die()
 
 
 def test_a_save_that_came_before_the_run_was_taken_is_seen(tmp_path: Path) -> None:
