@@ -21,14 +21,21 @@ CONVERSATIONS = Path(__file__).with_name("conversations.py")
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes of this run of the suite have in common."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled(common: Path) -> None:
+    """What one process of the tests compiled, the next need not."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(common / "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
 @pytest.fixture(scope="session")
-def trained(shared: Path) -> dict[int, Results]:
+def trained(common: Path) -> dict[int, Results]:
     """What each scenario returned, by number of devices."""
 
     def train() -> str:
@@ -38,7 +45,7 @@ def trained(shared: Path) -> dict[int, Results]:
         assert all(process.returncode == 0 for process in started.values())
         return json.dumps({count: json.loads(text) for count, text in printed.items()})
 
-    return {int(count): results for count, results in json.loads(_once(shared / "trained.json", train)).items()}
+    return {int(count): results for count, results in json.loads(_once(common / "trained.json", train)).items()}
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +64,9 @@ def held(held_in: Path) -> Conversations:
 
 
 @pytest.fixture(scope="session")
-def held_in(shared: Path) -> Path:
+def held_in(common: Path) -> Path:
     """The folder of the conversations."""
-    return shared / "conversations"
+    return common / "conversations"
 
 
 def _once(file: Path, make: Callable[[], str]) -> str:

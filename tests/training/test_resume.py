@@ -78,9 +78,6 @@ class Lives:
             **os.environ,
             "HAVERSACK_DATA": str(folder / "data"),
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            # What one session compiled, the next need not.
-            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         command = [sys.executable, str(NOTEBOOK), str(folder), kill, only]
         return subprocess.Popen(
