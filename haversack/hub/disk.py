@@ -33,6 +33,9 @@ _SETTLED_NS = 100_000_000
 _OF_SUFFIX = {suffix.encode(): mime for mime, suffix in documents.SUFFIXES.items()}
 _SUFFIXES = tuple(_OF_SUFFIX)
 
+Ways = dict[str, tuple["File", Path]]
+"""Folders that were compared in the course of one call, by id, and where they lie."""
+
 
 class Disk:
     """`folder` is My Drive; `trash` holds what was put into the trash, by id. Set `closing`, and what is being compared
@@ -50,8 +53,17 @@ class Disk:
 
     # One file
 
-    def verified(self, file: File) -> tuple[File, Path]:
-        """The file as it is on disk now, after comparing it and the folders above it. Raises `Refusal` when gone."""
+    def verified(self, file: File, ways: Ways) -> tuple[File, Path]:
+        """The file as it is on disk now, after comparing it and the folders above it. Raises `Refusal` when gone.
+
+        Folders in `ways` are not compared again, and those that are join them.
+        """
+        found, path = self._verified(file, ways)
+        if found.folder:
+            ways[found.id] = (found, path)
+        return found, path
+
+    def _verified(self, file: File, ways: Ways) -> tuple[File, Path]:
         for _ in range(3):
             if file.parent is None:
                 self.folder.mkdir(exist_ok=True)
@@ -59,7 +71,7 @@ class Disk:
             if file.binned:
                 path = self.trash / file.id
             else:
-                parent, folder = self.verified(self.index.known(file.parent))
+                parent, folder = ways.get(file.parent) or self.verified(self.index.known(file.parent), ways)
                 path = folder / os.fsdecode(file.disk)
             status = _status(path)
             if status is not None and _is_like(file, status):
@@ -71,7 +83,7 @@ class Disk:
             file = self.index.known(file.id)
         raise not_found(file.id)
 
-    def seen(self, files: Sequence[File]) -> list[File]:
+    def seen(self, files: Sequence[File], ways: Ways) -> list[File]:
         """The files as they are now, without those that are gone."""
         found: list[File] = []
         folders: dict[str, int | None] = {}
@@ -79,7 +91,7 @@ class Disk:
             for file in files:
                 parent = str(file.parent)
                 if not file.binned and parent not in folders:
-                    folders[parent] = self._opened(parent)
+                    folders[parent] = self._opened(parent, ways)
                 descriptor = None if file.binned else folders[parent]
                 if descriptor is not None and not self._differs(file, descriptor):
                     found.append(file)
@@ -189,7 +201,7 @@ class Disk:
             folder_id = waiting.pop()
             try:
                 with self.records.alone():
-                    file, path = self.verified(self.index.known(folder_id))
+                    file, path = self.verified(self.index.known(folder_id), {})
                 self.scan(file, path, contents=contents)
             except (Refusal, PermissionError):
                 continue
@@ -293,10 +305,10 @@ class Disk:
                     if file is not None and file.disk == disk and status is not None and _is_like(file, status):
                         self.observe(file, status)
 
-    def _opened(self, folder_id: str) -> int | None:
+    def _opened(self, folder_id: str, ways: Ways) -> int | None:
         try:
             with self.records.alone():
-                _, path = self.verified(self.index.known(folder_id))
+                _, path = ways.get(folder_id) or self.verified(self.index.known(folder_id), ways)
             return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (Refusal, OSError):
             return None
@@ -313,7 +325,7 @@ class Disk:
     def _looked_at(self, file: File) -> list[File]:
         try:
             with self.records.alone():
-                return [self.verified(self.index.known(file.id))[0]]
+                return [self.verified(self.index.known(file.id), {})[0]]
         except Refusal:
             return []
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -111,8 +112,12 @@ def described(body: Any, *, creating: bool) -> dict[str, Any]:
 
 def time_text(nanoseconds: int) -> str:
     """RFC 3339 in UTC with milliseconds, as Drive writes times."""
-    when = datetime.fromtimestamp(nanoseconds // 10**9, UTC)
-    return f"{when:%Y-%m-%dT%H:%M:%S}.{nanoseconds // 10**6 % 1000:03}Z"
+    return f"{_second_text(nanoseconds // 10**9)}.{nanoseconds // 10**6 % 1000:03}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def _has_bytes(file: File) -> bool:

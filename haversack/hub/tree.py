@@ -20,7 +20,7 @@ from typing import Any
 
 from haversack.hub import names
 from haversack.hub.content import Digests, Staged, digests, rename_new
-from haversack.hub.disk import Disk
+from haversack.hub.disk import Disk, Ways
 from haversack.hub.documents import SUFFIXES
 from haversack.hub.index import COLUMNS, FOLDER, Change, File, Index, as_file, mime_of, new_id
 from haversack.hub.query import Query
@@ -62,7 +62,7 @@ class Tree:
     def locate(self, file_id: str) -> tuple[File, Path]:
         """The file as it is now, and where it lies."""
         with self.records.alone():
-            return self.disk.verified(self.index.known(file_id))
+            return self.disk.verified(self.index.known(file_id), {})
 
     def search(
         self, query: Query, order: str, after: str, values: tuple[Any, ...], limit: int
@@ -71,7 +71,7 @@ class Tree:
 
         Also returns the last file that was looked at, None when there are no more behind it.
         """
-        self._refresh(query)
+        ways = self._refreshed(query)
         # What has to be sorted is the numbers of the rows, not all that they hold.
         found = f"SELECT seq FROM files WHERE {query.sql} AND {after} AND parent IS NOT NULL ORDER BY {order} LIMIT ?"
         sql = f"SELECT {COLUMNS} FROM files WHERE seq IN ({found}) ORDER BY {order}"
@@ -80,7 +80,7 @@ class Tree:
         except OverflowError:
             raise invalid("A number in the query is too large.", "q") from None
         files = [as_file(row) for row in rows[:limit]]
-        return self.disk.seen(files), files[-1] if len(rows) > limit else None
+        return self.disk.seen(files, ways), files[-1] if len(rows) > limit else None
 
     def changes(self, since: int, limit: int) -> list[Change]:
         """Up to `limit` changes from number `since` on, oldest first; one per file, its newest."""
@@ -230,27 +230,27 @@ class Tree:
     def close(self) -> None:
         self.watch.close()
 
-    def _refresh(self, query: Query) -> None:
+    def _refreshed(self, query: Query) -> Ways:
         """Bring up to date the records that a query can be about."""
+        ways: Ways = {}
         if query.parents is None:
-            return self.watch.look()
-        known = [parent for parent in query.parents if self.index.stored(parent) is not None]
+            self.watch.look()
+            return ways
+        known = [file for parent in query.parents if (file := self.index.stored(parent)) is not None]
         if not known:
             raise not_found(".")
         for parent in known:
             try:
-                file, path = self.locate(parent)
-                if not file.folder:
-                    continue
-                if query.name is not None:
-                    with self.records.alone():
+                with self.records.alone():
+                    file, path = self.disk.verified(parent, ways)
+                    if query.name is not None and file.folder:
                         self.disk.look_up(file, path, query.name)
-                else:
+                if query.name is None and file.folder:
                     self.disk.scan(file, path, contents=query.about_times)
             except Refusal:
                 if len(known) == 1:
                     raise
-        return None
+        return ways
 
     def _keep(self, file: File, found: Digests) -> None:
         known = {
