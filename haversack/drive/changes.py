@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 PACE = 5.0
 """Seconds between two questions while the drive is used."""
+NEVER = float("-inf")
+"""Before every time of `now`."""
 _IDLE_AFTER = 60.0
 _IDLE_PACE = 2
 _LONGEST_PAUSE = 4
@@ -63,15 +65,16 @@ class Following:
         self._starting = threading.Lock()
         self._follower: threading.Thread | None = None
 
-    def current(self) -> bool:
+    def current(self, learned: float = NEVER) -> bool:
         """Whether what the index holds is as it is on the drive, give or take a few seconds; asks once when in doubt.
 
-        False means that the list of changes cannot be had: ask the drive itself.
+        What was `learned` from the drive so few seconds ago is, however late its list of changes comes. False means
+        that the list cannot be had: ask the drive itself.
         """
         self._asked = now()
         if self._follower is None:
             self._start()
-        if self._asked < self._believed_until or self._is_fresh():
+        if self._asked < max(self._believed_until, learned + 2 * self.pace) or self._is_fresh():
             return True
         if self.trouble:
             return False  # the follower goes on trying

@@ -455,7 +455,7 @@ class Drive:
             if (draft := self.journal.at(parent, name)) is not None:
                 return draft.as_file()
         known, file = self.index.lookup(parent, shown)
-        if not known or not self.following.current():
+        if not known or not self.following.current(self.listings.learned(parent)):
             file = wait(self._asked(parent, shown))
             self.listings.missed(parent)
         return file if file is not None and file.id not in self.journal.owned() else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from haversack.drive.calls import FOLDER, Change, Changes, File
-from haversack.drive.index import Index
+from haversack.drive.index import Answered, Index
 
 
 @pytest.fixture
@@ -26,8 +26,7 @@ def made(name: str, parent: str = "top", version: int = 1, **more: object) -> Fi
 
 def listed(index: Index, parent: str, *files: File) -> None:
     number, _ = index.begin_listing(parent)
-    index.learn_page(parent, files, index.mark(), None)
-    index.end_listing([parent], number)
+    assert index.learn_pages([Answered(files, index.mark(), parent, ended=[parent], number=number)]) == [True]
 
 
 def shown(index: Index, parent: str = "top") -> dict[str, str]:
@@ -87,7 +86,7 @@ def test_what_this_machine_removed_is_not_brought_back_by_an_answer_on_its_way(i
     index.forget("id-a")
     assert not changed(index, made("a", version=2), since=asked)
     index.learn_lookup("top", ["a"], [made("a")], asked)
-    index.learn_page("top", [made("a")], asked, None)
+    index.learn_pages([Answered([made("a")], asked, "top")])
     assert index.lookup("top", "a") == (True, None)
     assert index.fact("token") == "1"  # that page is asked for again
     assert changed(index, made("a", version=3))  # it was put back since
@@ -129,20 +128,19 @@ def test_a_complete_listing_ends_what_it_has_not_seen(index: Index) -> None:
     listed(index, "top", made("a"), made("b"))
     index.doubt("top")
     number, _ = index.begin_listing("top")
-    index.learn_page("top", [made("a")], index.mark(), None)
+    index.learn_pages([Answered([made("a")], index.mark(), "top", "page 2")])
     index.put(made("new"))
-    index.end_listing(["top"], number)
+    index.learn_pages([Answered([], index.mark(), "top", ended=["top"], number=number)])
     assert shown(index) == {"a": "id-a", "new": "id-new"}
 
 
 def test_a_listing_goes_on_where_it_broke_off(index: Index, tmp_path: Path) -> None:
     number, _ = index.begin_listing("top")
-    index.learn_page("top", [made("a")], index.mark(), "page 2")
+    index.learn_pages([Answered([made("a")], index.mark(), "top", "page 2")])
     later = Index(tmp_path / "index")
     changed(later, made("between"))
     assert later.begin_listing("top") == (number, "page 2")
-    later.learn_page("top", [made("b")], later.mark(), None)
-    later.end_listing(["top"], number)
+    later.learn_pages([Answered([made("b")], later.mark(), "top", ended=["top"], number=number)])
     assert shown(later) == {"a": "id-a", "between": "id-between", "b": "id-b"}
 
 
@@ -186,7 +184,7 @@ def test_the_way_to_a_file_is_the_one_that_is_shown(index: Index) -> None:
 def test_everything_forgotten_also_ends_what_was_on_its_way(index: Index) -> None:
     asked = index.mark()
     index.clear()
-    assert not index.learn_page("top", [made("a")], asked, None)
+    assert index.learn_pages([Answered([made("a")], asked, "top", ended=["top"], number=1)]) == [False]
     index.learn_lookup("top", ["a"], [made("a")], asked)
     assert index.count() == (0, 0)
 

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from haversack import cli, credentials
 from haversack.drive.filesystem import DriveFileSystem
+from haversack.drive.index import Answered
 from haversack.drive.tree import Drive
 from haversack.errors import RemoteError
 from tests.conftest import RunningHub
@@ -102,7 +103,7 @@ def test_a_page_token_that_the_drive_forgot_is_no_harm(hub: RunningHub, drive: D
     names = fill(hub.my_drive / folder, 10)
     parent = drive.find((folder,)).id
     drive.index.begin_listing(parent)
-    drive.index.learn_page(parent, [], drive.index.mark(), "no-such-page")
+    drive.index.learn_pages([Answered([], drive.index.mark(), parent, "no-such-page")])
     assert set(drive.listing((folder,))) == names
 
 
@@ -117,6 +118,18 @@ def test_a_walk_is_listed_ahead_many_folders_to_a_query(
     proxy.calls.clear()
     assert set(fs.find(folder)) == tree
     assert listings(proxy.calls) == []
+
+
+def test_a_walk_is_listed_ahead_also_while_the_list_of_changes_cannot_be_had(
+    hub: RunningHub, tree: set[str], folder: str, proxy: Proxy
+) -> None:
+    fs = DriveFileSystem(hub=proxy.url)
+    fs.drive.api.http.attempts = 1
+    proxy.answers = lambda call: web.Response(status=503) if "/drive/v3/changes" in call.path else None
+    with pytest.raises(RemoteError):
+        fs.drive.following.refresh()
+    assert set(fs.find(folder)) == tree
+    assert len([call for call in proxy.calls if "/drive/v3/changes" not in call.path]) <= 50
 
 
 def test_an_answer_of_nothing_is_asked_for_again_one_by_one(
