@@ -31,6 +31,11 @@ from haversack.drive.calls import FOLDER, Changes, File
 from haversack.drive.rows import COLUMNS, EVERYTHING, INSIDE, Folder, Rows, fact_of, opened, transaction
 from haversack.errors import DiskFull, IntegrityError
 
+_LOOKUP = f"""
+SELECT EXISTS (SELECT 1 FROM listed WHERE parent = ?1) OR EXISTS (SELECT 1 FROM asked WHERE parent = ?1 AND shown = ?2),
+    {COLUMNS}
+FROM (SELECT 1) LEFT JOIN files ON parent = ?1 AND shown = ?2
+"""
 _WARM = 4096
 _DEEPEST = 200
 
@@ -92,14 +97,8 @@ class Index:
             self._forget_what_changed()
             answer = self._warm.get((parent, shown))
             if answer is None:
-                row = self._one(f"SELECT {COLUMNS} FROM files WHERE parent = ? AND shown = ?", parent, shown)
-                known = self._one(
-                    "SELECT 1 FROM listed WHERE parent = ?1 UNION ALL"
-                    " SELECT 1 FROM asked WHERE parent = ?1 AND shown = ?2",
-                    parent,
-                    shown,
-                )
-                answer = known is not None, File(*row) if row else None
+                known, *row = self._one(_LOOKUP, parent, shown)
+                answer = bool(known), File(*row) if row[0] is not None else None
                 if len(self._warm) >= _WARM:
                     self._warm.clear()
                 self._warm[parent, shown] = answer

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +14,8 @@ import pytest
 
 from haversack.drive.calls import FOLDER, Change, Changes, File
 from haversack.drive.index import Answered, Index
+from haversack.drive.rows import Folder, Inside
+from haversack.errors import IntegrityError
 
 
 @pytest.fixture
@@ -204,3 +210,90 @@ def test_an_index_of_another_version_is_made_anew(tmp_path: Path) -> None:
         database.execute("PRAGMA user_version = 99")
     database.close()
     assert Index(tmp_path / "index").count() == (0, 0)
+
+
+def kept(name: str, version: int = 1) -> Inside:
+    """A file as a snapshot holds it."""
+    return (f"id-{name}", name, "text/plain", 1, "0", 1.0, version, 0.0, "", "")
+
+
+def restore(index: Index, *folders: Folder, changes: tuple[File, ...] = ()) -> None:
+    page = Changes([Change(file.id, file) for file in changes], "9", True)
+    index.restore(iter(folders), [page], "8")
+
+
+def test_what_is_restored_is_known_as_if_it_was_listed(index: Index) -> None:
+    restore(index, Folder("top", True, [kept("a"), kept("b/c")]), Folder("empty", True, []), Folder("part", False, []))
+    assert shown(index) == {"a": "id-a", "b／c": "id-b/c"}
+    assert [index.is_listed(one) for one in ("top", "empty", "part")] == [True, True, False]
+    assert index.lookup("top", "a") == (True, made("a"))
+    assert index.fact("token") == "9"
+
+
+def test_what_is_known_already_stands_unless_it_is_older(index: Index) -> None:
+    listed(index, "top", made("new", version=5), made("old", version=1, size=7), made("mine"))
+    index.forget("id-mine")
+    restore(index, Folder("top", True, [kept("new", 3), kept("old", 2), kept("mine"), kept("more")]))
+    assert {file.name: file.version for _, _, file in index.page("top")} == {"new": 5, "old": 2, "more": 1}
+
+
+def test_names_that_stand_twice_in_what_is_restored_are_told_apart(index: Index) -> None:
+    index.put(made("a", id="first"))
+    restore(index, Folder("top", True, [kept("a"), kept("b")]))
+    assert shown(index) == {"a": "first", "a (1)": "id-a", "b": "id-b"}
+
+
+def test_changes_since_are_in_what_is_restored(index: Index) -> None:
+    restore(index, Folder("top", True, [kept("a")]), changes=(made("a", version=2, size=7), made("b")))
+    assert {name: file.size for _, name, file in index.page("top")} == {"a": 7, "b": 1}
+
+
+def test_what_contradicts_itself_is_not_restored(index: Index) -> None:
+    listed(index, "top", made("mine"))
+    with pytest.raises(IntegrityError):
+        restore(index, Folder("top", True, [kept("a")]), Folder("other", True, [kept("a")]))
+    assert shown(index) == {"mine": "id-mine"}
+    index.put(made("mine", version=2))
+    assert index.count() == (1, 1)
+
+
+def test_others_see_nothing_or_all_of_what_is_restored(index: Index, tmp_path: Path) -> None:
+    other, seen = Index(tmp_path / "index"), []
+
+    def watched() -> Iterator[Folder]:
+        yield Folder("top", True, [kept("a")])
+        seen.append(other.lookup("top", "a"))
+        yield Folder("other", True, [kept("b")])
+
+    index.restore(watched(), [], "8")
+    assert seen == [(False, None)]
+    assert (other.lookup("top", "a"), other.is_listed("other")) == ((True, made("a")), True)
+    other.put(made("a", version=2))
+    assert index.get("id-a") == made("a", version=2)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from haversack.drive.index import Index
+from haversack.drive.rows import Folder
+
+def folders():
+    for number in range(200):
+        if number == 150:
+            os.kill(os.getpid(), signal.SIGKILL)
+        files = [(f"{number}-{one}", str(one), "text/plain", 1, "", 1.0, 1, 1.0, "", "") for one in range(100)]
+        yield Folder(f"folder-{number}", True, files)
+
+Index(Path(sys.argv[1])).restore(folders(), [], "8")
+"""
+
+
+def test_a_process_killed_while_it_restores_leaves_what_was_known(index: Index, tmp_path: Path) -> None:
+    listed(index, "top", made("mine"))
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "index")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    later = Index(tmp_path / "index")
+    assert (later.count(), later.fact("token")) == ((1, 1), "1")
+    restore(later, Folder("folder-1", True, [kept("a")]))
+    assert later.lookup("folder-1", "a") == (True, made("a", "folder-1"))
