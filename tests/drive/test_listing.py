@@ -199,3 +199,27 @@ def test_the_command_lists_all_that_lies_below(
     with pytest.raises(SystemExit):
         cli.main(["drive", "ls", f"{folder}/a/b/c"])
     assert "4 B" in capsys.readouterr().out
+
+
+def test_the_command_prints_each_folder_before_what_is_in_it(
+    hub: RunningHub, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (hub.my_drive / folder / "a").mkdir()
+    for name in ("a/x", "a.txt", "b"):
+        (hub.my_drive / folder / name).touch()
+    with pytest.raises(SystemExit):
+        cli.main(["drive", "ls", folder, "-r"])
+    printed = [line.split()[-1].removeprefix(f"{folder}/") for line in capsys.readouterr().out.splitlines()]
+    assert printed == ["a/", "a/x", "a.txt", "b"]
+
+
+def test_the_command_fails_where_a_folder_cannot_be_listed(
+    hub: RunningHub, folder: str, proxy: Proxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (hub.my_drive / folder / "a").mkdir()
+    DriveFileSystem(hub=proxy.url).drive.api.http.attempts = 1
+    proxy.answers = lambda call: web.Response(status=500) if "in+parents" in call.path else None
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["drive", "ls", folder, "-r", "--hub", proxy.url])
+    assert ended.value.code == 1
+    assert "500" in capsys.readouterr().err
