@@ -297,3 +297,42 @@ def test_a_process_killed_while_it_restores_leaves_what_was_known(index: Index, 
     assert (later.count(), later.fact("token")) == ((1, 1), "1")
     restore(later, Folder("folder-1", True, [kept("a")]))
     assert later.lookup("folder-1", "a") == (True, made("a", "folder-1"))
+
+
+_LEARNS = """
+import os, signal, sys
+from pathlib import Path
+from haversack.drive.calls import File
+from haversack.drive.index import Answered, Index
+
+def learn(index, parent):
+    number, _ = index.begin_listing(parent)
+    files = [File(f"{parent}-{one}", str(one), parent, "text/plain", 1, "", 1.0, 1) for one in range(100)]
+    index.learn_pages([Answered(files, index.mark(), parent, ended=[parent], number=number)])
+
+index = Index(Path(sys.argv[1]))
+if sys.argv[2] == "killed":
+    kill = lambda said: said.startswith("INSERT OR IGNORE INTO listed") and os.kill(os.getpid(), signal.SIGKILL)
+    index._writer.set_trace_callback(kill)
+for number in range(40):
+    learn(index, f"{sys.argv[2]}-{number}")
+"""
+
+
+def test_a_process_killed_while_it_keeps_a_page_leaves_none_of_it(index: Index, tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", _LEARNS, str(tmp_path / "index"), "killed"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert index.count() == (0, 0)
+    listed(index, "killed-0", made("a", "killed-0"))
+    assert shown(index, "killed-0") == {"a": "id-a"}
+
+
+def test_processes_that_learn_at_once_know_it_all(index: Index, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _LEARNS, str(tmp_path / "index")]
+    others = [subprocess.Popen([*command, name]) for name in ("one", "other")]
+    restored = 0
+    while any(other.poll() is None for other in others):
+        restore(index, Folder(f"mine-{restored}", True, [kept(f"{restored}")]))
+        restored += 1
+    assert [other.returncode for other in others] == [0, 0]
+    assert index.count() == (2 * 40 * 100 + restored, 2 * 40 + restored)
