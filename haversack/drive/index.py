@@ -26,6 +26,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from haversack.drive import names
 from haversack.drive.calls import FOLDER, Changes, File
 from haversack.drive.rows import COLUMNS, EVERYTHING, INSIDE, Folder, Rows, fact_of, opened, transaction
@@ -79,9 +81,12 @@ class Index:
         self._counted: tuple[int, int] | None = None
         self._warm: dict[tuple[str, str], tuple[bool, File | None]] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _disk_full_said(folder):
+        # Several processes may open it first at the same moment, and SQLite lets only one of them choose WAL.
+        with _disk_full_said(folder), FileLock(folder / "index.lock"):
             try:
                 self._writer = opened(self.path)
+            except sqlite3.OperationalError:
+                raise  # which says nothing against what is in it
             except sqlite3.DatabaseError:
                 for file in folder.glob("index.db*"):
                     file.unlink(missing_ok=True)

@@ -265,7 +265,10 @@ class Rows:
 
 
 def opened(path: Path) -> sqlite3.Connection:
-    """A connection to an index, made where there is none. Raises `sqlite3.DatabaseError` for what is no index."""
+    """A connection to an index, made where there is none: by one process at a time.
+
+    Raises `sqlite3.DatabaseError` for what is no index.
+    """
     database = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = OFF")
@@ -275,9 +278,8 @@ def opened(path: Path) -> sqlite3.Connection:
     if version not in (0, _VERSION):
         database.close()
         raise sqlite3.DatabaseError(f"version {version}")
-    # Two processes may open it first at the same moment.
-    with transaction(database):
-        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
+    if version == 0:
+        with transaction(database):
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
     return database

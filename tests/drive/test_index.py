@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from haversack.drive.calls import FOLDER, Change, Changes, File
 from haversack.drive.index import Answered, Index
-from haversack.drive.rows import Folder, Inside
+from haversack.drive.rows import Folder, Inside, transaction
 from haversack.errors import IntegrityError
 
 
@@ -204,6 +205,12 @@ def test_a_broken_index_is_made_anew(tmp_path: Path, broken: bytes) -> None:
     assert Index(tmp_path / "index").count() == (0, 0)
 
 
+def test_an_index_is_opened_while_somebody_writes_into_it(index: Index, tmp_path: Path) -> None:
+    listed(index, "top", made("a"))
+    with transaction(index._writer):
+        assert Index(tmp_path / "index").lookup("top", "a") == (True, made("a"))
+
+
 def test_an_index_of_another_version_is_made_anew(tmp_path: Path) -> None:
     Index(tmp_path / "index").put(made("a"))
     with sqlite3.connect(tmp_path / "index" / "index.db") as database:
@@ -299,6 +306,30 @@ def test_a_process_killed_while_it_restores_leaves_what_was_known(index: Index, 
     assert later.lookup("folder-1", "a") == (True, made("a", "folder-1"))
 
 
+_OPENS = """
+import sys
+from pathlib import Path
+from haversack.drive.calls import File
+from haversack.drive.index import Index
+
+sys.stdin.read()
+for number in range(20):
+    index = Index(Path(sys.argv[1]) / f"{number}")
+    index.put(File(sys.argv[2], sys.argv[2], "top", "text/plain", 1, "", 1.0, 1))
+"""
+
+
+def test_processes_that_make_an_index_at_once_make_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _OPENS, str(tmp_path)]
+    processes = [subprocess.Popen([*command, name], stdin=subprocess.PIPE) for name in ("a", "b", "c")]
+    time.sleep(0.3)  # until each has come so far as to wait for its input's end
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert [Index(tmp_path / f"{number}").count()[0] for number in range(20)] == [3] * 20
+
+
 _LEARNS = """
 import os, signal, sys
 from pathlib import Path
@@ -334,5 +365,6 @@ def test_processes_that_learn_at_once_know_it_all(index: Index, tmp_path: Path) 
     while any(other.poll() is None for other in others):
         restore(index, Folder(f"mine-{restored}", True, [kept(f"{restored}")]))
         restored += 1
+        time.sleep(0.01)  # SQLite lets whoever comes at once have the next turn too
     assert [other.returncode for other in others] == [0, 0]
     assert index.count() == (2 * 40 * 100 + restored, 2 * 40 + restored)
