@@ -179,13 +179,16 @@ class Index:
         row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'changed'")
         return row[0] if row else 0
 
-    def learn_lookup(self, parent: str, shown: Sequence[str], found: Sequence[File], since: int) -> None:
-        """`found` are the files in `parent` that have any of the names `shown`, as the drive answered."""
+    def learn_lookup(self, parent: str, shown: Sequence[str], found: Sequence[File], since: int) -> bool:
+        """`found` are the files in `parent` that have any of the names `shown`, as the drive answered.
+
+        False when somebody changed something there meanwhile: ask again the next time.
+        """
         with self._writing() as rows:
             if rows.touched(since) & {EVERYTHING, *(file.id for file in found)} or rows.all(
                 "SELECT 1 FROM changed WHERE seq > ? AND parent = ?", since, parent
             ):
-                return  # somebody changed something here meanwhile: ask again next time
+                return False
             ids = [file.id for file in found]
             gone = "parent = ? AND shown IN (SELECT value FROM json_each(?))"
             gone += " AND id NOT IN (SELECT value FROM json_each(?))"
@@ -195,6 +198,7 @@ class Index:
                 rows.drop(file_id, own=True)
             rows.store(found)
             rows.database.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?)", [(parent, one) for one in shown])
+            return True
 
     def learn(self, files: Sequence[File], since: int) -> None:
         """The drive answered that these files are so."""

@@ -21,7 +21,7 @@ from fsspec.asyn import get_loop
 
 from haversack.drive import calls
 from haversack.drive.api import DriveApi, File
-from haversack.drive.changes import NEVER, Following, now
+from haversack.drive.changes import Following, now
 from haversack.drive.index import Answered, Index
 from haversack.drive.walk import Walk
 from haversack.errors import HaversackError, RemoteError
@@ -30,7 +30,6 @@ from haversack.http import wait
 _SIDE_BY_SIDE = 8
 _FIRST_ALONG = 16
 _ROWS_AT_ONCE = 1000
-_REMEMBERED = 20_000
 _PAGE_TOKEN_REFUSED = (400, 404, 410)
 
 
@@ -74,7 +73,7 @@ class Listing:
 
 
 class Listings:
-    """The listings of one drive. `entries`, `learned` and `missed` may be called from any thread."""
+    """The listings of one drive. `entries` and `missed` may be called from any thread."""
 
     def __init__(self, api: DriveApi, index: Index, following: Following) -> None:
         self._api = api
@@ -85,7 +84,6 @@ class Listings:
         self._tasks: set[asyncio.Task[None]] = set()
         self._flights = 0
         self._missed: dict[str, int] = {}
-        self._learned: dict[str, float] = {}
         self._canary: str | None = None
         # Pages that came while others were being kept; who waits for each.
         self._unkept: list[tuple[Answered, asyncio.Future[bool]]] = []
@@ -96,7 +94,7 @@ class Listings:
 
         Raises `NotFound` when there is no such folder, `ConnectionFailed` and `RemoteError`.
         """
-        current = self._following.current(self.learned(parent))
+        current = self._following.current(parent)
         known = current and self._index.is_listed(parent)
         listing = None if known else wait(self._wanted(parent, anew=not current))
         if known and self._walk.is_ahead(parent):
@@ -119,10 +117,6 @@ class Listings:
                 return
             else:
                 listing = wait(self._wanted(parent, anew=False))
-
-    def learned(self, parent: str) -> float:
-        """When the drive was last asked about all of that folder, and answered, on the clock of `changes.now`."""
-        return self._learned.get(parent, NEVER)
 
     def missed(self, parent: str) -> None:
         """A name in that folder had to be looked up."""
@@ -190,7 +184,7 @@ class Listings:
             number, token = await asyncio.to_thread(self._index.begin_listing, parent)
             await self._pages(listing, [parent], number, None)
         if listing.complete and token is None:
-            self._remember([parent], begun)
+            self._following.answered([parent], begun)
 
     async def _list_many(self, listing: Listing) -> None:
         parents, begun = list(listing.parents), now()
@@ -201,7 +195,7 @@ class Listings:
         except RemoteError:
             whole = True  # one of them may be gone or closed to us, which says nothing of the others
         if listing.complete:
-            self._remember(parents, begun)
+            self._following.answered(parents, begun)
         elif whole:
             self._canary = None
             await self._list_each(listing)
@@ -276,13 +270,6 @@ class Listings:
                 if not kept.done():
                     kept.set_result(answer)
         self._keeping = False
-
-    def _remember(self, parents: Sequence[str], begun: float) -> None:
-        for parent in parents:
-            self._learned.pop(parent, None)
-            self._learned[parent] = begun
-        while len(self._learned) > _REMEMBERED:
-            del self._learned[next(iter(self._learned))]
 
     def _list_along(self, parent: str) -> None:
         if parent not in self._running and not self._index.is_listed(parent):

@@ -477,7 +477,7 @@ class Drive:
             if (draft := self.journal.at(parent, name)) is not None:
                 return draft.as_file()
         known, file = self.index.lookup(parent, shown)
-        if not known or not self.following.current(self.listings.learned(parent)):
+        if not known or not self.following.current(parent, (parent, shown)):
             file = wait(self._asked(parent, shown))
             self.listings.missed(parent)
         return file if file is not None and file.id not in self.journal.owned() else None
@@ -485,10 +485,11 @@ class Drive:
     async def _asked(self, parent: str, shown: str) -> File | None:
         """Ask the drive what is shown under a name; one call, whatever the folder's size."""
         looked_at = [shown] if (plain := names.unnumbered(shown)) is None else [shown, plain]
-        since = self.index.mark()
+        since, asked = self.index.mark(), now()
         wanted = [(parent, name) for one in looked_at for name in names.meant(one)]
         found = {file.id: file for same in await self.api.lookups(wanted) for file in same}
-        self.index.learn_lookup(parent, looked_at, list(found.values()), since)
+        if self.index.learn_lookup(parent, looked_at, list(found.values()), since):
+            self.following.answered([(parent, one) for one in looked_at], asked)
         known, file = self.index.lookup(parent, shown)
         if known:
             return file

@@ -129,7 +129,8 @@ def test_a_walk_is_listed_ahead_also_while_the_list_of_changes_cannot_be_had(
     with pytest.raises(RemoteError):
         fs.drive.following.refresh()
     assert set(fs.find(folder)) == tree
-    assert len([call for call in proxy.calls if "/drive/v3/changes" not in call.path]) <= 50
+    assert all(fs.exists(path) for path in tree)
+    assert len([call for call in proxy.calls if "/drive/v3/changes" not in call.path]) <= 60
 
 
 def test_an_answer_of_nothing_is_asked_for_again_one_by_one(
