@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from haversack import progress
 from haversack.cli.options import Hub, Json
 from haversack.cli.output import listed, show
 from haversack.errors import InputError
+
+_LINES_AT_ONCE = 1000
 
 commands = typer.Typer()
 app = typer.Typer(help="Look at the drive and move files without mounting it.", no_args_is_help=True)
@@ -53,12 +56,16 @@ def drive_ls(
     json: Json = False,
 ) -> None:
     """List a folder of the drive."""
-    filesystem = _filesystem(hub)
-    top = filesystem.info(path)["name"]
-    found = filesystem.find(path, withdirs=True, detail=True).values() if recursive else filesystem.ls(path)
-    entries = [entry for entry in found if entry["name"] != top or entry["type"] == "file"]
-    rows = [{"name": entry["name"], "type": entry["type"], "size": entry["size"]} for entry in entries]
-    show({"entries": rows}, json, "\n".join(listed(row) for row in rows))
+    from haversack.drive.filesystem import contents
+
+    rows = (
+        {"name": name, "type": "directory" if file.is_folder else "file", "size": 0 if file.is_folder else file.size}
+        for name, file in contents(path, hub, recursive=recursive)
+    )
+    if json:
+        show({"entries": list(rows)}, True, "")
+    while lines := [listed(row) for row in islice(rows, _LINES_AT_ONCE)]:
+        print("\n".join(lines), flush=True)
 
 
 @app.command("get", epilog="Example: `haversack drive get checkpoints/best.h5 .`")

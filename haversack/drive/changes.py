@@ -14,9 +14,10 @@ import asyncio
 import atexit
 import functools
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from haversack.drive import calls
@@ -35,9 +36,12 @@ _IDLE_PACE = 2
 _LONGEST_PAUSE = 4
 _JUST_NOW = 1.0
 _LONGEST_WAIT = 10.0
+_REMEMBERED = 20_000
 # Answers to a token that the drive does not take any more.
 _TOKEN_REFUSED = (400, 404, 410)
 
+Place = str | tuple[str, str]
+"""A folder's id, or with it a name that is shown in the folder."""
 Callback = Callable[[Sequence[Touched] | None], None]
 
 _ending = threading.Event()
@@ -56,6 +60,7 @@ class Following:
         self._told = index.mark()
         self._any = False
         self._believed_until = 0.0
+        self._answered: dict[Place, float] = {}
         self._has_asked = False
         self._asked = now()
         self._settled = now()
@@ -63,15 +68,18 @@ class Following:
         self._starting = threading.Lock()
         self._follower: threading.Thread | None = None
 
-    def current(self) -> bool:
+    def current(self, *places: Place) -> bool:
         """Whether what the index holds is as it is on the drive, give or take a few seconds; asks once when in doubt.
 
-        False means that the list of changes cannot be had: ask the drive itself.
+        So is what was `answered` of any of `places` so few seconds ago, however late the list of changes comes. False
+        means that the list cannot be had: ask the drive itself.
         """
         self._asked = now()
         if self._follower is None:
             self._start()
         if self._asked < self._believed_until or self._is_fresh():
+            return True
+        if any(self._asked < self._answered.get(place, -math.inf) + 2 * self.pace for place in places):
             return True
         if self.trouble:
             return False  # the follower goes on trying
@@ -80,6 +88,14 @@ class Following:
         except HaversackError:
             return False
         return True
+
+    def answered(self, places: Iterable[Place], asked: float) -> None:
+        """The drive, asked at that time of `now`, answered what there is in these places. From one thread only."""
+        for place in places:
+            self._answered.pop(place, None)
+            self._answered[place] = asked
+        while len(self._answered) > _REMEMBERED:
+            del self._answered[next(iter(self._answered))]
 
     def refresh(self) -> None:
         """Take over everything that changed up to now. Raises `ConnectionFailed` or `RemoteError`."""

@@ -13,6 +13,7 @@ import secrets
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,14 @@ _SIDE_BY_SIDE, _AHEAD = 100, 256 << 20
 def _unless_gone(error: Exception) -> None:
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
+
+
+@dataclass
+class _Walk:
+    """What a walk knows: the drive, and for each folder to come, by its path, the folders that lead down to it."""
+
+    drive: Drive
+    ways: dict[str, list[File]] = field(default_factory=dict)
 
 
 class DriveFileSystem(AbstractFileSystem):
@@ -70,24 +79,28 @@ class DriveFileSystem(AbstractFileSystem):
                 return bare[len(root) :].lstrip("/")
         return bare
 
-    def ls(self, path: str, detail: bool = True, drive: Drive | None = None, **options: Any) -> list[Any]:
-        """`drive` is this file system's own, from who has found it already."""
-        path, drive = self._strip_protocol(path), drive or self.drive
-        file = drive.find(tree.split(path))
-        if file.is_folder:
-            inside = drive.listing(tree.split(path))
-            found = [_info(f"{path}/{name}" if path else name, one) for name, one in inside.items()]
-        else:
+    def ls(self, path: str, detail: bool = True, walk: _Walk | None = None, **options: Any) -> list[Any]:
+        """`walk` is what a walk has come to know on its way."""
+        path, walk = self._strip_protocol(path), walk or _Walk(self.drive)
+        names, way = tree.split(path), walk.ways.pop(path, None)
+        file = way[-1] if way is not None else walk.drive.find(names)
+        if not file.is_folder:
             found = [_info(path, file)]
+        else:
+            way, beginning = way or walk.drive.way(names), f"{path}/" if path else ""
+            inside = walk.drive.listing(names, way)
+            found = [_info(beginning + name, one) for name, one in inside.items()]
+            walk.ways.update({beginning + name: [*way, one] for name, one in inside.items() if one.is_folder})
         return found if detail else [entry["name"] for entry in found]
 
     def walk(
         self, path: str, maxdepth: int | None = None, topdown: bool = True, on_error: Any = _unless_gone, **options: Any
     ) -> Iterator[Any]:
         """As fsspec's, whose `find`, `glob` and `get` go this way; but a folder that the drive could not list is no
-        empty folder: the error is raised, unless `on_error` says otherwise. The drive is found once for all of it."""
-        if "drive" not in options:
-            options["drive"] = self.drive
+        empty folder: the error is raised, unless `on_error` says otherwise. The drive, and each folder on the way, is
+        found once for all of it."""
+        if "walk" not in options:
+            options["walk"] = _Walk(self.drive)
         yield from super().walk(path, maxdepth, topdown, on_error, **options)
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
@@ -312,6 +325,23 @@ class _Writer(io.RawIOBase):
         _finish(self._drive, self._draft)
 
 
+def contents(path: str, hub: str | None = None, *, recursive: bool = False) -> Iterator[tuple[str, File]]:
+    """What is in a folder, or with `recursive` all that lies below it, by path below My Drive; a file as itself.
+
+    Shortcuts are followed, and each folder comes before what is in it. Raises `NotFound`, `NotAFolder`, and in the
+    middle too when the drive does not answer.
+    """
+    filesystem = DriveFileSystem(hub)
+    drive, names = filesystem.drive, tree.split(filesystem._strip_protocol(path))
+    file = drive.find(names)
+    if not file.is_folder:
+        yield "/".join(names), file
+    elif recursive:
+        yield from (("/".join(place), one) for place, one in drive.below(names))
+    else:
+        yield from (("/".join((*names, name)), one) for name, one in drive.listing(names).items())
+
+
 def fetch(path: str, to: Path, hub: str | None = None) -> Path:
     """Copy a file or a folder with all it holds from the drive to this machine.
 
@@ -326,7 +356,10 @@ def fetch(path: str, to: Path, hub: str | None = None) -> Path:
         raise AlreadyExists(f"{target} is there already.", "Choose another place, or remove it first.")
     if not target.parent.is_dir():
         raise NotFound(f"There is no folder {target.parent}.", "Make it first.")
-    wanted = list(_walk(drive, names, target)) if file.is_folder else [(names, file, target)]
+    wanted = [(names, file, target)]
+    if file.is_folder:
+        below = drive.below(names)
+        wanted += [(place, one, target.joinpath(*place[len(names) :])) for place, one in below]
     with progress.bar(f"Fetching {file.name}", sum(one.size for _, one, _ in wanted)) as advance:
         for names_of, one, place in wanted:
             if one.is_folder:
@@ -420,16 +453,6 @@ def _save(drive: Drive, path: tree.Names, target: Path, advance: progress.Advanc
         aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _walk(drive: Drive, path: tree.Names, target: Path) -> Iterator[tuple[tree.Names, File, Path]]:
-    """A folder and all it holds, with the place of each under `target`, folders before what is in them."""
-    yield path, drive.find(path), target
-    for name, file in drive.listing(path).items():
-        if file.is_folder:
-            yield from _walk(drive, (*path, name), target / name)
-        else:
-            yield (*path, name), file, target / name
 
 
 @contextmanager

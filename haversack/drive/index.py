@@ -22,14 +22,22 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from haversack.drive import names
 from haversack.drive.calls import FOLDER, Changes, File
-from haversack.drive.rows import COLUMNS, EVERYTHING, Rows, fact_of, file_of, opened, transaction
-from haversack.errors import DiskFull
+from haversack.drive.rows import COLUMNS, EVERYTHING, INSIDE, Folder, Rows, fact_of, opened, transaction
+from haversack.errors import DiskFull, IntegrityError
 
+_LOOKUP = f"""
+SELECT EXISTS (SELECT 1 FROM listed WHERE parent = ?1) OR EXISTS (SELECT 1 FROM asked WHERE parent = ?1 AND shown = ?2),
+    {COLUMNS}
+FROM (SELECT 1) LEFT JOIN files ON parent = ?1 AND shown = ?2
+"""
 _WARM = 4096
 _DEEPEST = 200
 
@@ -45,12 +53,19 @@ class Touched:
 
 
 @dataclass(frozen=True)
-class Folder:
-    """What is known in a folder, or a part of it; `listed` says that all of it is known."""
+class Answered:
+    """A page of a listing as the drive answered it, asked for at the mark `since`.
 
-    id: str
-    listed: bool
-    files: Iterable[File]
+    `token` leads to the next page, which is kept where the listing is of `parent` alone. `ended` are the folders whose
+    listing of that `number` is complete with this page.
+    """
+
+    files: Sequence[File]
+    since: int
+    parent: str | None = None
+    token: str | None = None
+    ended: Sequence[str] = ()
+    number: int = 0
 
 
 class Index:
@@ -66,9 +81,12 @@ class Index:
         self._counted: tuple[int, int] | None = None
         self._warm: dict[tuple[str, str], tuple[bool, File | None]] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _disk_full_said(folder):
+        # Several processes may open it first at the same moment, and SQLite lets only one of them choose WAL.
+        with _disk_full_said(folder), FileLock(folder / "index.lock"):
             try:
                 self._writer = opened(self.path)
+            except sqlite3.OperationalError:
+                raise  # which says nothing against what is in it
             except sqlite3.DatabaseError:
                 for file in folder.glob("index.db*"):
                     file.unlink(missing_ok=True)
@@ -84,14 +102,8 @@ class Index:
             self._forget_what_changed()
             answer = self._warm.get((parent, shown))
             if answer is None:
-                row = self._one(f"SELECT {COLUMNS} FROM files WHERE parent = ? AND shown = ?", parent, shown)
-                known = self._one(
-                    "SELECT 1 FROM listed WHERE parent = ?1 UNION ALL"
-                    " SELECT 1 FROM asked WHERE parent = ?1 AND shown = ?2",
-                    parent,
-                    shown,
-                )
-                answer = known is not None, file_of(row) if row else None
+                known, *row = self._one(_LOOKUP, parent, shown)
+                answer = bool(known), File(*row) if row[0] is not None else None
                 if len(self._warm) >= _WARM:
                     self._warm.clear()
                 self._warm[parent, shown] = answer
@@ -100,7 +112,7 @@ class Index:
     def get(self, file_id: str) -> File | None:
         """The file of that id, when it is known."""
         row = self._one(f"SELECT {COLUMNS} FROM files WHERE id = ?", file_id)
-        return file_of(row) if row else None
+        return File(*row) if row else None
 
     def is_listed(self, parent: str) -> bool:
         """Whether everything in that folder is known."""
@@ -113,7 +125,7 @@ class Index:
     def page(self, parent: str, after: int = 0, count: int = 1000) -> list[tuple[int, str, File]]:
         """Some of what is known in a folder: a number to go on behind, the shown name, and the file of each."""
         query = f"SELECT {COLUMNS}, shown, rowid FROM files WHERE parent = ? AND rowid > ? ORDER BY rowid LIMIT ?"
-        return [(row[-1], row[-2], file_of(row)) for row in self._all(query, parent, after, count)]
+        return [(row[-1], row[-2], File(*row[:-2])) for row in self._all(query, parent, after, count)]
 
     def unlisted(self, parents: Iterable[str]) -> list[str]:
         """The folders in those folders that are not listed yet, the last seen first."""
@@ -124,6 +136,12 @@ class Index:
             FOLDER,
         )
         return [row[0] for row in found]
+
+    def not_listed(self, parents: Sequence[str]) -> list[str]:
+        """Those of some folders of which not everything is known, in their order."""
+        query = "SELECT parent FROM listed WHERE parent IN (SELECT value FROM json_each(?))"
+        listed = {row[0] for row in self._all(query, json.dumps(parents))}
+        return [parent for parent in parents if parent not in listed]
 
     def small_folder(self) -> str | None:
         """A folder that is known to hold something, but not much."""
@@ -161,13 +179,16 @@ class Index:
         row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'changed'")
         return row[0] if row else 0
 
-    def learn_lookup(self, parent: str, shown: Sequence[str], found: Sequence[File], since: int) -> None:
-        """`found` are the files in `parent` that have any of the names `shown`, as the drive answered."""
+    def learn_lookup(self, parent: str, shown: Sequence[str], found: Sequence[File], since: int) -> bool:
+        """`found` are the files in `parent` that have any of the names `shown`, as the drive answered.
+
+        False when somebody changed something there meanwhile: ask again the next time.
+        """
         with self._writing() as rows:
             if rows.touched(since) & {EVERYTHING, *(file.id for file in found)} or rows.all(
                 "SELECT 1 FROM changed WHERE seq > ? AND parent = ?", since, parent
             ):
-                return  # somebody changed something here meanwhile: ask again next time
+                return False
             ids = [file.id for file in found]
             gone = "parent = ? AND shown IN (SELECT value FROM json_each(?))"
             gone += " AND id NOT IN (SELECT value FROM json_each(?))"
@@ -177,6 +198,7 @@ class Index:
                 rows.drop(file_id, own=True)
             rows.store(found)
             rows.database.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?)", [(parent, one) for one in shown])
+            return True
 
     def learn(self, files: Sequence[File], since: int) -> None:
         """The drive answered that these files are so."""
@@ -202,31 +224,13 @@ class Index:
             rows.database.executemany("INSERT OR REPLACE INTO listing VALUES (?, ?, NULL)", begun)
             return number
 
-    def learn_page(self, parent: str | None, files: Sequence[File], since: int, page: str | None) -> bool:
-        """A page of a listing, of `parent` alone if that is given, and the token of the next page.
+    def learn_pages(self, pages: Sequence[Answered]) -> list[bool]:
+        """Pages of listings, kept all at once; True for each that was.
 
-        False when everything was forgotten meanwhile: the listing is to begin anew.
+        False when everything was forgotten since it was asked for: the listing is to begin anew.
         """
         with self._writing() as rows:
-            touched = rows.touched(since)
-            if EVERYTHING in touched:
-                return False
-            rows.store([file for file in files if file.id not in touched] if touched else files)
-            if parent is not None:
-                rows.database.execute("UPDATE listing SET page = ? WHERE parent = ?", (page, parent))
-            return True
-
-    def end_listing(self, parents: Sequence[str], number: int) -> None:
-        """The listing of that number is complete; what it has not seen is gone."""
-        with self._writing() as rows:
-            for parent in parents:
-                gone = "SELECT id FROM files WHERE parent = ? AND seen < ?"
-                for (file_id,) in rows.all(gone, parent, number):
-                    rows.drop(file_id, own=True)
-            places = [(parent,) for parent in parents]
-            rows.database.executemany("DELETE FROM asked WHERE parent = ?", places)
-            rows.database.executemany("DELETE FROM listing WHERE parent = ?", places)
-            rows.database.executemany("INSERT OR IGNORE INTO listed VALUES (?)", places)
+            return [_learn_page(rows, page) for page in pages]
 
     def drop_listing(self, parent: str) -> None:
         """Begin the listing of a folder anew the next time: the drive does not know its page token any more."""
@@ -293,19 +297,14 @@ class Index:
     def restore(self, folders: Iterable[Folder], changes: Sequence[Changes], token: str) -> None:
         """Know also what was known at `token`, with what `changes` since, all of it or nothing.
 
-        What is known already stands. Raises what `folders` raises.
+        What is known already stands. Raises what `folders` raises, and `IntegrityError` when a file is there twice.
         """
         with self._writing() as rows:
-            touched, number = rows.touched(0), int(rows.fact("listings") or 0)
-            listed = set()
-            for folder in folders:
-                rows.insert([file for file in folder.files if file.id not in touched], number)
-                if folder.listed:
-                    listed.add(folder.id)
-            rows.database.executemany("INSERT OR IGNORE INTO listed VALUES (?)", [(one,) for one in listed])
-            twice = "SELECT parent, shown FROM files GROUP BY parent, shown HAVING count(*) > 1"
-            for parent, shown in rows.all(twice):
-                rows.separate(parent, shown)
+            touched = rows.touched(0)
+            try:
+                rows.load(folders, touched)
+            except sqlite3.IntegrityError as error:
+                raise IntegrityError(f"What was known of the drive contradicts itself ({error}).") from error
             # What this machine did meanwhile may have come before or after: then the changes are asked for again.
             taken = [rows.take_over(page, touched) for page in changes]
             rows.note(token=changes[-1].token if changes and all(taken) else token)
@@ -333,7 +332,7 @@ class Index:
             return
         with self._writing() as rows:
             for row in rows.all(f"SELECT {COLUMNS}, shown FROM files WHERE nth > 0 ORDER BY nth"):
-                file, before = file_of(row), row[-1]
+                file, before = File(*row[:-1]), row[-1]
                 plain = names.shown(file)
                 if rows.is_free(file.parent, plain):
                     rows.database.execute("UPDATE files SET shown = ?, nth = 0 WHERE id = ?", (plain, file.id))
@@ -383,13 +382,25 @@ def _disk_full_said(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def _learn_page(rows: Rows, page: Answered) -> bool:
+    touched = rows.touched(page.since)
+    if EVERYTHING in touched:
+        return False
+    rows.store([file for file in page.files if file.id not in touched] if touched else page.files)
+    if page.ended:
+        rows.end_listing(page.ended, page.number)
+    elif page.parent is not None:
+        rows.database.execute("UPDATE listing SET page = ? WHERE parent = ?", (page.token, page.parent))
+    return True
+
+
 def _folders(database: sqlite3.Connection) -> Iterator[Folder]:
     """Every folder of which something is known, the ones known to be empty too."""
     listed = {row[0] for row in database.execute("SELECT parent FROM listed")}
-    rows = database.execute(f"SELECT {COLUMNS} FROM files WHERE seen >= 0 ORDER BY parent")
+    rows = database.execute(f"SELECT parent, {INSIDE} FROM files WHERE seen >= 0 ORDER BY parent")
     filled = set()
-    for parent, inside in itertools.groupby(rows, key=lambda row: row[2]):
+    for parent, inside in itertools.groupby(rows, key=itemgetter(0)):
         filled.add(parent)
-        yield Folder(parent, parent in listed, map(file_of, inside))
+        yield Folder(parent, parent in listed, (row[1:] for row in inside))
     for parent in listed - filled:
         yield Folder(parent, True, ())

@@ -46,7 +46,14 @@ def shown_name(name: str) -> str:
 
 def shown(file: File) -> str:
     """The name a file is shown under while no other has it."""
-    return shown_name(file.name) + _ending(file.name, file.mime_type)
+    return shown_as(file.name, file.mime_type)
+
+
+def shown_as(name: str, mime_type: str) -> str:
+    """As `shown`, of a file's name and kind."""
+    if mime_type.startswith(_GOOGLE):
+        return shown_name(name) + _ending(name, mime_type)
+    return shown_name(name)
 
 
 def kept(file: File, name: str) -> str:

@@ -9,28 +9,33 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from haversack.drive import names
 from haversack.drive.calls import Changes, File
 
-_VERSION = 2
+_VERSION = 3
 # `seen` is the number of the listing that was begun last when the row was written: what a listing that is complete has
 # not seen is gone; below 0 the row is doubted. `nth` is the number in `name (1).ext`. In `changed` a version of NULL is
 # a file that is gone.
+_INDEXES = {
+    "by_id": "CREATE UNIQUE INDEX by_id ON files (id)",
+    "by_shown": "CREATE INDEX by_shown ON files (parent, shown)",
+    "by_parent": "CREATE INDEX by_parent ON files (parent)",
+    "doubted": "CREATE INDEX doubted ON files (parent) WHERE seen < 0",
+    "by_nth": "CREATE INDEX by_nth ON files (nth) WHERE nth > 0",
+}
 _SCHEMA = f"""
 CREATE TABLE files (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, parent TEXT NOT NULL, mime_type TEXT NOT NULL, size INTEGER NOT NULL,
+    id TEXT NOT NULL, name TEXT NOT NULL, parent TEXT NOT NULL, mime_type TEXT NOT NULL, size INTEGER NOT NULL,
     md5 TEXT NOT NULL, modified REAL NOT NULL, version INTEGER NOT NULL, created REAL NOT NULL, target TEXT NOT NULL,
     target_type TEXT NOT NULL, shown TEXT NOT NULL, nth INTEGER NOT NULL, seen INTEGER NOT NULL
 );
-CREATE INDEX by_shown ON files (parent, shown);
-CREATE INDEX by_parent ON files (parent);
-CREATE INDEX doubted ON files (parent) WHERE seen < 0;
-CREATE INDEX by_nth ON files (nth) WHERE nth > 0;
+{"; ".join(_INDEXES.values())};
 CREATE TABLE asked (parent TEXT, shown TEXT, PRIMARY KEY (parent, shown)) WITHOUT ROWID;
 CREATE TABLE listed (parent TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE listing (parent TEXT PRIMARY KEY, number INTEGER NOT NULL, page TEXT) WITHOUT ROWID;
@@ -43,6 +48,9 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = {_VERSION};
 """
 COLUMNS = "id, name, parent, mime_type, size, md5, modified, version, created, target, target_type"
+INSIDE = COLUMNS.replace(" parent,", "")
+Inside = tuple[str, str, str, int, str, float, int, float, str, str]
+"""A file of a folder that goes without saying: `INSIDE`."""
 _STORE = f"""
 INSERT INTO files ({COLUMNS}, shown, nth, seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)
 ON CONFLICT (id) DO UPDATE SET
@@ -53,12 +61,22 @@ ON CONFLICT (id) DO UPDATE SET
     target = excluded.target, target_type = excluded.target_type, seen = excluded.seen
 WHERE excluded.version >= version
 """
+_LOAD = f"INSERT INTO files ({INSIDE}, parent, shown, nth, seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"
 _BELOW = (
     "WITH RECURSIVE below (id) AS (SELECT ? UNION SELECT files.id FROM files JOIN below ON files.parent = below.id)"
 )
 EVERYTHING = "*"
 """Stands in the log for every file there is."""
 _LOGGED = 50_000
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What is known in a folder, or a part of it; `listed` says that all of it is known."""
+
+    id: str
+    listed: bool
+    files: Iterable[Inside]
 
 
 class Rows:
@@ -162,6 +180,37 @@ class Rows:
         """Write rows under the number of a listing, each unless a newer one stands there."""
         self.database.executemany(_STORE, [(*row_of(file), names.shown(file), number) for file in files])
 
+    def load(self, folders: Iterable[Folder], except_for: set[str]) -> None:
+        """Write very many rows at once, each unless a newer one stands there; not those of the ids in `except_for`.
+
+        Raises `sqlite3.IntegrityError` when two are of one file. It is for an index in which little is known.
+        """
+        number, listed = int(self.fact("listings") or 0), set()
+        known = {row[0] for row in self.all("SELECT id FROM files")}
+        met: list[File] = []
+
+        def unknown() -> Iterator[tuple[Any, ...]]:
+            for folder in folders:
+                if folder.listed:
+                    listed.add(folder.id)
+                for row in folder.files:
+                    if row[0] not in known and row[0] not in except_for:
+                        yield (*row, folder.id, names.shown_as(row[1], row[2]), number)
+                    elif row[0] not in except_for:
+                        met.append(File(row[0], row[1], folder.id, *row[2:]))
+
+        # Sorting all of it once takes a fraction of finding the place of each row in every one of them.
+        for name in _INDEXES:
+            self.database.execute(f"DROP INDEX {name}")
+        self.database.executemany(_LOAD, unknown())
+        for index in _INDEXES.values():
+            self.database.execute(index)
+        self.insert(met, number)
+        self.database.executemany("INSERT OR IGNORE INTO listed VALUES (?)", [(one,) for one in listed])
+        twice = "SELECT parent, shown FROM files GROUP BY parent, shown HAVING count(*) > 1"
+        for parent, shown in self.all(twice):
+            self.separate(parent, shown)
+
     def separate(self, parent: str, shown: str) -> None:
         """Of several files shown under one name the first made keeps it; the others get numbers."""
         rows = self.all(
@@ -170,7 +219,7 @@ class Rows:
             shown,
         )
         for row in rows[1:]:
-            file, nth = file_of(row), 1
+            file, nth = File(*row), 1
             while not self.is_free(parent, names.numbered(names.shown(file), nth)):
                 nth += 1
             name = names.numbered(names.shown(file), nth)
@@ -185,10 +234,23 @@ class Rows:
         """Delete a row and all that is known below it."""
         row = self.database.execute("SELECT parent, shown FROM files WHERE id = ?", (file_id,)).fetchone()
         self.log(file_id, row or ("", ""), None, own=own)
-        below = [(one,) for (one,) in self.all(f"{_BELOW} SELECT id FROM below", file_id)]
-        self.database.executemany("DELETE FROM files WHERE id = ?", below)
-        for table in ("listed", "listing", "asked"):
-            self.database.executemany(f"DELETE FROM {table} WHERE parent = ?", below)
+        below = [one for (one,) in self.all(f"{_BELOW} SELECT id FROM below", file_id)]
+        self.database.executemany("DELETE FROM files WHERE id = ?", [(one,) for one in below])
+        self.drop_knowledge("listed", "listing", "asked", parents=below)
+
+    def drop_knowledge(self, *tables: str, parents: Sequence[str]) -> None:
+        """Delete from `tables` what is said there of folders as such."""
+        ids = json.dumps(parents)
+        for table in tables:
+            self.database.execute(f"DELETE FROM {table} WHERE parent IN (SELECT value FROM json_each(?))", (ids,))
+
+    def end_listing(self, parents: Sequence[str], number: int) -> None:
+        """The listing of that number is complete; what it has not seen is gone."""
+        gone = "SELECT id FROM files WHERE parent IN (SELECT value FROM json_each(?)) AND seen < ?"
+        for (file_id,) in self.all(gone, json.dumps(parents), number):
+            self.drop(file_id, own=True)
+        self.drop_knowledge("asked", "listing", parents=parents)
+        self.database.executemany("INSERT OR IGNORE INTO listed VALUES (?)", [(parent,) for parent in parents])
 
     def log(self, file_id: str, place: tuple[str, str], version: int | None, *, own: bool) -> None:
         row = (file_id, *place, version, self.origin if own else "")
@@ -203,7 +265,10 @@ class Rows:
 
 
 def opened(path: Path) -> sqlite3.Connection:
-    """A connection to an index, made where there is none. Raises `sqlite3.DatabaseError` for what is no index."""
+    """A connection to an index, made where there is none: by one process at a time.
+
+    Raises `sqlite3.DatabaseError` for what is no index.
+    """
     database = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = OFF")
@@ -213,9 +278,8 @@ def opened(path: Path) -> sqlite3.Connection:
     if version not in (0, _VERSION):
         database.close()
         raise sqlite3.DatabaseError(f"version {version}")
-    # Two processes may open it first at the same moment.
-    with transaction(database):
-        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
+    if version == 0:
+        with transaction(database):
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
     return database
@@ -236,13 +300,6 @@ def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 def fact_of(database: sqlite3.Connection, name: str) -> str | None:
     row = database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return row[0] if row else None
-
-
-def file_of(row: Sequence[Any]) -> File:
-    file_id, name, parent, mime_type, size, md5, modified, version, created, target, target_type = row[:11]
-    return File(
-        file_id, name, parent, mime_type, size, md5, modified, version, created, target=target, target_type=target_type
-    )
 
 
 def row_of(file: File) -> tuple[Any, ...]:

@@ -16,22 +16,24 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import json
+import itertools
 import logging
 import os
 import secrets
 import threading
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, BinaryIO, cast
 
 import aiohttp
+import msgspec
 from filelock import FileLock, Timeout
+from isal import igzip, isal_zlib
 
 from haversack.drive import calls
 from haversack.drive.api import Changes, DriveApi, File, Upload
-from haversack.drive.index import Folder, Index
+from haversack.drive.index import Index
+from haversack.drive.rows import Folder, Inside
 from haversack.errors import HaversackError, IntegrityError
 from haversack.http import wait
 
@@ -46,7 +48,30 @@ _WORTH = 0.05
 _MOST_PAGES = 30
 _LONGEST_LINE = 1 << 16
 _ROWS_AT_ONCE = 1000
-_TYPES: tuple[Any, ...] = (str, str, str, int, str, (int, float), int, (int, float), str, str)
+_PIECE = 1 << 20
+_COMPRESSION = 2
+_DAMAGE = cast(type[Exception], isal_zlib.error)
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    """What is no file: the head, a folder, which the files behind it lie in, or the end."""
+
+    haversack: str = ""
+    form: int = 0
+    root: str = ""
+    token: str = ""
+    folder: str = ""
+    listed: bool = False
+    end: bool = False
+
+
+_Id = Annotated[str, msgspec.Meta(min_length=1)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Time = Annotated[float, msgspec.Meta(ge=-1e11, le=1e12)]
+# As `rows.Inside`.
+_Row = tuple[_Id, str, str, _Count, str, _Time, _Count, _Time, str, str]
+_DECODER = msgspec.json.Decoder(_Line | _Row)
+_ENCODER = msgspec.json.Encoder()
 
 
 def search(mark: str) -> calls.Call[calls.Page]:
@@ -109,7 +134,7 @@ class Snapshots:
         digest = hashlib.md5(usedforsecurity=False)
         try:
             async with self._api.download(file.id, 0, file.size) as response:
-                async for piece in response.content.iter_any():
+                async for piece in response.content.iter_chunked(_PIECE):
                     digest.update(piece)
                     await asyncio.to_thread(target.write, piece)
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -157,15 +182,16 @@ class Snapshots:
             return made
 
     def _write(self, path: Path) -> None:
-        with open(path, "xb") as raw, gzip.open(raw, "wt", compresslevel=5, encoding="utf-8") as file:
+        with open(path, "xb") as raw, igzip.open(raw, "wb", compresslevel=_COMPRESSION) as file:
             with self._index.frozen() as (token, folders):
-                head = {"haversack": KIND, "form": _FORM, "root": self._root, "token": token}
-                file.write(json.dumps(head) + "\n")
+                file.write(_ENCODER.encode_lines([_Line(haversack=KIND, form=_FORM, root=self._root, token=token)]))
                 for folder in folders:
-                    file.write(json.dumps({"folder": folder.id, "listed": folder.listed}) + "\n")
-                    for one in folder.files:
-                        file.write(json.dumps(_row(one), ensure_ascii=False) + "\n")
-            file.write(json.dumps({"end": True}) + "\n")
+                    files = iter(folder.files)
+                    part: list[_Line | Inside] = [_Line(folder=folder.id, listed=folder.listed)]
+                    while part:
+                        file.write(_ENCODER.encode_lines(part))
+                        part = list(itertools.islice(files, _ROWS_AT_ONCE))
+            file.write(_ENCODER.encode_lines([_Line(end=True)]))
 
     def _store(self, path: Path) -> File:
         status = path.stat()
@@ -204,60 +230,50 @@ class Snapshots:
 
 def _head(path: Path, root: str) -> str:
     """The token of a snapshot of the drive with that root."""
-    head = next(_lines(path), None)
-    if not isinstance(head, dict) or (head.get("haversack"), head.get("form")) != (KIND, _FORM):
+    head = next(_lines(path), [None])[0]
+    if not isinstance(head, _Line) or (head.haversack, head.form) != (KIND, _FORM):
         raise IntegrityError("The snapshot has a form of another version.")
-    if head.get("root") != root or not isinstance(head.get("token"), str):
+    if head.root != root or not head.token:
         raise IntegrityError("The snapshot is one of another drive.")
-    return str(head["token"])
+    return head.token
 
 
 def _folders(path: Path) -> Iterator[Folder]:
     """The folders of a snapshot, a large one in several parts. Raises `IntegrityError` for what is none."""
-    lines = _lines(path)
+    lines = itertools.chain.from_iterable(_lines(path))
     next(lines)
-    parent, listed, files, ended = "", False, [], False
+    folder, files, ended = _Line(), [], False
     for line in lines:
         if ended:
             raise IntegrityError("The snapshot goes on behind its end.")
-        if isinstance(line, list):
-            files.append(_file(line, parent))
-        elif not isinstance(line, dict):
-            raise IntegrityError("The snapshot holds what is neither a folder nor a file.")
-        if isinstance(line, dict) or len(files) >= _ROWS_AT_ONCE:
-            if parent:
-                yield Folder(parent, listed, files)
-            files = []
-        if isinstance(line, dict):
-            ended = line.get("end") is True
-            parent, listed = str(line.get("folder", "")), line.get("listed") is True
-            if not ended and not parent:
+        if not isinstance(line, _Line):
+            files.append(line)
+            if len(files) < _ROWS_AT_ONCE:
+                continue
+        if folder.folder:
+            yield Folder(folder.folder, folder.listed, files)
+        elif files:
+            raise IntegrityError("The snapshot names no folder for its files.")
+        files = []
+        if isinstance(line, _Line):
+            folder, ended = line, line.end
+            if not ended and not folder.folder:
                 raise IntegrityError("The snapshot names no folder.")
     if not ended:
         raise IntegrityError("The snapshot breaks off.")
 
 
-def _lines(path: Path) -> Iterator[Any]:
+def _lines(path: Path) -> Iterator[list[_Line | _Row]]:
+    """The lines of a snapshot, many at a time, each of the types it should be."""
+    rest = b""
     try:
-        with gzip.open(path, "rb") as file:
-            while line := file.readline(_LONGEST_LINE):
-                yield json.loads(line)
-    except (EOFError, ValueError, zlib.error, gzip.BadGzipFile, RecursionError) as error:
+        with igzip.open(path, "rb") as file:
+            while piece := file.read(_PIECE):
+                whole, newline, rest = (rest + piece).rpartition(b"\n")
+                if len(rest) > _LONGEST_LINE:
+                    raise IntegrityError("The snapshot has a line without an end.")
+                yield _DECODER.decode_lines(whole + newline)
+            if rest:
+                raise IntegrityError("The snapshot breaks off.")
+    except (EOFError, ValueError, _DAMAGE, gzip.BadGzipFile, RecursionError) as error:
         raise IntegrityError(f"The snapshot cannot be read ({error}).") from error
-
-
-def _row(file: File) -> list[Any]:
-    return [
-        file.id, file.name, file.mime_type, file.size, file.md5, file.modified, file.version, file.created,
-        file.target, file.target_type,
-    ]  # fmt: skip
-
-
-def _file(row: list[Any], parent: str) -> File:
-    fits = len(row) == len(_TYPES) and all(isinstance(value, kind) for value, kind in zip(row, _TYPES, strict=True))
-    if not fits or not parent or not row[0] or row[3] < 0:
-        raise IntegrityError("The snapshot holds what is no file.")
-    file_id, name, mime_type, size, md5, modified, version, created, target, target_type = row
-    return File(
-        file_id, name, parent, mime_type, size, md5, modified, version, created, target=target, target_type=target_type
-    )

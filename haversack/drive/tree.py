@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
 from haversack import credentials, settings
@@ -143,12 +144,13 @@ class Drive:
             raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
         return found
 
-    def entries(self, path: Names) -> Iterator[tuple[str, File]]:
+    def entries(self, path: Names, folder: File | None = None) -> Iterator[tuple[str, File]]:
         """What is in a folder, by the name it is shown under, in no order, the first before the last is known.
 
-        A shortcut is given as itself. Raises as `folder`, in the middle too when the drive does not answer.
+        `folder` is the one at `path`, where that is known. A shortcut is given as itself. Raises as `folder`, in the
+        middle too when the drive does not answer.
         """
-        folder = self.folder(path)
+        folder = folder or self.folder(path)
         if path[:1] == (TARGETS,) and len(path) < 3:
             if len(path) == 2:
                 target = self._target(path[1])
@@ -163,14 +165,34 @@ class Drive:
             if file.id not in hidden and name not in written:
                 yield name, file
 
-    def listing(self, path: Names) -> dict[str, File]:
-        """What is in a folder, shortcuts followed, sorted by the name it is shown under. Raises as `folder`."""
-        way = {folder.id for folder in self._way(path, True)}
-        found = sorted(self.entries(path), key=lambda entry: entry[0])
-        self._learn_targets([file.target for _, file in found if file.mime_type == SHORTCUT])
-        shown = {name: self._followed(file) for name, file in found}
+    def way(self, path: Names) -> list[File]:
+        """The folders from My Drive down to the one at `path`. Raises as `folder`."""
+        way = self._way(path, True)
+        if not way[-1].is_folder:
+            raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
+        return way
+
+    def listing(self, path: Names, way: Sequence[File] | None = None) -> dict[str, File]:
+        """What is in a folder, shortcuts followed, sorted by the name it is shown under. Raises as `folder`.
+
+        `way` are the folders from My Drive down to `path`, where they are known.
+        """
+        way = way or self.way(path)
+        found = dict(sorted(self.entries(path, way[-1]), key=itemgetter(0)))
+        shortcuts = [(name, file) for name, file in found.items() if file.mime_type == SHORTCUT]
+        self._learn_targets([file.target for _, file in shortcuts])
+        found |= {name: self._followed(file) for name, file in shortcuts}
         # A shortcut to a folder that leads here would go round and round.
-        return {name: file for name, file in shown.items() if not file.is_folder or file.id not in way}
+        passed = {folder.id for folder in way}
+        return {name: file for name, file in found.items() if file.id not in passed}
+
+    def below(self, path: Names, way: Sequence[File] | None = None) -> Iterator[tuple[Names, File]]:
+        """All that lies below a folder, each folder before what is in it; else as `listing`."""
+        way = way or self.way(path)
+        for name, file in self.listing(path, way).items():
+            yield (*path, name), file
+            if file.is_folder:
+                yield from self.below((*path, name), [*way, file])
 
     def link(self, shortcut: File) -> str:
         """Where a shortcut leads, as a path from My Drive's own folder in a mount. Raises `NotFound`."""
@@ -465,7 +487,7 @@ class Drive:
             if (draft := self.journal.at(parent, name)) is not None:
                 return draft.as_file()
         known, file = self.index.lookup(parent, shown)
-        if not known or not self.following.current():
+        if not known or not self.following.current(parent, (parent, shown)):
             file = wait(self._asked(parent, shown))
             self.listings.missed(parent)
         return file if file is not None and file.id not in self.journal.owned() else None
@@ -473,10 +495,11 @@ class Drive:
     async def _asked(self, parent: str, shown: str) -> File | None:
         """Ask the drive what is shown under a name; one call, whatever the folder's size."""
         looked_at = [shown] if (plain := names.unnumbered(shown)) is None else [shown, plain]
-        since = self.index.mark()
+        since, asked = self.index.mark(), now()
         wanted = [(parent, name) for one in looked_at for name in names.meant(one)]
         found = {file.id: file for same in await self.api.lookups(wanted) for file in same}
-        self.index.learn_lookup(parent, looked_at, list(found.values()), since)
+        if self.index.learn_lookup(parent, looked_at, list(found.values()), since):
+            self.following.answered([(parent, one) for one in looked_at], asked)
         known, file = self.index.lookup(parent, shown)
         if known:
             return file

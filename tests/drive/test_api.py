@@ -14,7 +14,7 @@ from haversack import credentials
 from haversack.drive import calls
 from haversack.drive import upload as uploading
 from haversack.drive.api import Changes, DriveApi, File, Overtaken, Page, Upload
-from haversack.errors import NotFound, SignInError
+from haversack.errors import NotFound, RemoteError, SignInError
 from haversack.http import wait
 from tests.conftest import RunningHub
 from tests.drive.conftest import Proxy
@@ -123,6 +123,13 @@ def test_a_file_is_moved_renamed_and_dated(api: DriveApi, parent: File, tmp_path
     inner = wait(api.create_folder(parent.id, "inner"))
     moved = wait(api.update(made, name="b.bin", parent=inner.id, modified=1e9))
     assert (moved.id, moved.name, moved.parent, moved.modified) == (made.id, "b.bin", inner.id, 1e9)
+
+
+@pytest.mark.parametrize("answer", [b'{"files": [{"id": 5}]}', b'{"files": {}}', b"[" * 100_000, b"<html>", b"\xff"])
+def test_an_answer_that_is_none_of_a_drives_is_said(api: DriveApi, parent: File, proxy: Proxy, answer: bytes) -> None:
+    proxy.rewrite = lambda body: answer
+    with pytest.raises(RemoteError):
+        wait(DriveApi(credentials.drive()).lookup(parent.id, "a"))
 
 
 def test_a_trashed_file_is_not_looked_up(api: DriveApi, parent: File, tmp_path: Path) -> None:

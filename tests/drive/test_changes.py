@@ -100,6 +100,7 @@ def test_without_the_list_of_changes_the_drive_is_asked(machine: Machine, folder
     until(lambda: one.known().trouble)
     other.remove((folder, "a"))
     write(other, (folder, "b"), b"b")
+    time.sleep(2 * one.following.pace)  # so long what was listed just now is believed all the same
     assert (one.exists((folder, "a")), one.exists((folder, "b"))) == (False, True)
     assert list(one.listing((folder,))) == ["b"]
     proxy.answers = lambda call: None

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from haversack import cli, credentials
 from haversack.drive.filesystem import DriveFileSystem
+from haversack.drive.index import Answered
 from haversack.drive.tree import Drive
 from haversack.errors import RemoteError
 from tests.conftest import RunningHub
@@ -102,7 +103,7 @@ def test_a_page_token_that_the_drive_forgot_is_no_harm(hub: RunningHub, drive: D
     names = fill(hub.my_drive / folder, 10)
     parent = drive.find((folder,)).id
     drive.index.begin_listing(parent)
-    drive.index.learn_page(parent, [], drive.index.mark(), "no-such-page")
+    drive.index.learn_pages([Answered([], drive.index.mark(), parent, "no-such-page")])
     assert set(drive.listing((folder,))) == names
 
 
@@ -117,6 +118,19 @@ def test_a_walk_is_listed_ahead_many_folders_to_a_query(
     proxy.calls.clear()
     assert set(fs.find(folder)) == tree
     assert listings(proxy.calls) == []
+
+
+def test_a_walk_is_listed_ahead_also_while_the_list_of_changes_cannot_be_had(
+    hub: RunningHub, tree: set[str], folder: str, proxy: Proxy
+) -> None:
+    fs = DriveFileSystem(hub=proxy.url)
+    fs.drive.api.http.attempts = 1
+    proxy.answers = lambda call: web.Response(status=503) if "/drive/v3/changes" in call.path else None
+    with pytest.raises(RemoteError):
+        fs.drive.following.refresh()
+    assert set(fs.find(folder)) == tree
+    assert all(fs.exists(path) for path in tree)
+    assert len([call for call in proxy.calls if "/drive/v3/changes" not in call.path]) <= 60
 
 
 def test_an_answer_of_nothing_is_asked_for_again_one_by_one(
@@ -186,3 +200,27 @@ def test_the_command_lists_all_that_lies_below(
     with pytest.raises(SystemExit):
         cli.main(["drive", "ls", f"{folder}/a/b/c"])
     assert "4 B" in capsys.readouterr().out
+
+
+def test_the_command_prints_each_folder_before_what_is_in_it(
+    hub: RunningHub, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (hub.my_drive / folder / "a").mkdir()
+    for name in ("a/x", "a.txt", "b"):
+        (hub.my_drive / folder / name).touch()
+    with pytest.raises(SystemExit):
+        cli.main(["drive", "ls", folder, "-r"])
+    printed = [line.split()[-1].removeprefix(f"{folder}/") for line in capsys.readouterr().out.splitlines()]
+    assert printed == ["a/", "a/x", "a.txt", "b"]
+
+
+def test_the_command_fails_where_a_folder_cannot_be_listed(
+    hub: RunningHub, folder: str, proxy: Proxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (hub.my_drive / folder / "a").mkdir()
+    DriveFileSystem(hub=proxy.url).drive.api.http.attempts = 1
+    proxy.answers = lambda call: web.Response(status=500) if "in+parents" in call.path else None
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["drive", "ls", folder, "-r", "--hub", proxy.url])
+    assert ended.value.code == 1
+    assert "500" in capsys.readouterr().err

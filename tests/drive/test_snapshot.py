@@ -155,12 +155,26 @@ def with_head(path: Path, **changed: object) -> bytes:
         lambda path: gzip.compress(with_head(path, form=99)),
         lambda path: gzip.compress(with_head(path, token="gone")),
         lambda path: gzip.compress(
-            with_head(path).replace(b'"listed": true', b'"listed": true}\n[1, 2]\n{"folder": "x"')
+            with_head(path).replace(b'"listed":true', b'"listed":true}\n[1, 2]\n{"folder": "x"')
         ),
+        lambda path: gzip.compress("\n".join([*lines(path)[:3], *lines(path)[2:], ""]).encode()),
+        lambda path: gzip.compress(with_head(path).replace(b'.folder",0', b'.folder",-1')),
         lambda path: gzip.compress(b'{"__reduce__": "os.system"}\n'),
         lambda path: b"",
     ],
-    ids=["cut", "no gzip", "no end", "another drive", "another form", "forgotten token", "no file", "no head", "empty"],
+    ids=[
+        "cut",
+        "no gzip",
+        "no end",
+        "another drive",
+        "another form",
+        "forgotten token",
+        "no file",
+        "twice",
+        "no size",
+        "no head",
+        "empty",
+    ],
 )
 def test_what_cannot_be_used_is_passed_over(
     known: Drive, full_hub: RunningHub, machine: Machine, damage: Callable[[Path], bytes]
