@@ -7,7 +7,7 @@ are the mounting user's: a drive has none, and setting them is accepted and forg
 refused. A shortcut is shown as a symbolic link.
 
 A file that is deleted while it is open is gone from the drive at once. Those who have it open go on with it by itself
-(`_Orphan`): libfuse asks for that by renaming it to `.fuse_hidden…`, a name that never reaches the drive.
+(`Orphan`): libfuse asks for that by renaming it to `.fuse_hidden…`, a name that never reaches the drive.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.api import FOLDER, SHORTCUT, File
 from haversack.drive.content import Extent
-from haversack.drive.filling import Filling, Kept
+from haversack.drive.handles import Listing, Open, Orphan
 from haversack.drive.journal import Draft
 from haversack.drive.kernel import Kernel
 from haversack.drive.libfuse import mfusepy
@@ -39,62 +38,6 @@ _HIDDEN = ".fuse_hidden"
 # So many names are known here without asking the tree.
 _KNOWN = 20_000
 _KINDS = {FOLDER: stat.S_IFDIR, SHORTCUT: stat.S_IFLNK}
-
-
-@dataclass
-class _Orphan:
-    """A file that was deleted while it was open: as it was, or as it is written on, for those who have it open."""
-
-    file: File
-    draft: Draft | None
-    holders: int
-
-
-@dataclass(slots=True)
-class _Open:
-    """An open file: of the drive as it was, until something is written into it or it is being written already.
-
-    `seen` is the state of the mount in which `file` and `draft` were looked up last.
-    """
-
-    path: str
-    file: File
-    draft: Draft | None
-    writes: bool
-    appends: bool
-    seen: int
-    orphan: _Orphan | None = None
-    # What holds the bytes that the kernel is reading from disk by itself.
-    holders: set[Kept | Filling] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-class _Listing:
-    """An open folder. The kernel fetches it in parts, and asks again for the entry that had no room in the last one."""
-
-    def __init__(self, begin: Callable[[], Iterator[tuple[str, int]]]) -> None:
-        self._begin = begin
-        self._entries = begin()
-        self._position = 0
-        self._last: tuple[str, int] = ("", 0)
-
-    def after(self, position: int) -> Iterator[tuple[str, int, int]]:
-        """Name, mode and position of each entry behind `position`."""
-        if position == self._position - 1:
-            yield (*self._last, self._position)
-        elif position != self._position:
-            self._entries, self._position = self._begin(), 0
-            while self._position < position and self._next():
-                pass
-        while self._next():
-            yield (*self._last, self._position)
-
-    def _next(self) -> bool:
-        entry = next(self._entries, None)
-        if entry is None:
-            return False
-        self._last, self._position = entry, self._position + 1
-        return True
 
 
 class Operations(mfusepy.Operations):
@@ -115,9 +58,9 @@ class Operations(mfusepy.Operations):
         self._known: dict[str, File] = {}
         # The content whose pages the kernel may hold of each file.
         self._pages: dict[str, str] = {}
-        self._handles: dict[int, _Open] = {}
-        self._listings: dict[int, _Listing] = {}
-        self._orphans: dict[str, _Orphan] = {}
+        self._handles: dict[int, Open] = {}
+        self._listings: dict[int, Listing] = {}
+        self._orphans: dict[str, Orphan] = {}
         self._targets: set[str] = set()
         self._numbers = itertools.count(1)
         self._owner = {"st_uid": os.getuid(), "st_gid": os.getgid()}
@@ -182,7 +125,7 @@ class Operations(mfusepy.Operations):
         if names is not None:
             self.drive.folder(names)
         number = next(self._numbers)
-        self._listings[number] = _Listing(lambda: self._entries(names))
+        self._listings[number] = Listing(lambda: self._entries(names))
         return number
 
     def readdir_with_offset(self, path: str | None, offset: int, fh: int) -> Iterator[tuple[str, int, int]]:
@@ -204,7 +147,7 @@ class Operations(mfusepy.Operations):
     def open(self, path: str, flags: int) -> int:
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if not writes and (known := self._known.get(path)) is not None:
-            return self._opened(_Open(path, known, None, False, False, self._state))
+            return self._opened(Open(path, known, None, False, False, self._state))
         state, names, appends = self._state, self._below(path), bool(flags & os.O_APPEND)
         if writes:
             self._check_writable()
@@ -212,7 +155,7 @@ class Operations(mfusepy.Operations):
         if writes and flags & os.O_TRUNC:
             draft = self.drive.open_draft(names, truncate=True)
             self._happened()
-            return self._opened(_Open(path, draft.as_file(), draft, True, appends, state))
+            return self._opened(Open(path, draft.as_file(), draft, True, appends, state))
         there = self.drive.draft_at(names)
         file = there.as_file() if there is not None else self.drive.find(names)
         if file.is_folder:
@@ -222,7 +165,7 @@ class Operations(mfusepy.Operations):
             if len(self._known) >= _KNOWN:
                 self._known.clear()
             self._known[path] = file
-        return self._opened(_Open(path, file, there, writes, appends, state))
+        return self._opened(Open(path, file, there, writes, appends, state))
 
     def create(self, path: str, mode: int, flags: int) -> int:
         self._check_writable()
@@ -231,7 +174,7 @@ class Operations(mfusepy.Operations):
             self._below(path), truncate=bool(flags & os.O_TRUNC), exclusive=bool(flags & os.O_EXCL)
         )
         self._happened()
-        return self._opened(_Open(path, draft.as_file(), draft, True, bool(flags & os.O_APPEND), self._state))
+        return self._opened(Open(path, draft.as_file(), draft, True, bool(flags & os.O_APPEND), self._state))
 
     def has_pages(self, fh: int) -> bool:
         """Whether what the kernel may hold of a file's pages is what this opening of it shows."""
@@ -393,12 +336,12 @@ class Operations(mfusepy.Operations):
         """Something is other than it was: who has a file open looks again, whether it is being written by now."""
         self._state = next(self._states)
 
-    def _opened(self, handle: _Open) -> int:
+    def _opened(self, handle: Open) -> int:
         number = next(self._numbers)
         self._handles[number] = handle
         return number
 
-    def _look_again(self, handle: _Open) -> None:
+    def _look_again(self, handle: Open) -> None:
         """Where something happened since the file was opened: it may have changed, or be written by now."""
         if handle.draft is not None or handle.seen == self._state:
             return
@@ -414,7 +357,7 @@ class Operations(mfusepy.Operations):
             if handle.draft is not None or handle.file.md5 != before:
                 self._pages.pop(handle.path, None)
 
-    def _draft(self, handle: _Open) -> Draft:
+    def _draft(self, handle: Open) -> Draft:
         """The draft that an open file is written to, begun with its present bytes at the first write."""
         with handle.lock:
             if handle.draft is None:
@@ -434,7 +377,7 @@ class Operations(mfusepy.Operations):
         names = self._below(path)
         draft = self.drive.draft_at(names)
         file = draft.as_file() if draft is not None else self.drive.find(names)
-        orphan = _Orphan(file, draft, 0)
+        orphan = Orphan(file, draft, 0)
         self._orphans[_last(hidden)] = orphan
         for handle in list(self._handles.values()):
             with handle.lock:
@@ -455,12 +398,12 @@ class Operations(mfusepy.Operations):
             raise mfusepy.FuseOSError(errno.ENOENT)
         return orphan.draft.as_file() if orphan.draft is not None else orphan.file
 
-    def _hold(self, orphan: _Orphan) -> Draft | None:
+    def _hold(self, orphan: Orphan) -> Draft | None:
         if orphan.draft is not None:
             self.drive.journal.hold(orphan.draft)
         return orphan.draft
 
-    def _let_go(self, orphan: _Orphan) -> None:
+    def _let_go(self, orphan: Orphan) -> None:
         orphan.holders -= 1
         if orphan.holders == 0:
             for name in [name for name, one in self._orphans.items() if one is orphan]:

@@ -25,16 +25,21 @@ from pathlib import Path
 from haversack import credentials, settings
 from haversack.credentials import Server
 from haversack.drive import ALIAS as ALIAS
+from haversack.drive import MARK as MARK
 from haversack.drive import ROOT as ROOT
-from haversack.drive import calls, changes, names, snapshot
-from haversack.drive.api import SHORTCUT, Call, DriveApi, File, Page, Quota, Upload
+from haversack.drive import changes, names
+from haversack.drive.api import SHORTCUT, DriveApi, File, Quota, Upload
 from haversack.drive.changes import Following, now, stamp
+from haversack.drive.contact import first_contact
 from haversack.drive.content import Content, Extent
 from haversack.drive.index import Index, Touched
 from haversack.drive.journal import Draft, Journal
 from haversack.drive.listing import Listings
 from haversack.drive.names import shown_name
 from haversack.drive.snapshot import Snapshots
+from haversack.drive.ways import TARGETS as TARGETS
+from haversack.drive.ways import Names as Names
+from haversack.drive.ways import Ways
 from haversack.errors import (
     AlreadyExists,
     FolderNotEmpty,
@@ -45,21 +50,12 @@ from haversack.errors import (
     NotAFolder,
     NotFound,
 )
-from haversack.http import Http, wait
+from haversack.http import wait
 from haversack.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-Names = tuple[str, ...]
-"""The names from My Drive down; () is My Drive itself."""
-TARGETS = ".shortcut-targets-by-id"
-"""Beside My Drive in a mount, as in Colab's: what shortcuts lead to, `TARGETS/<id>/<name>`, wherever it lies."""
-
-MARK = "haversack"
-"""The key in `appProperties` of files that haversack made for itself, and may delete for good."""
-
 _QUOTA_TRUST = 60.0
-_LONGEST_WAY = 200
 # Who lists waits so long for what an earlier session knew; listing itself takes longer where that is much.
 _SNAPSHOT_WAIT = 1.0
 _connected: dict[tuple[int, Server, Settings], Drive] = {}
@@ -103,7 +99,7 @@ class Drive:
         self.server = server
         # The first contact tells soon whether there is a drive at all; later calls are patient.
         contacted = now()
-        root, token, found, quota = wait(_first_contact(server))
+        root, token, found, quota = wait(first_contact(server))
         # The id of My Drive tells drives and accounts apart, and stays when a hub comes back at another address.
         key = hashlib.sha256(root.id.encode()).hexdigest()[:16]
         self.api = DriveApi(server)
@@ -118,6 +114,7 @@ class Drive:
         self.content = Content(cache / "drives" / key / "content", self.api)
         self.journal = Journal(data / "drives" / key, self.api, self.index.put, self.index.forget, self.content.adopt)
         self.root = replace(root, name=ROOT, parent="")
+        self.ways = Ways(self.root, self.api, self.index, self.following, self.listings, self.journal)
         self._quota = (time.monotonic(), quota)
 
     # Looking
@@ -127,7 +124,7 @@ class Drive:
 
         Raises `NotFound`, and `NotAFolder` when a file stands in the way.
         """
-        return self._way(path, follow)[-1]
+        return self.ways.to(path, follow)[-1]
 
     def exists(self, path: Names) -> bool:
         try:
@@ -151,7 +148,7 @@ class Drive:
         folder = self.folder(path)
         if path[:1] == (TARGETS,) and len(path) < 3:
             if len(path) == 2:
-                target = self._target(path[1])
+                target = self.ways.target(path[1])
                 yield names.shown(target), target
             return
         # Drafts first: one that gets to the drive meanwhile is then seen as a draft rather than never.
@@ -165,24 +162,21 @@ class Drive:
 
     def listing(self, path: Names) -> dict[str, File]:
         """What is in a folder, shortcuts followed, sorted by the name it is shown under. Raises as `folder`."""
-        way = {folder.id for folder in self._way(path, True)}
+        way = {folder.id for folder in self.ways.to(path, True)}
         found = sorted(self.entries(path), key=lambda entry: entry[0])
-        self._learn_targets([file.target for _, file in found if file.mime_type == SHORTCUT])
-        shown = {name: self._followed(file) for name, file in found}
+        self.ways.learn_targets([file.target for _, file in found if file.mime_type == SHORTCUT])
+        shown = {name: self.ways.followed(file) for name, file in found}
         # A shortcut to a folder that leads here would go round and round.
         return {name: file for name, file in shown.items() if not file.is_folder or file.id not in way}
 
     def link(self, shortcut: File) -> str:
         """Where a shortcut leads, as a path from My Drive's own folder in a mount. Raises `NotFound`."""
-        target = self._target(shortcut.target)
+        target = self.ways.target(shortcut.target)
         return f"{TARGETS}/{target.id}/{names.shown(target)}"
 
     def refreshed(self, file: File) -> File:
         """That file as it is on the drive now."""
-        since = self.index.mark()
-        fresh = wait(self.api.get(file.id))
-        self.index.learn([fresh], since)
-        return fresh
+        return self.ways.fresh(file.id)
 
     def current(self, file: File) -> tuple[File, Draft | None]:
         """An open file as it is known to be by now, and what is being written in its place, with one holder more."""
@@ -270,7 +264,7 @@ class Drive:
             # What is shown under a number gets that name on the drive too, so that it keeps it.
             name = there.name if names.shown(there) == path[-1] else path[-1]
             if there.mime_type == SHORTCUT:
-                there = self._target(there.target)
+                there = self.ways.target(there.target)
                 name = there.name
             if there.id.startswith("draft:"):
                 continue  # begun by somebody else just now
@@ -422,84 +416,8 @@ class Drive:
 
     # The tree's own
 
-    def _way(self, path: Names, follow: bool) -> list[File]:
-        """The folders from the top down to a path, and what is there."""
-        way, passed = self._top(path)
-        for depth in range(passed, len(path)):
-            at, name = way[-1], path[depth]
-            if not at.is_folder:
-                raise NotAFolder(f"{_said(path[:depth])} on the drive is a file.", "Give a path through folders.")
-            found = self._child(at.id, name)
-            if found is not None and (follow or depth + 1 < len(path)):
-                found = self._followed(found)
-                if len(way) > _LONGEST_WAY or (found.is_folder and any(found.id == one.id for one in way)):
-                    found = None  # a shortcut that leads round in a circle
-            if found is None:
-                raise NotFound(f"There is no {_said(path[: depth + 1])} on the drive.", "Check the name.", status=404)
-            way.append(found)
-        return way
-
-    def _top(self, path: Names) -> tuple[list[File], int]:
-        """Where a path begins, and how many of its names that takes."""
-        if path[:1] != (TARGETS,):
-            return [self.root], 0
-        if len(path) < 3:
-            return [replace(self.root, id="/".join(path), name=path[-1])], len(path)
-        target = self._target(path[1])
-        if path[2] != names.shown(target):
-            raise NotFound(f"There is no {_said(path[:3])} on the drive.", "Check the name.", status=404)
-        return [target], 3
-
     def _child(self, parent: str, shown: str) -> File | None:
-        for name in names.meant(shown):
-            if (draft := self.journal.at(parent, name)) is not None:
-                return draft.as_file()
-        known, file = self.index.lookup(parent, shown)
-        if not known or not self.following.current():
-            file = wait(self._asked(parent, shown))
-            self.listings.missed(parent)
-        return file if file is not None and file.id not in self.journal.owned() else None
-
-    async def _asked(self, parent: str, shown: str) -> File | None:
-        """Ask the drive what is shown under a name; one call, whatever the folder's size."""
-        looked_at = [shown] if (plain := names.unnumbered(shown)) is None else [shown, plain]
-        since = self.index.mark()
-        wanted = [(parent, name) for one in looked_at for name in names.meant(one)]
-        found = {file.id: file for same in await self.api.lookups(wanted) for file in same}
-        self.index.learn_lookup(parent, looked_at, list(found.values()), since)
-        known, file = self.index.lookup(parent, shown)
-        if known:
-            return file
-        # Somebody changes something here just now, so the answer is not kept; the oldest has the plain name.
-        same = [file for file in found.values() if names.shown(file) == shown]
-        return min(same, key=lambda file: (file.created, file.id), default=None)
-
-    def _followed(self, file: File) -> File:
-        """What a shortcut leads to; a file itself, and a shortcut that leads nowhere."""
-        if file.mime_type != SHORTCUT:
-            return file
-        try:
-            return self._target(file.target)
-        except NotFound:
-            return file
-
-    def _target(self, file_id: str) -> File:
-        if file_id == self.root.id:
-            return self.root
-        found = self.index.get(file_id) if self.following.current() else None
-        if found is None:
-            found = self.refreshed(File(file_id, "", "", "", 0, "", 0.0, 0))
-        if found.trashed:
-            raise NotFound(f"{found.name} is in the drive's trash.", "Restore it there.", status=404)
-        return found
-
-    def _learn_targets(self, ids: Sequence[str]) -> None:
-        """Ask about all that are not known at once."""
-        asked = [calls.get(one) for one in ids if one != self.root.id and self.index.get(one) is None]
-        if asked:
-            since = self.index.mark()
-            found = wait(self.api.batch(asked))
-            self.index.learn([file for file in found if isinstance(file, File)], since)
+        return self.ways.child(parent, shown)
 
     def _holds_something(self, path: Names) -> bool:
         return next(self.entries(path), None) is not None
@@ -598,29 +516,3 @@ def _said(path: Names) -> str:
 
 def _taken(path: Names) -> AlreadyExists:
     return AlreadyExists(f"{_said(path)} is on the drive already.", "Choose another name.", status=409)
-
-
-def check(server: Server) -> None:
-    """Raise `SignInError`, `ConnectionFailed` or `RemoteError` when no drive answers there."""
-    wait(_first_contact(server))
-
-
-async def _first_contact(server: Server) -> tuple[File, str, File | None, Quota]:
-    """My Drive, where its list of changes ends, a snapshot of what an earlier session knew, the room: one call."""
-    http = Http(server, attempts=3)
-    wanted: list[Call[File | str | Page | Quota]] = [
-        calls.get(server.root), calls.changes_token(), snapshot.search(MARK), calls.quota(),
-    ]  # fmt: skip
-    try:
-        answers = await DriveApi(server, http).batch(wanted)
-    finally:
-        await http.close()
-    for answer in answers:
-        if isinstance(answer, HaversackError):
-            raise answer
-    root, token, found, quota = answers
-    assert isinstance(root, File)
-    assert isinstance(token, str)
-    assert isinstance(found, Page)
-    assert isinstance(quota, Quota)
-    return root, token, snapshot.newest(found.files), quota
