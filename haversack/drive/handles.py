@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,28 +41,31 @@ class Open:
 
 
 class Listing:
-    """An open folder. The kernel fetches it in parts, and asks again for the entry that had no room in the last one."""
+    """An open folder. The kernel fetches it in parts, and asks again for the entry that had no room in the last one.
 
-    def __init__(self, begin: Callable[[], Iterator[tuple[str, int]]]) -> None:
+    `begin` gives its names and files from the first on, and `seen`, the state of the mount in which they are so.
+    """
+
+    def __init__(self, path: str, begin: Callable[[], tuple[int, Iterator[tuple[str, File]]]]) -> None:
+        self.path = path
         self._begin = begin
-        self._entries = begin()
+        self.seen, self._entries = begin()
         self._position = 0
-        self._last: tuple[str, int] = ("", 0)
+        self._last: tuple[str, File] | None = None
 
-    def after(self, position: int) -> Iterator[tuple[str, int, int]]:
-        """Name, mode and position of each entry behind `position`."""
-        if position == self._position - 1:
+    def after(self, position: int) -> Iterator[tuple[str, File, int]]:
+        """Name, file and position of each entry behind `position`."""
+        if position == self._position - 1 and self._last is not None:
             yield (*self._last, self._position)
         elif position != self._position:
-            self._entries, self._position = self._begin(), 0
-            while self._position < position and self._next():
-                pass
-        while self._next():
-            yield (*self._last, self._position)
+            self.seen, self._entries = self._begin()
+            self._position = 0
+            for _ in itertools.islice(self._coming(), position):
+                continue
+        yield from self._coming()
 
-    def _next(self) -> bool:
-        entry = next(self._entries, None)
-        if entry is None:
-            return False
-        self._last, self._position = entry, self._position + 1
-        return True
+    def _coming(self) -> Iterator[tuple[str, File, int]]:
+        for entry in self._entries:
+            self._last = entry
+            self._position += 1
+            yield (*entry, self._position)

@@ -140,12 +140,17 @@ class Drive:
             raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
         return found
 
-    def entries(self, path: Names) -> Iterator[tuple[str, File]]:
+    def find_in(self, folder: File, path: Names) -> File:
+        """What is at a path of which `folder` is the one above, a shortcut as itself. Raises `NotFound`."""
+        return self.ways.step(folder, path)
+
+    def entries(self, path: Names, folder: File | None = None) -> Iterator[tuple[str, File]]:
         """What is in a folder, by the name it is shown under, in no order, the first before the last is known.
 
-        A shortcut is given as itself. Raises as `folder`, in the middle too when the drive does not answer.
+        `folder` is the one at `path`, where that is known. A shortcut is given as itself. Raises as `folder`, in the
+        middle too when the drive does not answer.
         """
-        folder = self.folder(path)
+        folder = folder or self.folder(path)
         if path[:1] == (TARGETS,) and len(path) < 3:
             if len(path) == 2:
                 target = self.ways.target(path[1])
@@ -232,11 +237,14 @@ class Drive:
         check_has_bytes(file)
         return self.content.find(file, offset, size)
 
-    def draft_at(self, path: Names) -> Draft | None:
-        """What is being written there, with one holder more, so that it stays; the caller releases it."""
+    def draft_at(self, path: Names, folder: File | None = None) -> Draft | None:
+        """What is being written there, with one holder more, so that it stays; the caller releases it.
+
+        `folder` is the one above it, where that is known.
+        """
         if not path:
             return None
-        parent = self.folder(path[:-1]).id
+        parent = (folder or self.folder(path[:-1])).id
         for name in names.meant(path[-1]):
             if (draft := self.journal.hold_at(parent, name)) is not None:
                 return draft

@@ -58,6 +58,13 @@ class Ways:
             way.append(found)
         return way
 
+    def step(self, folder: File, path: Names) -> File:
+        """What is at a path of which `folder` is the last but one, a shortcut as itself. Raises `NotFound`."""
+        found = self.child(folder.id, path[-1])
+        if found is None:
+            raise NotFound(f"There is no {'/'.join(path)} on the drive.", "Check the name.", status=404)
+        return found
+
     def child(self, parent: str, shown: str) -> File | None:
         for name in names.meant(shown):
             if (draft := self._journal.at(parent, name)) is not None:
