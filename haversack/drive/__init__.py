@@ -6,3 +6,6 @@ Bytes go one way: `api` speaks the protocol, `content` keeps what was read, `jou
 
 ROOT, ALIAS = "My Drive", "MyDrive"
 """What Colab calls My Drive in a mount: the folder, and the link to it without a space."""
+
+MARK = "haversack"
+"""The key in `appProperties` of files that haversack made for itself, and may delete for good."""

@@ -7,7 +7,7 @@ are the mounting user's: a drive has none, and setting them is accepted and forg
 refused. A shortcut is shown as a symbolic link.
 
 A file that is deleted while it is open is gone from the drive at once. Those who have it open go on with it by itself
-(`_Orphan`): libfuse asks for that by renaming it to `.fuse_hidden…`, a name that never reaches the drive.
+(`Orphan`): libfuse asks for that by renaming it to `.fuse_hidden…`, a name that never reaches the drive.
 """
 
 from __future__ import annotations
@@ -15,86 +15,34 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from haversack.drive import ALIAS, ROOT, tree
-from haversack.drive.api import FOLDER, SHORTCUT, File
+from haversack.drive.api import SHORTCUT, File
+from haversack.drive.attributes import BLOCK
 from haversack.drive.content import Extent
-from haversack.drive.filling import Filling, Kept
+from haversack.drive.handles import Listing, Open, Orphan
 from haversack.drive.journal import Draft
 from haversack.drive.kernel import Kernel
 from haversack.drive.libfuse import mfusepy
 from haversack.drive.tree import TARGETS, Drive
 from haversack.errors import IntegrityError, IsAFolder, QuotaExceeded
 
-_BLOCK = 4096
 # Where a drive has no limit, programs that look for room should find some.
 _UNLIMITED = 1 << 50
 _HIDDEN = ".fuse_hidden"
 # So many names are known here without asking the tree.
 _KNOWN = 20_000
-_KINDS = {FOLDER: stat.S_IFDIR, SHORTCUT: stat.S_IFLNK}
-
-
-@dataclass
-class _Orphan:
-    """A file that was deleted while it was open: as it was, or as it is written on, for those who have it open."""
-
-    file: File
-    draft: Draft | None
-    holders: int
-
-
-@dataclass(slots=True)
-class _Open:
-    """An open file: of the drive as it was, until something is written into it or it is being written already.
-
-    `seen` is the state of the mount in which `file` and `draft` were looked up last.
-    """
-
-    path: str
-    file: File
-    draft: Draft | None
-    writes: bool
-    appends: bool
-    seen: int
-    orphan: _Orphan | None = None
-    # What holds the bytes that the kernel is reading from disk by itself.
-    holders: set[Kept | Filling] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-class _Listing:
-    """An open folder. The kernel fetches it in parts, and asks again for the entry that had no room in the last one."""
-
-    def __init__(self, begin: Callable[[], Iterator[tuple[str, int]]]) -> None:
-        self._begin = begin
-        self._entries = begin()
-        self._position = 0
-        self._last: tuple[str, int] = ("", 0)
-
-    def after(self, position: int) -> Iterator[tuple[str, int, int]]:
-        """Name, mode and position of each entry behind `position`."""
-        if position == self._position - 1:
-            yield (*self._last, self._position)
-        elif position != self._position:
-            self._entries, self._position = self._begin(), 0
-            while self._position < position and self._next():
-                pass
-        while self._next():
-            yield (*self._last, self._position)
-
-    def _next(self) -> bool:
-        entry = next(self._entries, None)
-        if entry is None:
-            return False
-        self._last, self._position = entry, self._position + 1
-        return True
+_DOTS = 2
+# No state that the mount is ever in.
+_UNSURE = -1
+_MY_DRIVE = f"/{ROOT}"
+_BELOW = f"{_MY_DRIVE}/"
 
 
 class Operations(mfusepy.Operations):
@@ -110,18 +58,21 @@ class Operations(mfusepy.Operations):
         self.kernel = Kernel(mountpoint)
         self.ready = threading.Event()
         self._readonly = readonly
-        self._states = itertools.count(1)
+        self._happening = threading.Lock()
         self._state = 0
         self._known: dict[str, File] = {}
+        # Folders by their paths, each with the state in which it was found there; one before `_moved` says nothing.
+        self._folders: dict[str, tuple[int, File]] = {}
+        self._moved = 0
         # The content whose pages the kernel may hold of each file.
         self._pages: dict[str, str] = {}
-        self._handles: dict[int, _Open] = {}
-        self._listings: dict[int, _Listing] = {}
-        self._orphans: dict[str, _Orphan] = {}
+        self._handles: dict[int, Open] = {}
+        self._listings: dict[int, Listing] = {}
+        self._orphans: dict[str, Orphan] = {}
         self._targets: set[str] = set()
         self._numbers = itertools.count(1)
-        self._owner = {"st_uid": os.getuid(), "st_gid": os.getgid()}
-        self._started = time.time_ns()
+        self._root = replace(drive.root, modified=time.time())
+        self._alias = replace(self._root, mime_type=SHORTCUT)
 
     def refuse_writes(self) -> None:
         """From now on nothing can be changed; what is open can still be read."""
@@ -133,60 +84,74 @@ class Operations(mfusepy.Operations):
 
     def changed(self, paths: Sequence[tree.Names] | None) -> None:
         """Others changed what stands at these paths below My Drive; None when it may be any. See `Drive.subscribe`."""
-        self._happened()
+        self._happened(moved=True)
         self._known.clear()
         if paths is None:
             self.kernel.forget_all()
             return
         for path in paths:
-            self.kernel.forget((ROOT, *path[:-1]), path[-1])
+            self.kernel.forget("/".join((_MY_DRIVE, *path[:-1])), path[-1])
         # The same files may have been reached through shortcuts.
         for target in list(self._targets):
-            self.kernel.forget((TARGETS,), target)
+            self.kernel.forget(f"/{TARGETS}", target)
 
     # Looking
 
-    def getattr(self, path: str | None, fh: int | None = None) -> dict[str, Any]:
+    def getattr(self, path: str | None, fh: int | None = None) -> File:
+        """What is there, as `Attributes` takes it."""
         handle = self._handles.get(fh) if fh is not None else None
         if handle is not None:
             self._look_again(handle)
-            return self._attributes(handle.draft.as_file() if handle.draft is not None else handle.file)
+            return handle.draft.as_file() if handle.draft is not None else handle.file
         if path is None:
             raise mfusepy.FuseOSError(errno.ESTALE)
         if _is_hidden(path):
-            return self._attributes(self._orphaned(path))
+            return self._orphaned(path)
         if path == f"/{ALIAS}":
-            return self._link()
+            return self._alias
         names = _names(path)
-        if names is None:
-            return self._attributes(self.drive.root)
-        if names[:1] == (TARGETS,):
-            self.kernel.asked((TARGETS,))
+        if not names:
+            return self._root
+        if names[0] == TARGETS:
+            self.kernel.asked(f"/{TARGETS}")
             self._targets.update(names[1:2])
         else:
-            self.kernel.asked((ROOT, *names[:-1]))
-        file = self.drive.find(names, follow=False)
-        return self._link() if file.mime_type == SHORTCUT else self._attributes(file)
+            self.kernel.asked(path.rpartition("/")[0])
+        return self._find(path, names)
 
     def readlink(self, path: str) -> str:
         if path == f"/{ALIAS}":
             return ROOT
-        names = self._below(path)
-        file = self.drive.find(names, follow=False)
+        file = self._find(path, self._below(path))
         if file.mime_type != SHORTCUT:
             raise mfusepy.FuseOSError(errno.EINVAL)
         return "../" * path.count("/", 1) + self.drive.link(file)
 
     def opendir(self, path: str) -> int:
         names = _names(path)
-        if names is not None:
-            self.drive.folder(names)
+        folder = self._folder(path, names) if names is not None else self._root
+
+        def begin() -> tuple[int, Iterator[tuple[str, File]]]:
+            state = self._state
+            # As long as names are still coming, a later one may take the place of an earlier one.
+            is_whole = names is not None and self.drive.index.is_listed(folder.id)
+            return state if is_whole else _UNSURE, self._entries(path, names, folder)
+
         number = next(self._numbers)
-        self._listings[number] = _Listing(lambda: self._entries(names))
+        self._listings[number] = Listing(path, begin)
         return number
 
-    def readdir_with_offset(self, path: str | None, offset: int, fh: int) -> Iterator[tuple[str, int, int]]:
-        return self._listings[fh].after(offset)
+    def readdir_with_offset(self, path: str | None, offset: int, fh: int) -> Iterator[tuple[str, File, int, bool]]:
+        """Name, file and position of each entry behind `offset`, and whether the file is sure to be so.
+
+        It is not where something happened since the listing began, and while it is being written.
+        """
+        listing = self._listings[fh]
+        for name, file, position in listing.after(offset):
+            sure = position > _DOTS and listing.seen == self._state and file.version > 0
+            if sure and file.is_folder:
+                self._keep_folder(f"{listing.path}/{name}", listing.seen, file)
+            yield name, file, position, sure
 
     def releasedir(self, path: str | None, fh: int) -> int:
         del self._listings[fh]
@@ -195,8 +160,8 @@ class Operations(mfusepy.Operations):
     def statfs(self, path: str) -> dict[str, int]:
         quota = self.drive.quota()
         total = quota.limit if quota.limit is not None else _UNLIMITED
-        free = max(total - quota.used, 0) // _BLOCK
-        sizes = {"f_bsize": _BLOCK, "f_frsize": _BLOCK, "f_blocks": total // _BLOCK, "f_bfree": free, "f_bavail": free}
+        free = max(total - quota.used, 0) // BLOCK
+        sizes = {"f_bsize": BLOCK, "f_frsize": BLOCK, "f_blocks": total // BLOCK, "f_bfree": free, "f_bavail": free}
         return sizes | {"f_files": 1 << 32, "f_ffree": 1 << 31, "f_favail": 1 << 31, "f_namemax": 255}
 
     # Files
@@ -204,7 +169,7 @@ class Operations(mfusepy.Operations):
     def open(self, path: str, flags: int) -> int:
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if not writes and (known := self._known.get(path)) is not None:
-            return self._opened(_Open(path, known, None, False, False, self._state))
+            return self._opened(Open(path, known, None, False, False, self._state))
         state, names, appends = self._state, self._below(path), bool(flags & os.O_APPEND)
         if writes:
             self._check_writable()
@@ -212,9 +177,9 @@ class Operations(mfusepy.Operations):
         if writes and flags & os.O_TRUNC:
             draft = self.drive.open_draft(names, truncate=True)
             self._happened()
-            return self._opened(_Open(path, draft.as_file(), draft, True, appends, state))
-        there = self.drive.draft_at(names)
-        file = there.as_file() if there is not None else self.drive.find(names)
+            return self._opened(Open(path, draft.as_file(), draft, True, appends, state))
+        there = self.drive.draft_at(names, self._folder(path.rpartition("/")[0], names[:-1]) if names else None)
+        file = there.as_file() if there is not None else self._find(path, names)
         if file.is_folder:
             raise IsAFolder(f"{path} is a folder.", "Open a file in it.")
         tree.check_has_bytes(file)
@@ -222,7 +187,7 @@ class Operations(mfusepy.Operations):
             if len(self._known) >= _KNOWN:
                 self._known.clear()
             self._known[path] = file
-        return self._opened(_Open(path, file, there, writes, appends, state))
+        return self._opened(Open(path, file, there, writes, appends, state))
 
     def create(self, path: str, mode: int, flags: int) -> int:
         self._check_writable()
@@ -231,7 +196,7 @@ class Operations(mfusepy.Operations):
             self._below(path), truncate=bool(flags & os.O_TRUNC), exclusive=bool(flags & os.O_EXCL)
         )
         self._happened()
-        return self._opened(_Open(path, draft.as_file(), draft, True, bool(flags & os.O_APPEND), self._state))
+        return self._opened(Open(path, draft.as_file(), draft, True, bool(flags & os.O_APPEND), self._state))
 
     def has_pages(self, fh: int) -> bool:
         """Whether what the kernel may hold of a file's pages is what this opening of it shows."""
@@ -318,6 +283,7 @@ class Operations(mfusepy.Operations):
     def mkdir(self, path: str, mode: int) -> int:
         self._check_writable()
         self.drive.make_folder(self._below(path))
+        self._happened()
         return 0
 
     def unlink(self, path: str) -> int:
@@ -325,31 +291,32 @@ class Operations(mfusepy.Operations):
             self._orphans.pop(_last(path), None)
             return 0
         self._check_writable()
-        self._touched(path)
-        self.drive.remove(self._below(path))
+        with self._changing(path):
+            self.drive.remove(self._below(path))
         return 0
 
     def rmdir(self, path: str) -> int:
         self._check_writable()
-        self.drive.remove_folder(self._below(path))
+        with self._changing(path, moved=True):
+            self.drive.remove_folder(self._below(path))
         return 0
 
     def rename(self, old: str, new: str) -> int:
         self._check_writable()
-        self._touched(old, new)
-        if _is_hidden(new):
-            self._orphan(old, new)
-        else:
-            self.drive.rename(self._below(old), self._below(new))
+        with self._changing(old, new, moved=True):
+            if _is_hidden(new):
+                self._orphan(old, new)
+            else:
+                self.drive.rename(self._below(old), self._below(new))
         return 0
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> int:
         self._check_writable()
         if not _is_hidden(path):
-            self._touched(path)
             # In whole milliseconds, as a drive keeps it: the time stays the same when the file gets there.
             milliseconds = (times[1] if times else time.time_ns()) // 1_000_000
-            self.drive.set_modified(self._below(path), milliseconds / 1000)
+            with self._changing(path):
+                self.drive.set_modified(self._below(path), milliseconds / 1000)
         return 0
 
     def chmod(self, path: str | None, mode: int) -> int:
@@ -376,6 +343,26 @@ class Operations(mfusepy.Operations):
             raise mfusepy.FuseOSError(errno.EROFS if not self._readonly else errno.EACCES)
         return names
 
+    def _find(self, path: str, names: tree.Names) -> File:
+        """What stands there, a shortcut as itself; below a folder that was found before it is one step."""
+        if path.startswith(_BELOW):
+            return self.drive.find_in(self._folder(path.rpartition("/")[0], names[:-1]), names)
+        return self.drive.find(names, follow=False)
+
+    def _folder(self, path: str, names: tree.Names) -> File:
+        found = self._folders.get(path)
+        if found is not None and found[0] >= self._moved:
+            return found[1]
+        state = self._state
+        folder = self.drive.folder(names)
+        self._keep_folder(path, state, folder)
+        return folder
+
+    def _keep_folder(self, path: str, seen: int, folder: File) -> None:
+        if len(self._folders) >= _KNOWN:
+            self._folders.clear()
+        self._folders[path] = seen, folder
+
     def _check_writable(self) -> None:
         if self._readonly:
             raise mfusepy.FuseOSError(errno.EROFS)
@@ -389,16 +376,32 @@ class Operations(mfusepy.Operations):
                 self._known.clear()
             self._known.pop(path, None)
 
-    def _happened(self) -> None:
-        """Something is other than it was: who has a file open looks again, whether it is being written by now."""
-        self._state = next(self._states)
+    def _happened(self, *, moved: bool = False) -> None:
+        """Something is other than it was: who has a file open looks again, whether it is being written by now.
 
-    def _opened(self, handle: _Open) -> int:
+        With `moved` a folder may be elsewhere, or gone.
+        """
+        with self._happening:
+            self._state += 1
+            if moved:
+                self._moved = self._state
+
+    @contextmanager
+    def _changing(self, *paths: str, moved: bool = False) -> Iterator[None]:
+        """What is learned while these names are being changed is not believed behind that."""
+        self._touched(*paths)
+        try:
+            yield
+        finally:
+            self._touched(*paths)
+            self._happened(moved=moved)
+
+    def _opened(self, handle: Open) -> int:
         number = next(self._numbers)
         self._handles[number] = handle
         return number
 
-    def _look_again(self, handle: _Open) -> None:
+    def _look_again(self, handle: Open) -> None:
         """Where something happened since the file was opened: it may have changed, or be written by now."""
         if handle.draft is not None or handle.seen == self._state:
             return
@@ -414,7 +417,7 @@ class Operations(mfusepy.Operations):
             if handle.draft is not None or handle.file.md5 != before:
                 self._pages.pop(handle.path, None)
 
-    def _draft(self, handle: _Open) -> Draft:
+    def _draft(self, handle: Open) -> Draft:
         """The draft that an open file is written to, begun with its present bytes at the first write."""
         with handle.lock:
             if handle.draft is None:
@@ -434,7 +437,7 @@ class Operations(mfusepy.Operations):
         names = self._below(path)
         draft = self.drive.draft_at(names)
         file = draft.as_file() if draft is not None else self.drive.find(names)
-        orphan = _Orphan(file, draft, 0)
+        orphan = Orphan(file, draft, 0)
         self._orphans[_last(hidden)] = orphan
         for handle in list(self._handles.values()):
             with handle.lock:
@@ -455,12 +458,12 @@ class Operations(mfusepy.Operations):
             raise mfusepy.FuseOSError(errno.ENOENT)
         return orphan.draft.as_file() if orphan.draft is not None else orphan.file
 
-    def _hold(self, orphan: _Orphan) -> Draft | None:
+    def _hold(self, orphan: Orphan) -> Draft | None:
         if orphan.draft is not None:
             self.drive.journal.hold(orphan.draft)
         return orphan.draft
 
-    def _let_go(self, orphan: _Orphan) -> None:
+    def _let_go(self, orphan: Orphan) -> None:
         orphan.holders -= 1
         if orphan.holders == 0:
             for name in [name for name, one in self._orphans.items() if one is orphan]:
@@ -468,34 +471,23 @@ class Operations(mfusepy.Operations):
 
     # What the kernel gets to see
 
-    def _entries(self, names: tree.Names | None) -> Iterator[tuple[str, int]]:
-        yield ".", stat.S_IFDIR
-        yield "..", stat.S_IFDIR
+    def _entries(self, path: str, names: tree.Names | None, folder: File) -> Iterator[tuple[str, File]]:
+        yield ".", folder
+        yield "..", folder
         if names is None:
-            yield ROOT, stat.S_IFDIR
-            yield ALIAS, stat.S_IFLNK
+            yield ROOT, self._root
+            yield ALIAS, self._alias
             return
-        self.kernel.asked((ROOT, *names))
-        for name, file in self.drive.entries(names):
-            if len(name.encode()) <= 255:  # the kernel refuses a whole folder for one longer name
-                yield name, _KINDS.get(file.mime_type, stat.S_IFREG)
-
-    def _attributes(self, file: File) -> dict[str, Any]:
-        modified = round(file.modified * 1000) * 1_000_000 if file is not self.drive.root else self._started
-        times = {"st_mtime": modified, "st_ctime": modified, "st_atime": modified}
-        if file.is_folder:
-            return {"st_mode": stat.S_IFDIR | 0o700, "st_nlink": 2, "st_size": _BLOCK, **times, **self._owner}
-        blocks = {"st_size": file.size, "st_blocks": -(-file.size // 512)}
-        return {"st_mode": stat.S_IFREG | 0o600, "st_nlink": 1, **blocks, **times, **self._owner}
-
-    def _link(self) -> dict[str, Any]:
-        times = {"st_mtime": self._started, "st_ctime": self._started, "st_atime": self._started}
-        return {"st_mode": stat.S_IFLNK | 0o777, "st_nlink": 1, "st_size": len(ROOT), **times, **self._owner}
+        if names[:1] != (TARGETS,):
+            self.kernel.asked(path)
+        for name, file in self.drive.entries(names, folder):
+            if len(name) <= 63 or len(name.encode()) <= 255:  # the kernel refuses a whole folder for one longer name
+                yield name, file
 
 
 def _is_hidden(path: str) -> bool:
     """Whether libfuse made up that name, for a file that was deleted while it is open."""
-    return _last(path).startswith(_HIDDEN)
+    return _HIDDEN in path and _last(path).startswith(_HIDDEN)
 
 
 def _last(path: str) -> str:
@@ -505,11 +497,11 @@ def _last(path: str) -> str:
 
 def _names(path: str) -> tree.Names | None:
     """The names below My Drive, or beside it for what shortcuts lead to; None for the mount's own root."""
-    names = tree.split(path)
-    if not names:
+    if path == "/":
         return None
-    if names[0] == TARGETS:
-        return names
-    if names[0] != ROOT:
+    first, *names = path[1:].split("/")
+    if first == TARGETS:
+        return (first, *names)
+    if first != ROOT:
         raise mfusepy.FuseOSError(errno.ENOENT)
-    return names[1:]
+    return tuple(names)

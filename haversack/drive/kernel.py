@@ -52,7 +52,7 @@ class Kernel:
         self._mountpoint = mountpoint
         self._session: int | None = None
         # The folders of which the kernel may know a name.
-        self._folders: set[tuple[str, ...]] = set()
+        self._folders: set[str] = set()
         self._all = False
 
     def connect(self, connection: Any) -> None:
@@ -103,19 +103,19 @@ class Kernel:
         except (OSError, StopIteration) as error:
             _log.info("Files are read ahead in small pieces: %s", error)
 
-    def asked(self, folder: tuple[str, ...]) -> None:
-        """The kernel asked for a name in that folder of the mount."""
+    def asked(self, folder: str) -> None:
+        """The kernel asked for a name in that folder, a path in the mount, or what is in it."""
         if folder not in self._folders:
             if len(self._folders) >= _FOLDERS:
                 self._all = True
             else:
                 self._folders.add(folder)
 
-    def forget(self, folder: tuple[str, ...], name: str) -> None:
+    def forget(self, folder: str, name: str) -> None:
         """Have the kernel ask again what stands under that name. Not to be called while it waits for an answer."""
         if self._session is None or not (self._all or folder in self._folders):
             return
-        inode = _inode(os.path.join(self._mountpoint, *folder))
+        inode = _inode(self._mountpoint + folder)
         if inode is None:
             return  # the folder is gone, or the mount
         notify = function(

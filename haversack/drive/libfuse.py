@@ -20,6 +20,7 @@ if find_library("fuse3"):
 
 import mfusepy
 
+from haversack.drive.attributes import Attributes
 from haversack.errors import HaversackError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ BELIEVED = 300.0 if VERSION >= (3, 0) else 3.0
 """Seconds for which the kernel believes names and attributes; long only where they can be taken back (`kernel`)."""
 _THREADS = 64
 _IS_FILE, _AT_POSITION = 1 << 1, 1 << 2  # FUSE_BUF_IS_FD, FUSE_BUF_FD_SEEK
+_PLUS_WANTED, _PLUS = 1 << 0, 1 << 1  # FUSE_READDIR_PLUS, FUSE_FILL_DIR_PLUS
 _SPARE = 64  # later versions add to the structure
 _thread = threading.local()
 _allocate = ctypes.CDLL(None).calloc
@@ -124,11 +126,31 @@ class Fuse(mfusepy.FUSE):
         ctypes.cast(answer, ctypes.POINTER(ctypes.c_void_p))[0] = place
         return 0
 
+    def fgetattr(self, path: bytes | None, answer: Any, fip: Any) -> int:
+        named = None if path is None else path.decode(self.encoding, self.errors)
+        file = self.operations.getattr(named, fip.contents.fh if fip else None)
+        Attributes(answer.contents).fill(file)
+        return 0
+
+    def readdir_fuse_2(self, path: bytes | None, buffer: Any, filler: Any, offset: int, fip: Any) -> int:
+        attributes = Attributes(mfusepy.c_stat())
+        for name, file, position, _ in self.operations.readdir_with_offset(None, offset, fip.contents.fh):
+            attributes.fill_kind(file)
+            if filler(buffer, name.encode(self.encoding, self.errors), attributes.about, position):
+                break
+        return 0
+
     def readdir_fuse_3(self, path: bytes | None, buffer: Any, filler: Any, offset: int, fip: Any, flags: int) -> int:
-        about = mfusepy.c_stat()
-        for name, mode, position in self.operations.readdir_with_offset(None, offset, fip.contents.fh):
-            about.st_mode = mode
-            if filler(buffer, name.encode(self.encoding, self.errors), about, position, 0):
+        attributes, whole = Attributes(mfusepy.c_stat()), flags & _PLUS_WANTED
+        about = ctypes.byref(attributes.about)
+        for name, file, position, sure in self.operations.readdir_with_offset(None, offset, fip.contents.fh):
+            if whole and sure:
+                attributes.fill(file)
+                full = filler(buffer, name.encode(self.encoding, self.errors), about, position, _PLUS)
+            else:
+                attributes.fill_kind(file)
+                full = filler(buffer, name.encode(self.encoding, self.errors), about, position, 0)
+            if full:
                 break
         return 0
 

@@ -26,16 +26,21 @@ from pathlib import Path
 from haversack import credentials, settings
 from haversack.credentials import Server
 from haversack.drive import ALIAS as ALIAS
+from haversack.drive import MARK as MARK
 from haversack.drive import ROOT as ROOT
-from haversack.drive import calls, changes, names, snapshot
-from haversack.drive.api import SHORTCUT, Call, DriveApi, File, Page, Quota, Upload
+from haversack.drive import changes, names
+from haversack.drive.api import SHORTCUT, DriveApi, File, Quota, Upload
 from haversack.drive.changes import Following, now, stamp
+from haversack.drive.contact import first_contact
 from haversack.drive.content import Content, Extent
 from haversack.drive.index import Index, Touched
 from haversack.drive.journal import Draft, Journal
 from haversack.drive.listing import Listings
 from haversack.drive.names import shown_name
 from haversack.drive.snapshot import Snapshots
+from haversack.drive.ways import TARGETS as TARGETS
+from haversack.drive.ways import Names as Names
+from haversack.drive.ways import Ways
 from haversack.errors import (
     AlreadyExists,
     FolderNotEmpty,
@@ -46,21 +51,12 @@ from haversack.errors import (
     NotAFolder,
     NotFound,
 )
-from haversack.http import Http, wait
+from haversack.http import wait
 from haversack.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-Names = tuple[str, ...]
-"""The names from My Drive down; () is My Drive itself."""
-TARGETS = ".shortcut-targets-by-id"
-"""Beside My Drive in a mount, as in Colab's: what shortcuts lead to, `TARGETS/<id>/<name>`, wherever it lies."""
-
-MARK = "haversack"
-"""The key in `appProperties` of files that haversack made for itself, and may delete for good."""
-
 _QUOTA_TRUST = 60.0
-_LONGEST_WAY = 200
 # Who lists waits so long for what an earlier session knew; listing itself takes longer where that is much.
 _SNAPSHOT_WAIT = 1.0
 _connected: dict[tuple[int, Server, Settings], Drive] = {}
@@ -104,7 +100,7 @@ class Drive:
         self.server = server
         # The first contact tells soon whether there is a drive at all; later calls are patient.
         contacted = now()
-        root, token, found, quota = wait(_first_contact(server))
+        root, token, found, quota = wait(first_contact(server))
         # The id of My Drive tells drives and accounts apart, and stays when a hub comes back at another address.
         key = hashlib.sha256(root.id.encode()).hexdigest()[:16]
         self.api = DriveApi(server)
@@ -119,6 +115,7 @@ class Drive:
         self.content = Content(cache / "drives" / key / "content", self.api)
         self.journal = Journal(data / "drives" / key, self.api, self.index.put, self.index.forget, self.content.adopt)
         self.root = replace(root, name=ROOT, parent="")
+        self.ways = Ways(self.root, self.api, self.index, self.following, self.listings, self.journal)
         self._quota = (time.monotonic(), quota)
 
     # Looking
@@ -128,7 +125,7 @@ class Drive:
 
         Raises `NotFound`, and `NotAFolder` when a file stands in the way.
         """
-        return self._way(path, follow)[-1]
+        return self.ways.to(path, follow)[-1]
 
     def exists(self, path: Names) -> bool:
         try:
@@ -144,6 +141,10 @@ class Drive:
             raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
         return found
 
+    def find_in(self, folder: File, path: Names) -> File:
+        """What is at a path of which `folder` is the one above, a shortcut as itself. Raises `NotFound`."""
+        return self.ways.step(folder, path)
+
     def entries(self, path: Names, folder: File | None = None) -> Iterator[tuple[str, File]]:
         """What is in a folder, by the name it is shown under, in no order, the first before the last is known.
 
@@ -153,7 +154,7 @@ class Drive:
         folder = folder or self.folder(path)
         if path[:1] == (TARGETS,) and len(path) < 3:
             if len(path) == 2:
-                target = self._target(path[1])
+                target = self.ways.target(path[1])
                 yield names.shown(target), target
             return
         # Drafts first: one that gets to the drive meanwhile is then seen as a draft rather than never.
@@ -167,7 +168,7 @@ class Drive:
 
     def way(self, path: Names) -> list[File]:
         """The folders from My Drive down to the one at `path`. Raises as `folder`."""
-        way = self._way(path, True)
+        way = self.ways.to(path, True)
         if not way[-1].is_folder:
             raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
         return way
@@ -180,8 +181,8 @@ class Drive:
         way = way or self.way(path)
         found = dict(sorted(self.entries(path, way[-1]), key=itemgetter(0)))
         shortcuts = [(name, file) for name, file in found.items() if file.mime_type == SHORTCUT]
-        self._learn_targets([file.target for _, file in shortcuts])
-        found |= {name: self._followed(file) for name, file in shortcuts}
+        self.ways.learn_targets([file.target for _, file in shortcuts])
+        found |= {name: self.ways.followed(file) for name, file in shortcuts}
         # A shortcut to a folder that leads here would go round and round.
         passed = {folder.id for folder in way}
         return {name: file for name, file in found.items() if file.id not in passed}
@@ -196,15 +197,12 @@ class Drive:
 
     def link(self, shortcut: File) -> str:
         """Where a shortcut leads, as a path from My Drive's own folder in a mount. Raises `NotFound`."""
-        target = self._target(shortcut.target)
+        target = self.ways.target(shortcut.target)
         return f"{TARGETS}/{target.id}/{names.shown(target)}"
 
     def refreshed(self, file: File) -> File:
         """That file as it is on the drive now."""
-        since = self.index.mark()
-        fresh = wait(self.api.get(file.id))
-        self.index.learn([fresh], since)
-        return fresh
+        return self.ways.fresh(file.id)
 
     def current(self, file: File) -> tuple[File, Draft | None]:
         """An open file as it is known to be by now, and what is being written in its place, with one holder more."""
@@ -260,11 +258,14 @@ class Drive:
         check_has_bytes(file)
         return self.content.find(file, offset, size)
 
-    def draft_at(self, path: Names) -> Draft | None:
-        """What is being written there, with one holder more, so that it stays; the caller releases it."""
+    def draft_at(self, path: Names, folder: File | None = None) -> Draft | None:
+        """What is being written there, with one holder more, so that it stays; the caller releases it.
+
+        `folder` is the one above it, where that is known.
+        """
         if not path:
             return None
-        parent = self.folder(path[:-1]).id
+        parent = (folder or self.folder(path[:-1])).id
         for name in names.meant(path[-1]):
             if (draft := self.journal.hold_at(parent, name)) is not None:
                 return draft
@@ -292,7 +293,7 @@ class Drive:
             # What is shown under a number gets that name on the drive too, so that it keeps it.
             name = there.name if names.shown(there) == path[-1] else path[-1]
             if there.mime_type == SHORTCUT:
-                there = self._target(there.target)
+                there = self.ways.target(there.target)
                 name = there.name
             if there.id.startswith("draft:"):
                 continue  # begun by somebody else just now
@@ -454,85 +455,8 @@ class Drive:
 
     # The tree's own
 
-    def _way(self, path: Names, follow: bool) -> list[File]:
-        """The folders from the top down to a path, and what is there."""
-        way, passed = self._top(path)
-        for depth in range(passed, len(path)):
-            at, name = way[-1], path[depth]
-            if not at.is_folder:
-                raise NotAFolder(f"{_said(path[:depth])} on the drive is a file.", "Give a path through folders.")
-            found = self._child(at.id, name)
-            if found is not None and (follow or depth + 1 < len(path)):
-                found = self._followed(found)
-                if len(way) > _LONGEST_WAY or (found.is_folder and any(found.id == one.id for one in way)):
-                    found = None  # a shortcut that leads round in a circle
-            if found is None:
-                raise NotFound(f"There is no {_said(path[: depth + 1])} on the drive.", "Check the name.", status=404)
-            way.append(found)
-        return way
-
-    def _top(self, path: Names) -> tuple[list[File], int]:
-        """Where a path begins, and how many of its names that takes."""
-        if path[:1] != (TARGETS,):
-            return [self.root], 0
-        if len(path) < 3:
-            return [replace(self.root, id="/".join(path), name=path[-1])], len(path)
-        target = self._target(path[1])
-        if path[2] != names.shown(target):
-            raise NotFound(f"There is no {_said(path[:3])} on the drive.", "Check the name.", status=404)
-        return [target], 3
-
     def _child(self, parent: str, shown: str) -> File | None:
-        for name in names.meant(shown):
-            if (draft := self.journal.at(parent, name)) is not None:
-                return draft.as_file()
-        known, file = self.index.lookup(parent, shown)
-        if not known or not self.following.current(parent, (parent, shown)):
-            file = wait(self._asked(parent, shown))
-            self.listings.missed(parent)
-        return file if file is not None and file.id not in self.journal.owned() else None
-
-    async def _asked(self, parent: str, shown: str) -> File | None:
-        """Ask the drive what is shown under a name; one call, whatever the folder's size."""
-        looked_at = [shown] if (plain := names.unnumbered(shown)) is None else [shown, plain]
-        since, asked = self.index.mark(), now()
-        wanted = [(parent, name) for one in looked_at for name in names.meant(one)]
-        found = {file.id: file for same in await self.api.lookups(wanted) for file in same}
-        if self.index.learn_lookup(parent, looked_at, list(found.values()), since):
-            self.following.answered([(parent, one) for one in looked_at], asked)
-        known, file = self.index.lookup(parent, shown)
-        if known:
-            return file
-        # Somebody changes something here just now, so the answer is not kept; the oldest has the plain name.
-        same = [file for file in found.values() if names.shown(file) == shown]
-        return min(same, key=lambda file: (file.created, file.id), default=None)
-
-    def _followed(self, file: File) -> File:
-        """What a shortcut leads to; a file itself, and a shortcut that leads nowhere."""
-        if file.mime_type != SHORTCUT:
-            return file
-        try:
-            return self._target(file.target)
-        except NotFound:
-            return file
-
-    def _target(self, file_id: str) -> File:
-        if file_id == self.root.id:
-            return self.root
-        found = self.index.get(file_id) if self.following.current() else None
-        if found is None:
-            found = self.refreshed(File(file_id, "", "", "", 0, "", 0.0, 0))
-        if found.trashed:
-            raise NotFound(f"{found.name} is in the drive's trash.", "Restore it there.", status=404)
-        return found
-
-    def _learn_targets(self, ids: Sequence[str]) -> None:
-        """Ask about all that are not known at once."""
-        asked = [calls.get(one) for one in ids if one != self.root.id and self.index.get(one) is None]
-        if asked:
-            since = self.index.mark()
-            found = wait(self.api.batch(asked))
-            self.index.learn([file for file in found if isinstance(file, File)], since)
+        return self.ways.child(parent, shown)
 
     def _holds_something(self, path: Names) -> bool:
         return next(self.entries(path), None) is not None
@@ -631,29 +555,3 @@ def _said(path: Names) -> str:
 
 def _taken(path: Names) -> AlreadyExists:
     return AlreadyExists(f"{_said(path)} is on the drive already.", "Choose another name.", status=409)
-
-
-def check(server: Server) -> None:
-    """Raise `SignInError`, `ConnectionFailed` or `RemoteError` when no drive answers there."""
-    wait(_first_contact(server))
-
-
-async def _first_contact(server: Server) -> tuple[File, str, File | None, Quota]:
-    """My Drive, where its list of changes ends, a snapshot of what an earlier session knew, the room: one call."""
-    http = Http(server, attempts=3)
-    wanted: list[Call[File | str | Page | Quota]] = [
-        calls.get(server.root), calls.changes_token(), snapshot.search(MARK), calls.quota(),
-    ]  # fmt: skip
-    try:
-        answers = await DriveApi(server, http).batch(wanted)
-    finally:
-        await http.close()
-    for answer in answers:
-        if isinstance(answer, HaversackError):
-            raise answer
-    root, token, found, quota = answers
-    assert isinstance(root, File)
-    assert isinstance(token, str)
-    assert isinstance(found, Page)
-    assert isinstance(quota, Quota)
-    return root, token, snapshot.newest(found.files), quota

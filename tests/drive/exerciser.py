@@ -122,8 +122,14 @@ class Exerciser:
         self._both(lambda root: os.rmdir(root / path))
 
     def list_folder(self) -> None:
+        """Names with what is told of each, as the kernel has it from the listing."""
         path = self._folder()
-        self._both(lambda root: sorted(os.listdir(root / path)))
+
+        def listed(root: Path) -> list[tuple[str, int | None]]:
+            with os.scandir(root / path) as entries:
+                return sorted((entry.name, None if entry.is_dir() else entry.stat().st_size) for entry in entries)
+
+        self._both(listed)
 
     def open(self) -> None:
         """A file that stays open over what else happens to it."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from haversack import credentials
+from haversack.drive import registry
 from haversack.drive.mount import is_mounted, mount, unmount
 from haversack.drive.tree import Drive
 from tests.conftest import RunningHub
@@ -119,3 +123,98 @@ def test_several_names_of_one_folder_are_looked_up_at_once(proxy: Proxy, here: P
             proxy.stalls = lambda call: False
             proxy.release.set()
         assert not any(one.result() for one in found)
+
+
+def pid_of(mountpoint: Path) -> int:
+    record = registry.find(mountpoint)
+    assert record is not None
+    return record.pid
+
+
+def test_what_a_listing_told_is_not_asked_again(hub: RunningHub, folder: str, here: Path, mountpoint: Path) -> None:
+    (hub.my_drive / folder / "folder").mkdir()
+    (hub.my_drive / folder / "file").write_bytes(b"12345")
+    assert soon(lambda: sorted(os.listdir(here)) == ["file", "folder"])
+    os.listdir(here)  # the first time the names came from the drive
+    os.kill(pid_of(mountpoint), signal.SIGSTOP)
+    try:
+        looked = subprocess.run(["stat", "-c", "%s", here / "file", here / "folder"], capture_output=True, timeout=10)
+    finally:
+        os.kill(pid_of(mountpoint), signal.SIGCONT)
+    assert looked.stdout == b"5\n4096\n"
+
+
+@pytest.fixture
+def crowd(hub: RunningHub, folder: str, here: Path) -> Path:
+    """A folder whose listing the kernel fetches in several parts, known to the mount."""
+    (hub.my_drive / folder / "crowd").mkdir()
+    for number in range(1200):
+        (hub.my_drive / folder / "crowd" / f"{number:04d} {'x' * 50}").write_bytes(b"x")
+    assert soon((here / "crowd").exists)
+    assert soon(lambda: len(os.listdir(here / "crowd")) == 1200)
+    return here / "crowd"
+
+
+def late(crowd: Path) -> Path:
+    """What comes late when the folder is listed, and is taken from the index early."""
+    return crowd / os.listdir(crowd)[900]
+
+
+def test_an_old_listing_does_not_bring_back_what_was_written_since(crowd: Path) -> None:
+    changed = late(crowd)
+    with os.scandir(crowd) as entries:
+        next(entries).stat()
+        with open(changed, "wb", buffering=0) as file:
+            file.write(b"longer")
+            os.fsync(file.fileno())
+        for entry in entries:
+            entry.stat()
+    assert changed.stat().st_size == 6
+    assert changed.read_bytes() == b"longer"
+
+
+def test_an_old_listing_does_not_bring_back_what_was_removed_since(crowd: Path) -> None:
+    gone = late(crowd)
+    with os.scandir(crowd) as entries:
+        next(entries).stat()
+        gone.unlink()
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                entry.stat()
+    assert not gone.exists()
+
+
+def test_an_old_listing_does_not_bring_back_what_others_changed_since(
+    crowd: Path, elsewhere: Drive, folder: str
+) -> None:
+    changed = late(crowd)
+    with os.scandir(crowd) as entries:
+        next(entries).stat()
+        write(elsewhere, (folder, "crowd", changed.name), b"longer")
+        assert soon(lambda: changed.stat().st_size == 6)
+        for entry in entries:
+            entry.stat()
+    assert changed.stat().st_size == 6
+
+
+def test_a_listed_file_that_is_being_written_has_the_size_it_has(here: Path) -> None:
+    with open(here / "a", "wb", buffering=0) as file:
+        for size in (1, 2, 3):
+            file.write(b"x")
+            with os.scandir(here) as entries:
+                assert [entry.stat().st_size for entry in entries] == [size]
+
+
+def test_below_a_folder_that_was_renamed_is_what_was_below_it(here: Path) -> None:
+    for name in ("one", "other"):
+        (here / name / "below").mkdir(parents=True)
+        (here / name / "below" / "a").write_text(name)
+    assert next(sorted(names) for _, names, _ in os.walk(here)) == ["one", "other"]
+    (here / "one").rename(here / "aside")
+    (here / "other").rename(here / "one")
+    (here / "aside").rename(here / "other")
+    assert {name: (here / name / "below" / "a").read_text() for name in ("one", "other")} == {
+        "one": "other",
+        "other": "one",
+    }
+    assert os.listdir(here / "one" / "below") == ["a"]
