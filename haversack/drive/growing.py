@@ -51,7 +51,7 @@ class Growing(Upload):
         modified: float,
         step: int = CHUNK,
     ) -> None:
-        super().__init__(source, _NEVER, Future(), "", exists, parent, name, modified)
+        super().__init__(source, _NEVER, Future(), "", exists, parent, name, modified, first=max(there & -UNIT, step))
         self.taken = self.position = 0
         self.ended = False
         self._lock = lock
@@ -122,9 +122,9 @@ class Growing(Upload):
             self._more.clear()
             # Looked at only after it was said: whoever writes meanwhile sees one or is seen by the other.
             self._wanted = position + self._step + 1
-            ready = self._there - 1 - position
+            ready = min(self._there - 1 - position, most)
             if ready >= self._step:
-                return position + min(most, ready - ready % UNIT)
+                return position + ready - ready % UNIT
             if self.total is None:
                 await self._more.wait()
         return await super().reach(position, most)

@@ -29,7 +29,7 @@ from haversack.drive.api import DriveApi, File, Overtaken, Upload
 from haversack.drive.draft import Draft
 from haversack.drive.growing import Growing
 from haversack.drive.upload import CHUNK, MULTIPART_LIMIT, UNIT
-from haversack.errors import HaversackError, NotFound, QuotaExceeded
+from haversack.errors import ConnectionFailed, HaversackError, NotFound, QuotaExceeded
 from haversack.http import wait
 
 _log = logging.getLogger(__name__)
@@ -208,10 +208,16 @@ class Uploading:
         upload, generation = self._prepare(draft)
         try:
             file = upload.result() if isinstance(upload, Growing) else wait(self.api.upload(upload))
-        except Exception:
+        except Exception as error:
             if draft.generation != generation:
                 raise Overtaken from None
-            raise
+            if not isinstance(upload, Growing) or isinstance(error, ConnectionFailed):
+                raise
+            # Whatever the drive has against what went ahead, it is asked again without.
+            _log.debug("What went ahead of %s did not become it: %s", draft.name, error)
+            draft.session = None
+            self._upload(draft)
+            return
         self.sent += upload.size - draft.moved
         while True:
             with self._changed:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from haversack.drive.draft import Draft
 from haversack.drive.filesystem import DriveFileSystem
@@ -19,6 +20,7 @@ from tests.conftest import RunningHub, start_hub
 from tests.drive.conftest import Call, Proxy, kill
 
 MB = 1 << 20
+PIECE = 500_003
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +65,8 @@ def is_taken_back(proxy: Proxy) -> bool:
 def written(drive: Drive, path: tuple[str, ...], data: bytes) -> Draft:
     """A draft with that content, not committed, written in order."""
     draft = drive.open_draft(path, truncate=True)
-    for start in range(0, len(data), MB // 2):
-        drive.journal.write(draft, data[start : start + MB // 2], None)
+    for start in range(0, len(data), PIECE):
+        drive.journal.write(draft, data[start : start + PIECE], None)
     return draft
 
 
@@ -235,6 +237,19 @@ def test_a_drive_that_is_full_stops_what_goes_ahead_and_says_nothing(
     draft = written(drive, (folder, "a"), data)
     until(lambda: draft.ahead is not None and not draft.ahead.is_good)
     proxy.full = False
+    closed(drive, draft)
+    assert draft.error is None
+    assert (there / "a").read_bytes() == data
+
+
+def test_what_the_drive_has_against_it_is_nobodys_concern(proxy: Proxy, drive: Drive, folder: str, there: Path) -> None:
+    data = os.urandom(3 * MB)
+    draft = written(drive, (folder, "a"), data)
+    until(lambda: ahead(proxy))
+    session = ahead(proxy)[0].path
+    proxy.answers = lambda call: (
+        web.Response(status=400) if call.path == session and not call.range.endswith("/*") else None
+    )
     closed(drive, draft)
     assert draft.error is None
     assert (there / "a").read_bytes() == data
