@@ -65,8 +65,9 @@ def test_they_do_not_differ_when_calls_fail_in_every_way(
     hub = start_hub(tmp_path / "hub", None, *(word for fault in FAULTS for word in ("--fail", fault)))
     monkeypatch.setenv("HAVERSACK_HUB", hub.url)
     monkeypatch.setenv("HAVERSACK_TOKEN", hub.token)
+    monkeypatch.setenv("HAVERSACK_AHEAD", "0.3")
     try:
-        exercise(hub, mountpoint, tmp_path / "model", 3, WHILE_CALLS_FAIL)
+        exercise(hub, mountpoint, tmp_path / "model", 3, WHILE_CALLS_FAIL, 1_000_000)
     finally:
         hub.process.terminate()
         hub.process.wait(10)
