@@ -252,8 +252,11 @@ class Uploading:
             ahead = self._went_ahead(draft)
             source, size = draft.data, draft.size
         # A session that is there goes on only with the bytes it began with; else the hash may come while they go.
-        in_time = ahead is None and (draft.session is not None or size < _HASHED_FIRST)
-        digest: str | Future[str] = _md5(source) if in_time else Future()
+        digest: str | Future[str] = Future()
+        if ahead is not None:
+            digest = ahead.md5
+        elif draft.session or size < _HASHED_FIRST:
+            digest = _md5(source)
         try:
             with self._changed:
                 if draft.generation != generation or draft.removed:
@@ -280,11 +283,8 @@ class Uploading:
         ahead, draft.ahead = draft.ahead, None
         if ahead is None:
             return None
-        if not ahead.is_good or (ahead.source, ahead.file_id, ahead.exists) != (
-            draft.data,
-            draft.file_id,
-            draft.exists,
-        ):
+        meant = (draft.data, draft.file_id, draft.exists)
+        if not ahead.is_good or (ahead.source, ahead.file_id, ahead.exists) != meant:
             ahead.end()
             return None
         draft.session, draft.moved = None, ahead.position

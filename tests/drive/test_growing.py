@@ -242,6 +242,17 @@ def test_a_drive_that_is_full_stops_what_goes_ahead_and_says_nothing(
     assert (there / "a").read_bytes() == data
 
 
+def test_an_id_that_is_in_use_already_gets_the_content(proxy: Proxy, drive: Drive, folder: str, there: Path) -> None:
+    fs, data = DriveFileSystem(), os.urandom(3 * MB)
+    fs.pipe_file(f"{folder}/before", b"arrived, and nobody heard of it")
+    draft = drive.open_draft((folder, "a"), truncate=True)
+    draft.file_id = fs.info(f"{folder}/before")["id"]
+    for start in range(0, len(data), PIECE):
+        drive.journal.write(draft, data[start : start + PIECE], None)
+    closed(drive, draft)
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == {"a": data}
+
+
 def test_what_the_drive_has_against_it_is_nobodys_concern(proxy: Proxy, drive: Drive, folder: str, there: Path) -> None:
     data = os.urandom(3 * MB)
     draft = written(drive, (folder, "a"), data)
