@@ -131,6 +131,9 @@ class Fuse(mfusepy.FUSE):
         about.keep_cache = self.operations.has_pages(about.fh)
         return 0
 
+    def write_buf(self, path: bytes | None, vector: Any, offset: int, fip: Any) -> int:
+        return self.operations.write_buf(None, Arriving(vector), offset, fip.contents.fh)
+
     def read_buf(self, path: bytes | None, answer: Any, size: int, offset: int, fip: Any) -> int:
         found = self.operations.read_buf(None, None, size, offset, fip.contents.fh)
         place = _allocate(1, ctypes.sizeof(_Vector) + _SPARE)
@@ -145,9 +148,6 @@ class Fuse(mfusepy.FUSE):
             vector.descriptor, vector.position = found.descriptor, found.offset
         ctypes.cast(answer, ctypes.POINTER(ctypes.c_void_p))[0] = place
         return 0
-
-    def write_buf(self, path: bytes | None, vector: Any, offset: int, fip: Any) -> int:
-        return self.operations.write_buf(None, Arriving(vector), offset, fip.contents.fh)
 
     def readdir_fuse_3(self, path: bytes | None, buffer: Any, filler: Any, offset: int, fip: Any, flags: int) -> int:
         about = mfusepy.c_stat()
