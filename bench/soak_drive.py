@@ -46,6 +46,12 @@ PHASES = {
         "HAVERSACK_OPERATIONS",
         10_000,
     ),
+    "random work, ahead": Phase(
+        "{} of them while files go up while they are written",
+        ("test_exerciser.py", "-k", "while_they_are_written"),
+        "HAVERSACK_OPERATIONS",
+        3000,
+    ),
     "random work, calls failing": Phase(
         "{} of them while calls answer 500, are refused in bursts of 429, break off and stall",
         ("test_exerciser.py", "-k", "every_way"),

@@ -7,6 +7,7 @@
     HAVERSACK_ROOT     root      the id of the shared drive or folder that is meant instead of Google's My Drive
     HAVERSACK_QUOTA    quota     Google's quota of this project, like "12000/min"; see `pace`
     HAVERSACK_FOLLOW   follow    seconds between two questions what others changed on the drive (5)
+    HAVERSACK_AHEAD    ahead     MB by which a file has grown when it begins to go up while it is written; 0: never (32)
     HAVERSACK_KAGGLE   kaggle    the address of a mirror of Kaggle, instead of https://api.kaggle.com
     HAVERSACK_STREAMS  streams   how many ranges of a file are fetched side by side at most (16)
     HAVERSACK_CA       ca        a PEM file of certificate authorities that are believed beside the system's
@@ -31,7 +32,7 @@ _APPLICATION = "haversack"
 
 @dataclass(frozen=True)
 class Settings:
-    """Paths are absolute; nothing is created by reading them."""
+    """Paths are absolute, `ahead` is in bytes; nothing is created by reading them."""
 
     data: Path
     cache: Path
@@ -40,6 +41,7 @@ class Settings:
     root: str | None = None
     quota: str | None = None
     follow: float = 5.0
+    ahead: int = 32 * 10**6
     kaggle: str | None = None
     streams: int = 16
     ca: Path | None = None
@@ -82,6 +84,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         root=text("root"),
         quota=text("quota"),
         follow=_seconds(values.get("follow", Settings.follow)),
+        ahead=_bytes(values["ahead"]) if "ahead" in values else Settings.ahead,
         kaggle=text("kaggle"),
         streams=_streams(values.get("streams", Settings.streams)),
         ca=path("ca") if values.get("ca") else None,
@@ -96,6 +99,16 @@ def _seconds(given: object) -> float:
     if not 0.1 <= seconds <= 3600:
         raise InputError(f"The setting follow is {given!r}.", "Give it as seconds, from 0.1 to 3600.")
     return seconds
+
+
+def _bytes(given: object) -> int:
+    try:
+        megabytes = float(str(given))
+    except ValueError:
+        megabytes = -1.0
+    if not 0 <= megabytes <= 1e6:
+        raise InputError(f"The setting ahead is {given!r}.", "Give it in MB, or 0 for never.")
+    return round(megabytes * 10**6)
 
 
 def _streams(given: object) -> int:

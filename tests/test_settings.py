@@ -40,3 +40,11 @@ def test_a_pace_that_is_none_is_refused(tmp_path: Path, given: str) -> None:
     assert load({"HAVERSACK_FOLLOW": "2.5"}, tmp_path / "none").follow == 2.5
     with pytest.raises(InputError, match="follow"):
         load({"HAVERSACK_FOLLOW": given}, tmp_path / "none")
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "nan"])
+def test_what_goes_ahead_is_given_in_megabytes(tmp_path: Path, given: str) -> None:
+    assert load({"HAVERSACK_AHEAD": "0"}, tmp_path / "none").ahead == 0
+    assert load({"HAVERSACK_AHEAD": "1.5"}, tmp_path / "none").ahead == 1_500_000
+    with pytest.raises(InputError, match="ahead"):
+        load({"HAVERSACK_AHEAD": given}, tmp_path / "none")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from haversack.drive.api import File
+from haversack.drive.growing import Growing
 
 _KEPT = ("parent", "name", "modified", "size", "file_id", "exists", "begun", "session", "digest", "replaces", "removed")
 
@@ -26,8 +27,10 @@ class Draft:
     `file_id` is its id on the drive, once it has one; `exists` says that the drive holds it, `begun` that it may.
     `replaces` are ids that go to the trash once this is on the drive. `session` is an upload under way, of the bytes
     with MD5 `digest`. The bytes are in `data`; those of the last commit in `committed`, another file after a fresh
-    start, and `stale` as soon as newer ones are committed. It is uploaded `after` others whose place it took. `lock`
-    guards the bytes and is taken before the journal's own lock, which guards the rest.
+    start, and `stale` as soon as newer ones are committed. Of what was written since, `appended` bytes came last, one
+    behind the other; they and all before them may be going up already, `ahead` of the commit. It is uploaded `after`
+    others whose place it took. `lock` guards the bytes and is taken before the journal's own lock, which guards the
+    rest.
     """
 
     key: str
@@ -50,6 +53,8 @@ class Draft:
     holders: int = 0
     generation: int = 0
     dirty: bool = False
+    appended: int = 0
+    ahead: Growing | None = None
     pending: bool = False
     removed: bool = False
     uploading: bool = False
@@ -74,6 +79,12 @@ class Draft:
         """How the draft looks among the drive's files."""
         file_id = self.file_id if self.exists and self.file_id else f"draft:{self.key}"
         return File(file_id, self.name, self.parent, "application/octet-stream", self.size, "", self.modified, 0)
+
+    def end_ahead(self) -> None:
+        """What went ahead of the commit is not what the file will be. Nothing goes ahead again before the commit."""
+        self.appended = 0
+        if self.ahead is not None:
+            self.ahead.end()
 
     def new_data(self) -> tuple[Path, int]:
         """An empty file for its bytes, and its descriptor."""

@@ -29,7 +29,7 @@ from haversack.drive.content import Extent
 from haversack.drive.handles import Listing, Open, Orphan
 from haversack.drive.journal import Draft
 from haversack.drive.kernel import Kernel
-from haversack.drive.libfuse import mfusepy
+from haversack.drive.libfuse import Arriving, mfusepy
 from haversack.drive.tree import TARGETS, Drive
 from haversack.errors import IntegrityError, IsAFolder, QuotaExceeded
 
@@ -227,11 +227,12 @@ class Operations(mfusepy.Operations):
             handle.holders.add(found.holder)
         return found
 
-    def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
+    def write_buf(self, path: str | None, buf: Arriving, offset: int, fh: int) -> int:
+        """Written without a copy of the bytes being made here."""
         self._check_writable()
         handle = self._handles[fh]
         draft = handle.draft if handle.draft is not None else self._draft(handle)
-        return self.drive.journal.write(draft, data, None if handle.appends else offset)
+        return self.drive.journal.take(draft, buf.size, None if handle.appends else offset, buf.put)
 
     def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
         self._check_writable()

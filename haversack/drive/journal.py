@@ -170,17 +170,31 @@ class Journal:
 
     def write(self, draft: Draft, data: bytes, offset: int | None) -> int:
         """Write all of `data` at `offset`, or at the end with None. Raises `OSError` when the local disk is full."""
+        rest = memoryview(data)
+
+        def put(descriptor: int, position: int) -> int:
+            nonlocal rest
+            written = os.pwrite(descriptor, rest, position)
+            rest = rest[written:]
+            return written
+
+        return self.take(draft, len(data), offset, put)
+
+    def take(self, draft: Draft, size: int, offset: int | None, put: Callable[[int, int], int]) -> int:
+        """As `write`, of `size` bytes from elsewhere: `put` puts the next of them into an open file at a position."""
         with draft.lock:
             self._touch(draft)
-            position = draft.size if offset is None else offset
-            rest = memoryview(data)
+            start = position = draft.size if offset is None else offset
+            if draft.ahead is not None and start < draft.ahead.taken:
+                draft.ahead.end()
+            draft.appended = draft.appended + size if start == draft.size else 0
             try:
-                while rest:
-                    written = os.pwrite(draft.descriptor, rest, position)
-                    position, rest = position + written, rest[written:]
+                while position < start + size:
+                    position += put(draft.descriptor, position)
             finally:
                 draft.size = max(draft.size, position)
-            return len(data)
+            self.uploading.follow(draft)
+            return size
 
     def truncate(self, draft: Draft, size: int) -> None:
         with draft.lock:
@@ -188,6 +202,7 @@ class Journal:
                 self._start_empty(draft)
             elif size != draft.size:
                 self._touch(draft)
+                draft.end_ahead()
                 os.ftruncate(draft.descriptor, size)
                 draft.size = size
 
@@ -208,7 +223,7 @@ class Journal:
                 draft.committed = draft.data
                 draft.save()
                 # Why the drive did not take the bytes before stays known: `close()` says it again.
-                draft.dirty, draft.pending, draft.failures = False, True, 0
+                draft.dirty, draft.pending, draft.failures, draft.appended = False, True, 0, 0
                 self.uploading.put(draft, time.monotonic() + _SETTLE)
 
     def release(self, draft: Draft) -> None:
@@ -227,6 +242,7 @@ class Journal:
                 if draft.data != draft.committed:
                     draft.data.unlink(missing_ok=True)
                 draft.dirty = False
+                draft.end_ahead()
                 draft.close()
                 if draft.pending and draft.committed is not None:
                     draft.data, draft.size = draft.committed, draft.committed.stat().st_size
@@ -256,6 +272,7 @@ class Journal:
                 else:
                     # The file that stands there keeps its id, its links and its history, and gets the new bytes.
                     draft.file_id, draft.exists, draft.begun, draft.uploaded = over.id, True, True, over
+                    draft.end_ahead()
             self._claim(draft)
             if draft.pending:
                 draft.save()
@@ -327,6 +344,7 @@ class Journal:
             self.uploading.close()
             for draft in self._drafts.values():
                 draft.generation += 1
+                draft.end_ahead()
             self._changed.notify_all()
             while self._leaving or any(draft.uploading for draft in self._drafts.values()):
                 self._changed.wait()
@@ -411,6 +429,8 @@ class Journal:
         """Empty a draft, leaving the committed bytes where they are until new ones are committed."""
         data, descriptor = draft.new_data()
         self._touch(draft)
+        draft.end_ahead()
+        draft.ahead = None
         os.close(draft.descriptor)
         if draft.data == draft.committed and draft.pending:
             draft.stale.append(draft.data)
@@ -421,6 +441,7 @@ class Journal:
     def _discard(self, draft: Draft) -> None:
         draft.removed = True
         draft.generation += 1
+        draft.end_ahead()
         draft.pending = draft.dirty = False
         if self._drafts.get((draft.parent, draft.name)) is draft:
             del self._drafts[draft.parent, draft.name]

@@ -62,6 +62,28 @@ def function(name: str, result: type, *arguments: type) -> Callable[..., int]:
     return found
 
 
+_copy = function("fuse_buf_copy", ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+_size = function("fuse_buf_size", ctypes.c_size_t, ctypes.c_void_p)
+
+
+class Arriving:
+    """What the kernel brings to be written, `size` bytes of it; most often they wait in a pipe."""
+
+    def __init__(self, vector: Any) -> None:
+        self._vector = ctypes.cast(vector, ctypes.c_void_p)
+        self.size = _size(self._vector)
+
+    def put(self, descriptor: int, position: int) -> int:
+        """Write what is left of it into an open file; how much that was. Raises `OSError`."""
+        target = _Vector(count=1, size=self.size, flags=_IS_FILE | _AT_POSITION)
+        target.descriptor, target.position = descriptor, position
+        written = _copy(ctypes.byref(target), self._vector, 0)
+        if written <= 0:
+            number = -written or errno.EIO
+            raise OSError(number, os.strerror(number))
+        return written
+
+
 class Fuse(mfusepy.FUSE):
     """Serve `operations` at `mountpoint` until it is unmounted; call it on a thread of its own.
 
@@ -110,6 +132,9 @@ class Fuse(mfusepy.FUSE):
         about.fh = self.operations.create(path.decode(self.encoding, self.errors), mode, about.flags)
         about.keep_cache = self.operations.has_pages(about.fh)
         return 0
+
+    def write_buf(self, path: bytes | None, vector: Any, offset: int, fip: Any) -> int:
+        return self.operations.write_buf(None, Arriving(vector), offset, fip.contents.fh)
 
     def read_buf(self, path: bytes | None, answer: Any, size: int, offset: int, fip: Any) -> int:
         found = self.operations.read_buf(None, None, size, offset, fip.contents.fh)

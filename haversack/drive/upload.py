@@ -5,12 +5,16 @@ a URI; after a break the drive is asked how far it has got (308 with `Range`), a
 that succeeds is followed by one that carries twice as much, so that round trips do not add up. The URI and the file's
 hash are the journal's to keep on disk, so an upload goes on in another process too. A session that the drive has
 forgotten (404, 410) is begun anew.
+
+An upload may begin before the file has all its bytes (`growing`): its calls then say `bytes a-b/*` and carry multiples
+of 256 KiB, and the one that names the total makes it a file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
@@ -25,10 +29,12 @@ from haversack.http import Http
 
 MULTIPART_LIMIT = 5 << 20
 """Up to this many bytes go up in one call (Google's own recommendation); more in a resumable upload."""
+UNIT = 256 << 10
+"""What a call that is not the last carries is a multiple of so many bytes, as the protocol asks."""
 CHUNK = 8 << 20
-"""Bytes in the first call of a resumable upload, and after a break; a multiple of 256 KiB, as the protocol asks."""
+"""Bytes in the first call of a resumable upload, and after a break."""
 _LONGEST = 256 << 20
-_PIECE = 1 << 20
+_PIECE = 2 << 20
 _UPLOAD = "/upload/drive/v3/files"
 
 
@@ -39,9 +45,9 @@ class Upload:
     `source` holds `size` bytes with hash `md5`, which may come later than the upload begins. `file_id` is the file to
     be made or, when `exists`, to get new content.
     `marks` become its `appProperties`. `exclusive` says that a file of that id with other bytes is somebody else's.
-    `session` is the resumable upload's URI, a secret. `on_session` is called when it is known; `moved` with the bytes
-    that the drive has; `is_wanted` is asked before every call, and the upload ends with `Overtaken` when it says no, so
-    that no state that was overtaken is ever completed.
+    `session` is the resumable upload's URI, a secret; its first call carries at most `first` bytes. `on_session` is
+    called when it is known; `moved` with the bytes that the drive has; `is_wanted` is asked before every call, and the
+    upload ends with `Overtaken` when it says no, so that no state that was overtaken is ever completed.
     """
 
     source: Path
@@ -58,6 +64,25 @@ class Upload:
     on_session: Callable[[str | None], None] = lambda session: None
     moved: Callable[[int], None] = lambda position: None
     is_wanted: Callable[[], bool] = lambda: True
+    first: int = CHUNK
+
+    @property
+    def total(self) -> int | None:
+        """How many bytes it is going to be, where that is known by now."""
+        return self.size
+
+    @property
+    def sent(self) -> int:
+        """The drive can have no more bytes than these."""
+        return self.size
+
+    async def reach(self, position: int, most: int) -> int:
+        """Where the call ends that begins at `position` and carries at most so many bytes."""
+        return min(position + most, self.size)
+
+    def read(self, position: int, size: int) -> bytes:
+        with open(self.source, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), size, position)
 
     async def hash(self) -> str:
         return self.md5 if isinstance(self.md5, str) else await asyncio.wrap_future(self.md5)
@@ -88,7 +113,7 @@ class Overtaken(Exception):
 
 async def carry_out(http: Http, upload: Upload) -> Answer:
     """Send all of it; the answer is the file's JSON, or 409 when its id is in use. Raises `Overtaken` and as `Http`."""
-    if upload.size <= MULTIPART_LIMIT and upload.session is None:
+    if upload.total is not None and upload.total <= MULTIPART_LIMIT and upload.session is None:
         return await _multipart(http, upload)
     return await _resumable(http, upload)
 
@@ -114,7 +139,7 @@ async def _multipart(http: Http, upload: Upload) -> Answer:
 async def _resumable(http: Http, upload: Upload) -> Answer:
     failures = 0
     position: int | None = None  # None: the drive is asked first
-    most = CHUNK
+    most = upload.first
     while True:
         upload.check_wanted()
         if failures:
@@ -123,8 +148,9 @@ async def _resumable(http: Http, upload: Upload) -> Answer:
             if (refused := await _begin(http, upload)) is not None:
                 return refused
             position = 0
+        stop = await upload.reach(position, most) if position is not None else None
         try:
-            answer = await _send_chunk(http, upload, position, most)
+            answer = await _send_chunk(http, upload, position, stop)
         except (ConnectionFailed, RemoteError) as error:
             failures += 1
             most = CHUNK
@@ -141,7 +167,7 @@ async def _resumable(http: Http, upload: Upload) -> Answer:
         elif answer.status != 308:
             return answer
         else:
-            stored = min(_stored(answer), upload.size)
+            stored = min(_stored(answer), upload.sent)
             if position is not None:
                 failures = 0 if stored > position else failures + 1
                 most = min(most * 2, _LONGEST)
@@ -154,12 +180,15 @@ async def _resumable(http: Http, upload: Upload) -> Answer:
 async def _begin(http: Http, upload: Upload) -> Answer | None:
     """Open a session; returns the answer instead when the file is already there."""
     method, path = upload.target()
+    about = {"X-Upload-Content-Type": "application/octet-stream"}
+    if upload.total is not None:
+        about["X-Upload-Content-Length"] = str(upload.total)
     answer = await http.request(
         method,
         path,
         params=asking(FILE_AND_PARENT) | {"uploadType": "resumable"},
         json=upload.metadata(),
-        headers={"X-Upload-Content-Type": "application/octet-stream", "X-Upload-Content-Length": str(upload.size)},
+        headers=about,
         accept=(409,),
         again=True,
     )
@@ -172,32 +201,25 @@ async def _begin(http: Http, upload: Upload) -> Answer | None:
     return None
 
 
-async def _send_chunk(http: Http, upload: Upload, position: int | None, most: int) -> Answer:
-    """Send at most so many bytes from `position`; with None only ask how far the drive has got."""
-    start = upload.size if position is None else position
-    stop = min(start + most, upload.size)
+async def _send_chunk(http: Http, upload: Upload, start: int | None, stop: int | None) -> Answer:
+    """Send the bytes from `start` to before `stop`; without them only ask how far the drive has got."""
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces(start: int, stop: int) -> AsyncIterator[bytes]:
         for at in range(start, stop, _PIECE):
-            piece = await asyncio.to_thread(_read_at, upload.source, at, min(_PIECE, stop - at))
+            piece = await asyncio.to_thread(upload.read, at, min(_PIECE, stop - at))
             upload.check_wanted()
             yield piece
 
-    if start == stop:
+    if start is None or stop is None or start == stop:
         return await _put(http, upload, "*", 0, b"")
-    return await _put(http, upload, f"{start}-{stop - 1}", stop - start, pieces)
+    return await _put(http, upload, f"{start}-{stop - 1}", stop - start, lambda: pieces(start, stop))
 
 
 async def _put(http: Http, upload: Upload, sent: str, size: int, data: bytes | Callable[[], Any]) -> Answer:
     assert upload.session is not None
-    headers = {"Content-Range": f"bytes {sent}/{upload.size}", "Content-Length": str(size)}
+    total = "*" if upload.total is None else upload.total
+    headers = {"Content-Range": f"bytes {sent}/{total}", "Content-Length": str(size)}
     return await http.request("PUT", upload.session, data=data, headers=headers, accept=(404, 409, 410), again=False)
-
-
-def _read_at(path: Path, position: int, size: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(position)
-        return file.read(size)
 
 
 def _stored(answer: Answer) -> int:

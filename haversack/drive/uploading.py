@@ -3,10 +3,14 @@
 Every new file gets its id beforehand, hundreds to a call, so one call creates it and may be repeated. What fails is
 tried again, later and later. A draft that is written again while it is on its way ends that upload: no torn state is
 ever completed on the drive.
+
+A draft that grows and grows by appends goes up while it is written (`growing`); once it is committed, its upload is
+that one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import heapq
 import itertools
@@ -20,10 +24,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from haversack.drive.api import DriveApi, Overtaken, Upload
+from haversack import settings
+from haversack.drive.api import DriveApi, File, Overtaken, Upload
 from haversack.drive.draft import Draft
-from haversack.drive.upload import MULTIPART_LIMIT
-from haversack.errors import HaversackError, NotFound, QuotaExceeded
+from haversack.drive.growing import Growing
+from haversack.drive.upload import CHUNK, MULTIPART_LIMIT, UNIT
+from haversack.errors import ConnectionFailed, HaversackError, NotFound, QuotaExceeded
 from haversack.http import wait
 
 _log = logging.getLogger(__name__)
@@ -34,6 +40,8 @@ _PIECE = MULTIPART_LIMIT
 # Files of at least so many bytes are hashed while they go up.
 _HASHED_FIRST = 32 << 20
 _MEMORY = 60 << 20
+# So many files go up while they are written.
+_GROWING = 8
 _IDS = 500
 _LONGEST_RETRY = 60.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -69,6 +77,8 @@ class Uploading:
         self._closed = False
         self._ids: list[str] = []
         self._taking = threading.Lock()
+        self._ahead = settings.load().ahead
+        self._growing = 0
 
     def put(self, draft: Draft, due: float) -> None:
         """Have a draft uploaded at `due`, in seconds of the monotonic clock. The journal's lock is held."""
@@ -84,6 +94,13 @@ class Uploading:
         """Begin no more uploads. The journal's lock is held."""
         self._closed = True
         self._due.notify_all()
+
+    def follow(self, draft: Draft) -> None:
+        """Have what was appended to a draft go up while more is written. `draft.lock` is held."""
+        if draft.ahead is not None:
+            draft.ahead.grew(draft.size)
+        elif self._ahead and draft.appended >= self._ahead:
+            self._begin_ahead(draft)
 
     def trash(self, file_id: str) -> None:
         wait(self.api.trash(file_id))
@@ -154,15 +171,53 @@ class Uploading:
         self._ended_one(draft)
         self._changed.notify_all()
 
+    def _begin_ahead(self, draft: Draft) -> None:
+        with self._changed:
+            hindered = self._closed or self.refused or draft.uploading or draft.removed
+            if hindered or self._growing >= _GROWING:
+                return
+            ahead = Growing(
+                draft.data,
+                draft.lock,
+                draft.size,
+                exists=draft.exists,
+                parent=draft.parent,
+                name=draft.name,
+                modified=draft.modified,
+                step=max(UNIT, min(CHUNK, self._ahead - self._ahead % UNIT)),
+            )
+            draft.ahead = ahead
+            self._growing += 1
+
+        async def identified() -> str:
+            return await asyncio.to_thread(self._identified, draft)
+
+        def moved(position: int) -> None:
+            self.sent += max(position - ahead.position, 0)
+            ahead.position = position
+
+        def ended(result: Future[File]) -> None:
+            with self._changed:
+                self._growing -= 1
+
+        ahead.moved = moved
+        ahead.begin(self.api, identified).add_done_callback(ended)
+
     def _upload(self, draft: Draft) -> None:
         """Bring one state of a draft onto the drive."""
         upload, generation = self._prepare(draft)
         try:
-            file = wait(self.api.upload(upload))
-        except Exception:
+            file = upload.result() if isinstance(upload, Growing) else wait(self.api.upload(upload))
+        except Exception as error:
             if draft.generation != generation:
                 raise Overtaken from None
-            raise
+            if not isinstance(upload, Growing) or isinstance(error, ConnectionFailed):
+                raise
+            # Whatever the drive has against what went ahead, it is asked again without.
+            _log.debug("What went ahead of %s did not become it: %s", draft.name, error)
+            draft.session = None
+            self._upload(draft)
+            return
         self.sent += upload.size - draft.moved
         while True:
             with self._changed:
@@ -187,38 +242,71 @@ class Uploading:
                 draft.replaces = [file_id for file_id in draft.replaces if file_id not in replaced]
 
     def _prepare(self, draft: Draft) -> tuple[Upload, int]:
-        if draft.file_id is None:
-            new_id = self._take_id()
-            with self._changed:
-                draft.file_id = draft.file_id or new_id
+        """The upload of a draft as it is now: the one that went ahead where it can be, and which generation that is."""
+        self._identified(draft)
         with self._changed:
             if draft.removed or draft.dirty:
                 raise Overtaken
             generation = draft.generation
             draft.begun = True
-            assert draft.file_id is not None
+            ahead = self._went_ahead(draft)
             source, size = draft.data, draft.size
         # A session that is there goes on only with the bytes it began with; else the hash may come while they go.
-        digest: str | Future[str] = _md5(source) if draft.session or size < _HASHED_FIRST else Future()
-        with self._changed:
-            if draft.generation != generation or draft.removed:
-                raise Overtaken
-            known = digest if isinstance(digest, str) else ""
-            if draft.digest != known:
-                draft.digest, draft.session = known, None
-            draft.save()
-            upload = Upload(
-                source=source,
-                size=size,
-                md5=digest,
-                file_id=draft.file_id,
-                exists=draft.exists,
-                parent=draft.parent,
-                # The name is free only once what has it is in the trash, and that waits for these bytes.
-                name=f".{draft.name}.{draft.key}" if draft.replaces else draft.name,
-                modified=draft.modified,
-                session=_reachable(draft.session, self.api.server.url),
-            )
+        digest: str | Future[str] = Future()
+        if ahead is not None:
+            digest = ahead.md5
+        elif draft.session or size < _HASHED_FIRST:
+            digest = _md5(source)
+        try:
+            with self._changed:
+                if draft.generation != generation or draft.removed:
+                    raise Overtaken
+                known = digest if isinstance(digest, str) else ""
+                if draft.digest != known:
+                    draft.digest, draft.session = known, None
+                upload = ahead or self._whole(draft, source, size)
+                upload.md5 = digest
+                self._watch(upload, draft, generation)
+                draft.session = draft.session or upload.session
+                draft.save()
+        except BaseException:
+            if ahead is not None:
+                ahead.end()
+            raise
+        hashed = ahead.finish(size) if ahead is not None else (hashlib.md5(usedforsecurity=False), 0)
+        if isinstance(digest, Future):
+            threading.Thread(target=self._hash, args=(draft, generation, digest, *hashed), daemon=True).start()
+        return upload, generation
+
+    def _went_ahead(self, draft: Draft) -> Growing | None:
+        """The upload that followed the writer, where what it sent is what the draft is by now."""
+        ahead, draft.ahead = draft.ahead, None
+        if ahead is None:
+            return None
+        meant = (draft.data, draft.file_id, draft.exists)
+        if not ahead.is_good or (ahead.source, ahead.file_id, ahead.exists) != meant:
+            ahead.end()
+            return None
+        draft.session, draft.moved = None, ahead.position
+        return ahead
+
+    def _whole(self, draft: Draft, source: Path, size: int) -> Upload:
+        assert draft.file_id is not None
+        return Upload(
+            source=source,
+            size=size,
+            md5="",
+            file_id=draft.file_id,
+            exists=draft.exists,
+            parent=draft.parent,
+            # The name is free only once what has it is in the trash, and that waits for these bytes.
+            name=f".{draft.name}.{draft.key}" if draft.replaces else draft.name,
+            modified=draft.modified,
+            session=_reachable(draft.session, self.api.server.url),
+        )
+
+    def _watch(self, upload: Upload, draft: Draft, generation: int) -> None:
+        """Note in a draft how far the upload of that generation of it gets."""
 
         def on_session(session: str | None) -> None:
             with self._changed:
@@ -232,14 +320,11 @@ class Uploading:
 
         upload.on_session, upload.moved = on_session, moved
         upload.is_wanted = lambda: draft.generation == generation
-        if isinstance(digest, Future):
-            threading.Thread(target=self._hash, args=(draft, generation, digest), daemon=True).start()
-        return upload, generation
 
-    def _hash(self, draft: Draft, generation: int, hashed: Future[str]) -> None:
-        """Hash a draft's bytes and write that down, so that its upload can go on in another process."""
+    def _hash(self, draft: Draft, generation: int, hashed: Future[str], hasher: Any, start: int) -> None:
+        """Hash a draft's bytes from `start` and write that down, so that its upload can go on in another process."""
         try:
-            digest = _md5(draft.data)
+            digest = _md5(draft.data, hasher, start)
         except OSError as error:
             hashed.set_exception(error)
             return
@@ -248,6 +333,13 @@ class Uploading:
                 draft.digest = digest
                 draft.save()
         hashed.set_result(digest)
+
+    def _identified(self, draft: Draft) -> str:
+        """The id of a draft's file, made up where it has none."""
+        new_id = self._take_id() if draft.file_id is None else ""
+        with self._changed:
+            draft.file_id = draft.file_id or new_id
+            return draft.file_id
 
     def _take_id(self) -> str:
         with self._taking:
@@ -266,6 +358,8 @@ def _reachable(session: str | None, url: str) -> str | None:
     return session
 
 
-def _md5(path: Path) -> str:
+def _md5(path: Path, hasher: Any = None, start: int = 0) -> str:
+    """The MD5 of a file, of whose first `start` bytes `hasher` is."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        file.seek(start)
+        return hashlib.file_digest(file, lambda: hasher or hashlib.md5(usedforsecurity=False)).hexdigest()

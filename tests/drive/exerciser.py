@@ -34,8 +34,9 @@ _FLAGS = (
 class Exerciser:
     """Does each operation in `mount` and in `model`, two folders that start empty."""
 
-    def __init__(self, mount: Path, model: Path, seed: int) -> None:
+    def __init__(self, mount: Path, model: Path, seed: int, largest: int = _LARGEST) -> None:
         self.mount, self.model = mount, model
+        self.largest = largest
         self.random = random.Random(seed)
         self.done = 0
         self._open: list[tuple[int, int]] = []
@@ -71,7 +72,7 @@ class Exerciser:
         self._both(lambda root: (root / path).write_bytes(data))
 
     def overwrite(self) -> None:
-        path, data, at = self._path(), self._bytes(20_000), self.random.randrange(_LARGEST)
+        path, data, at = self._path(), self._bytes(20_000), self.random.randrange(self.largest)
         self._both(lambda root: self._at(root / path, "r+b", at, data))
 
     def append(self) -> None:
@@ -79,7 +80,7 @@ class Exerciser:
         self._both(lambda root: self._at(root / path, "ab", None, data))
 
     def truncate(self) -> None:
-        path, size = self._path(), self.random.choice([0, 1, self.random.randrange(_LARGEST)])
+        path, size = self._path(), self.random.choice([0, 1, self.random.randrange(self.largest)])
         self._both(lambda root: os.truncate(root / path, size))
 
     def read(self) -> None:
@@ -146,13 +147,14 @@ class Exerciser:
         if not self._open:
             return
         handles = self.random.choice(self._open)
-        at, data = self.random.randrange(_LARGEST), self._bytes(5_000)
+        at, data, more = self.random.randrange(self.largest), self._bytes(5_000), self._bytes()
         for act in self.random.sample(
             [
                 lambda one: os.pread(one, 50_000, at),
                 lambda one: os.pwrite(one, data, at),
                 lambda one: os.fstat(one).st_size,
                 lambda one: os.ftruncate(one, at),
+                lambda one: os.pwrite(one, more, os.fstat(one).st_size),
                 lambda one: self._map(one, at, data),
             ],
             2,
@@ -212,8 +214,8 @@ class Exerciser:
         name = self.random.choice(there) if there and self.random.random() < 0.6 else self.random.choice(_NAMES)
         return os.path.join(folder, name)
 
-    def _bytes(self, most: int = _LARGEST) -> bytes:
-        return self.random.randbytes(self.random.choice([0, 1, self.random.randrange(most)]))
+    def _bytes(self, most: int | None = None) -> bytes:
+        return self.random.randbytes(self.random.choice([0, 1, self.random.randrange(most or self.largest)]))
 
 
 def main() -> None:
@@ -221,13 +223,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder in a mount; it is made, or has to be empty")
     parser.add_argument("--operations", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--largest", type=int, default=_LARGEST, help="bytes in one write at most")
     wanted = parser.parse_args()
     wanted.folder.mkdir(exist_ok=True)
     if any(wanted.folder.iterdir()):
         parser.error(f"{wanted.folder} is not empty")
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as model:
-        exerciser = Exerciser(wanted.folder, Path(model), wanted.seed)
+        exerciser = Exerciser(wanted.folder, Path(model), wanted.seed, wanted.largest)
         exerciser.run(wanted.operations)
     print(f"{exerciser.done:,} operations in {time.monotonic() - began:.0f} s, no difference")
 

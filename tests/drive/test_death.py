@@ -36,7 +36,7 @@ class Writer(threading.Thread):
     def run(self) -> None:
         for count in range(2000):
             name = f"{self.number}-{self.random.choice([count, count % 10])}"
-            data = self.random.randbytes(self.random.choice([10, 10_000, 60_000]))
+            data = self.random.randbytes(self.random.choice([10, 10_000, 60_000, 700_000]))
             self.attempted.setdefault(name, []).append(data)
             try:
                 (self.folder / name).write_bytes(data)
@@ -67,8 +67,15 @@ def pending(data: Path) -> int:
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(
-    hub: RunningHub, slow: Proxy, own_folders: Path, folder: str, mountpoint: Path, number: int
+    hub: RunningHub,
+    slow: Proxy,
+    own_folders: Path,
+    folder: str,
+    mountpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
 ) -> None:
+    monkeypatch.setenv("HAVERSACK_AHEAD", "0.3")
     here = mount(mountpoint).my_drive / folder
     writers = [Writer(here, one, number * WRITERS + one) for one in range(WRITERS)]
     for writer in writers:

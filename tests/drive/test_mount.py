@@ -326,7 +326,10 @@ def test_closed_files_survive_the_death_of_the_mount(
     assert {path.name: path.read_bytes() for path in (hub.my_drive / folder).iterdir()} == contents
 
 
-def test_a_killed_upload_goes_on_where_it_was(hub: RunningHub, proxy: Proxy, folder: str, mountpoint: Path) -> None:
+def test_a_killed_upload_goes_on_where_it_was(
+    hub: RunningHub, proxy: Proxy, folder: str, mountpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAVERSACK_AHEAD", "0")
     content = os.urandom(40 << 20)
     proxy.stalls = lambda call: call.range.startswith(f"bytes {8 << 20}-")
     here = mount(mountpoint).my_drive / folder

@@ -51,6 +51,16 @@ def test_chunks_add_up_to_the_file(hub: RunningHub, method: str) -> None:
     assert last.json()["md5Checksum"] == hashlib.md5(content).hexdigest()
 
 
+def test_an_upload_of_unknown_length_is_no_file_before_its_total_is_named(hub: RunningHub, drive: Any) -> None:
+    content = os.urandom(2 * UNIT)
+    session = begin(hub, '{"name": "unknown length"}')
+    chunk(hub, session, f"0-{2 * UNIT - 1}/*", content)
+    asked = chunk(hub, session, "*/*")
+    assert (asked.status, asked.headers["Range"]) == (308, f"bytes=0-{2 * UNIT - 1}")
+    assert drive.files().list(q="name = 'unknown length'").execute()["files"] == []
+    assert chunk(hub, session, f"*/{2 * UNIT}").json()["md5Checksum"] == hashlib.md5(content).hexdigest()
+
+
 def test_the_whole_may_come_at_once(hub: RunningHub) -> None:
     reply = send(hub, "PUT", begin(hub), b"all of it")
     assert reply.json()["size"] == "9"
