@@ -51,7 +51,7 @@ class Growing(Upload):
         modified: float,
         step: int = CHUNK,
     ) -> None:
-        super().__init__(source, _NEVER, Future(), "", exists, parent, name, modified, first=max(there & -UNIT, step))
+        super().__init__(source, _NEVER, Future(), "", exists, parent, name, modified, first=there & -UNIT)
         self.taken = self.position = 0
         self.ended = False
         self._lock = lock

@@ -45,9 +45,10 @@ class Upload:
     `source` holds `size` bytes with hash `md5`, which may come later than the upload begins. `file_id` is the file to
     be made or, when `exists`, to get new content.
     `marks` become its `appProperties`. `exclusive` says that a file of that id with other bytes is somebody else's.
-    `session` is the resumable upload's URI, a secret; its first call carries at most `first` bytes. `on_session` is
-    called when it is known; `moved` with the bytes that the drive has; `is_wanted` is asked before every call, and the
-    upload ends with `Overtaken` when it says no, so that no state that was overtaken is ever completed.
+    `session` is the resumable upload's URI, a secret; its first call carries `first` bytes, where that is more than
+    `CHUNK`. `on_session` is called when it is known; `moved` with the bytes that the drive has; `is_wanted` is asked
+    before every call, and the upload ends with `Overtaken` when it says no, so that no state that was overtaken is ever
+    completed.
     """
 
     source: Path
@@ -64,7 +65,7 @@ class Upload:
     on_session: Callable[[str | None], None] = lambda session: None
     moved: Callable[[int], None] = lambda position: None
     is_wanted: Callable[[], bool] = lambda: True
-    first: int = CHUNK
+    first: int = 0
 
     @property
     def total(self) -> int | None:
@@ -139,7 +140,7 @@ async def _multipart(http: Http, upload: Upload) -> Answer:
 async def _resumable(http: Http, upload: Upload) -> Answer:
     failures = 0
     position: int | None = None  # None: the drive is asked first
-    most = upload.first
+    most = max(upload.first, CHUNK)
     while True:
         upload.check_wanted()
         if failures:

@@ -266,15 +266,20 @@ def test_what_the_drive_has_against_it_is_nobodys_concern(proxy: Proxy, drive: D
     assert (there / "a").read_bytes() == data
 
 
-def test_who_writes_faster_than_the_link_does_not_wait(proxy: Proxy, drive: Drive, folder: str, there: Path) -> None:
+def test_who_writes_faster_than_the_link_does_not_wait(
+    proxy: Proxy, folder: str, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAVERSACK_AHEAD", "9")
+    drive = DriveFileSystem().drive
     proxy.stalls = lambda call: call.range.endswith("/*")
-    data = os.urandom(MB) * 20
+    data = os.urandom(MB) * 31
     draft = written(drive, (folder, "a"), data)
     assert proxy.stalled.wait(10)
     assert draft.size == len(data)
     proxy.release.set()
     closed(drive, draft)
     assert (there / "a").read_bytes() == data
+    assert sent(proxy) == len(data)
 
 
 def test_files_that_are_written_slowly_hold_up_no_other(proxy: Proxy, drive: Drive, folder: str, there: Path) -> None:
