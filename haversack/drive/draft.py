@@ -75,6 +75,11 @@ class Draft:
         """The ids that the drive may hold of it."""
         return ([self.file_id] if self.begun and self.file_id else []) + self.replaces
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether one whose place it took is on its way to the drive just now."""
+        return any(other.uploading for other in self.after)
+
     def as_file(self) -> File:
         """How the draft looks among the drive's files."""
         file_id = self.file_id if self.exists and self.file_id else f"draft:{self.key}"

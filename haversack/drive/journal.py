@@ -280,11 +280,12 @@ class Journal:
     def remove(self, draft: Draft) -> list[str]:
         """Forget a draft and its bytes. Returns the ids that the drive holds of it, to be put into the trash.
 
-        What is on its way there just now is put into the trash once it has arrived, by this process or the next.
+        What is on its way there just now, of it or of what it took the place of, is put into the trash once it has
+        arrived, by this process or the next.
         """
         with self._changed:
             self._discard(draft)
-            if not draft.uploading:
+            if not draft.uploading and not draft.is_held_up:
                 return draft.ids
             self._leaving.add(draft)
             self._claim(draft)
@@ -466,8 +467,10 @@ class Journal:
 
     def _ended(self, draft: Draft) -> None:
         """An upload ended. What is on the drive by now becomes one of its files, in the same moment for everyone."""
+        for one in self._leaving:
+            if (one is draft or draft in one.after) and not one.uploading and not one.is_held_up:
+                threading.Thread(target=self._bury, args=(one,), daemon=True).start()
         if draft in self._leaving:
-            threading.Thread(target=self._bury, args=(draft,), daemon=True).start()
             return
         if draft.uploaded is not None and draft.exists and not (draft.pending or draft.removed):
             try:

@@ -84,11 +84,7 @@ class Uploading:
         """Have a draft uploaded at `due`, in seconds of the monotonic clock. The journal's lock is held."""
         draft.due = due
         heapq.heappush(self._queue, (due, next(self._count), draft))
-        if self._idle:
-            self._due.notify()
-        elif self._workers < _WORKERS and not self._closed:
-            self._workers += 1
-            threading.Thread(target=self._work, name="haversack-upload", daemon=True).start()
+        self._call_worker()
 
     def close(self) -> None:
         """Begin no more uploads. The journal's lock is held."""
@@ -106,6 +102,14 @@ class Uploading:
         wait(self.api.trash(file_id))
         self._trashed(file_id)
 
+    def _call_worker(self) -> None:
+        """See to it that somebody waits for what is queued."""
+        if self._idle:
+            self._due.notify()
+        elif self._workers < _WORKERS and not self._closed:
+            self._workers += 1
+            threading.Thread(target=self._work, name="haversack-upload", daemon=True).start()
+
     def _work(self) -> None:
         """Upload what is due until nothing is left."""
         while True:
@@ -115,6 +119,8 @@ class Uploading:
                     self._workers -= 1
                     return
                 draft.uploading = True
+                if self._queue:
+                    self._call_worker()  # one that waited for this one alone no longer waits for the others
                 cost = min(draft.size, _PIECE)
                 self._memory += cost
             error: Exception | None = None
@@ -139,7 +145,7 @@ class Uploading:
             fits = not self._memory or self._memory + min(draft.size, _PIECE) <= _MEMORY
             if due <= now and fits:
                 heapq.heappop(self._queue)
-                if any(other.uploading for other in draft.after):
+                if draft.is_held_up:
                     self._blocked.append(draft)
                     continue
                 return draft
@@ -233,6 +239,10 @@ class Uploading:
                     draft.uploaded, draft.file_id = file, file.id
                     draft.pending, draft.error, draft.failures, draft.moved = False, None, 0, 0
                     return
+                if draft.is_held_up:
+                    # It took the other's place while both were on their way; what has not arrived cannot be trashed.
+                    self._changed.wait()
+                    continue
                 replaced = list(draft.replaces)
             for file_id in replaced:
                 self.trash(file_id)
@@ -245,7 +255,7 @@ class Uploading:
         """The upload of a draft as it is now: the one that went ahead where it can be, and which generation that is."""
         self._identified(draft)
         with self._changed:
-            if draft.removed or draft.dirty:
+            if draft.removed or draft.dirty or draft.is_held_up:
                 raise Overtaken
             generation = draft.generation
             draft.begun = True

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from haversack.drive.draft import Draft
 from haversack.drive.filesystem import DriveFileSystem, store
 from haversack.drive.tree import Drive
 from haversack.errors import DiskFull, QuotaExceeded
@@ -201,3 +204,63 @@ def test_a_file_on_the_drive_takes_the_place_of_one_that_is_being_uploaded(
     drive.journal.release(held)
     assert fs.cat_file(f"{folder}/b") == b"of a"
     assert [path.read_bytes() for path in (hub.my_drive / folder).iterdir()] == [b"of a"]
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def begin_upload(drive: Drive, path: tuple[str, ...], content: bytes) -> Draft:
+    draft = drive.open_draft(path, truncate=True)
+    drive.journal.write(draft, content, None)
+    drive.journal.release(draft)
+    return draft
+
+
+def test_what_is_replaced_while_both_are_uploaded_goes_once_it_has_arrived(
+    proxy: Proxy, hub: RunningHub, folder: str
+) -> None:
+    first, second = threading.Event(), threading.Event()
+    under_way = threading.Semaphore(0)
+
+    def stalls(call: Call) -> bool:
+        if call.method != "POST" or "/upload/" not in call.path:
+            return False
+        proxy.release = second if call.size > 100_000 else first
+        under_way.release()
+        return True
+
+    proxy.stalls = stalls
+    drive = DriveFileSystem().drive
+    replaced = begin_upload(drive, (folder, "a"), bytes(200_000))
+    taking = begin_upload(drive, (folder, "b"), b"of b")
+    assert under_way.acquire(timeout=10)
+    assert under_way.acquire(timeout=10)
+    drive.rename((folder, "b"), (folder, "a"))
+    first.set()
+    wait_until(lambda: taking.exists)
+    time.sleep(0.2)  # what must not be done now would be done by then
+    second.set()
+    wait_until(lambda: not replaced.uploading)
+    assert drive.journal.drain() == {}
+    assert [(path.name, path.read_bytes()) for path in (hub.my_drive / folder).iterdir()] == [("a", b"of b")]
+
+
+def test_what_took_the_place_of_an_upload_and_is_removed_leaves_nothing(
+    proxy: Proxy, hub: RunningHub, folder: str
+) -> None:
+    proxy.stalls = lambda call: call.method == "POST" and "/upload/" in call.path
+    drive = DriveFileSystem().drive
+    replaced = begin_upload(drive, (folder, "a"), b"of a")
+    assert proxy.stalled.wait(10)
+    begin_upload(drive, (folder, "b"), b"of b")
+    drive.rename((folder, "b"), (folder, "a"))
+    drive.remove((folder, "a"))
+    assert drive.listing((folder,)) == {}
+    proxy.release.set()
+    wait_until(lambda: not replaced.uploading)
+    assert drive.journal.drain() == {}
+    assert list((hub.my_drive / folder).iterdir()) == []
