@@ -7,7 +7,9 @@ the URI of an upload under way, which is a secret, so it can be read by this use
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import secrets
 import threading
@@ -16,6 +18,8 @@ from pathlib import Path
 
 from haversack.drive.api import File
 from haversack.drive.growing import Growing
+
+_log = logging.getLogger(__name__)
 
 _KEPT = ("parent", "name", "modified", "size", "file_id", "exists", "begun", "session", "digest", "replaces", "removed")
 
@@ -119,6 +123,18 @@ class Draft:
         for data in [data for data in self.stale if data != self.committed]:
             data.unlink()
             self.stale.remove(data)
+
+    def note(self) -> None:
+        """As `save`, where the disk has room for it: what brings bytes off a full disk does not wait for its record.
+
+        A process that dies then uploads the same again.
+        """
+        try:
+            self.save()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _log.debug("There is no room to note how far %s has come: %s", self.name, error)
 
 
 def load(record: Path) -> Draft:

@@ -289,7 +289,7 @@ class Journal:
                 return draft.ids
             self._leaving.add(draft)
             self._claim(draft)
-            draft.save()
+            draft.note()
             return []
 
     # Uploading
@@ -310,29 +310,13 @@ class Journal:
 
         `progress` is called now and then with the files and bytes still to go.
         """
-        failed: dict[Draft, Exception] = {}
-        with self._changed:
-            drafts = list(self._drafts.values())
-        for draft in drafts:
-            try:
-                self.commit(draft)
-            except OSError as error:
-                failed[draft] = error
-        with self._changed:
-            # A try that is under way began before, perhaps when the drive was still full: it is not the one more.
-            waiting = {draft: draft.failures + draft.uploading for draft in self.pending()}
-            while True:
-                for draft, failures in waiting.items():
-                    if draft.pending and draft.failures > failures and draft.error is not None:
-                        failed[draft] = draft.error
-                left = [draft for draft in waiting if draft.pending and draft not in failed]
-                for draft in left:
-                    if draft.due and not draft.uploading:
-                        self.uploading.put(draft, 0.0)
-                progress(len(left), sum(max(draft.size - draft.moved, 0) for draft in left))
-                if not left and not self._leaving:
-                    return failed
-                self._changed.wait(0.5)
+        uncommitted = self._commit_all()
+        failed = self._bring_all(progress)
+        if uncommitted:
+            # On a full disk there is room for a record once others have gone up.
+            uncommitted = self._commit_all()
+            failed = self._bring_all(progress)
+        return failed | uncommitted
 
     def is_full(self) -> bool:
         """Whether the drive refused the last try of something for want of room."""
@@ -356,6 +340,37 @@ class Journal:
             self._locks.clear()
 
     # The journal's own
+
+    def _commit_all(self) -> dict[Draft, Exception]:
+        """Commit what is open; returns what cannot be, and why."""
+        failed: dict[Draft, Exception] = {}
+        with self._changed:
+            drafts = list(self._drafts.values())
+        for draft in drafts:
+            try:
+                self.commit(draft)
+            except OSError as error:
+                failed[draft] = error
+        return failed
+
+    def _bring_all(self, progress: Callable[[int, int], None]) -> dict[Draft, Exception]:
+        """Upload what is pending, trying each once more; returns what failed and why."""
+        failed: dict[Draft, Exception] = {}
+        with self._changed:
+            # A try that is under way began before, perhaps when the drive was still full: it is not the one more.
+            waiting = {draft: draft.failures + draft.uploading for draft in self.pending()}
+            while True:
+                for draft, failures in waiting.items():
+                    if draft.pending and draft.failures > failures and draft.error is not None:
+                        failed[draft] = draft.error
+                left = [draft for draft in waiting if draft.pending and draft not in failed]
+                for draft in left:
+                    if draft.due and not draft.uploading:
+                        self.uploading.put(draft, 0.0)
+                progress(len(left), sum(max(draft.size - draft.moved, 0) for draft in left))
+                if not left and not self._leaving:
+                    return failed
+                self._changed.wait(0.5)
 
     def _hold(self, folder: Path) -> bool:
         lock = FileLock(folder / "owner.lock", thread_local=False)

@@ -278,7 +278,7 @@ class Uploading:
                 upload.md5 = digest
                 self._watch(upload, draft, generation)
                 draft.session = draft.session or upload.session
-                draft.save()
+                draft.note()
         except BaseException:
             if ahead is not None:
                 ahead.end()
@@ -322,7 +322,7 @@ class Uploading:
             with self._changed:
                 draft.session = session
                 if draft.pending and draft.generation == generation:
-                    draft.save()
+                    draft.note()
 
         def moved(position: int) -> None:
             self.sent += max(position - draft.moved, 0)
@@ -341,7 +341,7 @@ class Uploading:
         with self._changed:
             if draft.pending and draft.generation == generation:
                 draft.digest = digest
-                draft.save()
+                draft.note()
         hashed.set_result(digest)
 
     def _identified(self, draft: Draft) -> str:
