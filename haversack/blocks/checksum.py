@@ -24,7 +24,7 @@ class FollowingMd5:
         self._file = file
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._over, self._whole = threading.Event(), threading.Event()
-        self._failure: OSError | None = None
+        self._failure: OSError | ValueError | None = None
         self._thread = threading.Thread(target=self._follow, name="haversack-md5", daemon=True)
 
     def __enter__(self) -> FollowingMd5:
@@ -56,5 +56,5 @@ class FollowingMd5:
                 data = self._file.read_at(at, min(_PIECE, come - at))
                 self._md5.update(data)
                 at += len(data)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the file was closed meanwhile
             self._failure = error
