@@ -127,7 +127,7 @@ class Draft:
     def note(self) -> None:
         """As `save`, where the disk has room for it: what brings bytes off a full disk does not wait for its record.
 
-        A process that dies then uploads the same again.
+        A process that dies then uploads the same again, perhaps beside what had arrived.
         """
         try:
             self.save()
