@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from haversack.datasets.images import Images
     from haversack.datasets.source import Dataset, dataset
     from haversack.drive.filesystem import DriveFileSystem
-    from haversack.drive.mount import mount, unmount
+    from haversack.drive.fuse.mount import mount, unmount
     from haversack.notebook import files
     from haversack.training import runs
     from haversack.training.checkpoints import Checkpoints
@@ -64,9 +64,9 @@ _HOME = {
     "files": "haversack.notebook.files",
     "fit": "haversack.training.fit",
     "login": "haversack.account",
-    "mount": "haversack.drive.mount",
+    "mount": "haversack.drive.fuse.mount",
     "runs": "haversack.training.runs",
-    "unmount": "haversack.drive.mount",
+    "unmount": "haversack.drive.fuse.mount",
 }
 
 

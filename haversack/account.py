@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from haversack import consent, credentials, google, settings, signin
 from haversack.credentials import KAGGLE_SETTINGS, Server
 from haversack.datasets.kaggle import KaggleApi
-from haversack.drive.api import DriveApi, Quota
+from haversack.drive.remote.api import DriveApi, Quota
 from haversack.errors import HaversackError, InputError, SignInError
 from haversack.http import Http, wait
 

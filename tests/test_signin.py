@@ -25,8 +25,8 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from haversack import account, cli, credentials, google, signin
-from haversack.drive import upload as uploading
-from haversack.drive.api import DriveApi, File, Upload
+from haversack.drive.remote import upload as uploading
+from haversack.drive.remote.api import DriveApi, File, Upload
 from haversack.errors import InputError, SignInError
 from haversack.http import wait
 from tests.conftest import RunningHub

@@ -28,7 +28,7 @@ def mount(
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and unmount when interrupted.")] = False,
 ) -> None:
     """Mount the drive as files; returns once it is usable."""
-    from haversack.drive.mount import mount as mount_drive
+    from haversack.drive.fuse.mount import mount as mount_drive
 
     mounted = mount_drive(mountpoint, hub=hub, readonly=readonly, foreground=foreground)
     if mounted.note:
@@ -42,7 +42,7 @@ def unmount(
     mountpoint: Annotated[Path, typer.Argument(metavar="DIR", help="Where the drive is mounted.")],
 ) -> None:
     """Unmount the drive; returns once everything written is on it."""
-    from haversack.drive.mount import unmount as unmount_drive
+    from haversack.drive.fuse.mount import unmount as unmount_drive
 
     unmount_drive(mountpoint)
     print(f"Unmounted {mountpoint}; everything written is on the drive.")
@@ -108,7 +108,7 @@ def drive_status(
     json: Json = False,
 ) -> None:
     """Say what the mounts still have to bring to the drive, what the drive refused and why, and how fast it goes."""
-    from haversack.drive.status import status
+    from haversack.drive.fuse.status import status
 
     found = status(mountpoint)
     show(found, json, str(found))
@@ -121,7 +121,7 @@ def drive_doctor(
     json: Json = False,
 ) -> None:
     """Say why the drive is slow or full, and which command mends it; only reads."""
-    from haversack.drive.doctor import examine
+    from haversack.drive.care.doctor import examine
 
     found = examine(folder, hub)
     show(found.json(), json, str(found))
@@ -140,7 +140,7 @@ def drive_trash(
     json: Json = False,
 ) -> None:
     """List what is in the drive's trash, put something back, or empty it."""
-    from haversack.drive import trash
+    from haversack.drive.care import trash
 
     if restore is not None:
         if empty:
@@ -168,7 +168,7 @@ def drive_trash(
 @app.command("quota", epilog="Example: `haversack drive quota --json`")
 def drive_quota(hub: Hub = None, json: Json = False) -> None:
     """Say how much the drive holds, and how much it may hold."""
-    from haversack.drive import trash
+    from haversack.drive.care import trash
 
     found = trash.quota(hub)
     limit = f" of {progress.size(found.limit)}" if found.limit is not None else ""
@@ -190,7 +190,7 @@ def drive_spread(
     json: Json = False,
 ) -> None:
     """Move a crowded folder's files into subfolders, or back; goes on where it was cut off."""
-    from haversack.drive import spread
+    from haversack.drive.care import spread
 
     if undo:
         report = spread.undo(folder, hub=hub, dry_run=dry_run)

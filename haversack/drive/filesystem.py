@@ -22,10 +22,10 @@ from fsspec.spec import AbstractFileSystem
 
 from haversack import http, progress
 from haversack.drive import ALIAS, ROOT, tree
-from haversack.drive.api import File
-from haversack.drive.folders import make_folders
-from haversack.drive.journal import Draft
+from haversack.drive.care.folders import make_folders
+from haversack.drive.remote.api import File
 from haversack.drive.tree import Drive
+from haversack.drive.writeback.journal import Draft
 from haversack.errors import AlreadyExists, DiskFull, InputError, IntegrityError, IsAFolder, NotAFolder, NotFound
 
 _PIECE = 4 << 20

@@ -28,19 +28,19 @@ from haversack.credentials import Server
 from haversack.drive import ALIAS as ALIAS
 from haversack.drive import MARK as MARK
 from haversack.drive import ROOT as ROOT
-from haversack.drive import changes, names
-from haversack.drive.api import SHORTCUT, DriveApi, File, Quota, Upload
-from haversack.drive.changes import Following, now, stamp
-from haversack.drive.contact import first_contact
-from haversack.drive.content import Content, Extent
-from haversack.drive.index import Index, Touched
-from haversack.drive.journal import Draft, Journal
-from haversack.drive.listing import Listings
-from haversack.drive.names import shown_name
-from haversack.drive.snapshot import Snapshots
-from haversack.drive.ways import TARGETS as TARGETS
-from haversack.drive.ways import Names as Names
-from haversack.drive.ways import Ways
+from haversack.drive.cache.content import Content, Extent
+from haversack.drive.index import changes, names
+from haversack.drive.index.bootstrap import first_contact
+from haversack.drive.index.changes import Following, now, stamp
+from haversack.drive.index.index import Index, Touched
+from haversack.drive.index.listing import Listings
+from haversack.drive.index.names import shown_name
+from haversack.drive.index.snapshot import Snapshots
+from haversack.drive.remote.api import SHORTCUT, DriveApi, File, Quota, Upload
+from haversack.drive.resolve import TARGETS as TARGETS
+from haversack.drive.resolve import Names as Names
+from haversack.drive.resolve import Ways
+from haversack.drive.writeback.journal import Draft, Journal
 from haversack.errors import (
     AlreadyExists,
     FolderNotEmpty,

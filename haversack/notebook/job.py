@@ -339,7 +339,7 @@ def _unmount_abandoned(data: Path) -> list[str]:
     """Unmount what jobs that were killed left mounted; returns what there is to say about it."""
     if not (data / "mounts").is_dir():
         return []
-    from haversack.drive.mount import jobs, unmount_job
+    from haversack.drive.fuse.mount import jobs, unmount_job
 
     notices = []
     for folder in jobs():

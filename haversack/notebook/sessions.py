@@ -203,7 +203,7 @@ class Sessions:
     def _unmount(self) -> None:
         if not (self._settings.data / "mounts").is_dir():
             return
-        from haversack.drive.mount import unmount_job
+        from haversack.drive.fuse.mount import unmount_job
 
         self._screen.doing("putting what is written on the drive")
         for mounted in unmount_job(self.folder):

@@ -17,9 +17,9 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from haversack.drive import mount as mounting
-from haversack.drive import registry
 from haversack.drive.filesystem import DriveFileSystem
+from haversack.drive.fuse import mount as mounting
+from haversack.drive.fuse import registry
 from tests.conftest import RunningHub, start_hub
 
 

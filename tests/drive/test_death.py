@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from haversack.drive import uploading
-from haversack.drive.mount import mount, unmount
+from haversack.drive.fuse.mount import mount, unmount
+from haversack.drive.writeback import uploader
 from tests.conftest import RunningHub
 from tests.drive.conftest import Call, Proxy, kill
 
@@ -82,7 +82,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(
     for writer in writers:
         writer.start()
     # Those that are on their way just then may still arrive before the kill does.
-    while pending(own_folders / "data") < PENDING + uploading._WORKERS:
+    while pending(own_folders / "data") < PENDING + uploader._WORKERS:
         time.sleep(0.01)
     kill(mountpoint)
     for writer in writers:

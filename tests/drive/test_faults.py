@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from haversack import credentials
-from haversack.drive import calls
-from haversack.drive import upload as uploading
-from haversack.drive.api import DriveApi, File, Upload
+from haversack.drive.remote import calls
+from haversack.drive.remote import upload as uploading
+from haversack.drive.remote.api import DriveApi, File, Upload
 from haversack.errors import HaversackError, QuotaExceeded
 from haversack.http import Http, wait
 from tests.conftest import RunningHub, start_hub

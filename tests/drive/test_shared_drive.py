@@ -11,7 +11,7 @@ from aiohttp import web
 from yarl import URL
 
 from haversack import credentials
-from haversack.drive.api import DriveApi
+from haversack.drive.remote.api import DriveApi
 from haversack.drive.tree import Drive
 from haversack.http import wait
 from tests.conftest import RunningHub

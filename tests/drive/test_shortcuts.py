@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from haversack.drive.api import SHORTCUT
 from haversack.drive.filesystem import DriveFileSystem
+from haversack.drive.remote.api import SHORTCUT
 from haversack.drive.tree import TARGETS
 from haversack.errors import Forbidden, NotAFolder, NotFound
 from haversack.http import wait

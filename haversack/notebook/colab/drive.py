@@ -19,7 +19,7 @@ def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000
     `timeout_ms` is Colab's: a mount here is usable at once or fails. Raises `ValueError` for a mount point that cannot
     be used, with Colab's messages, and when the drive cannot be mounted.
     """
-    from haversack.drive import mount as _drive
+    from haversack.drive.fuse import mount as _drive
     from haversack.notebook import channel as _channel
 
     path = _Path(mountpoint)
@@ -48,7 +48,7 @@ def flush_and_unmount(timeout_ms: int = _MAX_MILLISECONDS) -> None:
 
     Raises `ValueError('flush_and_unmount failed')` when something written did not reach the drive.
     """
-    from haversack.drive import mount as _drive
+    from haversack.drive.fuse import mount as _drive
 
     mounted = [path for path in _mountpoints if _drive.is_registered(path)]
     if not mounted:

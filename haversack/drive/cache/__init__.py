@@ -1,0 +1,1 @@
+"""The bytes of files that were read, cached on local disk."""
