@@ -31,7 +31,7 @@ import numpy as np
 import orbax.checkpoint as orbax
 
 from haversack import Checkpoints
-from haversack.training import state
+from haversack.training.keras import state
 
 WEIGHTS = 32
 STEPS, SAVED_BEFORE = 7, 5

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 import haversack
-from haversack.training import session
+from haversack.training.keras import session
 
 FEATURES, BATCH = 64, 64
 STEPS = 16

@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from haversack import errors
+    from haversack import errors, runs
     from haversack.account import login
     from haversack.datasets.augment import Augmentation
     from haversack.datasets.images import Images
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from haversack.drive.filesystem import DriveFileSystem
     from haversack.drive.fuse.mount import mount, unmount
     from haversack.notebook import files
-    from haversack.training import runs
-    from haversack.training.checkpoints import Checkpoints
-    from haversack.training.devices import devices, distribute
-    from haversack.training.fit import fit
+    from haversack.training.checkpoints.checkpoints import Checkpoints
+    from haversack.training.devices import devices
+    from haversack.training.keras.distribute import distribute
+    from haversack.training.keras.fit import fit
 
 __version__ = "0.1.0"
 
@@ -53,19 +53,19 @@ __all__ = [
 # Public name -> the module that defines it; a name equal to its module's last part is the module itself.
 _HOME = {
     "Augmentation": "haversack.datasets.augment",
-    "Checkpoints": "haversack.training.checkpoints",
+    "Checkpoints": "haversack.training.checkpoints.checkpoints",
     "Dataset": "haversack.datasets.source",
     "DriveFileSystem": "haversack.drive.filesystem",
     "Images": "haversack.datasets.images",
     "dataset": "haversack.datasets.source",
     "devices": "haversack.training.devices",
-    "distribute": "haversack.training.devices",
+    "distribute": "haversack.training.keras.distribute",
     "errors": "haversack.errors",
     "files": "haversack.notebook.files",
-    "fit": "haversack.training.fit",
+    "fit": "haversack.training.keras.fit",
     "login": "haversack.account",
     "mount": "haversack.drive.fuse.mount",
-    "runs": "haversack.training.runs",
+    "runs": "haversack.runs",
     "unmount": "haversack.drive.fuse.mount",
 }
 

@@ -22,7 +22,7 @@ Where = Annotated[
 def runs_options(context: typer.Context, where: Where = None, json: Json = False) -> None:
     """List the trainings of this machine."""
     if context.invoked_subcommand is None:
-        from haversack.training.runs import every
+        from haversack.runs import every
 
         found = every(where)
         show({"runs": [run.json() for run in found]}, json, "\n".join(map(str, found)) or "There are no runs yet.")
@@ -35,7 +35,7 @@ def runs_show(
     json: Json = False,
 ) -> None:
     """Show a training's sessions and epochs, and verify its checkpoints."""
-    from haversack.training import runs
+    from haversack import runs
 
     run, checkpoints = runs.show(name, where), runs.verified(name, where)
     show(
@@ -54,7 +54,7 @@ def runs_plot(
     where: Where = None,
 ) -> None:
     """Draw a training's loss over its sessions, with the kills marked."""
-    from haversack.training.runs import plot
+    from haversack.runs import plot
 
     print(plot(name, where).save(output or Path(f"{name}.png")))
 
@@ -69,6 +69,6 @@ def runs_export(
     where: Where = None,
 ) -> None:
     """Write a checkpoint of a training as Keras's own file: weights, or the whole model."""
-    from haversack.training.export import export, which
+    from haversack.training.keras.export import export, which
 
     print(export(name, output, where, checkpoint=which(checkpoint)))

@@ -15,8 +15,9 @@ from typing import Any
 
 from nbformat.v4 import new_markdown_cell
 
+from haversack import runs
 from haversack.notebook.store import Session
-from haversack.training import clock, runs
+from haversack.training import clock
 
 
 def added(notebook: Any, sessions: Sequence[Session], trainings: Sequence[str]) -> Any:

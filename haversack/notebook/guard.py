@@ -17,7 +17,8 @@ from haversack.notebook import processes
 from haversack.notebook.execution import Execution
 from haversack.notebook.rehearsal import Rehearsal
 from haversack.notebook.store import Options, Why
-from haversack.training import clock, runs
+from haversack.training import clock
+from haversack.training.runs import log, report
 
 _EVERY = 0.1
 
@@ -81,8 +82,8 @@ class Guard:
         await self._running.kill()
 
     def _reached(self) -> str:
-        reached = runs.read(self._trainings / self._killed).sessions[-1].reached
-        return f", at {runs.in_words(reached)} of {self._killed}" if reached else ""
+        reached = report.read(self._trainings / self._killed).sessions[-1].reached
+        return f", at {report.in_words(reached)} of {self._killed}" if reached else ""
 
     def _is_hung(self) -> bool:
         timeout, heard = self._options.cell_timeout, self._running.heard
@@ -94,5 +95,5 @@ class Guard:
             self._pulses, self._beaten = pulses, time.monotonic()
         return time.monotonic() - self._beaten >= timeout
 
-    def _look(self) -> dict[str, runs.Pulse | None]:
-        return {file.parent.name: runs.pulse(file.parent) for file in self._trainings.glob(f"*/{runs.PULSE}")}
+    def _look(self) -> dict[str, log.Pulse | None]:
+        return {file.parent.name: log.pulse(file.parent) for file in self._trainings.glob(f"*/{log.PULSE}")}

@@ -55,7 +55,7 @@ def clear() -> None:
     named = [] if job is None else [run for run in runs.glob(f"{job.name}.cell-*") if (run / "checkpoints").is_dir()]
     if not named:
         return
-    from haversack.training.checkpoints import Checkpoints
+    from haversack.training.checkpoints.checkpoints import Checkpoints
 
     for run in named:
         with Checkpoints(run.name, _store(), take_over=True) as checkpoints:
@@ -95,7 +95,7 @@ class _WhenImported(MetaPathFinder):
 
 
 def _route(keras: Any) -> None:
-    from haversack.training import fit as training
+    from haversack.training.keras import fit as training
 
     model, train = keras.Model, keras.Model.fit
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from haversack.notebook import processes
-from haversack.training import runs
+from haversack.training.runs import log, report
 
 # Epochs that are done before, and before the checkpoint, so that there is something to look at.
 _EPOCHS_BEFORE, _EPOCHS_SAVED = 2, 1
@@ -42,26 +42,26 @@ class Rehearsal:
 
     def found(self) -> str | None:
         """The training for which this is the moment."""
-        for file in self._trainings.glob(f"[!.]*/{runs.PULSE}"):
+        for file in self._trainings.glob(f"[!.]*/{log.PULSE}"):
             folder = file.parent
-            pulse = runs.pulse(folder)
+            pulse = log.pulse(folder)
             if pulse is None or pulse.time < self._began or time.time() - pulse.time > _FRESH:
                 continue
             if pulse.epoch >= _EPOCHS_BEFORE and self._is_worth_it(folder, pulse):
                 return folder.name
         return None
 
-    def _is_worth_it(self, folder: Path, pulse: runs.Pulse) -> bool:
+    def _is_worth_it(self, folder: Path, pulse: log.Pulse) -> bool:
         try:
-            run = runs.read(folder)
+            run = report.read(folder)
         except FileNotFoundError:
             return False  # it was renamed just now, by a training that begins anew
         return _goes_on_inside_an_epoch(run, pulse) and run.sessions[-1].pid in processes.of(self._job)
 
 
-def _goes_on_inside_an_epoch(run: runs.Run, pulse: runs.Pulse) -> bool:
+def _goes_on_inside_an_epoch(run: report.Run, pulse: log.Pulse) -> bool:
     """Whether the next session would begin inside an epoch, and a kill at `pulse` be inside one, as far as can be."""
-    from haversack.training.checkpoints import Checkpoints
+    from haversack.training.checkpoints.checkpoints import Checkpoints
 
     saved = run.sessions[-1].saved if run.sessions else None
     if saved is None or not saved.step or pulse.time < saved.time + _LOST:

@@ -331,7 +331,7 @@ class Sessions:
         folder = self._settings.data / "runs"
         if not folder.is_dir():
             return {}
-        from haversack.training.checkpoints import Checkpoints
+        from haversack.training.checkpoints.checkpoints import Checkpoints
 
         steps = {}
         for run in folder.glob("[!.]*/checkpoints"):

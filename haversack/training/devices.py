@@ -1,9 +1,7 @@
-"""The devices that a training can use: found, listed, and given to Keras before the model is built.
+"""The devices of this machine that Keras can train on, found and listed without changing anything.
 
-`distribute()` does today what a TPU notebook once did with a cluster resolver and a strategy, or with
-`keras_to_tpu_model`: after it every model that is built lives on all cores, and plain `fit`, `evaluate` and `predict`
-share each batch among them (`batch.py` says how). A core is what JAX calls a device, a worker what it calls a process.
-It starts no process and joins no cluster: more than one worker is listed where `jax.distributed` already runs.
+A core is what JAX calls a device, a worker what it calls a process. No process is started and no cluster joined: more
+than one worker is listed only if `jax.distributed` already runs. `keras.distribute` puts a training on all of them.
 """
 
 from __future__ import annotations
@@ -57,32 +55,11 @@ class System:
         return f"System(cores={self.cores}, workers={self.workers}, cores_per_worker={self.cores_per_worker})"
 
 
-def distribute() -> System:
-    """Train on every core from now on; prints them as a TPU system would list them.
-
-    Call it before the model is built. It replaces
-
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
-        strategy = tf.distribute.TPUStrategy(resolver)
-        with strategy.scope(): …
-
-    With one core nothing changes but the listing; a second call changes nothing. A distribution that was set with
-    `keras.distribution.set_distribution` before is replaced.
-
-    Returns the `System`, whose `cores` a global batch size is a multiple of.
-    Raises `ExtraMissing` without Keras and JAX, `TrainingError` when Keras does not run on JAX.
-    """
-    system = System(tuple(devices()))
-    if system.cores > 1:
-        from haversack.training import batch
-
-        batch.install()
-    print(system)
-    return system
-
-
 def devices() -> list[Device]:
-    """Every core that Keras can train on, in JAX's order, without changing anything. Raises like `distribute`."""
+    """Every core that Keras can train on, in JAX's order.
+
+    Raises `ExtraMissing` without Keras and JAX, `TrainingError` if Keras runs on another backend.
+    """
     import_keras()
     import jax
 
@@ -90,7 +67,10 @@ def devices() -> list[Device]:
 
 
 def import_keras() -> Any:
-    """The `keras` module on its JAX backend, which is chosen here where nobody has chosen. Raises like `distribute`."""
+    """Import Keras on JAX and return the module; sets `KERAS_BACKEND` to JAX if it is not set.
+
+    Raises `ExtraMissing` without Keras and JAX, `TrainingError` if Keras runs on another backend.
+    """
     missing = [name for name in ("keras", "jax") if importlib.util.find_spec(name) is None]
     if missing:
         raise ExtraMissing(

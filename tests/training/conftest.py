@@ -16,8 +16,8 @@ from filelock import FileLock
 
 Results = dict[str, dict[str, Any]]
 Conversations = dict[str, dict[str, Any]]
-SCENARIOS = Path(__file__).with_name("scenarios.py")
-CONVERSATIONS = Path(__file__).with_name("conversations.py")
+SCENARIOS = Path(__file__).parent / "programs" / "scenarios.py"
+CONVERSATIONS = Path(__file__).parent / "programs" / "conversations.py"
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from haversack.training.checkpoints import Checkpoints
+from haversack.training.checkpoints.checkpoints import Checkpoints
 from tests.conftest import RunningHub
 
-FAULTY = Path(__file__).with_name("faulty.py")
+FAULTY = Path(__file__).parent / "programs" / "faulty.py"
 
 # In place of libc's, which Python's time.time() asks: the wall clock jumps as soon as a file is there.
 JUMP = """

@@ -22,9 +22,8 @@ from haversack.drive.care.spread import NAME, spread, undo
 from haversack.errors import Forbidden, InputError, NotFound
 from haversack.http import wait
 from tests.conftest import RunningHub, start_hub
+from tests.drive.conftest import Call, Proxy
 from tests.hub.conftest import send
-
-from .conftest import Call, Proxy
 
 State = dict[str, tuple[bytes, int]]
 

@@ -1,0 +1,187 @@
+"""What a run did, read from its log: its sessions, its epochs, and the work that was repeated after kills."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from haversack.training.runs.log import LOG, events, pulse
+
+
+@dataclass(frozen=True)
+class Save:
+    """A save that began at `step` of `epoch`, both from 0, at `time` (seconds since 1970).
+
+    `total` counts the steps of all epochs.
+    """
+
+    epoch: int
+    step: int
+    total: int
+    time: float
+
+
+@dataclass(frozen=True)
+class RunSession:
+    """One session of a run. Epochs and steps count from 0, times are seconds since 1970.
+
+    Attributes:
+        began, ended: `ended` is None while the session runs and if it was killed.
+        resumed: (epoch, step) it resumed at; None for the run's first session.
+        repeated: seconds of training that it did again; None if not known.
+        saves, saved: how many saves it began, and the last of them.
+        reached: (epoch, step) of its last pulse; None if not known, for example on another machine.
+        outcome: "finished", "interrupted", "failed", "killed", or "" if no end was logged: it still runs, or it was
+            killed and no session has followed.
+    """
+
+    began: float
+    ended: float | None
+    host: str
+    pid: int
+    resumed: tuple[int, int] | None
+    repeated: float | None
+    saves: int
+    last_seen: float
+    outcome: str
+    reached: tuple[int, int] | None = None
+    saved: Save | None = None
+
+    def __str__(self) -> str:
+        began = datetime.fromtimestamp(self.began, UTC).astimezone()
+        resumed = f"resumed at {in_words(self.resumed)}; " if self.resumed else ""
+        repeated = f"{self.repeated:.1f} s repeated; " if self.repeated is not None else ""
+        outcome = self.outcome or "no end logged: running, or killed"
+        reached = f" at {in_words(self.reached)}" if self.reached and self.outcome != "finished" else ""
+        return f"{began:%Y-%m-%d %H:%M:%S} on {self.host}; {resumed}{repeated}{self.saves} saves; {outcome}{reached}"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch's results as in Keras's `History`. `number` and `session` count from 0; `time` is when it ended."""
+
+    number: int
+    session: int
+    time: float
+    logs: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training over all its sessions. An epoch that was repeated is listed once, with its last results.
+
+    `steps` is the number of steps in an epoch; None if not known.
+    """
+
+    name: str
+    folder: Path
+    epochs_asked: int
+    finished: bool
+    steps: int | None = None
+    sessions: list[RunSession] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+
+    @property
+    def repeated(self) -> float:
+        """Seconds of training that were done again, over all sessions."""
+        return sum(session.repeated or 0.0 for session in self.sessions)
+
+    def json(self) -> dict[str, Any]:
+        """The run as a JSON object: its fields, with `folder` as a string, and `repeated`."""
+        return {**asdict(self), "folder": str(self.folder), "repeated": self.repeated}
+
+    @property
+    def report(self) -> str:
+        """A line for the run, one for each session, one for each epoch."""
+        lines = [str(self)]
+        for number, session in enumerate(self.sessions, 1):
+            lines.append(f"  session {number}: {session}")
+        for epoch in self.epochs:
+            logs = "  ".join(f"{name} {value:.4g}" for name, value in epoch.logs.items())
+            lines.append(f"  epoch {epoch.number + 1}, session {epoch.session + 1}: {logs}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        state = "finished" if self.finished else f"{len(self.epochs)} of {self.epochs_asked} epochs"
+        count = len(self.sessions)
+        sessions = f"{count} session{'' if count == 1 else 's'}"
+        last = " ".join(f"{name} {value:.4g}" for name, value in self.epochs[-1].logs.items()) if self.epochs else ""
+        return f"{self.name}  {state}, {sessions}, {self.repeated:.1f} s repeated  {last}".rstrip()
+
+
+def read(folder: Path) -> Run:
+    """Build the run in `folder` from its log. Raises `FileNotFoundError` if there is no log."""
+    sessions: list[dict[str, Any]] = []
+    epochs: dict[int, Epoch] = {}
+    for event in events(folder / LOG):
+        if event["event"] == "begin":
+            if sessions:
+                _end_unlogged(sessions[-1], event.get("before"))
+            sessions.append({**event, "saves": 0, "seen": event["time"], "outcome": "", "ended": None, "done": 0})
+            if (resumed := event["resumed"]) is not None:
+                epochs = {number: epoch for number, epoch in epochs.items() if number < resumed[0]}
+        if not sessions:
+            continue
+        # A session that lost the run to another may still log its end, so events are matched by process.
+        place = max((n for n, one in enumerate(sessions) if one["pid"] == event.get("pid")), default=len(sessions) - 1)
+        own = sessions[place]
+        own["seen"] = event["time"]
+        if event["event"] == "epoch":
+            own["done"] = event["epoch"] + 1
+            if place == len(sessions) - 1:
+                epochs[event["epoch"]] = Epoch(event["epoch"], place, event["time"], event["logs"])
+        elif event["event"] == "save":
+            own["saves"] += 1
+            own["saved"] = Save(event["epoch"], event["step"], event.get("total", 0), event["time"])
+        elif event["event"] == "end":
+            own.update(outcome=event["outcome"], ended=event["time"])
+    latest: dict[str, Any] = sessions[-1] if sessions else {}
+    if latest and (last := pulse(folder)):
+        _set_reached(latest, asdict(last))
+    return Run(
+        name=folder.name,
+        folder=folder,
+        epochs_asked=latest.get("epochs", 0),
+        finished=latest.get("outcome") == "finished",
+        steps=latest.get("steps"),
+        sessions=[_session(one) for one in sessions],
+        epochs=[epochs[number] for number in sorted(epochs)],
+    )
+
+
+def in_words(position: tuple[int, int]) -> str:
+    """(epoch, step), both from 0, for people: "epoch 3, step 120" for (2, 120), since 120 steps of it are done."""
+    return f"epoch {position[0] + 1}, step {position[1]}"
+
+
+def _end_unlogged(session: dict[str, Any], pulse: dict[str, Any] | None) -> None:
+    """Another session has begun and found `pulse`; without a logged end, `session` was killed."""
+    session["outcome"] = session["outcome"] or "killed"
+    if pulse is not None:
+        _set_reached(session, pulse)
+
+
+def _set_reached(session: dict[str, Any], pulse: dict[str, Any]) -> None:
+    """Set how far `session` got, unless the pulse was written by an earlier session."""
+    if pulse["time"] >= session["time"]:
+        beaten = (pulse["epoch"], pulse["step"])
+        session["reached"] = max(beaten, (session["done"], 0))
+
+
+def _session(found: dict[str, Any]) -> RunSession:
+    resumed = found["resumed"]
+    return RunSession(
+        began=found["time"],
+        ended=found["ended"],
+        host=found["host"],
+        pid=found["pid"],
+        resumed=None if resumed is None else (resumed[0], resumed[1]),
+        repeated=found["repeated"],
+        saves=found["saves"],
+        last_seen=found["seen"],
+        outcome=found["outcome"],
+        reached=found.get("reached"),
+        saved=found.get("saved"),
+    )

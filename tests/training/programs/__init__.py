@@ -1,0 +1,1 @@
+"""Programs that tests of trainings run, and kill, as processes of their own."""
