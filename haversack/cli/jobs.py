@@ -18,7 +18,7 @@ app = typer.Typer(help="Look at executed notebooks, and remove what is kept of t
 def jobs_options(context: typer.Context, json: Json = False) -> None:
     """List the jobs of this machine: done or not, their sessions and size."""
     if context.invoked_subcommand is None:
-        from haversack.notebook.jobs import every
+        from haversack.notebook.job.jobs import every
 
         found = every()
         show({"jobs": [job.json() for job in found]}, json, "\n".join(map(str, found)) or "There are no jobs yet.")
@@ -30,7 +30,7 @@ def jobs_rm(
     done: Annotated[bool, typer.Option("--done", help="Every job whose notebook is done.")] = False,
 ) -> None:
     """Remove jobs: their folders with downloads and /content, and the trainings named by them."""
-    from haversack.notebook.jobs import every, remove
+    from haversack.notebook.job.jobs import every, remove
 
     if not names and not done:
         raise InputError("No job is named.", "Name one, or give --done for all that are done.")

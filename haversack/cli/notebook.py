@@ -47,7 +47,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Execute a Colab notebook here, unchanged, over as many sessions as it takes."""
-    from haversack.notebook import job
+    from haversack.notebook.job import job
     from haversack.training import clock
 
     limit = clock.seconds(session) if session else None

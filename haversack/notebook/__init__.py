@@ -11,11 +11,13 @@ from typing import Any
 
 def load_ipython_extension(ipython: Any) -> None:
     """Make `google.colab`, Colab's magics, the watch over secrets and, in a job, durable trainings available here."""
-    from haversack.notebook import kaggle, magics, plainfit, watch
-    from haversack.notebook.colab import finder
+    from haversack.notebook import plainfit
+    from haversack.notebook.colab import finder, magics
+    from haversack.notebook.place import kaggle_command
+    from haversack.notebook.secrets import watch
 
     finder.install()
     magics.register(ipython)
     watch.start(ipython)
     plainfit.start(ipython)
-    ipython.events.register("pre_run_cell", lambda info: kaggle.prefer_key_file())
+    ipython.events.register("pre_run_cell", lambda info: kaggle_command.prefer_key_file())

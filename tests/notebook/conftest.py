@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from haversack.notebook import job
+from haversack.notebook.job import job
 from tests.notebook import notebooks
 
 Run = Callable[..., job.Report]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from haversack.errors import InputError, NotebookInvalid
-from haversack.notebook import job
+from haversack.notebook.job import job
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from haversack.notebook import job
+from haversack.notebook.job import job
 from tests.conftest import RunningHub
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run

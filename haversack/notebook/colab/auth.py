@@ -14,7 +14,7 @@ def authenticate_user(clear_output: bool = True, project_id: str | None = None) 
     `clear_output` and `project_id` are Colab's and change nothing here. Raises `errors.AuthorizationError`.
     """
     from haversack import credentials as _credentials
-    from haversack.notebook import watch as _watch
+    from haversack.notebook.secrets import watch as _watch
 
     try:
         server = _credentials.drive()

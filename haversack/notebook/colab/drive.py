@@ -64,6 +64,6 @@ def flush_and_unmount(timeout_ms: int = _MAX_MILLISECONDS) -> None:
 
 def _announce_secrets() -> None:
     from haversack import credentials as _credentials
-    from haversack.notebook import watch as _watch
+    from haversack.notebook.secrets import watch as _watch
 
     _watch.announce(*_credentials.drive().secrets)

@@ -6,8 +6,8 @@ in haversack's configuration folder, which only its owner may be able to read. W
 
 from __future__ import annotations
 
-from haversack.notebook import secretfile as _secretfile
 from haversack.notebook.colab import errors as _errors
+from haversack.notebook.secrets import file as _secretfile
 
 __all__ = ["NotebookAccessError", "SecretNotFoundError", "TimeoutException", "get"]
 
@@ -29,7 +29,7 @@ def get(key: str) -> str:
 
     Raises `SecretNotFoundError` where there is none, `NotebookAccessError` when others may read the file it is in.
     """
-    from haversack.notebook import watch as _watch
+    from haversack.notebook.secrets import watch as _watch
 
     try:
         value = _secretfile.value(key)

@@ -1,0 +1,1 @@
+"""What a job finds on its machine: `/content`, its Python environment, the `kaggle` command."""

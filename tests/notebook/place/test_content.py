@@ -1,0 +1,83 @@
+"""The job's `/content`, by every way that this machine allows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from haversack.errors import InputError
+from haversack.notebook.place.content import Content, prepare
+from tests.notebook import notebooks
+from tests.notebook.conftest import Run
+
+
+def literals(source: str) -> str:
+    return Content("literals", Path("/jobs/c"), Path("/jobs/h")).source(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "executed"),
+    [
+        ("open('/content/a.txt')", "open('/jobs/c/a.txt')"),
+        ('path = "/content"', 'path = "/jobs/c"'),
+        ("f'/content/{name}'", "f'/jobs/c/{name}'"),
+        ("!ls /content/drive", "!ls /jobs/c/drive"),
+        ("%cd /content", "%cd /jobs/c"),
+        ("x = !ls /content", "x = !ls /jobs/c"),
+        ("!cp a \\\n  /content/b", "!cp a \\\n  /jobs/c/b"),
+        ("%%bash\nls /content", "%%bash\nls /jobs/c"),
+        ("%%time\nopen('/content')\ncontent / 2", "%%time\nopen('/jobs/c')\ncontent / 2"),
+        ("'''\n/content/x\n'''", "'''\n/jobs/c/x\n'''"),
+        ("# see /content", "# see /content"),
+        ("a = b /content", "a = b /content"),
+        ("'/my/content/a'", "'/my/content/a'"),
+        ("'/contents'", "'/contents'"),
+        ("'https://x.org/content/a'", "'https://x.org/content/a'"),
+        ("open('/root/.kaggle/kaggle.json')", "open('/jobs/h/.kaggle/kaggle.json')"),
+        ("open('/root/project')", "open('/root/project')"),
+        ("def f(:\n  '/content'", "def f(:\n  '/jobs/c'"),
+    ],
+)
+def test_literals_are_replaced_and_nothing_else(source: str, executed: str) -> None:
+    assert literals(source) == executed
+
+
+def test_a_folder_under_literals_is_used_with_a_notice(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAVERSACK_CONTENT", "literals")
+    report = run("open('/content/a.txt', 'w').write('x')", "!ls /content")
+    assert report.content == "literals"
+    assert report.notices
+    assert Path(report.job, "content", "a.txt").read_text() == "x"
+    assert notebooks.text(report.output, 1).split() == ["a.txt"]
+    assert notebooks.read(report.output).cells[1].source == "!ls /content"
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
+def test_bubblewrap_gives_a_content(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAVERSACK_CONTENT", "bubblewrap")
+    report = run("import os\nopen('/content/a.txt', 'w').write('x')\nprint(os.getcwd())")
+    assert report.content == "bubblewrap"
+    assert notebooks.text(report.output, 0) == "/content\n"
+    assert Path(report.job, "content", "a.txt").read_text() == "x"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_link_as_content_is_gone_when_the_job_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = Path("/content")
+    if content.is_dir() and any(content.iterdir()):
+        pytest.skip("/content is in use on this machine")
+    before = content.exists()
+    monkeypatch.setenv("HAVERSACK_CONTENT", "folder")
+    prepared = prepare(tmp_path, tmp_path)
+    assert content.resolve() == tmp_path
+    prepared.release()
+    assert (content.exists(), content.is_symlink()) == (before, False)
+
+
+def test_an_unknown_way_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAVERSACK_CONTENT", "magic")
+    with pytest.raises(InputError, match="namespace, bubblewrap, folder, literals"):
+        prepare(tmp_path, tmp_path)

@@ -1,0 +1,119 @@
+"""Secrets masked wherever a job writes or shows something."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from haversack.notebook.secrets.masking import Secrets
+from tests.notebook import notebooks
+from tests.notebook.conftest import Run
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        f'{{"username":"u","key":"{KEY}"}}',
+        f"{{'username': 'u', 'key': '{KEY}'}}",
+        f'{{\\"username\\":\\"u\\",\\"key\\":\\"{KEY}\\"}}',
+        f"{{&quot;key&quot;:&quot;{KEY}&quot;}}",
+        "token ya29." + "a" * 30,
+        "AIza" + "b" * 35,
+        "ghp_" + "c" * 36,
+        "github_pat_" + "d" * 40,
+        "hf_" + "e" * 34,
+        "sk-" + "f" * 40,
+        "AKIA" + "G" * 16,
+        "xoxb-" + "1" * 20,
+        "Authorization: Bearer " + "h" * 24,
+        "WANDB_API_KEY=" + "0a" * 20,
+        "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----",
+    ],
+)
+def test_shapes_of_known_tokens_are_masked(secret: str) -> None:
+    cleaned = Secrets().clean(f"before {secret} after")
+    assert "***" in cleaned
+    assert cleaned.startswith("before ")
+    assert cleaned.endswith(" after")
+    assert not any(part * 8 in cleaned for part in ("a", "b", "c", "d", "e", "f", "G", "1", "h", "0a"))
+    assert KEY not in cleaned
+
+
+@pytest.mark.parametrize("text", ["key: value", "md5 0123456789abcdef0123456789abcdef", "sk-learn", "Bearer of news"])
+def test_ordinary_text_stays(text: str) -> None:
+    assert Secrets().clean(text) == text
+
+
+def test_a_known_value_is_masked_in_every_spelling() -> None:
+    secrets = Secrets()
+    secrets.add('pa"ss<word>/1')
+    spellings = ['pa"ss<word>/1', r"pa\"ss<word>/1", "pa&quot;ss&lt;word&gt;/1", "pa%22ss%3Cword%3E%2F1"]
+    assert secrets.clean(" ".join(spellings)) == "*** *** *** ***"
+
+
+def test_short_values_are_left_alone() -> None:
+    secrets = Secrets()
+    secrets.add("12345", "")
+    assert secrets.clean("12345") == "12345"
+
+
+def test_a_value_learnt_later_is_masked_in_a_text_seen_before() -> None:
+    secrets = Secrets()
+    text = "hunter-two " * 200
+    assert secrets.clean(text) == text
+    secrets.add("hunter-two")
+    assert "hunter" not in secrets.clean(text)
+
+
+def test_pictures_are_kept_byte_for_byte() -> None:
+    data = {"image/png": "sk-" + "f" * 40, "text/plain": "sk-" + "f" * 40}
+    assert Secrets().clean_all(data) == {"image/png": data["image/png"], "text/plain": "***"}
+
+
+def test_no_repr_shows_a_secret() -> None:
+    secrets = Secrets()
+    secrets.add("hunter-two")
+    assert "hunter" not in repr(secrets)
+
+
+def test_a_kaggle_key_leaves_no_trace(run: Run, tmp_path: Path) -> None:
+    report = run(
+        f"""!mkdir -p ~/.kaggle && echo '{{"username":"u","key":"{KEY}"}}' > ~/.kaggle/kaggle.json""",
+        "!cat ~/.kaggle/kaggle.json",
+        "import json, os\nkey = json.load(open(os.path.expanduser('~/.kaggle/kaggle.json')))['key']\nprint(key)\nkey",
+        "from IPython.display import HTML\nHTML(f'<b>{key}</b>')",
+        "for part in (key[:9], key[9:20], key[20:]):\n    print(part, end='', flush=True)",
+        "os.system('echo $0 >&2; echo key=' + key)\nraise RuntimeError(key)",
+        html=tmp_path / "page.html",
+    )
+    assert report.error.startswith("Cell 6 failed: RuntimeError: ***. ")
+    written = [Path(report.output), tmp_path / "page.html", Path(report.job, "kernel.log")]
+    assert not [path for path in written if KEY in path.read_text()]
+    assert KEY not in json.dumps(report.json())
+    assert notebooks.text(report.output, 4) == "***"
+
+
+def test_a_key_file_written_by_a_cell_is_masked(run: Run) -> None:
+    key = f"key = '{KEY[:16]}' + '{KEY[16:]}'"
+    report = run(key, """open('kaggle.json', 'w').write('{"key": "%s"}' % key)""", "print(key)")
+    assert notebooks.text(report.output, 2) == "***\n"
+
+
+def test_a_token_in_a_file_that_the_environment_names_is_masked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("without-any-shape\n")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", str(tmp_path / "token"))
+    report = run("!cat $KAGGLE_API_TOKEN")
+    assert notebooks.text(report.output, 0).strip() == "***"
+
+
+def test_userdata_is_masked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAVERSACK_SECRET_MY_KEY", "no-shape-at-all")
+    report = run("from google.colab import userdata\nprint(userdata.get('MY_KEY'))", "!env | grep MY_KEY")
+    assert notebooks.text(report.output, 0) == "***\n"
+    assert "no-shape" not in Path(report.output).read_text()
