@@ -26,7 +26,7 @@ from jupyter_client.manager import start_new_kernel
 
 from haversack import account, cli, credentials, google, signin
 from haversack.drive.remote import upload as uploading
-from haversack.drive.remote.api import DriveApi, File, Upload
+from haversack.drive.remote.api import DriveApi, File, ResumableUpload
 from haversack.errors import InputError, SignInError
 from haversack.http import wait
 from tests.conftest import RunningHub
@@ -234,7 +234,7 @@ def test_a_token_that_expires_in_the_middle_is_renewed_once(
     async def operations(parent: str, number: int) -> File:
         """Twenty at once, one of them an upload in pieces."""
         new_id = await drive.new_id()
-        large = Upload(tmp_path / "source", 6 << 20, digest, new_id, False, parent, f"{number}.bin", 1e9)
+        large = ResumableUpload(tmp_path / "source", 6 << 20, digest, new_id, False, parent, f"{number}.bin", 1e9)
         large.moved = lambda position: oauth.expire() if number == 7 else None
         folders = [drive.create_folder(parent, f"{number} {other}") for other in range(9)]
         await asyncio.gather(*folders, *(drive.get(parent) for _ in range(10)), drive.upload(large))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from haversack.archive.directory import COLUMNS, DEFLATED, LOCAL, STORED, Bytes, read_directory
 
-__all__ = ["DEFLATED", "LOCAL", "STORED", "Bytes", "Index", "Member", "open_index", "read_index"]
+__all__ = ["DEFLATED", "LOCAL", "STORED", "ArchiveIndex", "ArchiveMember", "Bytes", "open_index", "read_index"]
 
 _MAGIC = b"haversack zip index 1\n"
 # The parts of the file begin at multiples of this, so that they can be mapped as arrays.
@@ -31,7 +31,7 @@ _ALIGNED = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ArchiveMember:
     """One file of an archive. Sizes and offsets are in bytes; `end` is the first offset that is another's."""
 
     name: str
@@ -44,7 +44,7 @@ class Member:
     encrypted: bool
 
 
-class Index(Mapping[str, Member]):
+class ArchiveIndex(Mapping[str, ArchiveMember]):
     """The files of an archive by name, in the directory's order.
 
     `columns` has a row of `directory.COLUMNS` for each, `names` their UTF-8 one after the other, `hashes` the sorted
@@ -79,12 +79,12 @@ class Index(Mapping[str, Member]):
                 return row
         raise KeyError(name)
 
-    def member(self, row: int) -> Member:
+    def member(self, row: int) -> ArchiveMember:
         """The file that a row of `columns` tells of."""
         offset, end, size, compressed, _, crc, method, encrypted, _ = self.columns[row].item()
-        return Member(self._name(row).decode(), size, compressed, offset, end, method, crc, encrypted)
+        return ArchiveMember(self._name(row).decode(), size, compressed, offset, end, method, crc, encrypted)
 
-    def __getitem__(self, name: str) -> Member:
+    def __getitem__(self, name: str) -> ArchiveMember:
         return self.member(self.row(name))
 
     def __contains__(self, name: object) -> bool:
@@ -125,7 +125,7 @@ class Index(Mapping[str, Member]):
             aside.unlink(missing_ok=True)
 
 
-def read_index(file: Bytes) -> Index:
+def read_index(file: Bytes) -> ArchiveIndex:
     """The files of the archive; folders are left out.
 
     Where a name stands twice, the later one counts, as for every zip tool. Only the archive's end is read.
@@ -143,10 +143,10 @@ def read_index(file: Bytes) -> Index:
     columns["name_end"] = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)))
     hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, names), np.uint64, len(names))
     rows = np.argsort(hashes, kind="stable")
-    return Index(columns, b"".join(names), hashes[rows], rows)
+    return ArchiveIndex(columns, b"".join(names), hashes[rows], rows)
 
 
-def open_index(file: Bytes, path: Path, content: str) -> Index:
+def open_index(file: Bytes, path: Path, content: str) -> ArchiveIndex:
     """The files of the archive, from what is kept of them at `path`; read, and kept there, where that is of no use.
 
     `content` is a tag that changes with the archive's bytes. A disk that takes no more costs only time, at the next
@@ -163,7 +163,7 @@ def open_index(file: Bytes, path: Path, content: str) -> Index:
     return _load(path, content) or index
 
 
-def _load(path: Path, content: str) -> Index | None:
+def _load(path: Path, content: str) -> ArchiveIndex | None:
     """The index kept at `path` if it is whole and of that content."""
     try:
         with open(path, "rb") as file:
@@ -188,7 +188,7 @@ def _load(path: Path, content: str) -> Index | None:
     names = rows + _after(8 * count)
     if count < 0 or names + length != len(view):
         return None
-    return Index(
+    return ArchiveIndex(
         np.frombuffer(view, COLUMNS, count, begin),
         view[names:],
         cast(NDArray[np.uint64], np.frombuffer(view, "<u8", count, hashes)),

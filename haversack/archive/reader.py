@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from isal import isal_zlib
 
-from haversack.archive.index import DEFLATED, LOCAL, STORED, Bytes, Index, Member, open_index, read_index
+from haversack.archive.index import DEFLATED, LOCAL, STORED, ArchiveIndex, ArchiveMember, Bytes, open_index, read_index
 from haversack.errors import ArchiveInvalid, IntegrityError
 
 _PIECE = 4 << 20
@@ -57,11 +57,11 @@ class Archive:
         self._content = content
 
     @cached_property
-    def members(self) -> Index:
+    def members(self) -> ArchiveIndex:
         """The files by name, in the archive's order."""
         return read_index(self.file) if self._index is None else open_index(self.file, self._index, self._content)
 
-    def read(self, member: Member) -> bytes:
+    def read(self, member: ArchiveMember) -> bytes:
         """The member's bytes, whole and verified. Raises `IntegrityError` where they are not what was promised."""
         if member.end - member.offset > _PIECE:
             return b"".join(self.pieces(member))
@@ -77,14 +77,14 @@ class Archive:
         _check_crc(member, isal_zlib.crc32(data))
         return data
 
-    def open(self, member: Member) -> BinaryIO:
+    def open(self, member: ArchiveMember) -> BinaryIO:
         """The member as a binary file object; the CRC is verified when its end is reached.
 
         It can be seeked in, which for a step back means reading from the member's beginning.
         """
         return cast(BinaryIO, io.BufferedReader(_MemberFile(self, member), buffer_size=1 << 17))
 
-    def pieces(self, member: Member) -> Iterator[bytes]:
+    def pieces(self, member: ArchiveMember) -> Iterator[bytes]:
         """The member's bytes in pieces of at most a few MiB; raises `IntegrityError` at the end if the CRC differs."""
         crc = count = 0
         for piece in self._unpacked(member):
@@ -95,7 +95,7 @@ class Archive:
         _check_length(member, count, whole=True)
         _check_crc(member, crc)
 
-    def _unpacked(self, member: Member) -> Iterator[bytes]:
+    def _unpacked(self, member: ArchiveMember) -> Iterator[bytes]:
         inflate = _decompressor(member)
         if inflate is None:
             yield from self._raw(member)
@@ -109,7 +109,7 @@ class Archive:
         except _DAMAGE as error:
             raise _damaged(member, str(error)) from error
 
-    def _raw(self, member: Member) -> Iterator[bytes]:
+    def _raw(self, member: ArchiveMember) -> Iterator[bytes]:
         """The member's bytes as the archive keeps them."""
         head = self.file.read_at(
             member.offset, min(member.end - member.offset, _HEADER_ROOM + member.compressed, _PIECE)
@@ -133,7 +133,7 @@ class Archive:
 class _MemberFile(io.RawIOBase):
     """A member as a raw stream; going back starts it anew, so its CRC always covers what was read."""
 
-    def __init__(self, archive: Archive, member: Member) -> None:
+    def __init__(self, archive: Archive, member: ArchiveMember) -> None:
         self._archive = archive
         self._member = member
         self.name = member.name
@@ -178,7 +178,7 @@ class _MemberFile(io.RawIOBase):
         return data
 
 
-def _decompressor(member: Member) -> Any:
+def _decompressor(member: ArchiveMember) -> Any:
     """What inflates the member; None for one that is stored. Raises `ArchiveInvalid` for one that cannot be read."""
     if member.encrypted:
         raise ArchiveInvalid(f"{member.name} is encrypted.", "Ask for an archive without a password.")
@@ -192,17 +192,17 @@ def _decompressor(member: Member) -> Any:
     )
 
 
-def _check_length(member: Member, count: int, *, whole: bool) -> None:
+def _check_length(member: ArchiveMember, count: int, *, whole: bool) -> None:
     if count > member.size:
         raise IntegrityError(f"{member.name} is longer than its archive says.", "Fetch the archive again.")
     if whole and count < member.size:
         raise IntegrityError(f"{member.name} ends too early in its archive.", "Fetch the archive again.")
 
 
-def _check_crc(member: Member, crc: int) -> None:
+def _check_crc(member: ArchiveMember, crc: int) -> None:
     if crc != member.crc:
         raise _damaged(member, "its CRC differs")
 
 
-def _damaged(member: Member, why: str) -> IntegrityError:
+def _damaged(member: ArchiveMember, why: str) -> IntegrityError:
     return IntegrityError(f"{member.name} is damaged: {why}.", "Fetch the archive again.")

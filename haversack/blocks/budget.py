@@ -20,7 +20,7 @@ _SMALLEST = 256 << 20
 
 
 @dataclass
-class _Entry:
+class _CachedFile:
     used: float = 0.0
     size: int = 0
     files: list[str] = field(default_factory=list)
@@ -61,15 +61,15 @@ class Budget:
         finally:
             self._evicting.release()
 
-    def _entries(self) -> list[_Entry]:
-        found: dict[str, _Entry] = {}
+    def _entries(self) -> list[_CachedFile]:
+        found: dict[str, _CachedFile] = {}
         for folder in _scan(self.folder):
             for file in _scan(folder.path) if folder.is_dir(follow_symlinks=False) else ():
                 try:
                     about = file.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                entry = found.setdefault(os.path.join(folder.path, file.name.partition(".")[0]), _Entry())
+                entry = found.setdefault(os.path.join(folder.path, file.name.partition(".")[0]), _CachedFile())
                 entry.used = max(entry.used, about.st_atime, about.st_mtime)
                 entry.size += about.st_blocks * 512
                 entry.files.append(file.path)

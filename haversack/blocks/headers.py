@@ -15,7 +15,7 @@ from haversack.errors import RemoteError
 
 
 @dataclass(frozen=True)
-class Content:
+class ContentInfo:
     """A file as storage speaks of it: its size in bytes, a tag that changes with its bytes, its md5 in hex if known.
 
     `ranges` says whether a part of it can be asked for.
@@ -27,14 +27,16 @@ class Content:
     ranges: bool
 
 
-def content_of(response: aiohttp.ClientResponse, name: str) -> Content:
+def content_of(response: aiohttp.ClientResponse, name: str) -> ContentInfo:
     """The file that an answer is about. Raises `RemoteError` where it does not say how large that is."""
     headers = response.headers
     ranges = response.status == 206
     size = _total(headers) if ranges else headers.get("Content-Length")
     if size is None:
         raise RemoteError(f"The server does not say how large {name} is.", "Try again later.", status=response.status)
-    return Content(int(size), headers.get("ETag") or headers.get("Last-Modified") or "", _md5_named(headers), ranges)
+    return ContentInfo(
+        int(size), headers.get("ETag") or headers.get("Last-Modified") or "", _md5_named(headers), ranges
+    )
 
 
 def range_start(headers: Mapping[str, str]) -> int:

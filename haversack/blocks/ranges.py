@@ -27,7 +27,7 @@ from fsspec.asyn import get_loop
 
 from haversack import progress, settings
 from haversack.blocks.checksum import FollowingMd5
-from haversack.blocks.headers import Content, content_of, range_start
+from haversack.blocks.headers import ContentInfo, content_of, range_start
 from haversack.blocks.sparse import BLOCK, SparseFile, require_space, whole_file
 from haversack.blocks.streams import FIRST, Streams
 from haversack.errors import ConnectionFailed, HaversackError, IntegrityError, RemoteError, SignInError
@@ -155,7 +155,7 @@ class RemoteFile:
             if whole is None:
                 raise
             log.warning("The server is away; %s is read from this machine's copy.", self.name)
-            self._content = Content(*whole, md5=None, ranges=True)
+            self._content = ContentInfo(*whole, md5=None, ranges=True)
         opened = SparseFile(self.path, self._content.size, self._content.tag)
         if opened.replaced:
             log.warning("%s changed on the server; what was fetched before is discarded.", self.name)
@@ -195,7 +195,7 @@ class RemoteFile:
             self._sparse = SparseFile(self.path, self._content.size, self._content.tag)
             raise
 
-    async def _describe(self) -> Content:
+    async def _describe(self) -> ContentInfo:
         """The file's description, from a request for its first byte (a signed address may allow nothing but GET)."""
         async with self._http.stream("GET", await self._link(), headers={"Range": "bytes=0-0"}) as response:
             content = content_of(response, self.name)

@@ -23,7 +23,7 @@ _NOTE = ".source"
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedDataset:
     """What is kept of one data set, in bytes on the disk: fetched files, and decoded `pixels`."""
 
     source: str
@@ -60,7 +60,7 @@ def note(folder: Path, source: str) -> None:
         aside.replace(folder / _NOTE)
 
 
-def kept(source: str | None = None) -> list[Kept]:
+def kept(source: str | None = None) -> list[CachedDataset]:
     """What is kept of the data set `source`, of each of its versions and folders; of every one where None is given."""
     cache = settings.load().cache
     found: dict[str, tuple[int, int, list[Path]]] = {}
@@ -72,10 +72,10 @@ def kept(source: str | None = None) -> list[Kept]:
                 size = _size(folder)
                 is_pixels = kind == "pixels"
                 found[of] = files + size * (not is_pixels), pixels + size * is_pixels, [*folders, folder]
-    return [Kept(of, files, pixels, tuple(folders)) for of, (files, pixels, folders) in sorted(found.items())]
+    return [CachedDataset(of, files, pixels, tuple(folders)) for of, (files, pixels, folders) in sorted(found.items())]
 
 
-def remove(found: list[Kept]) -> None:
+def remove(found: list[CachedDataset]) -> None:
     """Remove it all. Who has some of it open reads on in it; who opens it again fetches it again."""
     for folder in [folder for one in found for folder in one.folders]:
         # By one rename: an archive is never here without its journal.

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from haversack.archive.index import DEFLATED, STORED, Index, Member
+from haversack.archive.index import DEFLATED, STORED, ArchiveIndex, ArchiveMember
 from haversack.archive.reader import Archive, LocalFile
 from haversack.archive.writer import folder_files, pack
 from haversack.blocks.sparse import require_space
@@ -48,7 +48,7 @@ class Elsewhere(Protocol):
     def close(self) -> None: ...
 
 
-class File(Protocol):
+class DatasetFile(Protocol):
     """A file of a data set: its name with slashes, and its size in bytes."""
 
     @property
@@ -61,7 +61,7 @@ class Contents(Protocol):
     """The files of a data set. Names given to its methods are in `files`."""
 
     @property
-    def files(self) -> Mapping[str, File]: ...
+    def files(self) -> Mapping[str, DatasetFile]: ...
     @property
     def size(self) -> int:
         """The sum of all files' sizes in bytes."""
@@ -115,7 +115,7 @@ class Archived:
         self._archive = self._opened()
 
     @property
-    def files(self) -> Index:
+    def files(self) -> ArchiveIndex:
         return self._archive.members
 
     @property
@@ -137,7 +137,7 @@ class Archived:
         return target
 
     def write(self, name: str, target: Path) -> None:
-        def write_pieces(member: Member) -> None:
+        def write_pieces(member: ArchiveMember) -> None:
             with open(target, "wb") as file:
                 for piece in self._archive.pieces(member):
                     file.write(piece)
@@ -199,7 +199,7 @@ class Archived:
             known = f"{self._file.tag} {self._file.size}"
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
-    def _mending(self, name: str, use: Callable[[Member], T]) -> T:
+    def _mending(self, name: str, use: Callable[[ArchiveMember], T]) -> T:
         """What `use` returns for the member; where its bytes are damaged, they are fetched again once."""
         member = self.files[name]
         try:
@@ -219,14 +219,14 @@ class PlainFile:
     size: int
 
 
-class Folder:
+class FolderContents:
     """The files of a folder on this machine, as they are."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     @cached_property
-    def files(self) -> Mapping[str, File]:
+    def files(self) -> Mapping[str, DatasetFile]:
         return {name: PlainFile(name, path.stat().st_size) for name, path in folder_files(self._folder).items()}
 
     @cached_property
@@ -291,9 +291,11 @@ def _check_members(path: Path) -> None:
         file.close()
 
 
-def sizes_of(files: Mapping[str, File]) -> Iterable[tuple[str, int]]:
+def sizes_of(files: Mapping[str, DatasetFile]) -> Iterable[tuple[str, int]]:
     """Names and sizes, without making a record for each member of an archive."""
-    sizes = files.columns["size"].tolist() if isinstance(files, Index) else [file.size for file in files.values()]
+    sizes = (
+        files.columns["size"].tolist() if isinstance(files, ArchiveIndex) else [file.size for file in files.values()]
+    )
     return zip(files, sizes, strict=True)
 
 

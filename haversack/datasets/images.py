@@ -27,8 +27,8 @@ from haversack.datasets.augment import Augment, Augmentation, generator
 from haversack.datasets.cache import note
 from haversack.datasets.decode import RULE, SUFFIXES, Form
 from haversack.datasets.labels import Labels
-from haversack.datasets.loader import Ahead, Change, Corrupt, Finished, Loader
-from haversack.datasets.order import Order
+from haversack.datasets.loader import Corrupt, Finished, ImageChange, Loader, Prefetcher
+from haversack.datasets.order import SampleOrder
 from haversack.datasets.pixels import PixelCache, open_cache
 from haversack.errors import InputError
 
@@ -49,7 +49,7 @@ class Plan:
 
     form: Form
     batch_size: int
-    order: Order
+    order: SampleOrder
     augment: Augment | None
     dtype: str
     rank: int
@@ -72,7 +72,7 @@ class Images:
         self._plan = plan
         self._rows: NDArray[np.int64] = np.arange(len(loader.names)) if rows is None else rows
         self._alike = plan.augment is None and not plan.order.shuffle
-        self._ahead = Ahead(loader, self._rows_of, self._begin, again=self._alike)
+        self._ahead = Prefetcher(loader, self._rows_of, self._begin, again=self._alike)
         self.epoch = 0
 
     @property
@@ -202,7 +202,7 @@ class Images:
     def _begin(self, epoch: int, rows: NDArray[np.int64]) -> Finished:
         return self._loader.begin(rows, self._augmenting(epoch), self._plan.dtype)
 
-    def _augmenting(self, epoch: int) -> Change | None:
+    def _augmenting(self, epoch: int) -> ImageChange | None:
         augment, seed = self._plan.augment, self._plan.order.seed
         return augment and (lambda image, row: augment(image, generator(seed, epoch, row)))
 
@@ -255,7 +255,7 @@ def images(
     form = Form(*size, channels, fit)  # type: ignore[arg-type]
     chosen = _chosen(dataset, names)
     found = labels_of.of(chosen, labels, dataset.read)
-    plan = Plan(form, batch_size, Order(len(chosen), seed, shuffle), augment, dtype, rank, world)
+    plan = Plan(form, batch_size, SampleOrder(len(chosen), seed, shuffle), augment, dtype, rank, world)
     loader = Loader(dataset, chosen, form, corrupt, _cache(dataset, chosen, form) if cache else None)
     return _kind()(loader, found, plan)
 

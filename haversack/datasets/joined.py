@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from haversack.datasets.contents import Contents, File, sizes_of
+from haversack.datasets.contents import Contents, DatasetFile, sizes_of
 from haversack.datasets.subset import save_packed
 from haversack.errors import InputError, NotFound
 
@@ -64,7 +64,7 @@ class Joined:
                 self._files[name] = _Placed(name, size, number)
 
     @property
-    def files(self) -> Mapping[str, File]:
+    def files(self) -> Mapping[str, DatasetFile]:
         return self._files
 
     @cached_property

@@ -109,7 +109,7 @@ def parsed(source: str) -> tuple[Name | Competition, str]:
 
 
 @dataclass(frozen=True)
-class _Upload:
+class _KaggleUpload:
     """An upload in progress. Whoever has it can write into it, so it is kept like a password."""
 
     token: str = field(repr=False)
@@ -258,7 +258,7 @@ class KaggleApi:
                     await asyncio.sleep(min(self.http.longest_delay, self.http.first_delay * 2**failures))
         return upload.token
 
-    async def _start_upload(self, file: Path, called: str, name: Name) -> _Upload:
+    async def _start_upload(self, file: Path, called: str, name: Name) -> _KaggleUpload:
         about = file.stat()
         body = {
             "type": "DATASET",
@@ -267,24 +267,24 @@ class KaggleApi:
             "lastModifiedEpochSeconds": int(about.st_mtime),
         }
         answer = (await self._send("blobs.BlobApiService/StartBlobUpload", name, body)).json()
-        return _Upload(answer["token"], urljoin(self.http.server.url, answer["createUrl"]))
+        return _KaggleUpload(answer["token"], urljoin(self.http.server.url, answer["createUrl"]))
 
-    async def _resumed(self, state: Path, size: int) -> tuple[_Upload | None, int]:
+    async def _resumed(self, state: Path, size: int) -> tuple[_KaggleUpload | None, int]:
         """The upload that `state` tells of and how much of it is there; None where there is none to go on with."""
         try:
-            upload = _Upload(**json.loads(state.read_text()))
+            upload = _KaggleUpload(**json.loads(state.read_text()))
             return upload, await self._stored(upload, size)
         except (FileNotFoundError, ValueError, TypeError):
             return None, 0
         except RemoteError:
             return None, 0  # the service knows it no longer: a resumable upload lives a week
 
-    async def _stored(self, upload: _Upload, size: int) -> int:
+    async def _stored(self, upload: _KaggleUpload, size: int) -> int:
         """How many bytes of the upload have arrived."""
         answer = await self.http.request("PUT", upload.url, data=b"", headers={"Content-Range": f"bytes */{size}"})
         return _arrived(answer, size)
 
-    async def _put(self, upload: _Upload, file: Path, start: int, advance: progress.Advance) -> int:
+    async def _put(self, upload: _KaggleUpload, file: Path, start: int, advance: progress.Advance) -> int:
         """Send the file from `start` to its end; returns how much of it has arrived."""
         size = file.stat().st_size
         headers = {"Content-Length": str(size - start), "Content-Type": "application/octet-stream"}

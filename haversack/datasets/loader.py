@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Corrupt = Literal["raise", "skip", "blank"]
 """What to do with an image that cannot be read."""
 Rows = NDArray[np.int64]
-Change = Callable[[Pixels, int], Pixels]
+ImageChange = Callable[[Pixels, int], Pixels]
 """Gives another image in place of that of a row."""
 Finished = Callable[[], tuple[NDArray[Any], Rows]]
 """Waits for a batch: its images and rows, without those that are skipped. Raises `ImageInvalid`."""
@@ -67,7 +67,7 @@ class Loader:
     def __reduce__(self) -> Any:
         return Loader, (self.dataset, self.names, self._form, self._corrupt, self._cache)
 
-    def begin(self, rows: Rows, change: Change | None, dtype: str = "uint8") -> Finished:
+    def begin(self, rows: Rows, change: ImageChange | None, dtype: str = "uint8") -> Finished:
         """Have these images decoded, and `change` made to each; as float32 they are from 0 to 1."""
         out = np.empty((len(rows), *self._form.shape), dtype)
         good = np.ones(len(rows), bool)
@@ -85,7 +85,7 @@ class Loader:
 
         return finished
 
-    def sample(self, row: int, change: Change | None, dtype: str) -> NDArray[Any]:
+    def sample(self, row: int, change: ImageChange | None, dtype: str) -> NDArray[Any]:
         """One image, decoded by the caller. Raises `ImageInvalid`, also where such images are to be skipped."""
         out, good = np.empty((1, *self._form.shape), dtype), np.ones(1, bool)
         self._fill(np.array([row]), out, good, change)
@@ -115,7 +115,7 @@ class Loader:
         if self._cache:
             self._cache.flush()
 
-    def _fill(self, rows: Rows, out: NDArray[Any], good: NDArray[np.bool_], change: Change | None) -> None:
+    def _fill(self, rows: Rows, out: NDArray[Any], good: NDArray[np.bool_], change: ImageChange | None) -> None:
         """Put the images into `out`; `good` are those that could be read."""
         pixels = out if out.dtype == np.uint8 else np.empty(out.shape, np.uint8)
         self._fill_pixels(rows, pixels, good)
@@ -166,7 +166,7 @@ class Loader:
             log.debug("%s is fetched as it is read: %s", self.dataset.source, error)
 
 
-class Ahead:
+class Prefetcher:
     """Batches on their way, for whoever takes one after the other.
 
     `rows_of` says what is in some batches of an epoch, `begin` begins one. After an epoch comes the next one, or the

@@ -26,7 +26,7 @@ _WORD = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
-class Order:
+class SampleOrder:
     """The order of `count` samples over all epochs; with `shuffle` another one in each.
 
     Raises `InputError` for numbers that make no order.

@@ -29,7 +29,7 @@ from haversack.blocks.sparse import whole_file
 from haversack.credentials import Server
 from haversack.datasets import stored
 from haversack.datasets.cache import folder_for, kept, note
-from haversack.datasets.contents import Archived, Contents, File, Folder
+from haversack.datasets.contents import Archived, Contents, DatasetFile, FolderContents
 from haversack.datasets.extraction import extract
 from haversack.datasets.joined import Joined, check_complete
 from haversack.datasets.kaggle import Competition, KaggleApi, Name, from_page, parsed
@@ -77,7 +77,7 @@ class Dataset:
             raise ArchiveInvalid(f"{source} cannot be read. {error.what}", error.next_step) from error
 
     @property
-    def members(self) -> list[File]:
+    def members(self) -> list[DatasetFile]:
         """The files, each with its `name` and `size` in bytes, in the archive's order."""
         return list(self._contents.files.values())
 
@@ -212,7 +212,7 @@ def dataset(source: str | Path, hub: str | None = None) -> Dataset:
         return _from_store(name, hub)
     path = Path(name)
     if path.is_dir():
-        return Dataset(name, path.name, Folder(path))
+        return Dataset(name, path.name, FolderContents(path))
     if path.is_file():
         return Dataset(name, path.stem, Archived(LocalFile(path), folder_for(name)))
     if "*" in path.name:

@@ -26,7 +26,7 @@ from filelock import FileLock
 from haversack import progress
 from haversack.archive.writer import pack
 from haversack.blocks.sparse import SparseFile, require_space
-from haversack.datasets.contents import File, PlainFile, occupied, put_whole
+from haversack.datasets.contents import DatasetFile, PlainFile, occupied, put_whole
 from haversack.errors import ExtraMissing, Forbidden, HaversackError, InputError, IntegrityError, NotFound, RemoteError
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class StoredFile:
         self._system = system
         self._there = there
         self._source = source
-        self._ahead = _Ahead()
+        self._ahead = _ReadAhead()
         with _said(source):
             about = system.info(there)
         if about.get("size") is None:
@@ -203,13 +203,13 @@ class StoredFolder:
         self._system = system
         self._cache = cache
         self._source = source
-        self._ahead = _Ahead()
+        self._ahead = _ReadAhead()
         with _said(source):
             found = system.find(root, detail=True)
         self._there = {
             _name(path, root, source): (path, about) for path, about in found.items() if not path.endswith("/")
         }
-        self.files: Mapping[str, File] = {
+        self.files: Mapping[str, DatasetFile] = {
             name: PlainFile(name, int(about["size"])) for name, (_, about) in sorted(self._there.items())
         }
 
@@ -304,7 +304,7 @@ class StoredFolder:
             raise IntegrityError(f"{name} in {self._source} changed while it was read.", "Open it again.")
 
 
-class _Ahead:
+class _ReadAhead:
     """Calls made before their answers are asked for. What cannot be had is told to who asks for it."""
 
     def __init__(self) -> None:

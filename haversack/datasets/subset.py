@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from haversack.archive.writer import pack
-from haversack.datasets.contents import Contents, File, PlainFile, occupied, sizes_of
+from haversack.datasets.contents import Contents, DatasetFile, PlainFile, occupied, sizes_of
 from haversack.errors import NotFound
 
 
@@ -35,7 +35,7 @@ class Subset:
             raise NotFound(f"There is no folder or file {folder!r} in {source}.", _near(folder, names), status=404)
 
     @property
-    def files(self) -> Mapping[str, File]:
+    def files(self) -> Mapping[str, DatasetFile]:
         return self._files
 
     @property

@@ -39,7 +39,7 @@ def _unless_gone(error: Exception) -> None:
 
 
 @dataclass
-class _Walk:
+class _FindWalk:
     """What a walk knows: the drive, and for each folder to come, by its path, the folders that lead down to it."""
 
     drive: Drive
@@ -79,9 +79,9 @@ class DriveFileSystem(AbstractFileSystem):
                 return bare[len(root) :].lstrip("/")
         return bare
 
-    def ls(self, path: str, detail: bool = True, walk: _Walk | None = None, **options: Any) -> list[Any]:
+    def ls(self, path: str, detail: bool = True, walk: _FindWalk | None = None, **options: Any) -> list[Any]:
         """`walk` is what a walk has come to know on its way."""
-        path, walk = self._strip_protocol(path), walk or _Walk(self.drive)
+        path, walk = self._strip_protocol(path), walk or _FindWalk(self.drive)
         names, way = tree.split(path), walk.ways.pop(path, None)
         file = way[-1] if way is not None else walk.drive.find(names)
         if not file.is_folder:
@@ -100,7 +100,7 @@ class DriveFileSystem(AbstractFileSystem):
         empty folder: the error is raised, unless `on_error` says otherwise. The drive, and each folder on the way, is
         found once for all of it."""
         if "walk" not in options:
-            options["walk"] = _Walk(self.drive)
+            options["walk"] = _FindWalk(self.drive)
         yield from super().walk(path, maxdepth, topdown, on_error, **options)
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
@@ -230,7 +230,7 @@ class DriveFileSystem(AbstractFileSystem):
         names = tree.split(self._strip_protocol(path))
         kind = mode.replace("b", "")
         if kind == "r":
-            return DriveFile(_Reader(self.drive, names), buffer_size=1 << 20)
+            return DriveFile(_DriveReader(self.drive, names), buffer_size=1 << 20)
         if kind in ("w", "x", "a"):
             if self.auto_mkdir:
                 self.makedirs("/".join(names[:-1]), exist_ok=True)
@@ -242,14 +242,14 @@ class DriveFileSystem(AbstractFileSystem):
 class DriveFile(io.BufferedReader):
     """A file of the drive opened for reading."""
 
-    raw: _Reader
+    raw: _DriveReader
 
     @property
     def size(self) -> int:
         return self.raw.size
 
 
-class _Reader(io.RawIOBase):
+class _DriveReader(io.RawIOBase):
     """One file of the drive, or what is being written in its place, opened for reading."""
 
     def __init__(self, drive: Drive, path: tree.Names) -> None:
@@ -442,7 +442,7 @@ def _finish(drive: Drive, draft: Draft) -> None:
 def _save(drive: Drive, path: tree.Names, target: Path, advance: progress.Advance) -> None:
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with _disk_full_said(), _Reader(drive, path) as source, open(aside, "wb") as file:
+        with _disk_full_said(), _DriveReader(drive, path) as source, open(aside, "wb") as file:
             while data := source.read(_PIECE):
                 file.write(data)
                 advance(len(data))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from haversack.drive.index.changes import Following, now
-from haversack.drive.index.index import Index, names
-from haversack.drive.index.listing import Listings
+from haversack.drive.index.changes import ChangesFollower, now
+from haversack.drive.index.index import DriveIndex, names
+from haversack.drive.index.listing import FolderListings
 from haversack.drive.remote import calls
 from haversack.drive.remote.api import SHORTCUT, DriveApi, File
 from haversack.drive.writeback.journal import Journal
@@ -26,11 +26,17 @@ TARGETS = ".shortcut-targets-by-id"
 _LONGEST_WAY = 200
 
 
-class Ways:
+class PathResolver:
     """The ways of one drive, whose folder at the top is `root`. Safe to use from any thread."""
 
     def __init__(
-        self, root: File, api: DriveApi, index: Index, following: Following, listings: Listings, journal: Journal
+        self,
+        root: File,
+        api: DriveApi,
+        index: DriveIndex,
+        following: ChangesFollower,
+        listings: FolderListings,
+        journal: Journal,
     ) -> None:
         self._root = root
         self._api = api

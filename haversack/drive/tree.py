@@ -28,18 +28,18 @@ from haversack.credentials import Server
 from haversack.drive import ALIAS as ALIAS
 from haversack.drive import MARK as MARK
 from haversack.drive import ROOT as ROOT
-from haversack.drive.cache.content import Content, Extent
+from haversack.drive.cache.content import ContentCache, Extent
 from haversack.drive.index import changes, names
-from haversack.drive.index.bootstrap import first_contact
-from haversack.drive.index.changes import Following, now, stamp
-from haversack.drive.index.index import Index, Touched
-from haversack.drive.index.listing import Listings
+from haversack.drive.index.bootstrap import bootstrap
+from haversack.drive.index.changes import ChangesFollower, now, stamp
+from haversack.drive.index.index import DriveIndex, Touched
+from haversack.drive.index.listing import FolderListings
 from haversack.drive.index.names import shown_name
 from haversack.drive.index.snapshot import Snapshots
-from haversack.drive.remote.api import SHORTCUT, DriveApi, File, Quota, Upload
+from haversack.drive.remote.api import SHORTCUT, DriveApi, File, Quota, ResumableUpload
 from haversack.drive.resolve import TARGETS as TARGETS
 from haversack.drive.resolve import Names as Names
-from haversack.drive.resolve import Ways
+from haversack.drive.resolve import PathResolver
 from haversack.drive.writeback.journal import Draft, Journal
 from haversack.errors import (
     AlreadyExists,
@@ -100,22 +100,22 @@ class Drive:
         self.server = server
         # The first contact tells soon whether there is a drive at all; later calls are patient.
         contacted = now()
-        root, token, found, quota = wait(first_contact(server))
+        root, token, found, quota = wait(bootstrap(server))
         # The id of My Drive tells drives and accounts apart, and stays when a hub comes back at another address.
         key = hashlib.sha256(root.id.encode()).hexdigest()[:16]
         self.api = DriveApi(server)
-        self.index = Index(cache / "drives" / key)
+        self.index = DriveIndex(cache / "drives" / key)
         self.snapshots = Snapshots(self.api, self.index, root.id, MARK)
         if self.index.fact("token") is None:
             self.index.begin(token, polled=stamp(contacted))
             if found is not None:
                 self.snapshots.begin_to_load(found)
-        self.following = Following(self.api, self.index, pace)
-        self.listings = Listings(self.api, self.index, self.following)
-        self.content = Content(cache / "drives" / key / "content", self.api)
+        self.following = ChangesFollower(self.api, self.index, pace)
+        self.listings = FolderListings(self.api, self.index, self.following)
+        self.content = ContentCache(cache / "drives" / key / "content", self.api)
         self.journal = Journal(data / "drives" / key, self.api, self.index.put, self.index.forget, self.content.adopt)
         self.root = replace(root, name=ROOT, parent="")
-        self.ways = Ways(self.root, self.api, self.index, self.following, self.listings, self.journal)
+        self.ways = PathResolver(self.root, self.api, self.index, self.following, self.listings, self.journal)
         self._quota = (time.monotonic(), quota)
 
     # Looking
@@ -425,7 +425,7 @@ class Drive:
         with open(source, "rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         status = source.stat()
-        upload = Upload(
+        upload = ResumableUpload(
             source=source,
             size=status.st_size,
             md5=digest,

@@ -40,7 +40,7 @@ OF_DRIVE = {
 }
 
 
-class Log:
+class CallLog:
     """The file, appended to; a middleware."""
 
     def __init__(self, path: Path) -> None:

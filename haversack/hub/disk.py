@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from haversack.hub import documents, names
-from haversack.hub.index import FOLDER, File, Found, Index, mime_of
+from haversack.hub.index import FOLDER, FoundOnDisk, HubFile, HubIndex, mime_of
 from haversack.hub.refusal import Refusal, not_found
 
 _PIECE = 2000
@@ -33,7 +33,7 @@ _SETTLED_NS = 100_000_000
 _OF_SUFFIX = {suffix.encode(): mime for mime, suffix in documents.SUFFIXES.items()}
 _SUFFIXES = tuple(_OF_SUFFIX)
 
-Ways = dict[str, tuple["File", Path]]
+Ways = dict[str, tuple["HubFile", Path]]
 """Folders that were compared in the course of one call, by id, and where they lie."""
 
 
@@ -41,7 +41,7 @@ class Disk:
     """`folder` is My Drive; `trash` holds what was put into the trash, by id. Set `closing`, and what is being compared
     is left as it is, to be gone on with in the hub's next life."""
 
-    def __init__(self, index: Index, folder: Path, trash: Path) -> None:
+    def __init__(self, index: HubIndex, folder: Path, trash: Path) -> None:
         self.index = index
         self.records = index.records
         self.folder = folder
@@ -53,7 +53,7 @@ class Disk:
 
     # One file
 
-    def verified(self, file: File, ways: Ways) -> tuple[File, Path]:
+    def verified(self, file: HubFile, ways: Ways) -> tuple[HubFile, Path]:
         """The file as it is on disk now, after comparing it and the folders above it. Raises `Refusal` when gone.
 
         Folders in `ways` are not compared again, and those that are join them.
@@ -63,7 +63,7 @@ class Disk:
             ways[found.id] = (found, path)
         return found, path
 
-    def _verified(self, file: File, ways: Ways) -> tuple[File, Path]:
+    def _verified(self, file: HubFile, ways: Ways) -> tuple[HubFile, Path]:
         for _ in range(3):
             if file.parent is None:
                 self.folder.mkdir(exist_ok=True)
@@ -83,9 +83,9 @@ class Disk:
             file = self.index.known(file.id)
         raise not_found(file.id)
 
-    def seen(self, files: Sequence[File], ways: Ways) -> list[File]:
+    def seen(self, files: Sequence[HubFile], ways: Ways) -> list[HubFile]:
         """The files as they are now, without those that are gone."""
-        found: list[File] = []
+        found: list[HubFile] = []
         folders: dict[str, int | None] = {}
         try:
             for file in files:
@@ -103,7 +103,7 @@ class Disk:
                     os.close(descriptor)
         return found
 
-    def observe(self, file: File, status: os.stat_result) -> bool:
+    def observe(self, file: HubFile, status: os.stat_result) -> bool:
         """Take over size, time and inode from the disk; whether anything was different."""
         if file.folder:
             if (status.st_mtime_ns, status.st_ino) == (file.modified, file.inode):
@@ -121,7 +121,7 @@ class Disk:
 
     # One name
 
-    def look_up(self, parent: File, folder: Path, name: str) -> None:
+    def look_up(self, parent: HubFile, folder: Path, name: str) -> None:
         """Compare one name with the disk, whatever the folder's size."""
         for suffix in ("", *documents.SUFFIXES.values()):
             disk = names.on_disk(name + suffix)
@@ -141,7 +141,7 @@ class Disk:
 
     # One folder
 
-    def scan(self, parent: File, folder: Path, *, contents: bool = False) -> None:
+    def scan(self, parent: HubFile, folder: Path, *, contents: bool = False) -> None:
         """Compare a folder's entries with the disk; a folder whose entries are the same is passed over.
 
         With `contents` also each file's state is compared, which its folder's ctime does not tell of. One at a time:
@@ -153,7 +153,7 @@ class Disk:
         with turn.lock:
             self._read(parent, folder, contents=contents)
 
-    def _read(self, parent: File, folder: Path, *, again: bool = False, contents: bool = False) -> None:
+    def _read(self, parent: HubFile, folder: Path, *, again: bool = False, contents: bool = False) -> None:
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
@@ -183,7 +183,7 @@ class Disk:
                 self._readings.remove(reading)
 
     @contextmanager
-    def own_change(self, parent: File, folder: Path) -> Iterator[None]:
+    def own_change(self, parent: HubFile, folder: Path) -> Iterator[None]:
         """Around what the hub does to a folder's entries: their being known stays so."""
         before = _changed_at(folder)
         yield
@@ -214,7 +214,7 @@ class Disk:
             whole = whole and not self.closing.is_set()
             self.index.remember(reading.folder_id, scanned=now if whole else None)
 
-    def _compare(self, parent: File, folder: Path, descriptor: int) -> None:
+    def _compare(self, parent: HubFile, folder: Path, descriptor: int) -> None:
         """Make the records of a folder's entries what lies in it."""
         here, folders = _entries(descriptor)
         new: list[bytes] = []
@@ -238,7 +238,7 @@ class Disk:
 
     def _apply(
         self,
-        parent: File,
+        parent: HubFile,
         folder: Path,
         descriptor: int,
         new: list[bytes],
@@ -267,7 +267,7 @@ class Disk:
                 return
             self._discover(parent, folder, descriptor, new[start : start + _PIECE])
 
-    def _drop_from(self, parent: File, file_id: str, disk: bytes) -> None:
+    def _drop_from(self, parent: HubFile, file_id: str, disk: bytes) -> None:
         """Forget what is gone from a folder, unless the hub itself has taken it elsewhere meanwhile."""
         file = self.index.stored(file_id)
         if file is not None and not file.binned and (file.parent, file.disk) == (parent.id, disk):
@@ -281,13 +281,13 @@ class Disk:
             name, _ = _name_and_mime(disk)
             self.index.update(file_id, disk=disk, name=name)
 
-    def _discover(self, parent: File, folder: Path, descriptor: int, new: Iterable[bytes]) -> None:
+    def _discover(self, parent: HubFile, folder: Path, descriptor: int, new: Iterable[bytes]) -> None:
         found = [_found(folder, disk, status) for disk in new if (status := _status_in(descriptor, disk)) is not None]
         with self.records.transaction():
             if self.index.stored(parent.id) is not None:
                 self.index.discover(parent, found)
 
-    def _observe_all(self, parent: File, descriptor: int) -> None:
+    def _observe_all(self, parent: HubFile, descriptor: int) -> None:
         after, more = b"", True
         while more and not self.closing.is_set():
             piece = self.index.entries(parent.id, after, _PIECE)
@@ -313,7 +313,7 @@ class Disk:
         except (Refusal, OSError):
             return None
 
-    def _differs(self, file: File, descriptor: int) -> bool:
+    def _differs(self, file: HubFile, descriptor: int) -> bool:
         status = _status_in(descriptor, file.disk)
         return (
             status is None
@@ -322,7 +322,7 @@ class Disk:
             or (not file.folder and status.st_size != file.size)
         )
 
-    def _looked_at(self, file: File) -> list[File]:
+    def _looked_at(self, file: HubFile) -> list[HubFile]:
         try:
             with self.records.alone():
                 return [self.verified(self.index.known(file.id), {})[0]]
@@ -364,12 +364,12 @@ def _entries(descriptor: int) -> tuple[list[bytes], set[bytes]]:
     return here, folders
 
 
-def _found(folder: Path, disk: bytes, status: os.stat_result) -> Found:
+def _found(folder: Path, disk: bytes, status: os.stat_result) -> FoundOnDisk:
     if stat.S_ISDIR(status.st_mode):
-        return Found(names.from_disk(disk), disk, FOLDER, 0, status.st_mtime_ns, status.st_ino)
+        return FoundOnDisk(names.from_disk(disk), disk, FOLDER, 0, status.st_mtime_ns, status.st_ino)
     name, mime = _name_and_mime(disk)
     target = documents.target_of(folder / os.fsdecode(disk)) if mime == documents.SHORTCUT else None
-    return Found(name, disk, mime, status.st_size, status.st_mtime_ns, status.st_ino, target)
+    return FoundOnDisk(name, disk, mime, status.st_size, status.st_mtime_ns, status.st_ino, target)
 
 
 def _name_and_mime(disk: bytes) -> tuple[str, str]:
@@ -403,6 +403,6 @@ def _status_in(descriptor: int, disk: bytes) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) else None
 
 
-def _is_like(file: File, status: os.stat_result) -> bool:
+def _is_like(file: HubFile, status: os.stat_result) -> bool:
     """Whether both are a folder, or both are none."""
     return stat.S_ISDIR(status.st_mode) == file.folder

@@ -21,7 +21,7 @@ from haversack.hub import content, documents, fields
 from haversack.hub import query as queries
 from haversack.hub.documents import DOCUMENTS, SHORTCUT, SUFFIXES
 from haversack.hub.fields import Mask
-from haversack.hub.index import FOLDER, Change, File, mime_of, new_id
+from haversack.hub.index import FOLDER, HubChange, HubFile, mime_of, new_id
 from haversack.hub.query import Query
 from haversack.hub.refusal import Refusal, invalid, unsupported
 from haversack.hub.resource import FIELDS, USER, Source, described, resource, time_text
@@ -45,7 +45,7 @@ _CHANGES_FIELDS = frozenset({"kind", "nextPageToken", "newStartPageToken", "chan
 
 
 @dataclass(frozen=True)
-class Call:
+class DriveRequest:
     """One call: `path` below `/drive/v3/` of `origin`, its query parameters, its JSON body."""
 
     method: str
@@ -55,7 +55,7 @@ class Call:
     body: Any = None
 
 
-class Drive:
+class DriveService:
     """Answers calls about `tree`; files on their way in lie in `incoming`."""
 
     def __init__(self, tree: Tree, incoming: Path, signin: SignIn) -> None:
@@ -63,7 +63,7 @@ class Drive:
         self.incoming = incoming
         self.signin = signin
 
-    def answer(self, call: Call) -> dict[str, Any] | None:
+    def answer(self, call: DriveRequest) -> dict[str, Any] | None:
         """The answer's JSON; None where Drive answers nothing. Raises `Refusal`."""
         match (call.method, *call.path.strip("/").split("/")):
             case ("GET", "about"):
@@ -96,7 +96,7 @@ class Drive:
                 return fields.cut({"kind": "drive#driveList", "drives": []}, _mask(call.parameters, "kind,drives"))
         raise unsupported(f"{call.method} {call.path[:100]} of Drive v3")
 
-    def shown(self, file: File, parameters: Mapping[str, str], origin: str) -> dict[str, Any]:
+    def shown(self, file: HubFile, parameters: Mapping[str, str], origin: str) -> dict[str, Any]:
         """A file's JSON, cut to what `fields` asks for."""
         mask = _mask(parameters, "kind,id,name,mimeType")
         fields.check(mask, FIELDS)
@@ -105,7 +105,7 @@ class Drive:
     def _source(self, origin: str) -> Source:
         return Source(self.tree, self.signin, origin)
 
-    def create(self, about: dict[str, Any], staged: content.Staged | None, mime: str | None) -> File:
+    def create(self, about: dict[str, Any], staged: content.Staged | None, mime: str | None) -> HubFile:
         """A new file or folder of what `resource.described` returned."""
         name = about.pop("name", "Untitled")
         parents = about.pop("parents", ["root"])
@@ -129,7 +129,7 @@ class Drive:
         if "id" in about:
             self.tree.check_unused(about["id"])
 
-    def update(self, file_id: str, about: dict[str, Any], parameters: Mapping[str, str]) -> File:
+    def update(self, file_id: str, about: dict[str, Any], parameters: Mapping[str, str]) -> HubFile:
         """Change what is said of a file, and the folder it lies in."""
         file = self.tree.get(file_id)
         parent = _one_parent(file, parameters)
@@ -140,7 +140,7 @@ class Drive:
             parent = self.tree.get(parent).id
         return self.tree.revise(file.id, about, parent)
 
-    def _about(self, call: Call) -> dict[str, Any]:
+    def _about(self, call: DriveRequest) -> dict[str, Any]:
         if not call.parameters.get("fields"):
             raise Refusal(
                 400, "required", "The 'fields' parameter is required for this method.", where="fields"
@@ -172,13 +172,13 @@ class Drive:
         }
         return fields.cut(answer, _mask(call.parameters, "*"))
 
-    def _list(self, call: Call) -> dict[str, Any]:
+    def _list(self, call: DriveRequest) -> dict[str, Any]:
         mask = _mask(call.parameters, "kind,incompleteSearch,nextPageToken,files(kind,id,name,mimeType)")
         fields.check(mask, _LIST_FIELDS)
         fields.check(mask.get("files", {}), FIELDS)
         _only_my_drive(call.parameters)
         query = queries.parse(call.parameters.get("q", ""), self.tree.root)
-        order = _Order(call.parameters.get("orderBy", ""), query)
+        order = _SortOrder(call.parameters.get("orderBy", ""), query)
         size = _number(call.parameters, "pageSize", 100, 1000)
         after, values = order.after(call.parameters.get("pageToken"))
         files, last = self.tree.search(query, order.sql, after, values, size)
@@ -190,20 +190,20 @@ class Drive:
             answer["files"] = [resource(file, below, source) for file in files]
         return fields.kept(answer, mask)
 
-    def _generate_ids(self, call: Call) -> dict[str, Any]:
+    def _generate_ids(self, call: DriveRequest) -> dict[str, Any]:
         count = _number(call.parameters, "count", 10, 1000)
         answer = {"kind": "drive#generatedIds", "space": "drive", "ids": [new_id() for _ in range(count)]}
         return fields.cut(answer, _mask(call.parameters, "*"))
 
-    def _create(self, call: Call) -> dict[str, Any]:
+    def _create(self, call: DriveRequest) -> dict[str, Any]:
         about = described(call.body, creating=True)
         return self.shown(self.create(about, None, None), call.parameters, call.origin)
 
-    def _update(self, file_id: str, call: Call) -> dict[str, Any]:
+    def _update(self, file_id: str, call: DriveRequest) -> dict[str, Any]:
         about = described(call.body, creating=False)
         return self.shown(self.update(file_id, about, call.parameters), call.parameters, call.origin)
 
-    def _copy(self, file_id: str, call: Call) -> dict[str, Any]:
+    def _copy(self, file_id: str, call: DriveRequest) -> dict[str, Any]:
         file, path = self.tree.locate(file_id)
         if file.folder:
             raise Refusal(403, "cannotCopyFile", "This file cannot be copied by the user.")
@@ -221,7 +221,7 @@ class Drive:
             copied = self.create(about, content.copied(path, aside), file.mime)
         return self.shown(copied, call.parameters, call.origin)
 
-    def _changes(self, call: Call) -> dict[str, Any]:
+    def _changes(self, call: DriveRequest) -> dict[str, Any]:
         mask = _mask(
             call.parameters,
             "kind,nextPageToken,newStartPageToken,"
@@ -257,7 +257,7 @@ class Drive:
         file, path = self.tree.locate(file_id)
         return documents.export(path, file.mime, wanted), wanted
 
-    def downloaded(self, file_id: str) -> tuple[File, Path]:
+    def downloaded(self, file_id: str) -> tuple[HubFile, Path]:
         """A file whose bytes are asked for. Raises `Refusal` where it has none."""
         file, path = self.tree.locate(file_id)
         if file.folder or file.mime in SUFFIXES:
@@ -268,7 +268,7 @@ class Drive:
         return file, path
 
 
-def _change(change: Change, mask: Mask, source: Source) -> dict[str, Any]:
+def _change(change: HubChange, mask: Mask, source: Source) -> dict[str, Any]:
     answer = {
         "kind": "drive#change",
         "type": "file",
@@ -282,7 +282,7 @@ def _change(change: Change, mask: Mask, source: Source) -> dict[str, Any]:
     return answer
 
 
-class _Order:
+class _SortOrder:
     """`orderBy` as SQL, and page tokens: the sort keys of the last file seen, so that no page repeats or skips one."""
 
     def __init__(self, text: str, query: Query) -> None:
@@ -298,7 +298,7 @@ class _Order:
         self.keys.append(("seq", "ASC"))
         self.sql = ", ".join(f"{column} {direction}" for column, direction in self.keys)
 
-    def token(self, file: File) -> str:
+    def token(self, file: HubFile) -> str:
         values = {
             "folded": file.name.casefold(), "modified": file.modified, "created": file.created, "size": file.size,
             "starred": int(file.starred), "-folder": -int(file.folder), "parent": file.parent, "seq": file.seq,
@@ -344,7 +344,7 @@ def _only_my_drive(parameters: Mapping[str, str]) -> None:
         raise unsupported("the space appDataFolder")
 
 
-def _one_parent(file: File, parameters: Mapping[str, str]) -> str | None:
+def _one_parent(file: HubFile, parameters: Mapping[str, str]) -> str | None:
     """The folder a file is moved to; None when it stays. A file always has exactly one."""
     added = [parent for parent in parameters.get("addParents", "").split(",") if parent]
     removed = [parent for parent in parameters.get("removeParents", "").split(",") if parent]

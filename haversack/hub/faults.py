@@ -29,7 +29,7 @@ from aiohttp import web
 
 from haversack.errors import InputError
 from haversack.hub.refusal import Refusal
-from haversack.hub.wire import End, Line, Wire
+from haversack.hub.wire import CallTransport, EarlyEnd, SharedBandwidth
 
 RETRY_AFTER = 1
 _CONCERNED = ("/drive/", "/upload/", "/batch/", "/api/", "/v1/", "/storage/", "/blobs/")
@@ -75,7 +75,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class FaultRehearsal:
     """What is rehearsed: `latency` in seconds, `bandwidth` in bytes per second, `rate` in calls per second."""
 
     latency: float = 0.0
@@ -94,9 +94,9 @@ def rehearsal(
     rate_limit: str | None = None,
     failures: Iterable[str] = (),
     seed: int = 0,
-) -> Rehearsal:
+) -> FaultRehearsal:
     """What the command line says. Raises `InputError` where it cannot be meant."""
-    return Rehearsal(
+    return FaultRehearsal(
         latency=_duration(latency) if latency else 0.0,
         bandwidth=size(bandwidth.removesuffix("/s"), "--bandwidth") if bandwidth else None,
         rate=_rate(rate_limit) if rate_limit else None,
@@ -108,14 +108,14 @@ def rehearsal(
 class Faults:
     """The middleware that does to calls what a rehearsal says; `down` is set once the hub ends."""
 
-    def __init__(self, rehearsed: Rehearsal, down: asyncio.Event) -> None:
+    def __init__(self, rehearsed: FaultRehearsal, down: asyncio.Event) -> None:
         self.rehearsed = rehearsed
         self._down = down
         self._chance = random.Random(rehearsed.seed)
         self._left: Counter[Failure] = Counter()
         self._limit = _Limit(rehearsed.rate) if rehearsed.rate else None
         self._reasons = itertools.cycle(_RATE_REASONS)
-        self._up, self._back = (Line(rehearsed.bandwidth) if rehearsed.bandwidth else None for _ in range(2))
+        self._up, self._back = (SharedBandwidth(rehearsed.bandwidth) if rehearsed.bandwidth else None for _ in range(2))
 
     @web.middleware
     async def middleware(
@@ -134,7 +134,7 @@ class Faults:
         if refusal is not None and not self._is_carried_out(request, refusal):
             raise refusal
         end = self._end(request, failure.kind) if failure and not refusal else None
-        wire = Wire(self._down, self._up, self._back, end)
+        wire = CallTransport(self._down, self._up, self._back, end)
         wire.lay(request)
         answer = await handler(request)
         if refusal is not None:
@@ -168,9 +168,11 @@ class Faults:
         """Whether a call that is answered by a failure has its effect all the same."""
         return refusal.status >= 500 and request.method not in ("GET", "HEAD") and self._chance.random() < 0.5
 
-    def _end(self, request: web.Request, kind: str) -> End:
+    def _end(self, request: web.Request, kind: str) -> EarlyEnd:
         in_request = bool(request.content_length) and self._chance.random() < 0.5
-        return End("cut" if kind == "cut" else "stall", "request" if in_request else "answer", self._chance.random())
+        return EarlyEnd(
+            "cut" if kind == "cut" else "stall", "request" if in_request else "answer", self._chance.random()
+        )
 
 
 class _Limit:

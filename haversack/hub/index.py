@@ -24,7 +24,7 @@ FOLDER = "application/vnd.google-apps.folder"
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class HubFile:
     """A file or folder; times in nanoseconds since 1970, `size` in bytes (0 for a folder)."""
 
     seq: int
@@ -55,17 +55,17 @@ class File:
 
 
 @dataclass(frozen=True)
-class Change:
+class HubChange:
     """`file` is None when it is gone for good."""
 
     number: int
     file_id: str
     at: int
-    file: File | None
+    file: HubFile | None
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundOnDisk:
     """What lies in a folder and has no record yet."""
 
     name: str
@@ -77,11 +77,11 @@ class Found:
     target: str | None = None
 
 
-COLUMNS = ", ".join(field.name for field in fields(File))
+COLUMNS = ", ".join(field.name for field in fields(HubFile))
 _APP_PROPERTIES, _PROPERTIES = (
-    [field.name for field in fields(File)].index(name) for name in ("app_properties", "properties")
+    [field.name for field in fields(HubFile)].index(name) for name in ("app_properties", "properties")
 )
-_FLAGS = tuple(index for index, field in enumerate(fields(File)) if field.type == "bool")
+_FLAGS = tuple(index for index, field in enumerate(fields(HubFile)) if field.type == "bool")
 _BELOW = (
     "WITH RECURSIVE below(id) AS (SELECT ? UNION ALL"
     " SELECT files.id FROM files JOIN below ON files.parent = below.id WHERE NOT files.binned)"
@@ -89,7 +89,7 @@ _BELOW = (
 _NUMBERED = "(SELECT id, row_number() OVER () AS place FROM below)"
 
 
-class Index:
+class HubIndex:
     """The table of files. Every method may be called from any thread."""
 
     def __init__(self, records: Records) -> None:
@@ -98,24 +98,24 @@ class Index:
 
     # Reading
 
-    def stored(self, file_id: str) -> File | None:
+    def stored(self, file_id: str) -> HubFile | None:
         return self._one("id = ?", self.root if file_id == "root" else file_id)
 
-    def known(self, file_id: str) -> File:
+    def known(self, file_id: str) -> HubFile:
         """Raises `Refusal` (404) where there is none."""
         file = self.stored(file_id)
         if file is None:
             raise not_found(file_id)
         return file
 
-    def on_disk(self, parent: str, disk: bytes) -> File | None:
+    def on_disk(self, parent: str, disk: bytes) -> HubFile | None:
         return self._one("parent = ? AND disk = ? AND NOT binned", parent, disk)
 
-    def named(self, parent: str, name: str) -> list[File]:
+    def named(self, parent: str, name: str) -> list[HubFile]:
         """The files of a folder that have this name, upper and lower case alike."""
         return self._all("parent = ? AND folded = ? AND NOT binned", parent, name.casefold())
 
-    def binned(self) -> list[File]:
+    def binned(self) -> list[HubFile]:
         return self._all("binned")
 
     def folders_in(self, parent: str) -> list[str]:
@@ -135,7 +135,7 @@ class Index:
         )  # fmt: skip
         return [tuple(row) for row in rows]
 
-    def changes(self, since: int, limit: int) -> list[Change]:
+    def changes(self, since: int, limit: int) -> list[HubChange]:
         """Up to `limit` changes from number `since` on, oldest first; one per file, its newest."""
         with self.records.transaction():
             made = self.records.rows(
@@ -146,8 +146,8 @@ class Index:
             gone = self.records.rows(
                 "SELECT number, at, file FROM removals WHERE number >= ? ORDER BY number LIMIT ?", since, limit
             )
-        changes = [Change(row[0], row["id"], row[1], as_file(tuple(row)[2:])) for row in made]
-        changes += [Change(row["number"], row["file"], row["at"], None) for row in gone]
+        changes = [HubChange(row[0], row["id"], row[1], as_file(tuple(row)[2:])) for row in made]
+        changes += [HubChange(row["number"], row["file"], row["at"], None) for row in gone]
         return sorted(changes, key=lambda change: change.number)[:limit]
 
     def last_change(self) -> int:
@@ -198,7 +198,7 @@ class Index:
         columns = ", ".join(f"{column} = ?" for column in values)
         self.records.write(f"UPDATE files SET {columns} WHERE id = ?", *values.values(), file_id)
 
-    def discover(self, parent: File, found: Iterable[Found]) -> None:
+    def discover(self, parent: HubFile, found: Iterable[FoundOnDisk]) -> None:
         """Records for what was put into a folder by hand, but for what has one by now."""
         now = time.time_ns()
         with self.records.transaction():
@@ -240,11 +240,11 @@ class Index:
         """Remove the records of files that never came to their place."""
         self.records.write("DELETE FROM files WHERE changed = 0 AND parent IS NOT NULL")
 
-    def _one(self, condition: str, *values: Any) -> File | None:
+    def _one(self, condition: str, *values: Any) -> HubFile | None:
         row = self.records.row(f"SELECT {COLUMNS} FROM files WHERE {condition}", *values)
         return None if row is None else as_file(tuple(row))
 
-    def _all(self, condition: str, *values: Any) -> list[File]:
+    def _all(self, condition: str, *values: Any) -> list[HubFile]:
         return [
             as_file(tuple(row)) for row in self.records.rows(f"SELECT {COLUMNS} FROM files WHERE {condition}", *values)
         ]
@@ -262,14 +262,14 @@ class Index:
         return root
 
 
-def as_file(row: tuple[Any, ...]) -> File:
+def as_file(row: tuple[Any, ...]) -> HubFile:
     """A row of `COLUMNS`."""
     values = list(row)
     for place in _FLAGS:
         values[place] = values[place] != 0
     for place in (_APP_PROPERTIES, _PROPERTIES):
         values[place] = {} if values[place] == "{}" else json.loads(values[place])
-    return File(*values)
+    return HubFile(*values)
 
 
 def new_id() -> str:

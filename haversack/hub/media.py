@@ -20,12 +20,12 @@ from aiohttp import web
 from haversack.hub import calls, content, multipart, uploads, wire
 from haversack.hub.content import Staged
 from haversack.hub.documents import DOCUMENTS, SHORTCUT
-from haversack.hub.drive import Call, Drive
+from haversack.hub.drive import DriveRequest, DriveService
 from haversack.hub.faults import Faults
 from haversack.hub.index import FOLDER, new_id
 from haversack.hub.refusal import Refusal, invalid
 from haversack.hub.resource import described
-from haversack.hub.uploads import Upload, Uploads
+from haversack.hub.uploads import ReceivedUpload, Uploads
 
 _LONGEST_JSON = 4 << 20
 _MOST_CALLS = 100
@@ -35,7 +35,7 @@ class Media:
     """The handlers; `origin` tells the scheme and host that a request was sent to, `faults` what befalls calls."""
 
     def __init__(
-        self, drive: Drive, sessions: Uploads, origin: Callable[[web.Request], str], faults: Faults | None = None
+        self, drive: DriveService, sessions: Uploads, origin: Callable[[web.Request], str], faults: Faults | None = None
     ) -> None:
         self.drive = drive
         self.sessions = sessions
@@ -51,7 +51,7 @@ class Media:
             case ("GET", "files", file_id, "export"):
                 exported, mime = await asyncio.to_thread(self.drive.export, file_id, request.query)
                 return web.Response(body=exported, headers={"Content-Type": mime, **content.OF_USERS})
-        call = Call(request.method, path, self.origin(request), request.query, await read_json(request))
+        call = DriveRequest(request.method, path, self.origin(request), request.query, await read_json(request))
         answer = await asyncio.to_thread(self.drive.answer, call)
         return web.Response(status=204) if answer is None else web.json_response(answer)
 
@@ -165,7 +165,7 @@ class Media:
         """Refuse what the quota has no room for, before any byte is sent."""
         self.drive.tree.check_quota(size - (self.drive.tree.get(target).size if target else 0))
 
-    def _done(self, upload: Upload, origin: str) -> dict[str, Any] | None:
+    def _done(self, upload: ReceivedUpload, origin: str) -> dict[str, Any] | None:
         """The answer of an upload that had come to its end, perhaps just before the hub was killed."""
         details = upload.details
         if upload.result is None and details["target"] is None and not details["named"]:
@@ -173,7 +173,7 @@ class Media:
                 return self.drive.shown(self.drive.tree.get(details["about"]["id"]), details["parameters"], origin)
         return upload.result
 
-    def _finish(self, upload: Upload, staged: Staged, origin: str) -> dict[str, Any]:
+    def _finish(self, upload: ReceivedUpload, staged: Staged, origin: str) -> dict[str, Any]:
         details = upload.details
         try:
             answer = self._store(
@@ -270,7 +270,7 @@ def _from_base64(text: bytes) -> bytes:
         raise invalid("A part is not the base64 that it claims to be.") from None
 
 
-def _inner_call(text: bytes, origin: str) -> Call:
+def _inner_call(text: bytes, origin: str) -> DriveRequest:
     """The call that one part of a batch holds as an HTTP request."""
     head, _, body = text.replace(b"\r\n", b"\n").lstrip(b"\n").partition(b"\n\n")
     words = head.decode(errors="replace").split("\n", 1)[0].split(" ")
@@ -280,7 +280,7 @@ def _inner_call(text: bytes, origin: str) -> Call:
     parameters = dict(parse_qsl(target.query, keep_blank_values=True))
     if parameters.get("alt") == "media":
         raise invalid("A batch carries no content; download it by itself.")
-    return Call(words[0], target.path.removeprefix("/drive/v3/"), origin, parameters, parse_json(body))
+    return DriveRequest(words[0], target.path.removeprefix("/drive/v3/"), origin, parameters, parse_json(body))
 
 
 def _batch_part(edge: bytes, content_id: str, status: int, answer: Any) -> bytes:

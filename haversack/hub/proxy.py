@@ -19,7 +19,7 @@ _LONGEST_HEAD = 16_384
 _PATIENCE = 30.0
 
 
-class Proxy(asyncio.Protocol):
+class ConnectProxy(asyncio.Protocol):
     """One connection: a head is read, answered, and the rest is that of a connection which `server` makes."""
 
     def __init__(self, server: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:

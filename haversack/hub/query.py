@@ -49,7 +49,7 @@ def parse(text: str, root: str) -> Query:
     """
     if not text.strip():
         return EVERYTHING
-    reader = _Reader(text, root)
+    reader = _Parser(text, root)
     query = reader.either(0)
     if reader.left:
         raise reader.malformed()
@@ -64,7 +64,7 @@ def moment(text: str) -> int:
     return round((when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000) * 1_000_000
 
 
-class _Reader:
+class _Parser:
     def __init__(self, text: str, root: str) -> None:
         self.text = text
         self.root = root

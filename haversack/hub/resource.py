@@ -19,7 +19,7 @@ from haversack.hub import documents, fields, names
 from haversack.hub import query as queries
 from haversack.hub.documents import SHORTCUT, SUFFIXES
 from haversack.hub.fields import Mask
-from haversack.hub.index import FOLDER, File
+from haversack.hub.index import FOLDER, HubFile
 from haversack.hub.refusal import Refusal, invalid, unsupported
 from haversack.hub.signin import SignIn
 from haversack.hub.tree import Tree
@@ -62,7 +62,7 @@ class Source:
     origin: str
 
 
-def resource(file: File, mask: Mask, source: Source) -> dict[str, Any]:
+def resource(file: HubFile, mask: Mask, source: Source) -> dict[str, Any]:
     """A file's JSON, cut to what `mask` names; what it does not name is not even looked up."""
     everything = not mask or "*" in mask
     sha = everything or "sha1Checksum" in mask or "sha256Checksum" in mask
@@ -120,45 +120,45 @@ def _second_text(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
-def _has_bytes(file: File) -> bool:
+def _has_bytes(file: HubFile) -> bool:
     return not file.folder and file.mime not in SUFFIXES
 
 
-def _of_bytes(make: Callable[[File], str | None]) -> _Maker:
+def _of_bytes(make: Callable[[HubFile], str | None]) -> _Maker:
     """A field that only files with content of their own have."""
     return lambda file, source: make(file) if _has_bytes(file) else None
 
 
-def _suffix(file: File) -> str:
+def _suffix(file: HubFile) -> str:
     return os.path.splitext(file.name)[1].removeprefix(".")
 
 
-def _full_suffix(file: File) -> str:
+def _full_suffix(file: HubFile) -> str:
     """With what stands before it, where that is part of a type's name: `tar.gz`."""
     stem, last = os.path.splitext(file.name)
     before = os.path.splitext(stem)[1]
     return (before + last if before == ".tar" else last).removeprefix(".")
 
 
-def _export_links(file: File, source: Source) -> dict[str, str] | None:
+def _export_links(file: HubFile, source: Source) -> dict[str, str] | None:
     start = f"{source.origin}/drive/v3/files/{file.id}/export?mimeType="
     return {mime: start + quote(mime, safe="") for mime in documents.exports(file.mime)} or None
 
 
-def _content_link(file: File, source: Source) -> str | None:
+def _content_link(file: HubFile, source: Source) -> str | None:
     """A signed link that needs no header and expires."""
     path = f"/links/{file.id}"
     return f"{source.origin}{path}?{source.signin.sign(path)}" if _has_bytes(file) else None
 
 
-def _shortcut(file: File, source: Source) -> dict[str, str] | None:
+def _shortcut(file: HubFile, source: Source) -> dict[str, str] | None:
     if file.target is None:
         return None
     target = source.tree.index.stored(file.target)
     return {"targetId": file.target, **({"targetMimeType": target.mime} if target else {})}
 
 
-def _capabilities(file: File, source: Source) -> dict[str, bool]:
+def _capabilities(file: HubFile, source: Source) -> dict[str, bool]:
     is_root = file.id == source.tree.root
     return {
         "canAddChildren": file.folder,
@@ -253,7 +253,7 @@ _CREATABLE: dict[str, tuple[str, _Check]] = {
     "shortcutDetails": ("target", _target),
 }
 
-_Maker = Callable[[File, Source], Any]
+_Maker = Callable[[HubFile, Source], Any]
 _MAKERS: dict[str, _Maker] = {
     "kind": lambda file, source: "drive#file",
     "id": lambda file, source: file.id,

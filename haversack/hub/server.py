@@ -30,13 +30,13 @@ from aiohttp import web
 from filelock import FileLock, Timeout
 
 from haversack.errors import InputError
-from haversack.hub.calls import Log
-from haversack.hub.drive import Drive
-from haversack.hub.faults import Faults, Rehearsal
+from haversack.hub.calls import CallLog
+from haversack.hub.drive import DriveService
+from haversack.hub.faults import FaultRehearsal, Faults
 from haversack.hub.kaggle import Kaggle
 from haversack.hub.media import Media
 from haversack.hub.page.site import Site
-from haversack.hub.proxy import GOOGLE, Proxy
+from haversack.hub.proxy import GOOGLE, ConnectProxy
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal, of_disk
 from haversack.hub.shelf import Shelf
@@ -65,7 +65,7 @@ def serve(
     token: str,
     *,
     quota: int | None = None,
-    rehearsal: Rehearsal | None = None,
+    rehearsal: FaultRehearsal | None = None,
     log: Path | None = None,
     tls: Path | None = None,
     state: Path | None = None,
@@ -102,7 +102,7 @@ class Hub:
         token: str,
         *,
         quota: int | None = None,
-        rehearsal: Rehearsal | None = None,
+        rehearsal: FaultRehearsal | None = None,
         log: Path | None = None,
     ) -> None:
         inside = root / ".hub"
@@ -126,9 +126,9 @@ class Hub:
         uploads = Uploads(inside / "incoming", self.records)
         self.tree = Tree(root / "My Drive", inside, self.records, quota)
         self.ended = asyncio.Event()
-        self.log = Log(log) if log else None
+        self.log = CallLog(log) if log else None
         self.faults = Faults(rehearsal, self.ended) if rehearsal else None
-        self.media = Media(Drive(self.tree, uploads.folder, self.signin), uploads, origin, self.faults)
+        self.media = Media(DriveService(self.tree, uploads.folder, self.signin), uploads, origin, self.faults)
         self.kaggle = Kaggle(Shelf(root / "kaggle", inside, self.records), uploads, self.signin, origin)
         self.site = Site(self.tree, self.kaggle.shelf, self.signin)
         self.leases = 0
@@ -286,7 +286,7 @@ async def _secure(runner: web.AppRunner, folder: Path) -> tuple[dict[str, str], 
     url = await _listen(runner, 0, context)
     server = runner.server
     assert server is not None
-    proxy = await asyncio.get_running_loop().create_server(lambda: Proxy(server, context), _HOST, 0)
+    proxy = await asyncio.get_running_loop().create_server(lambda: ConnectProxy(server, context), _HOST, 0)
     port = proxy.sockets[0].getsockname()[1]
     return {"tls_url": url, "proxy": f"http://{_HOST}:{port}", "ca": str(own.certificate)}, proxy
 

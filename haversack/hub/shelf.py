@@ -51,7 +51,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Member:
+class BundleMember:
     name: str
     size: int
 
@@ -75,7 +75,7 @@ class Shelf:
         self._building = hub / "building"
         self._making: defaultdict[Path, Lock] = defaultdict(Lock)
         # The last list of files that was asked for: its pages are asked for one after the other.
-        self._listed: dict[tuple[str, str, int], list[Member]] = {}
+        self._listed: dict[tuple[str, str, int], list[BundleMember]] = {}
         shutil.rmtree(self._building, ignore_errors=True)
         for made in (folder, self._made, self._building):
             made.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ class Shelf:
                 self._publish(before.owner, before.slug, before.number + 1, notes, archive, building)
         return self.find(owner, slug)
 
-    def members(self, version: Version) -> list[Member]:
+    def members(self, version: Version) -> list[BundleMember]:
         """The files of a version, sorted by name."""
         key = (version.owner, version.slug, version.number)
         known = self._listed.get(key)
@@ -141,10 +141,12 @@ class Shelf:
             return known
         if version.archive is not None:
             with zipfile.ZipFile(self._present(version) / version.archive) as archive:
-                found = [Member(entry.filename, entry.file_size) for entry in archive.infolist() if not entry.is_dir()]
+                found = [
+                    BundleMember(entry.filename, entry.file_size) for entry in archive.infolist() if not entry.is_dir()
+                ]
         else:
             folder = self._present(version)
-            found = [Member(name, path.stat().st_size) for name, path in _files(folder)]
+            found = [BundleMember(name, path.stat().st_size) for name, path in _files(folder)]
         found.sort(key=lambda member: member.name)
         self._listed = {key: found}
         return found

@@ -22,13 +22,13 @@ from haversack.hub import names
 from haversack.hub.content import Digests, Staged, digests, rename_new
 from haversack.hub.disk import Disk, Ways
 from haversack.hub.documents import SUFFIXES
-from haversack.hub.index import COLUMNS, FOLDER, Change, File, Index, as_file, mime_of, new_id
+from haversack.hub.index import COLUMNS, FOLDER, HubChange, HubFile, HubIndex, as_file, mime_of, new_id
 from haversack.hub.query import Query
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal, invalid, not_found
-from haversack.hub.watch import Watch
+from haversack.hub.watch import Rescan
 
-__all__ = ["FOLDER", "Change", "File", "Tree", "mime_of", "new_id"]
+__all__ = ["FOLDER", "HubChange", "HubFile", "Tree", "mime_of", "new_id"]
 
 _DEEPEST = 100  # Drive's own limit of nesting
 
@@ -47,26 +47,26 @@ class Tree:
         self._doomed = hub / "doomed"
         for made in (folder, self._trash, self._doomed):
             made.mkdir(parents=True, exist_ok=True)
-        self.index = Index(records)
+        self.index = HubIndex(records)
         self.disk = Disk(self.index, folder, self._trash)
-        self.watch = Watch(self.disk)
+        self.watch = Rescan(self.disk)
         self.root = self.index.root
         self.recover()
 
     # Finding
 
-    def get(self, file_id: str) -> File:
+    def get(self, file_id: str) -> HubFile:
         """The file as it is now. Raises `Refusal` when there is none."""
         return self.locate(file_id)[0]
 
-    def locate(self, file_id: str) -> tuple[File, Path]:
+    def locate(self, file_id: str) -> tuple[HubFile, Path]:
         """The file as it is now, and where it lies."""
         with self.records.alone():
             return self.disk.verified(self.index.known(file_id), {})
 
     def search(
         self, query: Query, order: str, after: str, values: tuple[Any, ...], limit: int
-    ) -> tuple[list[File], File | None]:
+    ) -> tuple[list[HubFile], HubFile | None]:
         """Up to `limit` files that match, in the SQL order `order`, behind the row that the SQL `after` says.
 
         Also returns the last file that was looked at, None when there are no more behind it.
@@ -82,7 +82,7 @@ class Tree:
         files = [as_file(row) for row in rows[:limit]]
         return self.disk.seen(files, ways), files[-1] if len(rows) > limit else None
 
-    def changes(self, since: int, limit: int) -> list[Change]:
+    def changes(self, since: int, limit: int) -> list[HubChange]:
         """Up to `limit` changes from number `since` on, oldest first; one per file, its newest."""
         self.watch.look()
         return self.index.changes(since, limit)
@@ -92,7 +92,7 @@ class Tree:
         self.watch.look()
         return self.index.last_change() + 1
 
-    def hashed(self, file: File, *, sha: bool) -> File:
+    def hashed(self, file: HubFile, *, sha: bool) -> HubFile:
         """The file with its MD5, and with `sha` its SHA-1 and SHA-256, computed where they are not known yet.
 
         They stay None where the content cannot be read.
@@ -125,7 +125,7 @@ class Tree:
         if self.quota is not None and more > 0 and self.used()[0] + more > self.quota:
             raise Refusal(403, "storageQuotaExceeded", "The user's Drive storage quota has been exceeded.")
 
-    def add(self, parent_id: str, name: str, mime: str, staged: Staged | None, about: Mapping[str, Any]) -> File:
+    def add(self, parent_id: str, name: str, mime: str, staged: Staged | None, about: Mapping[str, Any]) -> HubFile:
         """A new file with the staged bytes, or a new folder where there are none; complete, or not there at all.
 
         `about` may hold `id`, `created`, `modified`, `target` and what `revise` takes. Raises `Refusal`.
@@ -155,7 +155,7 @@ class Tree:
             self.index.announce(file_id, status.st_mtime_ns, status.st_ino)
             return self.index.known(file_id)
 
-    def replace(self, file_id: str, staged: Staged, mime: str | None, modified: int | None) -> File:
+    def replace(self, file_id: str, staged: Staged, mime: str | None, modified: int | None) -> HubFile:
         """The same file with other bytes; readers see the old or the new ones, never a mixture."""
         with self.records.alone():
             file, path = self.locate(file_id)
@@ -174,7 +174,7 @@ class Tree:
             )  # fmt: skip
             return self.index.known(file.id)
 
-    def revise(self, file_id: str, about: Mapping[str, Any], parent_id: str | None = None) -> File:
+    def revise(self, file_id: str, about: Mapping[str, Any], parent_id: str | None = None) -> HubFile:
         """Change what is said of a file: name, mime, modified, starred, description, properties, trashed, its parent.
 
         Keys that are not in `about` stay as they are; a property of value None is removed.
@@ -252,7 +252,7 @@ class Tree:
                     raise
         return ways
 
-    def _keep(self, file: File, found: Digests) -> None:
+    def _keep(self, file: HubFile, found: Digests) -> None:
         known = {
             name: value for name, value in (("md5", found.md5), ("sha1", found.sha1), ("sha256", found.sha256)) if value
         }
@@ -261,7 +261,7 @@ class Tree:
             if now is not None and (now.modified, now.inode, now.size) == (file.modified, file.inode, file.size):
                 self.index.remember(file.id, **known)
 
-    def _open_folder(self, folder_id: str) -> tuple[File, Path]:
+    def _open_folder(self, folder_id: str) -> tuple[HubFile, Path]:
         """A folder that takes new entries."""
         file, path = self.locate(folder_id)
         if not file.folder:
@@ -273,11 +273,11 @@ class Tree:
             raise Refusal(403, "myDriveHierarchyDepthLimitExceeded", f"Folders nest at most {_DEEPEST} deep.")
         return file, path
 
-    def _own_change_around(self, file: File, path: Path) -> AbstractContextManager[None]:
+    def _own_change_around(self, file: HubFile, path: Path) -> AbstractContextManager[None]:
         """Around what is done to the entry of a file in its folder; nobody reads the trash's own entries."""
         return nullcontext() if file.binned else self.disk.own_change(self.index.known(str(file.parent)), path.parent)
 
-    def _free_name(self, parent: File, folder: Path, name: str, mime: str) -> bytes:
+    def _free_name(self, parent: HubFile, folder: Path, name: str, mime: str) -> bytes:
         def is_taken(disk: bytes) -> bool:
             return os.path.lexists(folder / os.fsdecode(disk)) or self.index.on_disk(parent.id, disk) is not None
 
@@ -293,10 +293,10 @@ class Tree:
         if staged is not None:
             rename_new(staged.path, target)
 
-    def _move(self, file: File, path: Path, name: str, parent_id: str) -> tuple[File, Path]:
+    def _move(self, file: HubFile, path: Path, name: str, parent_id: str) -> tuple[HubFile, Path]:
         """Another name, another folder, or both."""
         parent, folder = self._open_folder(parent_id)
-        above: File | None = parent
+        above: HubFile | None = parent
         while above is not None:
             if above.id == file.id:
                 raise Refusal(403, "cannotMoveIntoDescendant", "A folder cannot be moved into itself.")
@@ -321,18 +321,18 @@ class Tree:
                     self.index.trash_below(file.id, parent.trashed)
         return self.index.known(file.id), path
 
-    def _bin(self, file: File, path: Path) -> None:
+    def _bin(self, file: HubFile, path: Path) -> None:
         """Into the trash."""
         with self.records.transaction():
             self._mark_binned(file)
             with self._own_change_around(file, path):
                 os.rename(path, self._trash / file.id)
 
-    def _mark_binned(self, file: File) -> None:
+    def _mark_binned(self, file: HubFile) -> None:
         self.index.update(file.id, binned=True, trashed_at=time.time_ns())
         self.index.trash_below(file.id, True)
 
-    def _finish_binning(self, file: File) -> None:
+    def _finish_binning(self, file: HubFile) -> None:
         try:
             parent, folder = self._open_folder(str(file.parent))
         except Refusal:
@@ -342,7 +342,7 @@ class Tree:
             return None
         return self.index.drop(file.id)
 
-    def _unbin(self, file: File) -> None:
+    def _unbin(self, file: HubFile) -> None:
         """Out of the trash, to where it was; to the top when that folder is gone."""
         try:
             parent, folder = self._open_folder(str(file.parent))
@@ -355,12 +355,12 @@ class Tree:
             with self.disk.own_change(parent, folder):
                 os.rename(self._trash / file.id, folder / os.fsdecode(disk))
 
-    def _forbid_root(self, file: File, about: Mapping[str, Any], parent_id: str | None) -> None:
+    def _forbid_root(self, file: HubFile, about: Mapping[str, Any], parent_id: str | None) -> None:
         if file.id == self.root and (parent_id or set(about) & {"name", "trashed", "delete", "mime"}):
             raise Refusal(403, "insufficientFilePermissions", "My Drive itself cannot be renamed, moved or removed.")
 
 
-def _said(file: File, about: Mapping[str, Any]) -> dict[str, Any]:
+def _said(file: HubFile, about: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that `about` sets, but for the ones that need the disk."""
     said = {key: about[key] for key in ("mime", "starred", "description") if key in about}
     if "app_properties" in about:

@@ -37,7 +37,7 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)")
 
 
 @dataclass(frozen=True)
-class Upload:
+class ReceivedUpload:
     """`purpose` is "drive" or "blob", `details` what the one who opened it wants back, `total` bytes if it is known."""
 
     id: str
@@ -69,25 +69,25 @@ class Uploads:
         )  # fmt: skip
         return upload_id
 
-    def find(self, upload_id: str, purpose: str) -> Upload:
+    def find(self, upload_id: str, purpose: str) -> ReceivedUpload:
         """Raises `Refusal` (404) for one that is not there."""
         row = self.records.row("SELECT * FROM uploads WHERE id = ? AND purpose = ?", upload_id, purpose)
         if row is None:
             raise Refusal(404, "notFound", "There is no such upload; start it again.", where="upload_id")
         result = json.loads(row["result"]) if row["result"] is not None else None
-        return Upload(row["id"], row["purpose"], json.loads(row["details"]), row["total"], result)
+        return ReceivedUpload(row["id"], row["purpose"], json.loads(row["details"]), row["total"], result)
 
-    def path(self, upload: Upload) -> Path:
+    def path(self, upload: ReceivedUpload) -> Path:
         return self._path(upload.id)
 
-    def received(self, upload: Upload) -> int:
+    def received(self, upload: ReceivedUpload) -> int:
         """How many bytes are there."""
         try:
             return self.path(upload).stat().st_size
         except FileNotFoundError:
             return 0
 
-    def finish(self, upload: Upload, result: Any) -> None:
+    def finish(self, upload: ReceivedUpload, result: Any) -> None:
         """Keep the answer, for a client that did not hear it."""
         self.records.write("UPDATE uploads SET result = ? WHERE id = ?", json.dumps(result), upload.id)
 
@@ -96,14 +96,14 @@ class Uploads:
         self._path(upload_id).unlink(missing_ok=True)
         self._hashes.pop(upload_id, None)
 
-    def lock(self, upload: Upload) -> asyncio.Lock:
+    def lock(self, upload: ReceivedUpload) -> asyncio.Lock:
         """Held by the one request that adds to an upload."""
         lock = self._locks.get(upload.id)
         if lock is None:
             lock = self._locks[upload.id] = asyncio.Lock()
         return lock
 
-    async def receive(self, request: web.Request, upload: Upload) -> Staged | None:
+    async def receive(self, request: web.Request, upload: ReceivedUpload) -> Staged | None:
         """Store what a request brings; returns the whole once it is there, None while more must come.
 
         Raises `Refusal` for bytes that do not follow those received, or that are not what was announced.
@@ -127,7 +127,12 @@ class Uploads:
         return await asyncio.to_thread(self._staged, upload, total)
 
     async def _append(
-        self, request: web.Request, upload: Upload, received: int, span: tuple[int, int | None], total: int | None
+        self,
+        request: web.Request,
+        upload: ReceivedUpload,
+        received: int,
+        span: tuple[int, int | None],
+        total: int | None,
     ) -> int:
         """Add a request's body behind the `received` bytes; returns how many there are then."""
         start, stop = span
@@ -164,7 +169,7 @@ class Uploads:
         elif position < hashed:
             del self._hashes[upload_id]  # what was hashed has been written over
 
-    def _staged(self, upload: Upload, total: int) -> Staged:
+    def _staged(self, upload: ReceivedUpload, total: int) -> Staged:
         """The whole that was received, synced; read again where it came out of order, or in two lives of the hub."""
         path = self.path(upload)
         hashed, hasher = self._hashes.pop(upload.id, (0, None))

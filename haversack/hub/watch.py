@@ -16,7 +16,7 @@ _SHORT = 0.05
 _REST = 9
 
 
-class Watch:
+class Rescan:
     """Walks over `disk`, at most one at a time."""
 
     def __init__(self, disk: Disk) -> None:

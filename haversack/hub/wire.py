@@ -15,11 +15,11 @@ from typing import Literal
 from aiohttp import web
 
 BLOCK = 1 << 18
-_WIRE: web.RequestKey[Wire] = web.RequestKey("wire", object)  # type: ignore[arg-type]
+_WIRE: web.RequestKey[CallTransport] = web.RequestKey("wire", object)  # type: ignore[arg-type]
 _LOOK = 0.25
 
 
-class Line:
+class SharedBandwidth:
     """What all calls share in one direction: `bandwidth` bytes per second, whoever comes first."""
 
     def __init__(self, bandwidth: float) -> None:
@@ -34,7 +34,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class End:
+class EarlyEnd:
     """A body comes to its end too early, after `share` of it."""
 
     how: Literal["cut", "stall"]
@@ -43,13 +43,13 @@ class End:
 
 
 @dataclass(frozen=True)
-class Wire:
+class CallTransport:
     """One call's way to the hub and back; `down` is set once the hub ends."""
 
     down: asyncio.Event
-    up: Line | None = None
-    back: Line | None = None
-    end: End | None = None
+    up: SharedBandwidth | None = None
+    back: SharedBandwidth | None = None
+    end: EarlyEnd | None = None
 
     def lay(self, request: web.Request) -> None:
         """The bytes of `request` and of its answer go this way."""
@@ -112,7 +112,7 @@ class Wire:
         raise ConnectionResetError("cut off, as rehearsed")
 
 
-def of(request: web.Request) -> Wire | None:
+def of(request: web.Request) -> CallTransport | None:
     """The wire that was laid for `request`; None where its bytes travel at once."""
     return request.get(_WIRE)
 

@@ -27,7 +27,7 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 
 
 @dataclass(frozen=True)
-class End:
+class SessionEnd:
     """The end of this session: `at` in seconds since 1970, and what brings it about."""
 
     at: float
@@ -43,24 +43,24 @@ class End:
         return f"This session ends in {words(self.remaining)}, at {at}, by {self.by}."
 
 
-def end() -> End | None:
+def end() -> SessionEnd | None:
     """What ends this session; None where nothing is known to.
 
     Raises `InputError` when `HAVERSACK_SESSION_ENDS` or `HAVERSACK_SESSION_LIMIT` cannot be read.
     """
     if told := os.environ.get("HAVERSACK_SESSION_ENDS"):
         try:
-            return End(float(told), "the limit of `haversack run --session`")
+            return SessionEnd(float(told), "the limit of `haversack run --session`")
         except ValueError:
             raise InputError(
                 f"HAVERSACK_SESSION_ENDS is {told!r}, which is no time.", "It is in seconds since 1970."
             ) from None
     where = place.here()
     if own := os.environ.get("HAVERSACK_SESSION_LIMIT"):
-        return End(_machine_began() + seconds(own), f"HAVERSACK_SESSION_LIMIT={own}")
+        return SessionEnd(_machine_began() + seconds(own), f"HAVERSACK_SESSION_LIMIT={own}")
     if where not in LIMITS:
         return None
-    return End(_machine_began() + LIMITS[where], f"{where.capitalize()}'s limit of {words(LIMITS[where])}")
+    return SessionEnd(_machine_began() + LIMITS[where], f"{where.capitalize()}'s limit of {words(LIMITS[where])}")
 
 
 def remaining() -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from haversack.archive.index import Index, open_index, read_index
+from haversack.archive.index import ArchiveIndex, open_index, read_index
 from haversack.archive.reader import Archive
 from haversack.errors import ArchiveInvalid, IntegrityError
 from tests.archive.zips import InMemory, streamed, zip64, zipped
@@ -24,7 +24,7 @@ many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
 changes = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=8)
 
 
-def members_of(data: bytes) -> Index | None:
+def members_of(data: bytes) -> ArchiveIndex | None:
     try:
         return read_index(InMemory(data))
     except ArchiveInvalid:

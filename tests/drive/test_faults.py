@@ -15,7 +15,7 @@ import pytest
 from haversack import credentials
 from haversack.drive.remote import calls
 from haversack.drive.remote import upload as uploading
-from haversack.drive.remote.api import DriveApi, File, Upload
+from haversack.drive.remote.api import DriveApi, File, ResumableUpload
 from haversack.errors import HaversackError, QuotaExceeded
 from haversack.http import Http, wait
 from tests.conftest import RunningHub, start_hub
@@ -42,9 +42,9 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
         hub.process.wait(10)
 
 
-def upload_of(file_id: str, parent: str, source: Path, content: bytes, name: str) -> Upload:
+def upload_of(file_id: str, parent: str, source: Path, content: bytes, name: str) -> ResumableUpload:
     source.write_bytes(content)
-    return Upload(source, len(content), hashlib.md5(content).hexdigest(), file_id, False, parent, name, 1e9)
+    return ResumableUpload(source, len(content), hashlib.md5(content).hexdigest(), file_id, False, parent, name, 1e9)
 
 
 async def work(api: DriveApi, parent: str, folder: Path, number: int) -> File:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from haversack.hub.content import staged
-from haversack.hub.drive import Call, Drive
+from haversack.hub.drive import DriveRequest, DriveService
 from haversack.hub.records import Records
 from haversack.hub.signin import SignIn
 from haversack.hub.tree import Tree
@@ -28,8 +28,8 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 
 
 @pytest.fixture
-def drive(tree: Tree, tmp_path: Path) -> Drive:
-    return Drive(tree, tmp_path, SignIn("token"))
+def drive(tree: Tree, tmp_path: Path) -> DriveService:
+    return DriveService(tree, tmp_path, SignIn("token"))
 
 
 @pytest.fixture
@@ -43,18 +43,18 @@ def crowded(tree: Tree) -> Path:
     return folder
 
 
-def found(drive: Drive, q: str, **more: str) -> dict[str, Any]:
-    answer = drive.answer(Call("GET", "files", "http://hub", {"q": q, **more}))
+def found(drive: DriveService, q: str, **more: str) -> dict[str, Any]:
+    answer = drive.answer(DriveRequest("GET", "files", "http://hub", {"q": q, **more}))
     assert answer is not None
     return answer
 
 
-def folder_id(drive: Drive, name: str = "crowded") -> str:
+def folder_id(drive: DriveService, name: str = "crowded") -> str:
     (file,) = found(drive, f"name = '{name}' and 'root' in parents")["files"]
     return str(file["id"])
 
 
-def listed(drive: Drive, q: str) -> list[str]:
+def listed(drive: DriveService, q: str) -> list[str]:
     """All names, page by page."""
     names, token = [], ""
     while True:
@@ -74,12 +74,12 @@ def add(tree: Tree, parent: str, name: str) -> str:
     return tree.add(parent, name, "text/plain", staged(aside), {}).id
 
 
-def test_pages_hold_every_file_once(drive: Drive, crowded: Path) -> None:
+def test_pages_hold_every_file_once(drive: DriveService, crowded: Path) -> None:
     names = listed(drive, f"'{folder_id(drive)}' in parents and trashed = false")
     assert sorted(names) == [f"{number:05}.txt" for number in range(COUNT)]
 
 
-def test_pages_of_several_folders_hold_every_file_once(drive: Drive, crowded: Path) -> None:
+def test_pages_of_several_folders_hold_every_file_once(drive: DriveService, crowded: Path) -> None:
     for number in range(5):
         (crowded.parent / f"other {number}").mkdir()
         (crowded.parent / f"other {number}" / "x").write_text("")
@@ -88,13 +88,15 @@ def test_pages_of_several_folders_hold_every_file_once(drive: Drive, crowded: Pa
     assert sorted(names) == sorted([*(f"{number:05}.txt" for number in range(COUNT)), *["x"] * 5])
 
 
-def test_a_name_is_looked_up_without_reading_the_folder(drive: Drive, tree: Tree, crowded: Path) -> None:
+def test_a_name_is_looked_up_without_reading_the_folder(drive: DriveService, tree: Tree, crowded: Path) -> None:
     parent = folder_id(drive)
     assert len(found(drive, f"name = '00007.txt' and '{parent}' in parents and trashed = false")["files"]) == 1
     assert known(tree, parent) == 1
 
 
-def test_what_the_hub_does_to_a_folder_is_no_reason_to_read_it_again(drive: Drive, tree: Tree, crowded: Path) -> None:
+def test_what_the_hub_does_to_a_folder_is_no_reason_to_read_it_again(
+    drive: DriveService, tree: Tree, crowded: Path
+) -> None:
     parent = folder_id(drive)
     found(drive, f"'{parent}' in parents")
     made = add(tree, parent, "new.txt")
@@ -105,7 +107,7 @@ def test_what_the_hub_does_to_a_folder_is_no_reason_to_read_it_again(drive: Driv
     assert tree.get(parent).scanned == crowded.stat().st_ctime_ns
 
 
-def test_a_change_by_hand_after_one_of_the_hubs_is_seen(drive: Drive, tree: Tree, crowded: Path) -> None:
+def test_a_change_by_hand_after_one_of_the_hubs_is_seen(drive: DriveService, tree: Tree, crowded: Path) -> None:
     parent = folder_id(drive)
     found(drive, f"'{parent}' in parents")
     add(tree, parent, "new.txt")
@@ -117,7 +119,7 @@ def test_a_change_by_hand_after_one_of_the_hubs_is_seen(drive: Drive, tree: Tree
     assert "00001.txt" not in names
 
 
-def test_other_calls_are_answered_while_a_folder_is_taken_in(drive: Drive, tree: Tree, crowded: Path) -> None:
+def test_other_calls_are_answered_while_a_folder_is_taken_in(drive: DriveService, tree: Tree, crowded: Path) -> None:
     parent = folder_id(drive)
     other = add(tree, "root", "other.txt")
     listing = threading.Thread(target=found, args=(drive, f"'{parent}' in parents"))
@@ -131,7 +133,7 @@ def test_other_calls_are_answered_while_a_folder_is_taken_in(drive: Drive, tree:
     assert begun <= answered_at <= COUNT + 1 == known(tree, parent)
 
 
-def test_two_listings_at_once_take_each_file_in_once(drive: Drive, tree: Tree, crowded: Path) -> None:
+def test_two_listings_at_once_take_each_file_in_once(drive: DriveService, tree: Tree, crowded: Path) -> None:
     parent = folder_id(drive)
     listings = [threading.Thread(target=tree.disk.scan, args=(tree.get(parent), crowded)) for _ in range(4)]
     for listing in listings:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from haversack.hub.page.sessions import Sessions
+from haversack.hub.page.sessions import HubSessions
 from tests.conftest import RunningHub
 
 from .conftest import Reply, send
@@ -129,7 +129,7 @@ def test_who_signed_out_is_out(visitor: Visitor) -> None:
 
 
 def test_a_code_signs_in_once() -> None:
-    sessions = Sessions()
+    sessions = HubSessions()
     code = sessions.new_code()
     assert not sessions.redeem(code + "x")
     assert sessions.redeem(code)
@@ -137,7 +137,7 @@ def test_a_code_signs_in_once() -> None:
 
 
 def test_a_new_code_makes_the_one_before_it_void() -> None:
-    sessions = Sessions()
+    sessions = HubSessions()
     first, second = sessions.new_code(), sessions.new_code()
     assert not sessions.redeem(first)
     assert sessions.redeem(second)
@@ -145,13 +145,13 @@ def test_a_new_code_makes_the_one_before_it_void() -> None:
 
 def test_a_session_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("haversack.hub.page.sessions.LIFETIME", -1)
-    sessions = Sessions()
+    sessions = HubSessions()
     session = sessions.open()
     assert not sessions.has(session.cookie, session.key)
 
 
 def test_very_many_sessions_push_out_the_oldest() -> None:
-    sessions = Sessions()
+    sessions = HubSessions()
     opened = [sessions.open() for _ in range(1001)]
     assert not sessions.has(opened[0].cookie, opened[0].key)
     assert sessions.has(opened[-1].cookie, opened[-1].key)

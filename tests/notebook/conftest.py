@@ -12,7 +12,7 @@ import pytest
 from haversack.notebook.job import job
 from tests.notebook import notebooks
 
-Run = Callable[..., job.Report]
+Run = Callable[..., job.JobReport]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         patch.setenv("HAVERSACK_DATA", str(folder / "data"))
         patch.setenv("HAVERSACK_CACHE", str(folder / "cache"))
 
-        def run_cells(*sources: str, tags: dict[int, list[str]] | None = None, **options: Any) -> job.Report:
+        def run_cells(*sources: str, tags: dict[int, list[str]] | None = None, **options: Any) -> job.JobReport:
             notebook = notebooks.write(folder / "nb.ipynb", *sources, tags=tags)
             return job.run(notebook, folder / "out.ipynb", **options)
 
@@ -37,7 +37,7 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def run(tmp_path: Path) -> Run:
     """`run("cell", "cell", uploads=[…])` executes these cells as a job and returns its report."""
 
-    def run_cells(*sources: str, tags: dict[int, list[str]] | None = None, **options: Any) -> job.Report:
+    def run_cells(*sources: str, tags: dict[int, list[str]] | None = None, **options: Any) -> job.JobReport:
         notebook = notebooks.write(tmp_path / "nb.ipynb", *sources, tags=tags)
         return job.run(notebook, tmp_path / "out.ipynb", **options)
 

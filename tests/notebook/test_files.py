@@ -19,7 +19,7 @@ FILES = "from google.colab import files\n"
 
 
 @pytest.fixture(scope="module")
-def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Report:
+def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.JobReport:
     """A job that was given `a.txt`, `b.txt` and `c.txt`, each with its letter in it; each test looks at one cell."""
     folder = tmp_path_factory.mktemp("given")
     given = [folder / "a.txt", folder / "b.txt", folder / "c.txt"]
@@ -38,20 +38,20 @@ def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Repor
     return run_once(*cells, uploads=given, tags={index: ["raises-exception"] for index in range(len(cells))})
 
 
-def test_upload_file_receives_the_next_one_under_its_new_name(report: job.Report) -> None:
+def test_upload_file_receives_the_next_one_under_its_new_name(report: job.JobReport) -> None:
     assert Path(report.job, "content", "x.txt").read_text() == "a"
 
 
-def test_upload_receives_all_that_are_left_into_a_folder_it_makes(report: job.Report) -> None:
+def test_upload_receives_all_that_are_left_into_a_folder_it_makes(report: job.JobReport) -> None:
     shown = "Saving b.txt to new/folder/b.txt\nSaving c.txt to new/folder/c.txt\n"
     assert notebooks.text(report.output, 2) == shown + "{'new/folder/b.txt': b'b', 'new/folder/c.txt': b'c'}"
 
 
-def test_when_all_are_received_the_error_names_the_option(report: job.Report) -> None:
+def test_when_all_are_received_the_error_names_the_option(report: job.JobReport) -> None:
     assert "--upload FILE" in notebooks.text(report.output, 3)
 
 
-def test_downloads_land_in_the_jobs_folder(report: job.Report) -> None:
+def test_downloads_land_in_the_jobs_folder(report: job.JobReport) -> None:
     folder = Path(report.job, "downloads")
     assert report.downloads == [str(folder / "r.txt"), str(folder / "r (1).txt")]
     assert [Path(path).read_text() for path in report.downloads] == ["1", "1"]
@@ -59,11 +59,11 @@ def test_downloads_land_in_the_jobs_folder(report: job.Report) -> None:
 
 
 @pytest.mark.parametrize("cell", [5, 6])
-def test_a_missing_file_has_colabs_message(report: job.Report, cell: int) -> None:
+def test_a_missing_file_has_colabs_message(report: job.JobReport, cell: int) -> None:
     assert "Cannot find file: none.txt" in notebooks.text(report.output, cell)
 
 
-def test_view_shows_text_and_pictures(report: job.Report) -> None:
+def test_view_shows_text_and_pictures(report: job.JobReport) -> None:
     outputs = notebooks.read(report.output).cells[7].outputs
     assert outputs[0].text == "a\n"
     assert "image/png" in outputs[1].data

@@ -40,7 +40,7 @@ def runs(data: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Report:
+def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.JobReport:
     """A job whose kernel is killed once, after its trainings."""
     second = "first, second = compiled(), compiled()\nfirst.fit(x, y, verbose=0); second.fit(x, y, verbose=0)"
     drawn = "compiled().fit(np.random.default_rng().random((64, 2)), y, verbose=0); None"
@@ -57,28 +57,28 @@ def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Repor
     )
 
 
-def test_each_training_is_named_by_its_cell_and_its_place_there(report: job.Report) -> None:
+def test_each_training_is_named_by_its_cell_and_its_place_there(report: job.JobReport) -> None:
     assert runs(Path(report.job).parent.parent) == ["cell-2.1", "cell-3.1", "cell-3.2", "cell-5.1"]
 
 
-def test_a_finished_training_is_not_repeated_in_the_next_session(report: job.Report) -> None:
+def test_a_finished_training_is_not_repeated_in_the_next_session(report: job.JobReport) -> None:
     assert (report.status, report.sessions) == ("done", 2)
     assert "its history and weights are loaded" in notebooks.text(report.output, 1)
 
 
-def test_a_class_with_a_fit_of_its_own_keeps_it(report: job.Report) -> None:
+def test_a_class_with_a_fit_of_its_own_keeps_it(report: job.JobReport) -> None:
     assert notebooks.text(report.output, 3) == "own\n"
 
 
-def test_a_training_whose_data_are_others_in_each_session_is_trained_plainly(report: job.Report) -> None:
+def test_a_training_whose_data_are_others_in_each_session_is_trained_plainly(report: job.JobReport) -> None:
     assert "trained without checkpoints: The run" in notebooks.text(report.output, 4)
 
 
-def test_the_method_looks_like_keras_own(report: job.Report) -> None:
+def test_the_method_looks_like_keras_own(report: job.JobReport) -> None:
     assert notebooks.text(report.output, 6) == "['x', 'y', 'batch_size']\n"
 
 
-def test_a_job_that_is_done_leaves_no_checkpoints(report: job.Report) -> None:
+def test_a_job_that_is_done_leaves_no_checkpoints(report: job.JobReport) -> None:
     data = Path(report.job).parent.parent
     assert list((data / "runs").rglob("*.safetensors")) == []
 

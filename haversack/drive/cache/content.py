@@ -23,7 +23,7 @@ from pathlib import Path
 import aiohttp
 
 from haversack.blocks.budget import Budget
-from haversack.drive.cache.partial import Filling, Kept, changed, check_content
+from haversack.drive.cache.partial import CompleteFile, PartialFile, changed, check_content
 from haversack.drive.remote.api import DriveApi, File
 from haversack.errors import ConnectionFailed, DiskFull, HaversackError
 from haversack.http import wait
@@ -42,7 +42,7 @@ _Key = tuple[str, str, int]
 class Extent:
     """Bytes that lie in a file of this machine: `size` of them from `offset`. It is open for as long as `holder` is."""
 
-    holder: Kept | Filling
+    holder: CompleteFile | PartialFile
     offset: int
     size: int
 
@@ -54,7 +54,7 @@ class Extent:
         return os.pread(self.descriptor, self.size, self.offset)
 
 
-class Content:
+class ContentCache:
     """The cache of one drive's bytes in `folder`, at most `budget` bytes (see `Budget`).
 
     `received` counts the bytes that came from the drive.
@@ -67,7 +67,7 @@ class Content:
         self.budget = Budget(folder, budget)
         self.received = 0
         self._lock = threading.Lock()
-        self._open: OrderedDict[_Key, Kept | Filling] = OrderedDict()
+        self._open: OrderedDict[_Key, CompleteFile | PartialFile] = OrderedDict()
         self._recent: OrderedDict[_Key, bytes] = OrderedDict()
         self._held = 0
         self._fetching: dict[_Key, asyncio.Task[bytes]] = {}
@@ -138,7 +138,7 @@ class Content:
 
     # Large files
 
-    def _large(self, file: File) -> Kept | Filling:
+    def _large(self, file: File) -> CompleteFile | PartialFile:
         key = _key(file)
         with self._lock:
             there = self._open.get(key)
@@ -147,9 +147,9 @@ class Content:
                 return there
         place = self._place(file)
         try:
-            opened: Kept | Filling = Kept(file, place)
+            opened: CompleteFile | PartialFile = CompleteFile(file, place)
         except FileNotFoundError:
-            opened = Filling(file, place, self.api, self._came)
+            opened = PartialFile(file, place, self.api, self._came)
         with self._lock:
             there = self._open.get(key)
             if there is not None and not there.broken:

@@ -44,7 +44,7 @@ _READERS = 8
 
 
 @dataclass
-class _Reader:
+class _SequentialReader:
     """Somebody who reads in order: behind which byte, how many so far, and up to where they were asked for."""
 
     front: int
@@ -63,7 +63,7 @@ class _Range:
     waiting: list[tuple[int, threading.Event]] = field(default_factory=list)
 
 
-class Kept:
+class CompleteFile:
     """A file of which every byte is at `path`. Raises `FileNotFoundError` for one that is not there, or not whole."""
 
     broken = False
@@ -79,7 +79,7 @@ class Kept:
         """Nothing is to be brought: it is all here."""
 
 
-class Filling:
+class PartialFile:
     """`file`, which is kept at `path`. `added` is told how many bytes came. Raises `OSError` where nothing can be kept.
 
     To be read from any thread but the loop's.
@@ -93,7 +93,7 @@ class Filling:
         self._sparse = SparseFile(path, file.size, f"{file.id} {file.md5}", lasting=False)
         self._lock = threading.Lock()
         self._ranges: list[_Range] = []
-        self._readers: list[_Reader] = []
+        self._readers: list[_SequentialReader] = []
         self._whole = self._sparse.complete
         weakref.finalize(self, self._sparse.close)
 
@@ -132,7 +132,7 @@ class Filling:
         with self._lock:
             reader = next((one for one in self._readers if -_ABOUT <= offset - one.front <= _ABOUT), None)
             if reader is None:
-                reader = _Reader(offset)
+                reader = _SequentialReader(offset)
                 self._readers = [*self._readers[-_READERS + 1 :], reader]
             else:
                 reader.read += stop - offset

@@ -131,7 +131,7 @@ def _look_around(found: Checkup) -> None:
 
 
 @dataclass
-class _Folder:
+class _FolderUsage:
     name: str
     parent: str
 
@@ -145,7 +145,7 @@ class _Examination:
         self.api = DriveApi(server, self.http)
         self.server = server
         self.root = ""
-        self.folders: dict[str, _Folder] = {}
+        self.folders: dict[str, _FolderUsage] = {}
         self.inside: Counter[str] = Counter()
         self.shortcuts: Counter[str] = Counter()
         self.documents: Counter[str] = Counter()
@@ -213,7 +213,7 @@ class _Examination:
 
     def _count(self, file: File) -> None:
         if file.is_folder:
-            self.folders[file.id] = _Folder(file.name, file.parent)
+            self.folders[file.id] = _FolderUsage(file.name, file.parent)
         self.inside[file.parent] += 1
         self.shortcuts[file.parent] += file.mime_type == SHORTCUT
         self.documents[file.parent] += file.mime_type.startswith(_GOOGLE) and not file.is_folder

@@ -62,7 +62,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SpreadEntry:
     """A file as it was before it moved. `size` in bytes; `md5` is "" without bytes."""
 
     id: str
@@ -72,7 +72,7 @@ class Entry:
     version: int
 
     @classmethod
-    def of(cls, file: File) -> Entry:
+    def of(cls, file: File) -> SpreadEntry:
         return cls(file.id, file.name, file.size, file.md5, file.version)
 
     def is_like(self, file: File) -> bool:
@@ -86,16 +86,16 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class SpreadManifest:
     """One folder's spread. `own` is the manifest's file on the drive, `subfolders` the ids by name."""
 
     folder: str
     own: str
     rule: Rule
     subfolders: dict[str, str]
-    files: dict[str, Entry]
+    files: dict[str, SpreadEntry]
 
-    def target(self, entry: Entry) -> str:
+    def target(self, entry: SpreadEntry) -> str:
         """The id of the subfolder that a file belongs to."""
         return self.subfolders[self.rule.place(entry.name)]
 
@@ -112,14 +112,16 @@ class Manifest:
         return gzip.compress(json.dumps(whole, ensure_ascii=False).encode(), compresslevel=6, mtime=0)
 
     @classmethod
-    def decoded(cls, content: bytes) -> Manifest:
+    def decoded(cls, content: bytes) -> SpreadManifest:
         """Raises `InputError` for bytes that are no manifest, or one of a later version."""
         try:
             whole = json.loads(gzip.decompress(content))
             if whole["haversack spread"] != _FORMAT:
                 raise InputError("The folder was spread by another version of haversack.", "Use that version.")
             rule = Rule(str(whole["rule"]["by"]), int(whole["rule"]["parts"]), tuple(map(str, whole["rule"]["starts"])))
-            entries = [Entry(str(row[0]), str(row[1]), int(row[2]), str(row[3]), int(row[4])) for row in whole["files"]]
+            entries = [
+                SpreadEntry(str(row[0]), str(row[1]), int(row[2]), str(row[3]), int(row[4])) for row in whole["files"]
+            ]
             subfolders = {str(name): str(file_id) for name, file_id in whole["subfolders"].items()}
             made = cls(str(whole["folder"]), str(whole["own"]), rule, subfolders, {one.id: one for one in entries})
             made._check()

@@ -31,9 +31,9 @@ from filelock import FileLock, Timeout
 
 from haversack import progress, settings
 from haversack.drive import ALIAS, ROOT, tree
-from haversack.drive.care.manifest import Entry, Manifest, Rule
+from haversack.drive.care.manifest import Rule, SpreadEntry, SpreadManifest
 from haversack.drive.remote import calls
-from haversack.drive.remote.api import Call, DriveApi, File, Upload
+from haversack.drive.remote.api import Call, DriveApi, File, ResumableUpload
 from haversack.errors import AlreadyExists, Forbidden, HaversackError, InputError, NotFound
 from haversack.http import wait
 
@@ -57,7 +57,7 @@ class Left:
 
 
 @dataclass
-class Report:
+class SpreadReport:
     """What a spread or an undo did, or with `dry_run` would do. `minutes` is an estimate, at most so many."""
 
     folder: str
@@ -90,7 +90,9 @@ class Report:
         return "\n".join(lines)
 
 
-def spread(path: str, *, hub: str | None = None, by: str = "hash", size: int = 1000, dry_run: bool = False) -> Report:
+def spread(
+    path: str, *, hub: str | None = None, by: str = "hash", size: int = 1000, dry_run: bool = False
+) -> SpreadReport:
     """Move the files of a folder into subfolders of about `size` files, or go on with that.
 
     Args:
@@ -111,7 +113,7 @@ def spread(path: str, *, hub: str | None = None, by: str = "hash", size: int = 1
         return wait(_Work(drive.api, folder, _shown_path(path), dry_run).spread(by, size))
 
 
-def undo(path: str, *, hub: str | None = None, dry_run: bool = False) -> Report:
+def undo(path: str, *, hub: str | None = None, dry_run: bool = False) -> SpreadReport:
     """Move every file back to where it was before `spread`. Raises as `spread`, and `NotFound` without a manifest."""
     drive, folder = _opened(path, hub)
     with _alone(folder):
@@ -119,7 +121,7 @@ def undo(path: str, *, hub: str | None = None, dry_run: bool = False) -> Report:
 
 
 @dataclass
-class _Found:
+class _CrowdedFolder:
     """What lies in the folder, as of the changes `token`: files that may move, by id; subfolders' names by id."""
 
     token: str
@@ -140,15 +142,17 @@ class _Work:
         self.dry_run = dry_run
         self.kept = _local(folder.id)
 
-    async def spread(self, by: str, size: int) -> Report:
+    async def spread(self, by: str, size: int) -> SpreadReport:
         found = await self._look()
         before = await self._manifest(found)
         left = list(found.left.values())
         if before is None and len(found.files) <= size:
-            return Report(self.path, False, self.dry_run, "", left=left)
+            return SpreadReport(self.path, False, self.dry_run, "", left=left)
         plan = await self._plan(found, before, by, size)
         todo = [entry for entry in plan.files.values() if entry.id in found.files]
-        report = Report(self.path, False, self.dry_run, str(plan.rule), len(todo), len(plan.subfolders), left=left)
+        report = SpreadReport(
+            self.path, False, self.dry_run, str(plan.rule), len(todo), len(plan.subfolders), left=left
+        )
         self._estimate(report, found.pages, len(todo) + len(plan.subfolders))
         if self.dry_run or not todo:
             return report
@@ -159,12 +163,12 @@ class _Work:
             await self._move(found, [(entry, plan.target(entry)) for entry in todo], report, advance)
         return report
 
-    async def undo(self) -> Report:
+    async def undo(self) -> SpreadReport:
         found = await self._look()
         plan = await self._manifest(found)
         if plan is None:
             raise NotFound(f"{self.path} has no spread to undo.", "Name the folder that was spread.", status=404)
-        report = Report(self.path, True, self.dry_run, str(plan.rule), subfolders=len(plan.subfolders))
+        report = SpreadReport(self.path, True, self.dry_run, str(plan.rule), subfolders=len(plan.subfolders))
         there = await self._in_subfolders(plan)
         todo = [file for file in there if file.id in plan.files]
         known = {file.id for file in todo} | set(found.files) | set(found.left)
@@ -182,20 +186,20 @@ class _Work:
 
     # Reading
 
-    async def _look(self) -> _Found:
+    async def _look(self) -> _CrowdedFolder:
         """Everything in the folder. Raises `Forbidden` for a folder that is not the user's alone."""
         folder = await self.api.do(calls.get(self.folder.id, sharing=True))
         if not folder.owned or folder.shared:
             what = "is shared" if folder.owned else "is somebody else's"
             raise Forbidden(f"{self.path} {what}.", "Spread folders of your own only: moves change who can reach what.")
-        found = _Found(await self.api.changes_token())
+        found = _CrowdedFolder(await self.api.changes_token())
         async for page in self.api.list_of([self.folder.id], sharing=True):
             found.pages += 1
             for file in page.files:
                 self._sort(found, file)
         return found
 
-    def _sort(self, found: _Found, file: File) -> None:
+    def _sort(self, found: _CrowdedFolder, file: File) -> None:
         if file.is_folder:
             found.subfolders[file.id] = file.name
         elif not file.owned or file.shared:
@@ -205,7 +209,7 @@ class _Work:
         elif not file.name.startswith(_OURS):
             found.files[file.id] = file
 
-    async def _manifest(self, found: _Found) -> Manifest | None:
+    async def _manifest(self, found: _CrowdedFolder) -> SpreadManifest | None:
         """The manifest of an earlier spread: the drive's; this machine's where somebody removed that."""
         if found.manifest is not None:
             marks = await self.api.marks(found.manifest.id)
@@ -213,17 +217,17 @@ class _Work:
                 raise InputError(f"{NAME} in {self.path} was not made by haversack.", "Rename it.")
             async with self.api.download(found.manifest.id, 0, max(1, found.manifest.size)) as response:
                 content = await response.read()
-            manifest = Manifest.decoded(content)
+            manifest = SpreadManifest.decoded(content)
             if manifest.folder != self.folder.id:
                 raise InputError(f"{NAME} in {self.path} is that of another folder.", "Move it back to its own.")
             return manifest
         if not self.kept.exists():
             return None
-        manifest = Manifest.decoded(self.kept.read_bytes())
+        manifest = SpreadManifest.decoded(self.kept.read_bytes())
         # Without a subfolder, nothing was done yet, or it was undone on another machine.
         return manifest if set(manifest.subfolders.values()) & set(found.subfolders) else None
 
-    async def _in_subfolders(self, plan: Manifest) -> list[File]:
+    async def _in_subfolders(self, plan: SpreadManifest) -> list[File]:
         """The files in a spread's subfolders. Each is asked for alone: what a query left out would not come back."""
         found: list[File] = []
         asked: list[tuple[str, str | None]] = [(own, None) for own in plan.subfolders.values()]
@@ -241,7 +245,7 @@ class _Work:
             asked = following
         return found
 
-    async def _follow(self, found: _Found) -> None:
+    async def _follow(self, found: _CrowdedFolder) -> None:
         """Take over what others changed of the files since `found.token`."""
         async for page in self.api.changes(found.token):
             for change in page.changes:
@@ -252,9 +256,9 @@ class _Work:
 
     # Planning
 
-    async def _plan(self, found: _Found, before: Manifest | None, by: str, size: int) -> Manifest:
+    async def _plan(self, found: _CrowdedFolder, before: SpreadManifest | None, by: str, size: int) -> SpreadManifest:
         """What is to be done: an earlier plan with the files that came since, or a new one."""
-        files = {file.id: Entry.of(file) for file in found.files.values()}
+        files = {file.id: SpreadEntry.of(file) for file in found.files.values()}
         if before is not None:
             # What moved already stays as it was written down; what is still here is written down anew.
             files = {**before.files, **files}
@@ -268,26 +272,26 @@ class _Work:
             raise InputError(f"There is a folder {sorted(taken)[0]!r} in {self.path} already.", "Rename it first.")
         ids = [""] * len(wanted) if self.dry_run else await self.api.new_ids(len(wanted))
         subfolders |= dict(zip(wanted, ids, strict=True))
-        return Manifest(self.folder.id, own, rule, subfolders, files)
+        return SpreadManifest(self.folder.id, own, rule, subfolders, files)
 
-    def _estimate(self, report: Report, read: int, written: int) -> None:
+    def _estimate(self, report: SpreadReport, read: int, written: int) -> None:
         """Calls from here to the end, and how long they take at a pace that Drive is known to bear."""
         report.calls = written + read + math.ceil(written / _AT_ONCE) + 2
         report.minutes = report.calls / min(_SUSTAINED, self.api.http.tempo.rate) / 60
 
     # Doing
 
-    async def _write_down(self, plan: Manifest, exists: bool) -> None:
+    async def _write_down(self, plan: SpreadManifest, exists: bool) -> None:
         """The manifest on this machine, then on the drive; complete or absent on both."""
         content = plan.encoded()
         _write(self.kept, content)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        upload = Upload(
+        upload = ResumableUpload(
             self.kept, len(content), md5, plan.own, exists, self.folder.id, NAME, time.time(), dict(_MARK)
         )  # fmt: skip
         await self.api.upload(upload)
 
-    async def _make_subfolders(self, plan: Manifest, found: _Found) -> None:
+    async def _make_subfolders(self, plan: SpreadManifest, found: _CrowdedFolder) -> None:
         missing = {name: own for name, own in plan.subfolders.items() if own not in found.subfolders}
         made = [calls.create_folder(own, self.folder.id, name) for name, own in missing.items()]
         again = []
@@ -302,7 +306,11 @@ class _Work:
                 raise InputError(f"The subfolder {name} is not in {self.path} any more.", "Bring it back, or undo.")
 
     async def _move(
-        self, found: _Found, todo: list[tuple[Entry, str]], report: Report, advance: progress.Advance
+        self,
+        found: _CrowdedFolder,
+        todo: list[tuple[SpreadEntry, str]],
+        report: SpreadReport,
+        advance: progress.Advance,
     ) -> None:
         """Move files out of the folder, each to its own subfolder, as long as they are what was written down."""
         for some in _pieces(todo, _AT_ONCE):
@@ -317,7 +325,9 @@ class _Work:
                     report.left.append(Left(entry.name, why))
             await self._carry_out(ready, report, advance)
 
-    async def _carry_out(self, moves: Sequence[tuple[File, str]], report: Report, advance: progress.Advance) -> None:
+    async def _carry_out(
+        self, moves: Sequence[tuple[File, str]], report: SpreadReport, advance: progress.Advance
+    ) -> None:
         """Move files; one that is gone or forbidden is left and said, any other failure ends the work."""
         wanted: list[Call[File]] = [calls.update(file, parent=target) for file, target in moves]
         failure: HaversackError | None = None
@@ -334,7 +344,7 @@ class _Work:
         if failure is not None:
             raise failure
 
-    async def _clear(self, plan: Manifest) -> None:
+    async def _clear(self, plan: SpreadManifest) -> None:
         """After an undo: empty subfolders into the trash, and the manifest away, unless it has to be gone on with."""
         there = await self._in_subfolders(plan)
         filled = {file.parent for file in there}
@@ -347,7 +357,7 @@ class _Work:
             self.kept.unlink(missing_ok=True)
 
 
-def _why_not(entry: Entry, state: File, source: str) -> str | None:
+def _why_not(entry: SpreadEntry, state: File, source: str) -> str | None:
     """Why a file is not moved; None when it is."""
     if state.trashed:
         return "was removed meanwhile"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from haversack.drive.cache.partial import Filling, Kept
+from haversack.drive.cache.partial import CompleteFile, PartialFile
 from haversack.drive.remote.api import File
 from haversack.drive.writeback.journal import Draft
 
@@ -22,7 +22,7 @@ class Orphan:
 
 
 @dataclass(slots=True)
-class Open:
+class OpenFile:
     """An open file: of the drive as it was, until something is written into it or it is being written already.
 
     `seen` is the state of the mount in which `file` and `draft` were looked up last.
@@ -36,11 +36,11 @@ class Open:
     seen: int
     orphan: Orphan | None = None
     # What holds the bytes that the kernel is reading from disk by itself.
-    holders: set[Kept | Filling] = field(default_factory=set)
+    holders: set[CompleteFile | PartialFile] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Listing:
+class OpenFolder:
     """An open folder. The kernel fetches it in parts, and asks again for the entry that had no room in the last one.
 
     `begin` gives its names and files from the first on, and `seen`, the state of the mount in which they are so.

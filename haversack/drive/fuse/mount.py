@@ -30,7 +30,7 @@ from haversack import credentials, errors, place, progress
 from haversack.credentials import Server
 from haversack.drive import ALIAS, ROOT
 from haversack.drive.fuse import registry
-from haversack.drive.fuse.registry import Mounted, Record
+from haversack.drive.fuse.registry import Mounted, MountRecord
 from haversack.errors import HaversackError, MountError, MountpointInvalid
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,9 @@ def mount(
     server = credentials.drive(hub)
     _sweep()
     job = os.environ.get("HAVERSACK_JOB", "")
-    record = Record(str(path), registry.namespace(), "fuse", _where(server), _hub_of(server), not path.exists(), job)
+    record = MountRecord(
+        str(path), registry.namespace(), "fuse", _where(server), _hub_of(server), not path.exists(), job
+    )
     if (there := registry.find(path)) is not None and there.is_there():
         if there.where == record.where:
             return there.mounted()
@@ -173,7 +175,7 @@ def check_mountpoint(path: str | Path, *, colab: bool = False) -> None:
 # Beginning
 
 
-def _spawn(record: Record, server: Server, readonly: bool) -> Mounted:
+def _spawn(record: MountRecord, server: Server, readonly: bool) -> Mounted:
     """Have a process of its own serve the mount, and wait until it does."""
     environment = {**os.environ, "HAVERSACK_HUB": record.hub}
     if server.folder is None and server.sign_in is None:
@@ -246,7 +248,7 @@ def _has_libfuse() -> bool:
     return any(ctypes.util.find_library(name) for name in ("fuse3", "fuse", "fuse-t"))
 
 
-def _link(record: Record, server: Server, refusal: str, readonly: bool, foreground: bool) -> Mounted:
+def _link(record: MountRecord, server: Server, refusal: str, readonly: bool, foreground: bool) -> Mounted:
     if server.folder is None:
         raise MountError(
             f"{refusal} The drive cannot be mounted without FUSE.",
@@ -278,7 +280,7 @@ def _link(record: Record, server: Server, refusal: str, readonly: bool, foregrou
 # Ending
 
 
-def _unmount(record: Record) -> None:
+def _unmount(record: MountRecord) -> None:
     path = Path(record.mountpoint)
     if record.kind == "link":
         _unlink(record)
@@ -290,7 +292,7 @@ def _unmount(record: Record) -> None:
         path.rmdir()
 
 
-def _end(record: Record) -> None:
+def _end(record: MountRecord) -> None:
     """Ask the serving process to end, and wait until it has."""
     try:
         os.kill(record.pid, signal.SIGTERM)
@@ -317,7 +319,7 @@ def _end(record: Record) -> None:
     _recover(now)
 
 
-def _recover(record: Record) -> None:
+def _recover(record: MountRecord) -> None:
     """End a mount whose process is dead: clear it away and upload what it left."""
     from haversack.drive import tree
 
@@ -334,7 +336,7 @@ def _recover(record: Record) -> None:
         raise MountError(f"{len(failed)} files are not on the drive: {next(iter(failed.values()))}", _LATER)
 
 
-def _unlink(record: Record) -> None:
+def _unlink(record: MountRecord) -> None:
     for name in (ALIAS, ROOT):
         link = Path(record.mountpoint) / name
         if link.is_symlink():

@@ -25,7 +25,7 @@ from typing import Any
 from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.cache.content import Extent
 from haversack.drive.fuse.attributes import BLOCK
-from haversack.drive.fuse.handles import Listing, Open, Orphan
+from haversack.drive.fuse.handles import OpenFile, OpenFolder, Orphan
 from haversack.drive.fuse.kernel import Kernel
 from haversack.drive.fuse.libfuse import Arriving, mfusepy
 from haversack.drive.remote.api import SHORTCUT, File
@@ -66,8 +66,8 @@ class Operations(mfusepy.Operations):
         self._moved = 0
         # The content whose pages the kernel may hold of each file.
         self._pages: dict[str, str] = {}
-        self._handles: dict[int, Open] = {}
-        self._listings: dict[int, Listing] = {}
+        self._handles: dict[int, OpenFile] = {}
+        self._listings: dict[int, OpenFolder] = {}
         self._orphans: dict[str, Orphan] = {}
         self._targets: set[str] = set()
         self._numbers = itertools.count(1)
@@ -138,7 +138,7 @@ class Operations(mfusepy.Operations):
             return state if is_whole else _UNSURE, self._entries(path, names, folder)
 
         number = next(self._numbers)
-        self._listings[number] = Listing(path, begin)
+        self._listings[number] = OpenFolder(path, begin)
         return number
 
     def readdir_with_offset(self, path: str | None, offset: int, fh: int) -> Iterator[tuple[str, File, int, bool]]:
@@ -169,7 +169,7 @@ class Operations(mfusepy.Operations):
     def open(self, path: str, flags: int) -> int:
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if not writes and (known := self._known.get(path)) is not None:
-            return self._opened(Open(path, known, None, False, False, self._state))
+            return self._opened(OpenFile(path, known, None, False, False, self._state))
         state, names, appends = self._state, self._below(path), bool(flags & os.O_APPEND)
         if writes:
             self._check_writable()
@@ -177,7 +177,7 @@ class Operations(mfusepy.Operations):
         if writes and flags & os.O_TRUNC:
             draft = self.drive.open_draft(names, truncate=True)
             self._happened()
-            return self._opened(Open(path, draft.as_file(), draft, True, appends, state))
+            return self._opened(OpenFile(path, draft.as_file(), draft, True, appends, state))
         there = self.drive.draft_at(names, self._folder(path.rpartition("/")[0], names[:-1]) if names else None)
         file = there.as_file() if there is not None else self._find(path, names)
         if file.is_folder:
@@ -187,7 +187,7 @@ class Operations(mfusepy.Operations):
             if len(self._known) >= _KNOWN:
                 self._known.clear()
             self._known[path] = file
-        return self._opened(Open(path, file, there, writes, appends, state))
+        return self._opened(OpenFile(path, file, there, writes, appends, state))
 
     def create(self, path: str, mode: int, flags: int) -> int:
         self._check_writable()
@@ -196,7 +196,7 @@ class Operations(mfusepy.Operations):
             self._below(path), truncate=bool(flags & os.O_TRUNC), exclusive=bool(flags & os.O_EXCL)
         )
         self._happened()
-        return self._opened(Open(path, draft.as_file(), draft, True, bool(flags & os.O_APPEND), self._state))
+        return self._opened(OpenFile(path, draft.as_file(), draft, True, bool(flags & os.O_APPEND), self._state))
 
     def has_pages(self, fh: int) -> bool:
         """Whether what the kernel may hold of a file's pages is what this opening of it shows."""
@@ -397,12 +397,12 @@ class Operations(mfusepy.Operations):
             self._touched(*paths)
             self._happened(moved=moved)
 
-    def _opened(self, handle: Open) -> int:
+    def _opened(self, handle: OpenFile) -> int:
         number = next(self._numbers)
         self._handles[number] = handle
         return number
 
-    def _look_again(self, handle: Open) -> None:
+    def _look_again(self, handle: OpenFile) -> None:
         """Where something happened since the file was opened: it may have changed, or be written by now."""
         if handle.draft is not None or handle.seen == self._state:
             return
@@ -418,7 +418,7 @@ class Operations(mfusepy.Operations):
             if handle.draft is not None or handle.file.md5 != before:
                 self._pages.pop(handle.path, None)
 
-    def _draft(self, handle: Open) -> Draft:
+    def _draft(self, handle: OpenFile) -> Draft:
         """The draft that an open file is written to, begun with its present bytes at the first write."""
         with handle.lock:
             if handle.draft is None:

@@ -67,7 +67,7 @@ class Activity:
 
 
 @dataclass(frozen=True)
-class Record:
+class MountRecord:
     """What is known of a mount. `journal` is the folder of what is written there and is not on the drive yet."""
 
     mountpoint: str
@@ -143,12 +143,12 @@ def folder() -> Path:
     return settings.load().data / "mounts"
 
 
-def records() -> list[Record]:
+def records() -> list[MountRecord]:
     """Every mount that was not unmounted; the process of one may be dead."""
-    return [record for file in sorted(folder().glob("*.json")) if (record := _read(file, Record)) is not None]
+    return [record for file in sorted(folder().glob("*.json")) if (record := _read(file, MountRecord)) is not None]
 
 
-def find(mountpoint: Path) -> Record | None:
+def find(mountpoint: Path) -> MountRecord | None:
     """The mount there as this process sees it, else the only one there in another mount namespace."""
     there = [record for record in records() if record.mountpoint == str(mountpoint)]
     own = [record for record in there if record.namespace == namespace()]
@@ -163,9 +163,9 @@ def absolute(mountpoint: str | Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def again(record: Record) -> Record | None:
+def again(record: MountRecord) -> MountRecord | None:
     """The record as it is by now; None when the mount is gone."""
-    return _read(record.file, Record)
+    return _read(record.file, MountRecord)
 
 
 def namespace() -> int:

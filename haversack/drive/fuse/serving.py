@@ -26,7 +26,7 @@ from haversack.drive import tree
 from haversack.drive.fuse.libfuse import Fuse
 from haversack.drive.fuse.mount import detach
 from haversack.drive.fuse.operations import Operations
-from haversack.drive.fuse.registry import Activity, Record, Waiting
+from haversack.drive.fuse.registry import Activity, MountRecord, Waiting
 from haversack.drive.tree import Drive
 from haversack.errors import HaversackError, MountError
 
@@ -40,7 +40,7 @@ _SHOWN = 20
 _TURN = 0.0005
 
 
-def serve(record: Record, readonly: bool, ready: Callable[[], None] = lambda: None) -> None:
+def serve(record: MountRecord, readonly: bool, ready: Callable[[], None] = lambda: None) -> None:
     """Serve a mount until it is asked to end.
 
     Raises `MountError` when FUSE refuses, or bytes are not on the drive, and what connecting to the drive raises.
@@ -59,7 +59,9 @@ def serve(record: Record, readonly: bool, ready: Callable[[], None] = lambda: No
         raise MountError(f"A drive is being mounted at {record.mountpoint} already.", "Wait for it.") from None
 
 
-def _serve(record: Record, drive: Drive, readonly: bool, stopped: threading.Event, ready: Callable[[], None]) -> None:
+def _serve(
+    record: MountRecord, drive: Drive, readonly: bool, stopped: threading.Event, ready: Callable[[], None]
+) -> None:
     Path(record.mountpoint).mkdir(exist_ok=True)
     operations = Operations(drive, record.mountpoint, readonly)
     refused: list[BaseException] = []
@@ -83,17 +85,17 @@ def _serve(record: Record, drive: Drive, readonly: bool, stopped: threading.Even
     ready()
     operations.kernel.read_further_ahead()
     unsubscribe = drive.subscribe(operations.changed)
-    watch = _Watch(record, drive, readonly)
+    watch = _MountMonitor(record, drive, readonly)
     while not stopped.wait(_TICK):
         watch.tick()
     unsubscribe()
     _finish(record, operations, serving, watch)
 
 
-class _Watch:
+class _MountMonitor:
     """What is done every second while a mount is served."""
 
-    def __init__(self, record: Record, drive: Drive, readonly: bool) -> None:
+    def __init__(self, record: MountRecord, drive: Drive, readonly: bool) -> None:
         self._record = record
         self._drive = drive
         self._readonly = readonly
@@ -167,7 +169,7 @@ class _Watch:
         )
 
 
-def _finish(record: Record, operations: Operations, serving: threading.Thread, watch: _Watch) -> None:
+def _finish(record: MountRecord, operations: Operations, serving: threading.Thread, watch: _MountMonitor) -> None:
     """Upload what is pending, let the mount go, and leave word in the registry when something did not arrive."""
     operations.refuse_writes()
     told = 0.0
@@ -204,7 +206,7 @@ def main() -> None:
         os.write(answer, json.dumps(what).encode() + b"\n")
         os.close(answer)
 
-    record, said = Record(**wanted["record"]), []
+    record, said = MountRecord(**wanted["record"]), []
 
     def ready() -> None:
         said.append(True)

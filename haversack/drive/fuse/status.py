@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from haversack import settings
 from haversack.drive.fuse import registry
-from haversack.drive.fuse.registry import Activity, Record
+from haversack.drive.fuse.registry import Activity, MountRecord
 from haversack.drive.writeback.draft import load
 from haversack.errors import MountError
 from haversack.progress import size
@@ -81,7 +81,7 @@ def status(mountpoint: str | Path | None = None) -> Status:
     return Status([_of(record) for record in records], len(left), sum(left))
 
 
-def _of(record: Record) -> Mount:
+def _of(record: MountRecord) -> Mount:
     if record.kind == "link":
         return Mount(record.mountpoint, record.where, "link", Activity())
     state: Literal["served", "dead"] = "served" if record.is_served() else "dead"

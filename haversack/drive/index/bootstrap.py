@@ -11,7 +11,7 @@ from haversack.errors import HaversackError
 from haversack.http import Http
 
 
-async def first_contact(server: Server) -> tuple[File, str, File | None, Quota]:
+async def bootstrap(server: Server) -> tuple[File, str, File | None, Quota]:
     """My Drive, where its list of changes ends, a snapshot of what an earlier session knew, the room: one call."""
     http = Http(server, attempts=3)
     wanted: list[Call[File | str | Page | Quota]] = [

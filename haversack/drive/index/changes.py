@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from haversack.drive.index.index import Index, Touched
+from haversack.drive.index.index import DriveIndex, Touched
 from haversack.drive.index.rows import EVERYTHING
 from haversack.drive.remote import calls
 from haversack.drive.remote.api import Changes, DriveApi
@@ -48,10 +48,10 @@ _ending = threading.Event()
 atexit.register(_ending.set)
 
 
-class Following:
+class ChangesFollower:
     """Keeps `index` true by what `api` lists as changed, every `pace` seconds. Safe to use from any thread."""
 
-    def __init__(self, api: DriveApi, index: Index, pace: float = PACE) -> None:
+    def __init__(self, api: DriveApi, index: DriveIndex, pace: float = PACE) -> None:
         self.pace = pace
         self.trouble = ""
         self._api = api

@@ -29,7 +29,7 @@ from typing import Any
 from filelock import FileLock
 
 from haversack.drive.index import names
-from haversack.drive.index.rows import COLUMNS, EVERYTHING, INSIDE, Folder, Rows, fact_of, opened, transaction
+from haversack.drive.index.rows import COLUMNS, EVERYTHING, INSIDE, ListedFolder, Rows, fact_of, opened, transaction
 from haversack.drive.remote.calls import FOLDER, Changes, File
 from haversack.errors import DiskFull, IntegrityError
 
@@ -68,7 +68,7 @@ class Answered:
     number: int = 0
 
 
-class Index:
+class DriveIndex:
     """The index of one drive in `folder`. Safe to use from several threads and processes; raises `DiskFull`."""
 
     def __init__(self, folder: Path) -> None:
@@ -294,7 +294,7 @@ class Index:
             rows.shorten_log()
             return whole
 
-    def restore(self, folders: Iterable[Folder], changes: Sequence[Changes], token: str) -> None:
+    def restore(self, folders: Iterable[ListedFolder], changes: Sequence[Changes], token: str) -> None:
         """Know also what was known at `token`, with what `changes` since, all of it or nothing.
 
         What is known already stands. Raises what `folders` raises, and `IntegrityError` when a file is there twice.
@@ -310,7 +310,7 @@ class Index:
             rows.note(token=changes[-1].token if changes and all(taken) else token)
 
     @contextmanager
-    def frozen(self) -> Iterator[tuple[str, Iterator[Folder]]]:
+    def frozen(self) -> Iterator[tuple[str, Iterator[ListedFolder]]]:
         """Everything that is known at one moment, with its token, folder by folder: one at a time, in order."""
         database = opened(self.path)
         try:
@@ -394,13 +394,13 @@ def _learn_page(rows: Rows, page: Answered) -> bool:
     return True
 
 
-def _folders(database: sqlite3.Connection) -> Iterator[Folder]:
+def _folders(database: sqlite3.Connection) -> Iterator[ListedFolder]:
     """Every folder of which something is known, the ones known to be empty too."""
     listed = {row[0] for row in database.execute("SELECT parent FROM listed")}
     rows = database.execute(f"SELECT parent, {INSIDE} FROM files WHERE seen >= 0 ORDER BY parent")
     filled = set()
     for parent, inside in itertools.groupby(rows, key=itemgetter(0)):
         filled.add(parent)
-        yield Folder(parent, parent in listed, (row[1:] for row in inside))
+        yield ListedFolder(parent, parent in listed, (row[1:] for row in inside))
     for parent in listed - filled:
-        yield Folder(parent, True, ())
+        yield ListedFolder(parent, True, ())

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 
 from fsspec.asyn import get_loop
 
-from haversack.drive.index.changes import Following, now
-from haversack.drive.index.index import Answered, Index
-from haversack.drive.index.prefetch import Walk
+from haversack.drive.index.changes import ChangesFollower, now
+from haversack.drive.index.index import Answered, DriveIndex
+from haversack.drive.index.prefetch import WalkDetector
 from haversack.drive.remote import calls
 from haversack.drive.remote.api import DriveApi, File
 from haversack.errors import HaversackError, RemoteError
@@ -33,7 +33,7 @@ _ROWS_AT_ONCE = 1000
 _PAGE_TOKEN_REFUSED = (400, 404, 410)
 
 
-class Listing:
+class FolderListing:
     """One listing under way, of one folder or of several.
 
     `wanted` says that somebody waits for it; `most` is how many pages of it are fetched when nobody does.
@@ -72,15 +72,15 @@ class Listing:
             self._changed.wait_for(lambda: self._over or (pages is not None and self.pages > pages))
 
 
-class Listings:
+class FolderListings:
     """The listings of one drive. `entries` and `missed` may be called from any thread."""
 
-    def __init__(self, api: DriveApi, index: Index, following: Following) -> None:
+    def __init__(self, api: DriveApi, index: DriveIndex, following: ChangesFollower) -> None:
         self._api = api
         self._index = index
         self._following = following
-        self._walk = Walk(index)
-        self._running: dict[str, Listing] = {}
+        self._walk = WalkDetector(index)
+        self._running: dict[str, FolderListing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._flights = 0
         self._missed: dict[str, int] = {}
@@ -128,7 +128,7 @@ class Listings:
 
     # On the loop's thread
 
-    async def _wanted(self, parent: str, *, anew: bool) -> Listing:
+    async def _wanted(self, parent: str, *, anew: bool) -> FolderListing:
         """The listing of a folder that somebody reads."""
         self._walk.step(parent)
         self._go_on()
@@ -139,11 +139,11 @@ class Listings:
             return running
         if anew:
             await asyncio.to_thread(self._index.drop_listing, parent)
-        listing = Listing([parent], wanted=True)
+        listing = FolderListing([parent], wanted=True)
         self._begin(listing)
         return listing
 
-    def _begin(self, listing: Listing) -> asyncio.Task[None]:
+    def _begin(self, listing: FolderListing) -> asyncio.Task[None]:
         for parent in listing.parents:
             self._running[parent] = listing
         task = asyncio.ensure_future(self._run(listing))
@@ -151,7 +151,7 @@ class Listings:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _run(self, listing: Listing) -> None:
+    async def _run(self, listing: FolderListing) -> None:
         error: BaseException | None = None
         try:
             await (self._list_many(listing) if len(listing.parents) > 1 else self._list_one(listing))
@@ -167,7 +167,7 @@ class Listings:
         else:
             self._walk.not_listed(listing.parents)
 
-    async def _list_one(self, listing: Listing) -> None:
+    async def _list_one(self, listing: FolderListing) -> None:
         (parent,) = listing.parents
         begun = now()
         number, token = await asyncio.to_thread(self._index.begin_listing, parent)
@@ -186,7 +186,7 @@ class Listings:
         if listing.complete and token is None:
             self._following.answered([parent], begun)
 
-    async def _list_many(self, listing: Listing) -> None:
+    async def _list_many(self, listing: FolderListing) -> None:
         parents, begun = list(listing.parents), now()
         canary = self._known_to_hold(parents)
         number = await asyncio.to_thread(self._index.begin_listings, parents)
@@ -200,9 +200,9 @@ class Listings:
             self._canary = None
             await self._list_each(listing)
 
-    async def _list_each(self, listing: Listing) -> None:
+    async def _list_each(self, listing: FolderListing) -> None:
         """Ask for each folder by itself, which is always answered right."""
-        alone = [Listing([parent], wanted=listing.wanted) for parent in listing.parents]
+        alone = [FolderListing([parent], wanted=listing.wanted) for parent in listing.parents]
         for start in range(0, len(alone), _SIDE_BY_SIDE):
             some = alone[start : start + _SIDE_BY_SIDE]
             done = await asyncio.gather(*(self._list_one(one) for one in some), return_exceptions=True)
@@ -211,7 +211,7 @@ class Listings:
         listing.complete = all(one.complete for one in alone)
 
     async def _pages(
-        self, listing: Listing, asked: list[str], number: int, token: str | None, canary: str | None = None
+        self, listing: FolderListing, asked: list[str], number: int, token: str | None, canary: str | None = None
     ) -> bool | None:
         """Fetch and keep page by page, the next one while the last is kept.
 
@@ -273,7 +273,7 @@ class Listings:
 
     def _list_along(self, parent: str) -> None:
         if parent not in self._running and not self._index.is_listed(parent):
-            self._begin(Listing([parent], wanted=False, most=1))
+            self._begin(FolderListing([parent], wanted=False, most=1))
 
     def _go_on(self) -> None:
         """List ahead of the walk as far as it is worth."""
@@ -282,7 +282,7 @@ class Listings:
             if not some:
                 return
             self._flights += 1
-            self._begin(Listing(some, wanted=False)).add_done_callback(self._landed)
+            self._begin(FolderListing(some, wanted=False)).add_done_callback(self._landed)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._flights -= 1

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Container, Sequence
 
-from haversack.drive.index.index import Index
+from haversack.drive.index.index import DriveIndex
 from haversack.drive.remote.calls import PARENTS_PER_QUERY
 
 # One more folder is asked about along.
@@ -23,10 +23,10 @@ _STOPPED_AFTER = 10.0
 _REMEMBERED = 1000
 
 
-class Walk:
+class WalkDetector:
     """The walk that goes on in `index`, if one does. Safe to use from any thread."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: DriveIndex) -> None:
         self._index = index
         self._lock = threading.Lock()
         # Folders to list, the next one last; those listed ahead and not read yet, and how many these may be.

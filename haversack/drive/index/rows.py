@@ -71,7 +71,7 @@ _LOGGED = 50_000
 
 
 @dataclass(frozen=True)
-class Folder:
+class ListedFolder:
     """What is known in a folder, or a part of it; `listed` says that all of it is known."""
 
     id: str
@@ -180,7 +180,7 @@ class Rows:
         """Write rows under the number of a listing, each unless a newer one stands there."""
         self.database.executemany(_STORE, [(*row_of(file), names.shown(file), number) for file in files])
 
-    def load(self, folders: Iterable[Folder], except_for: set[str]) -> None:
+    def load(self, folders: Iterable[ListedFolder], except_for: set[str]) -> None:
         """Write very many rows at once, each unless a newer one stands there; not those of the ids in `except_for`.
 
         Raises `sqlite3.IntegrityError` when two are of one file. It is for an index in which little is known.

@@ -30,10 +30,10 @@ import msgspec
 from filelock import FileLock, Timeout
 from isal import igzip, isal_zlib
 
-from haversack.drive.index.index import Index
-from haversack.drive.index.rows import Folder, Inside
+from haversack.drive.index.index import DriveIndex
+from haversack.drive.index.rows import Inside, ListedFolder
 from haversack.drive.remote import calls
-from haversack.drive.remote.api import Changes, DriveApi, File, Upload
+from haversack.drive.remote.api import Changes, DriveApi, File, ResumableUpload
 from haversack.errors import HaversackError, IntegrityError
 from haversack.http import wait
 
@@ -53,7 +53,7 @@ _COMPRESSION = 2
 _DAMAGE = cast(type[Exception], isal_zlib.error)
 
 
-class _Line(msgspec.Struct, omit_defaults=True):
+class _SnapshotLine(msgspec.Struct, omit_defaults=True):
     """What is no file: the head, a folder, which the files behind it lie in, or the end."""
 
     haversack: str = ""
@@ -70,7 +70,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Time = Annotated[float, msgspec.Meta(ge=-1e11, le=1e12)]
 # As `rows.Inside`.
 _Row = tuple[_Id, str, str, _Count, str, _Time, _Count, _Time, str, str]
-_DECODER = msgspec.json.Decoder(_Line | _Row)
+_DECODER = msgspec.json.Decoder(_SnapshotLine | _Row)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -87,7 +87,7 @@ def newest(found: Sequence[File]) -> File | None:
 class Snapshots:
     """Snapshots of `index`, kept on the drive in the folder `root` under `mark`. Safe to use from any thread."""
 
-    def __init__(self, api: DriveApi, index: Index, root: str, mark: str) -> None:
+    def __init__(self, api: DriveApi, index: DriveIndex, root: str, mark: str) -> None:
         self._api = api
         self._index = index
         self._root = root
@@ -184,20 +184,22 @@ class Snapshots:
     def _write(self, path: Path) -> None:
         with open(path, "xb") as raw, igzip.open(raw, "wb", compresslevel=_COMPRESSION) as file:
             with self._index.frozen() as (token, folders):
-                file.write(_ENCODER.encode_lines([_Line(haversack=KIND, form=_FORM, root=self._root, token=token)]))
+                file.write(
+                    _ENCODER.encode_lines([_SnapshotLine(haversack=KIND, form=_FORM, root=self._root, token=token)])
+                )
                 for folder in folders:
                     files = iter(folder.files)
-                    part: list[_Line | Inside] = [_Line(folder=folder.id, listed=folder.listed)]
+                    part: list[_SnapshotLine | Inside] = [_SnapshotLine(folder=folder.id, listed=folder.listed)]
                     while part:
                         file.write(_ENCODER.encode_lines(part))
                         part = list(itertools.islice(files, _ROWS_AT_ONCE))
-            file.write(_ENCODER.encode_lines([_Line(end=True)]))
+            file.write(_ENCODER.encode_lines([_SnapshotLine(end=True)]))
 
     def _store(self, path: Path) -> File:
         status = path.stat()
         with open(path, "rb") as content:
             digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        upload = Upload(
+        upload = ResumableUpload(
             source=path,
             size=status.st_size,
             md5=digest,
@@ -231,31 +233,31 @@ class Snapshots:
 def _head(path: Path, root: str) -> str:
     """The token of a snapshot of the drive with that root."""
     head = next(_lines(path), [None])[0]
-    if not isinstance(head, _Line) or (head.haversack, head.form) != (KIND, _FORM):
+    if not isinstance(head, _SnapshotLine) or (head.haversack, head.form) != (KIND, _FORM):
         raise IntegrityError("The snapshot has a form of another version.")
     if head.root != root or not head.token:
         raise IntegrityError("The snapshot is one of another drive.")
     return head.token
 
 
-def _folders(path: Path) -> Iterator[Folder]:
+def _folders(path: Path) -> Iterator[ListedFolder]:
     """The folders of a snapshot, a large one in several parts. Raises `IntegrityError` for what is none."""
     lines = itertools.chain.from_iterable(_lines(path))
     next(lines)
-    folder, files, ended = _Line(), [], False
+    folder, files, ended = _SnapshotLine(), [], False
     for line in lines:
         if ended:
             raise IntegrityError("The snapshot goes on behind its end.")
-        if not isinstance(line, _Line):
+        if not isinstance(line, _SnapshotLine):
             files.append(line)
             if len(files) < _ROWS_AT_ONCE:
                 continue
         if folder.folder:
-            yield Folder(folder.folder, folder.listed, files)
+            yield ListedFolder(folder.folder, folder.listed, files)
         elif files:
             raise IntegrityError("The snapshot names no folder for its files.")
         files = []
-        if isinstance(line, _Line):
+        if isinstance(line, _SnapshotLine):
             folder, ended = line, line.end
             if not ended and not folder.folder:
                 raise IntegrityError("The snapshot names no folder.")
@@ -263,7 +265,7 @@ def _folders(path: Path) -> Iterator[Folder]:
         raise IntegrityError("The snapshot breaks off.")
 
 
-def _lines(path: Path) -> Iterator[list[_Line | _Row]]:
+def _lines(path: Path) -> Iterator[list[_SnapshotLine | _Row]]:
     """The lines of a snapshot, many at a time, each of the types it should be."""
     rest = b""
     try:

@@ -32,7 +32,7 @@ from haversack.drive.remote.calls import (
     Page,
     Quota,
 )
-from haversack.drive.remote.upload import Overtaken, Upload, carry_out
+from haversack.drive.remote.upload import Overtaken, ResumableUpload, carry_out
 from haversack.errors import AlreadyExists, HaversackError, IntegrityError, NotFound, RateLimited
 from haversack.http import Http
 
@@ -48,7 +48,7 @@ __all__ = [
     "Overtaken",
     "Page",
     "Quota",
-    "Upload",
+    "ResumableUpload",
 ]
 
 T = TypeVar("T")
@@ -253,7 +253,7 @@ class DriveApi:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         return self.http.stream("GET", f"{FILES}/{file_id}", params={"alt": "media"}, headers=headers)
 
-    async def upload(self, upload: Upload) -> File:
+    async def upload(self, upload: ResumableUpload) -> File:
         """Carry out an upload, going on with its session where there is one, and return the file as it then is.
 
         Raises `IntegrityError` when the drive stored other bytes, `Overtaken` when it is no longer wanted, and

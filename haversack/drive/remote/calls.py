@@ -107,7 +107,7 @@ class _Shortcut(msgspec.Struct, rename="camel", gc=False):
     target_mime_type: str = ""
 
 
-class _Entry(msgspec.Struct, rename="camel", gc=False):
+class _FileAnswer(msgspec.Struct, rename="camel", gc=False):
     """A file as it stands in an answer, its numbers in quotes."""
 
     id: str
@@ -125,8 +125,8 @@ class _Entry(msgspec.Struct, rename="camel", gc=False):
     shared: bool = False
 
 
-class _Found(msgspec.Struct, rename="camel"):
-    files: list[_Entry] = []
+class _ListAnswer(msgspec.Struct, rename="camel"):
+    files: list[_FileAnswer] = []
     next_page_token: str | None = None
 
 
@@ -135,18 +135,18 @@ class _Happened(msgspec.Struct, rename="camel"):
 
     file_id: str = ""
     removed: bool = False
-    file: _Entry | None = None
+    file: _FileAnswer | None = None
 
 
-class _Log(msgspec.Struct, rename="camel"):
+class _ChangesAnswer(msgspec.Struct, rename="camel"):
     changes: list[_Happened] = []
     next_page_token: str | None = None
     new_start_page_token: str | None = None
 
 
-_ENTRY = msgspec.json.Decoder(_Entry, strict=False)
-_FOUND = msgspec.json.Decoder(_Found, strict=False)
-_LOG = msgspec.json.Decoder(_Log, strict=False)
+_ENTRY = msgspec.json.Decoder(_FileAnswer, strict=False)
+_FOUND = msgspec.json.Decoder(_ListAnswer, strict=False)
+_LOG = msgspec.json.Decoder(_ChangesAnswer, strict=False)
 
 
 @dataclass(frozen=True)
@@ -333,7 +333,7 @@ def _decoded(decoder: msgspec.json.Decoder[T_co], answer: Answer) -> T_co:
         ) from error
 
 
-def _file(entry: _Entry, parent: str | None = None) -> File:
+def _file(entry: _FileAnswer, parent: str | None = None) -> File:
     shortcut, created = entry.shortcut_details, entry.created_time
     return File(
         entry.id,

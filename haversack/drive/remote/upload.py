@@ -39,7 +39,7 @@ _UPLOAD = "/upload/drive/v3/files"
 
 
 @dataclass
-class Upload:
+class ResumableUpload:
     """One upload of one state of a file: the journal's view of it.
 
     `source` holds `size` bytes with hash `md5`, which may come later than the upload begins. `file_id` is the file to
@@ -112,14 +112,14 @@ class Overtaken(Exception):
     """An upload ended early because what it uploads is no longer wanted; the journal's own word, never a user's."""
 
 
-async def carry_out(http: Http, upload: Upload) -> Answer:
+async def carry_out(http: Http, upload: ResumableUpload) -> Answer:
     """Send all of it; the answer is the file's JSON, or 409 when its id is in use. Raises `Overtaken` and as `Http`."""
     if upload.total is not None and upload.total <= MULTIPART_LIMIT and upload.session is None:
         return await _multipart(http, upload)
     return await _resumable(http, upload)
 
 
-async def _multipart(http: Http, upload: Upload) -> Answer:
+async def _multipart(http: Http, upload: ResumableUpload) -> Answer:
     content = await asyncio.to_thread(upload.source.read_bytes)
     upload.check_wanted()
     edge = secrets.token_hex(16)
@@ -137,7 +137,7 @@ async def _multipart(http: Http, upload: Upload) -> Answer:
     )
 
 
-async def _resumable(http: Http, upload: Upload) -> Answer:
+async def _resumable(http: Http, upload: ResumableUpload) -> Answer:
     failures = 0
     position: int | None = None  # None: the drive is asked first
     most = max(upload.first, CHUNK)
@@ -178,7 +178,7 @@ async def _resumable(http: Http, upload: Upload) -> Answer:
             upload.moved(position)
 
 
-async def _begin(http: Http, upload: Upload) -> Answer | None:
+async def _begin(http: Http, upload: ResumableUpload) -> Answer | None:
     """Open a session; returns the answer instead when the file is already there."""
     method, path = upload.target()
     about = {"X-Upload-Content-Type": "application/octet-stream"}
@@ -202,7 +202,7 @@ async def _begin(http: Http, upload: Upload) -> Answer | None:
     return None
 
 
-async def _send_chunk(http: Http, upload: Upload, start: int | None, stop: int | None) -> Answer:
+async def _send_chunk(http: Http, upload: ResumableUpload, start: int | None, stop: int | None) -> Answer:
     """Send the bytes from `start` to before `stop`; without them only ask how far the drive has got."""
 
     async def pieces(start: int, stop: int) -> AsyncIterator[bytes]:
@@ -216,7 +216,7 @@ async def _send_chunk(http: Http, upload: Upload, start: int | None, stop: int |
     return await _put(http, upload, f"{start}-{stop - 1}", stop - start, lambda: pieces(start, stop))
 
 
-async def _put(http: Http, upload: Upload, sent: str, size: int, data: bytes | Callable[[], Any]) -> Answer:
+async def _put(http: Http, upload: ResumableUpload, sent: str, size: int, data: bytes | Callable[[], Any]) -> Answer:
     assert upload.session is not None
     total = "*" if upload.total is None else upload.total
     headers = {"Content-Range": f"bytes {sent}/{total}", "Content-Length": str(size)}

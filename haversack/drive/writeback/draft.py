@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from haversack.drive.remote.api import File
-from haversack.drive.writeback.streaming import Growing
+from haversack.drive.writeback.streaming import StreamingUpload
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Draft:
     generation: int = 0
     dirty: bool = False
     appended: int = 0
-    ahead: Growing | None = None
+    ahead: StreamingUpload | None = None
     pending: bool = False
     removed: bool = False
     uploading: bool = False

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from haversack.drive.remote.api import DriveApi, File
 from haversack.drive.writeback.draft import Draft, load
-from haversack.drive.writeback.uploader import Uploading
+from haversack.drive.writeback.uploader import Uploader
 from haversack.errors import DiskFull, HaversackError
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Journal:
         self._on_retired = on_retired
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self.uploading = Uploading(api, self._lock, self._changed, self._ended, on_trashed)
+        self.uploading = Uploader(api, self._lock, self._changed, self._ended, on_trashed)
         self._drafts: dict[tuple[str, str], Draft] = {}
         self._leaving: set[Draft] = set()
         self._owned: dict[str, Draft] = {}

@@ -23,7 +23,7 @@ from typing import Any
 
 from fsspec.asyn import get_loop
 
-from haversack.drive.remote.api import DriveApi, File, Upload
+from haversack.drive.remote.api import DriveApi, File, ResumableUpload
 from haversack.drive.remote.upload import CHUNK, UNIT
 from haversack.errors import HaversackError
 
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 _NEVER = 1 << 62
 
 
-class Growing(Upload):
+class StreamingUpload(ResumableUpload):
     """The upload of `source` while it is written, of which `there` bytes can be sent so far, beginning with the first.
 
     `lock` is the one under which the bytes change. Those below `taken` are hashed and sent, or about to be.

@@ -25,10 +25,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from haversack import settings
-from haversack.drive.remote.api import DriveApi, File, Overtaken, Upload
+from haversack.drive.remote.api import DriveApi, File, Overtaken, ResumableUpload
 from haversack.drive.remote.upload import CHUNK, MULTIPART_LIMIT, UNIT
 from haversack.drive.writeback.draft import Draft
-from haversack.drive.writeback.streaming import Growing
+from haversack.drive.writeback.streaming import StreamingUpload
 from haversack.errors import ConnectionFailed, HaversackError, NotFound, QuotaExceeded
 from haversack.http import wait
 
@@ -47,7 +47,7 @@ _LONGEST_RETRY = 60.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class Uploading:
+class Uploader:
     """The workers that upload one journal's drafts. `changed`, of the journal's `lock`, is told when a draft changed.
 
     `ended` is called, with the lock held, when an upload ended, well or not; `trashed` with each id that went into the
@@ -182,7 +182,7 @@ class Uploading:
             hindered = self._closed or self.refused or draft.uploading or draft.removed
             if hindered or self._growing >= _GROWING:
                 return
-            ahead = Growing(
+            ahead = StreamingUpload(
                 draft.data,
                 draft.lock,
                 draft.size,
@@ -213,11 +213,11 @@ class Uploading:
         """Bring one state of a draft onto the drive."""
         upload, generation = self._prepare(draft)
         try:
-            file = upload.result() if isinstance(upload, Growing) else wait(self.api.upload(upload))
+            file = upload.result() if isinstance(upload, StreamingUpload) else wait(self.api.upload(upload))
         except Exception as error:
             if draft.generation != generation:
                 raise Overtaken from None
-            if not isinstance(upload, Growing) or isinstance(error, ConnectionFailed):
+            if not isinstance(upload, StreamingUpload) or isinstance(error, ConnectionFailed):
                 raise
             # Whatever the drive has against what went ahead, it is asked again without.
             _log.debug("What went ahead of %s did not become it: %s", draft.name, error)
@@ -251,7 +251,7 @@ class Uploading:
             with self._changed:
                 draft.replaces = [file_id for file_id in draft.replaces if file_id not in replaced]
 
-    def _prepare(self, draft: Draft) -> tuple[Upload, int]:
+    def _prepare(self, draft: Draft) -> tuple[ResumableUpload, int]:
         """The upload of a draft as it is now: the one that went ahead where it can be, and which generation that is."""
         self._identified(draft)
         with self._changed:
@@ -288,7 +288,7 @@ class Uploading:
             threading.Thread(target=self._hash, args=(draft, generation, digest, *hashed), daemon=True).start()
         return upload, generation
 
-    def _went_ahead(self, draft: Draft) -> Growing | None:
+    def _went_ahead(self, draft: Draft) -> StreamingUpload | None:
         """The upload that followed the writer, where what it sent is what the draft is by now."""
         ahead, draft.ahead = draft.ahead, None
         if ahead is None:
@@ -300,9 +300,9 @@ class Uploading:
         draft.session, draft.moved = None, ahead.position
         return ahead
 
-    def _whole(self, draft: Draft, source: Path, size: int) -> Upload:
+    def _whole(self, draft: Draft, source: Path, size: int) -> ResumableUpload:
         assert draft.file_id is not None
-        return Upload(
+        return ResumableUpload(
             source=source,
             size=size,
             md5="",
@@ -315,7 +315,7 @@ class Uploading:
             session=_reachable(draft.session, self.api.server.url),
         )
 
-    def _watch(self, upload: Upload, draft: Draft, generation: int) -> None:
+    def _watch(self, upload: ResumableUpload, draft: Draft, generation: int) -> None:
         """Note in a draft how far the upload of that generation of it gets."""
 
         def on_session(session: str | None) -> None:

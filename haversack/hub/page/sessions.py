@@ -23,7 +23,7 @@ _MOST = 1000
 
 
 @dataclass(frozen=True)
-class Session:
+class HubSession:
     """`cookie` and `key` are secrets; `ends` on the monotonic clock."""
 
     cookie: str
@@ -34,17 +34,17 @@ class Session:
         return "Session(…)"
 
 
-class Sessions:
+class HubSessions:
     """The sessions of one hub's page."""
 
     def __init__(self) -> None:
         # By a hash of the cookie, so that a lookup's time tells nothing of the cookies there are.
-        self._open: dict[bytes, Session] = {}
+        self._open: dict[bytes, HubSession] = {}
         self._code: tuple[str, float] | None = None
 
-    def open(self) -> Session:
+    def open(self) -> HubSession:
         """A new session; of very many, the oldest ends."""
-        session = Session(secrets.token_urlsafe(24), secrets.token_urlsafe(24), time.monotonic() + LIFETIME)
+        session = HubSession(secrets.token_urlsafe(24), secrets.token_urlsafe(24), time.monotonic() + LIFETIME)
         while len(self._open) >= _MOST:
             del self._open[next(iter(self._open))]
         self._open[_hashed(session.cookie)] = session

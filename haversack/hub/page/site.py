@@ -19,12 +19,12 @@ from haversack.hub import content
 from haversack.hub.documents import DOCUMENT, SHEET, SHORTCUT, SLIDES
 from haversack.hub.media import read_json
 from haversack.hub.page import pictures
-from haversack.hub.page.sessions import LIFETIME, Sessions
+from haversack.hub.page.sessions import LIFETIME, HubSessions
 from haversack.hub.refusal import Refusal, invalid
 from haversack.hub.resource import time_text
 from haversack.hub.shelf import Shelf
 from haversack.hub.signin import SignIn
-from haversack.hub.tree import File, Tree
+from haversack.hub.tree import HubFile, Tree
 
 KEY_HEADER = "X-Haversack-Key"
 _STATIC = Path(__file__).parent / "static"
@@ -64,7 +64,7 @@ class Site:
         self.tree = tree
         self.shelf = shelf
         self.signin = signin
-        self.sessions = Sessions()
+        self.sessions = HubSessions()
         # Cookies do not tell the ports of a host apart, so each hub's has a name of its own.
         self.cookie = "haversack-" + hashlib.sha256(tree.root.encode()).hexdigest()[:12]
         self._files = {path.name: _Asset.of(path) for path in _STATIC.iterdir()}
@@ -201,7 +201,7 @@ class Site:
     def _signed(self, path: str) -> str:
         return f"{path}?{self.signin.sign(path)}"
 
-    async def _linked(self, request: web.Request) -> tuple[File, Path]:
+    async def _linked(self, request: web.Request) -> tuple[HubFile, Path]:
         """The file that a signed link is about. Raises `Refusal` for a link that is none, or about older bytes."""
         expires, signature = request.query.get("expires", ""), request.query.get("signature", "")
         if not self.signin.is_signed(request.rel_url.raw_path, expires, signature):
@@ -239,6 +239,6 @@ def _picture(body: bytes, mime: str) -> web.Response:
     return web.Response(body=body, headers={"Content-Type": mime, **_OF_USERS})
 
 
-def _state(file: File) -> str:
+def _state(file: HubFile) -> str:
     """A word for the file's bytes as they are now."""
     return f"{file.modified:x}-{file.size:x}"

@@ -30,11 +30,11 @@ from haversack.notebook.place import content, kaggle_command
 from haversack.notebook.record import document, store
 from haversack.notebook.record import parameters as parameters_
 from haversack.notebook.record.screen import Screen
-from haversack.notebook.record.store import Options, Record, Store
+from haversack.notebook.record.store import JobRecord, JobStore, Options
 from haversack.notebook.secrets import file
 from haversack.notebook.secrets.masking import Secrets
 from haversack.notebook.sessions import kernel, processes
-from haversack.notebook.sessions.sessions import Sessions
+from haversack.notebook.sessions.sessions import JobSessions
 
 parse_parameters = parameters_.parse
 
@@ -43,7 +43,7 @@ _LONGEST_NAME = 50
 
 
 @dataclass
-class Report:
+class JobReport:
     """What came of a job. Paths are absolute, `seconds` wall-clock time; `drive` says where the drive's bytes are,
     `trainings` are the runs that were named by the job."""
 
@@ -99,7 +99,7 @@ def run(
     cell_timeout: float | None = None,
     plain: bool = False,
     rehearse: bool = False,
-) -> Report:
+) -> JobReport:
     """Execute `notebook` and write the executed one to `output` (default `<name>.executed.ipynb`, where the user is).
 
     `hub` is what `credentials.drive` takes; `uploads` are the files that `files.upload()` receives; `parameters` are
@@ -120,7 +120,7 @@ def run(
     options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse)
     _check(options)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
-    record = Record(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
+    record = JobRecord(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
     notices = _unmount_abandoned(chosen.data)
     with FileLock(folder / LOCK):
         job = Job(source, folder, record, chosen, notices)
@@ -136,7 +136,7 @@ def resume(
     html: Path | None = None,
     session: float | None = None,
     cell_timeout: float | None = None,
-) -> Report:
+) -> JobReport:
     """Go on with the job `name`, which ended before its notebook did: here, or on another machine by the drive's copy.
 
     What is not given is as it was; the executed notebook goes where it went, if that folder is on this machine. Raises
@@ -182,7 +182,7 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _going_on(name: str, record: Record, was_here: bool) -> str:
+def _going_on(name: str, record: JobRecord, was_here: bool) -> str:
     """What a resumed job says first."""
     words = [f"Going on with {name}."]
     if not was_here:
@@ -199,7 +199,7 @@ class Job:
     """One job: its notebook, its folder, and where what comes of it goes."""
 
     def __init__(
-        self, notebook: Any, folder: Path, record: Record, chosen: settings.Settings, notices: Sequence[str]
+        self, notebook: Any, folder: Path, record: JobRecord, chosen: settings.Settings, notices: Sequence[str]
     ) -> None:
         self.folder = folder
         self.record = record
@@ -208,10 +208,10 @@ class Job:
         self._before = notices
         self.secrets = _known_secrets(chosen)
         self.screen = Screen()
-        self.store = Store(folder, record.options.hub, self.secrets, self._notice)
-        self.sessions = Sessions(notebook, self.store, record, chosen, self.secrets, self.screen, self._notice)
+        self.store = JobStore(folder, record.options.hub, self.secrets, self._notice)
+        self.sessions = JobSessions(notebook, self.store, record, chosen, self.secrets, self.screen, self._notice)
 
-    def execute(self) -> Report:
+    def execute(self) -> JobReport:
         """Run every cell, over as many sessions as it takes; the report says how it went."""
         began = time.monotonic()
         failure: HaversackError | None = None
@@ -234,7 +234,7 @@ class Job:
             page = self._save_page() if self.record.html else None
         except HaversackError as error:
             failure = failure or error
-        return Report(
+        return JobReport(
             status="failed" if failure else "done",
             notebook=self.record.notebook,
             output=self.record.output,

@@ -27,7 +27,7 @@ LOCK = "job.lock"
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredJob:
     """A job's folder. `state` is "" where no record of the job can be read; `began` in seconds since 1970, `size` in
     bytes on the disk; `said` is why its last session ended."""
 
@@ -52,13 +52,13 @@ class Kept:
         return f"{self.name}  {self.state or 'no record'}, {sessions}, {megabytes} MB, {began:%Y-%m-%d %H:%M}{said}"
 
 
-def every() -> list[Kept]:
+def every() -> list[StoredJob]:
     """Every job of this machine, the oldest first."""
     folders = _jobs().iterdir() if _jobs().is_dir() else []
     return sorted((_kept(folder) for folder in folders if folder.is_dir()), key=lambda job: job.began)
 
 
-def remove(names: Iterable[str]) -> list[Kept]:
+def remove(names: Iterable[str]) -> list[StoredJob]:
     """Remove these jobs and the trainings named by them; returns what they were.
 
     Raises `NotFound` for one that is not there, and `InputError` for one that is being executed or has something
@@ -82,10 +82,10 @@ def remove(names: Iterable[str]) -> list[Kept]:
     return found
 
 
-def _kept(folder: Path) -> Kept:
+def _kept(folder: Path) -> StoredJob:
     record = store.known(folder)
     last = record.sessions[-1] if record and record.sessions else None
-    return Kept(
+    return StoredJob(
         name=folder.name,
         folder=folder,
         state="running" if _is_locked(folder) else "" if record is None else "done" if record.done else "can go on",

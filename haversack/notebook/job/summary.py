@@ -16,11 +16,11 @@ from typing import Any
 from nbformat.v4 import new_markdown_cell
 
 from haversack import runs
-from haversack.notebook.record.store import Session
+from haversack.notebook.record.store import JobSession
 from haversack.training import clock
 
 
-def added(notebook: Any, sessions: Sequence[Session], trainings: Sequence[str]) -> Any:
+def added(notebook: Any, sessions: Sequence[JobSession], trainings: Sequence[str]) -> Any:
     """`notebook` with these cells at its end; itself where one session was enough."""
     if len(sessions) < 2:
         return notebook
@@ -32,7 +32,7 @@ def added(notebook: Any, sessions: Sequence[Session], trainings: Sequence[str]) 
     return longer
 
 
-def _table(sessions: Sequence[Session]) -> str:
+def _table(sessions: Sequence[JobSession]) -> str:
     rows = ["| session | began | lasted | ended | went on |", "|---|---|---|---|---|"]
     for number, session in enumerate(sessions, start=1):
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.began))

@@ -39,7 +39,7 @@ _SHELL_LINE = re.compile(r"^\s*(?:[\w\s,.\[\]'\"]+=\s*)?[!%]")
 
 
 @dataclass(frozen=True)
-class Content:
+class ContentFolder:
     """How the job sees its folder. `prefix` comes before the kernel's command line; `path` is where its cells start."""
 
     kind: str
@@ -63,7 +63,7 @@ class Content:
             self._release.pop()()
 
 
-def prepare(folder: Path, home: Path) -> Content:
+def prepare(folder: Path, home: Path) -> ContentFolder:
     """Give the job's `folder`, which exists, the name `/content`; `home` is the job's HOME.
 
     Raises `InputError` for a `HAVERSACK_CONTENT` that is no way, `JobError` when the way it names does not work here.
@@ -79,7 +79,7 @@ def prepare(folder: Path, home: Path) -> Content:
     raise JobError(f"/content by {chosen} does not work on this machine.", "Unset HAVERSACK_CONTENT.")
 
 
-def _namespace(folder: Path, home: Path) -> Content | None:
+def _namespace(folder: Path, home: Path) -> ContentFolder | None:
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         return None
     made = not CONTENT.exists()
@@ -93,10 +93,10 @@ def _namespace(folder: Path, home: Path) -> Content | None:
         if made:
             CONTENT.rmdir()
         return None
-    return Content("namespace", folder, home, prefix=prefix)
+    return ContentFolder("namespace", folder, home, prefix=prefix)
 
 
-def _bubblewrap(folder: Path, home: Path) -> Content | None:
+def _bubblewrap(folder: Path, home: Path) -> ContentFolder | None:
     if shutil.which("bwrap") is None:
         return None
     own = {"content": folder} if os.geteuid() == 0 else {"content": folder, "root": home}
@@ -112,10 +112,10 @@ def _bubblewrap(folder: Path, home: Path) -> Content | None:
     for name, bound in own.items():
         prefix += ["--bind", str(bound), f"/{name}"]
     prefix += ["--chdir", "/content", "--"]
-    return Content("bubblewrap", folder, home, prefix=tuple(prefix)) if _works(prefix) else None
+    return ContentFolder("bubblewrap", folder, home, prefix=tuple(prefix)) if _works(prefix) else None
 
 
-def _folder(folder: Path, home: Path) -> Content | None:
+def _folder(folder: Path, home: Path) -> ContentFolder | None:
     if os.geteuid() != 0:
         return None
     lock = open(_LOCK, "w")  # noqa: SIM115 - held until the job ends
@@ -131,7 +131,7 @@ def _folder(folder: Path, home: Path) -> Content | None:
     except OSError:
         lock.close()
         return None
-    return Content("folder", folder, home, _release=[lambda: _unlink(lock, was_there)])
+    return ContentFolder("folder", folder, home, _release=[lambda: _unlink(lock, was_there)])
 
 
 def _unlink(lock: IO[str], was_there: bool) -> None:
@@ -141,9 +141,9 @@ def _unlink(lock: IO[str], was_there: bool) -> None:
     lock.close()
 
 
-def _literals(folder: Path, home: Path) -> Content:
+def _literals(folder: Path, home: Path) -> ContentFolder:
     notice = f"This machine gives the job no /content of its own, so its cells run with {folder} in its place."
-    return Content("literals", folder, home, path=folder, notice=notice)
+    return ContentFolder("literals", folder, home, path=folder, notice=notice)
 
 
 def mounted_below(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> list[Path]:

@@ -49,7 +49,7 @@ class Options:
 
 
 @dataclass
-class Session:
+class JobSession:
     """One life of the job's kernel, from `began` to `ended` (seconds since 1970; None while it runs, or when everything
     was killed). `why` it ended, in one word, and `said` in a sentence; `cells` is how many are done, `resumed` what
     trainings said when they went on."""
@@ -63,7 +63,7 @@ class Session:
 
 
 @dataclass
-class Record:
+class JobRecord:
     """What `job.json` holds. `cell` is the one being executed, counted as people count; `once` maps the numbers of the
     cells tagged so that are done to how many uploads each received; `uploads` are paths below `uploads/`, and `passed`
     is how many of them went to cells that this session does not repeat."""
@@ -73,7 +73,7 @@ class Record:
     html: str | None
     options: Options
     uploads: list[str] = field(default_factory=list)
-    sessions: list[Session] = field(default_factory=list)
+    sessions: list[JobSession] = field(default_factory=list)
     once: dict[int, int] = field(default_factory=dict)
     passed: int = 0
     cell: int = 0
@@ -88,16 +88,16 @@ class Record:
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
-    def decode(cls, text: str) -> Record:
+    def decode(cls, text: str) -> JobRecord:
         """Raises one of `_UNREADABLE` for what is no record."""
         values = json.loads(text)
         values["options"] = Options(**values["options"])
-        values["sessions"] = [Session(**one) for one in values["sessions"]]
+        values["sessions"] = [JobSession(**one) for one in values["sessions"]]
         values["once"] = {int(cell): received for cell, received in values["once"].items()}
         return cls(**values)
 
 
-class Store:
+class JobStore:
     """The store of the job in `folder`. `say` tells the user what the drive refuses."""
 
     def __init__(self, folder: Path, hub: str | None, secrets: Secrets, say: Callable[[str], None]) -> None:
@@ -120,11 +120,11 @@ class Store:
             kept.append(f"{number}/{upload.name}")
         return kept
 
-    def save(self, record: Record) -> None:
+    def save(self, record: JobRecord) -> None:
         """Write the record here, complete or not at all."""
         document.write_text(record.encode(), self.folder / RECORD)
 
-    def carry_all(self, record: Record) -> None:
+    def carry_all(self, record: JobRecord) -> None:
         """Bring everything to the drive, for a job that begins."""
         notebook = document.read(self.folder / NOTEBOOK)
         masked = self._secrets.clean_all(notebook)
@@ -139,7 +139,7 @@ class Store:
                 self._tell(f"{path.name} holds a secret, so it is not kept on the drive.")
         self.carry(record)
 
-    def carry(self, record: Record, executed: Path | None = None) -> None:
+    def carry(self, record: JobRecord, executed: Path | None = None) -> None:
         """Bring the record to the drive, and what was executed, which is masked already."""
         if executed is not None and executed.exists():
             self._carry(EXECUTED, executed)
@@ -193,13 +193,13 @@ def find(jobs: Path, name: str, hub: str | None) -> Path:
     return folder
 
 
-def open_record(folder: Path, hub: str | None) -> Record:
+def open_record(folder: Path, hub: str | None) -> JobRecord:
     """The record of the job in `folder`. Where another machine took the job further, its copy is brought here first.
 
     Raises `InputError` for what cannot be read; like the drive when that does not answer.
     """
     try:
-        here = Record.decode((folder / RECORD).read_text())
+        here = JobRecord.decode((folder / RECORD).read_text())
     except _UNREADABLE as error:
         raise InputError(f"{folder / RECORD} is not the record of a job that can go on.", "Run it anew.") from error
     hub = hub or here.options.hub
@@ -213,15 +213,15 @@ def open_record(folder: Path, hub: str | None) -> Record:
     return there
 
 
-def known(folder: Path) -> Record | None:
+def known(folder: Path) -> JobRecord | None:
     """The record of the job in `folder` as it stands there; None where none can be read."""
     try:
-        return Record.decode((folder / RECORD).read_text())
+        return JobRecord.decode((folder / RECORD).read_text())
     except (OSError, *_UNREADABLE):
         return None
 
 
-def check_uploads(folder: Path, record: Record) -> None:
+def check_uploads(folder: Path, record: JobRecord) -> None:
     """Raise `InputError` when an upload is not in the store, because it held a secret and another machine had it."""
     for name in record.uploads:
         if not (folder / UPLOADS / name).is_file():
@@ -236,16 +236,16 @@ def has_copy(hub: str | None) -> bool:
     return bool(hub) and hub != "embedded"
 
 
-def _on_drive(job: str, hub: str) -> Record | None:
+def _on_drive(job: str, hub: str) -> JobRecord | None:
     try:
-        return Record.decode(_drive(hub).cat_file(f"{_folder_of(job)}/{RECORD}").decode())
+        return JobRecord.decode(_drive(hub).cat_file(f"{_folder_of(job)}/{RECORD}").decode())
     except NotFound:
         return None
     except _UNREADABLE as error:
         raise InputError(f"The record of {job} on the drive cannot be read.", "Run it anew.") from error
 
 
-def _fetch(folder: Path, record: Record, hub: str) -> None:
+def _fetch(folder: Path, record: JobRecord, hub: str) -> None:
     """Bring a job from the drive into `folder`; the record last, since it makes the job be there.
 
     The notebook and the uploads never change, and those that are here have no secret masked.

@@ -19,7 +19,7 @@ from typing import IO
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
-from haversack.notebook.place.content import Content
+from haversack.notebook.place.content import ContentFolder
 from haversack.notebook.place.environment import Environment
 from haversack.notebook.secrets.masking import Secrets
 
@@ -28,7 +28,7 @@ EXTENSION = "haversack.notebook"
 _LONGEST = 70
 
 
-def write_spec(folder: Path, environment: Environment, content: Content) -> Path:
+def write_spec(folder: Path, environment: Environment, content: ContentFolder) -> Path:
     """Write the kernelspec `python3` below `folder`, which can stand in JUPYTER_PATH; returns the folder of kernels."""
     command = [str(environment.python), "-m", "ipykernel_launcher", "-f", "{connection_file}", "--ext", EXTENSION]
     spec = {
@@ -71,7 +71,7 @@ def variables(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
     return {**kept, "HOME": str(home)}
 
 
-class Log:
+class KernelLog:
     """The file that the kernel's own output goes to: `pipe` is for the process, and every line of it is masked."""
 
     def __init__(self, path: Path, secrets: Secrets) -> None:

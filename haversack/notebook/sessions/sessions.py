@@ -29,7 +29,7 @@ from haversack.notebook import plainfit
 from haversack.notebook.place import content, environment
 from haversack.notebook.record import document
 from haversack.notebook.record.screen import Screen
-from haversack.notebook.record.store import Record, Session, Store, Why
+from haversack.notebook.record.store import JobRecord, JobSession, JobStore, Why
 from haversack.notebook.secrets.masking import Secrets
 from haversack.notebook.sessions import execution, kernel, processes
 from haversack.notebook.sessions.exit_cause import Witness
@@ -48,7 +48,7 @@ _RESUMED = ("haversack: ", "resumed at")
 
 
 @dataclass(frozen=True)
-class End:
+class SessionOutcome:
     """How a session ended: `error` is None when the notebook is done; `again` says whether another session follows."""
 
     why: Why
@@ -56,14 +56,14 @@ class End:
     again: bool = False
 
 
-class Sessions:
+class JobSessions:
     """The execution of one job's notebook, and what its kernels tell of themselves meanwhile."""
 
     def __init__(
         self,
         notebook: Any,
-        store: Store,
-        record: Record,
+        store: JobStore,
+        record: JobRecord,
         chosen: settings.Settings,
         secrets: Secrets,
         screen: Screen,
@@ -84,11 +84,11 @@ class Sessions:
         self._written = ""
         self._received = 0
 
-    def execute(self, private: content.Content, variables: dict[str, str]) -> None:
+    def execute(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
         """Run every cell. Raises `CellFailed`, or what ended the last of the sessions."""
         asyncio.run(self._run(private, variables))
 
-    async def _run(self, private: content.Content, variables: dict[str, str]) -> None:
+    async def _run(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
         carry = self._store.carry_all
         in_vain, furthest, committed = 0, 0, self._committed()
         while True:
@@ -98,7 +98,7 @@ class Sessions:
             try:
                 end = await self._one(session, private, variables)
             except KeyboardInterrupt:
-                self._close(session, End("interrupted"))
+                self._close(session, SessionOutcome("interrupted"))
                 raise
             self._close(session, end)
             await asyncio.to_thread(self._store.carry, self._record, self.output)
@@ -117,7 +117,7 @@ class Sessions:
 
     # A session's beginning and end
 
-    def _open(self) -> Session:
+    def _open(self) -> JobSession:
         sessions, limit = self._record.sessions, self._record.options.session
         number = len(sessions) + 1
         words = [f"Session {number} begins from the first cell."] if number > 1 else []
@@ -129,12 +129,12 @@ class Sessions:
             words.append(f"Done for good and not repeated: cell {done}.")
         if words:
             self._screen.say(" ".join(words))
-        session = Session(time.time())
+        session = JobSession(time.time())
         sessions.append(session)
         self._store.save(self._record)
         return session
 
-    def _close(self, session: Session, end: End) -> None:
+    def _close(self, session: JobSession, end: SessionOutcome) -> None:
         session.ended, session.why = time.time(), end.why
         session.said = self._secrets.clean(end.error.what) if end.error else ""
         self._record.done = end.why == "done"
@@ -144,10 +144,12 @@ class Sessions:
         self._store.save(self._record)
         self._save()
 
-    async def _one(self, session: Session, private: content.Content, variables: dict[str, str]) -> End:
+    async def _one(
+        self, session: JobSession, private: content.ContentFolder, variables: dict[str, str]
+    ) -> SessionOutcome:
         self._make_fresh()
         kernels, variables = self._equip(private, variables)
-        log = kernel.Log(self.folder / "kernel.log", self._secrets)
+        log = kernel.KernelLog(self.folder / "kernel.log", self._secrets)
         sockets = kernel.socket_folder()
         running = execution.Execution(
             self.notebook,
@@ -160,7 +162,7 @@ class Sessions:
         guard = Guard(
             running, self.folder, self._record.options, self._settings.data / "runs", self._rehearsal(session)
         )
-        end = End("interrupted")
+        end = SessionOutcome("interrupted")
         try:
             self._screen.doing("starting the kernel")
             self._record.cell = self._record.passed = 0
@@ -170,7 +172,7 @@ class Sessions:
                     await self._execute_cells(running, session)
             if refused := await running.ask(plainfit.CLEAR):
                 self._notice(f"Checkpoints of this job are still there: {self._secrets.clean(refused)}")
-            end = End("done")
+            end = SessionOutcome("done")
         except HaversackError as error:
             end = self._why(error, guard, running)
         finally:
@@ -181,23 +183,25 @@ class Sessions:
             end = await asyncio.to_thread(self._leave, end)
         return end
 
-    def _why(self, error: HaversackError, guard: Guard, running: execution.Execution) -> End:
+    def _why(self, error: HaversackError, guard: Guard, running: execution.Execution) -> SessionOutcome:
         where = f"in cell {self._record.cell}" if self._record.cell else "while the kernel started"
         if running.interrupted:
-            return End("interrupted", type(error)(error.what, f"Go on with: haversack run --resume {self._store.name}"))
+            return SessionOutcome(
+                "interrupted", type(error)(error.what, f"Go on with: haversack run --resume {self._store.name}")
+            )
         if guard.ended:
-            return End(guard.ended, guard.error(where), again=True)
+            return SessionOutcome(guard.ended, guard.error(where), again=True)
         if isinstance(error, KernelDied):
-            return End(running.why, error, again=True)
-        return End("failed", error)
+            return SessionOutcome(running.why, error, again=True)
+        return SessionOutcome("failed", error)
 
-    def _leave(self, end: End) -> End:
+    def _leave(self, end: SessionOutcome) -> SessionOutcome:
         """Return once everything that was written is on the drive; the kernel is gone, so its files are closed."""
         try:
             self._unmount()
         except HaversackError as error:
             if end.error is None:
-                return End("failed", error)
+                return SessionOutcome("failed", error)
             self._notice(str(error))
         if end.again:
             processes.kill(self.folder)
@@ -223,7 +227,7 @@ class Sessions:
         for name in ("home", "content"):
             (self.folder / name).mkdir()
 
-    def _equip(self, private: content.Content, variables: dict[str, str]) -> tuple[Path, dict[str, str]]:
+    def _equip(self, private: content.ContentFolder, variables: dict[str, str]) -> tuple[Path, dict[str, str]]:
         """The session's kernelspec, and its environment variables."""
         env = environment.create(self.folder / "env")
         environment.write_kaggle(self.folder / "bin", env)
@@ -236,7 +240,7 @@ class Sessions:
 
     # Cells
 
-    async def _execute_cells(self, running: execution.Execution, session: Session) -> None:
+    async def _execute_cells(self, running: execution.Execution, session: JobSession) -> None:
         cells = self.notebook.cells
         indices = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source.strip()]
         self._save()
@@ -313,7 +317,7 @@ class Sessions:
 
     # Trainings
 
-    def _rehearsal(self, session: Session) -> Rehearsal | None:
+    def _rehearsal(self, session: JobSession) -> Rehearsal | None:
         if not self._record.options.rehearse or self._was_rehearsed:
             return None
         return Rehearsal(self.folder, self._settings.data / "runs", session.began)

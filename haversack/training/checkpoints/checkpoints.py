@@ -42,10 +42,10 @@ from haversack.errors import (
 )
 from haversack.training.checkpoints import manifest, ownership, store, tensors
 from haversack.training.checkpoints.failpoints import failpoint
-from haversack.training.checkpoints.manifest import Kind, Manifest
-from haversack.training.checkpoints.ownership import Session
+from haversack.training.checkpoints.manifest import CheckpointManifest, Kind
+from haversack.training.checkpoints.ownership import RunOwner
 from haversack.training.checkpoints.remote import RemoteStore
-from haversack.training.checkpoints.replicator import Carrier
+from haversack.training.checkpoints.replicator import Replicator
 from haversack.training.checkpoints.snapshot import Arrays, Buffers, Snapshot, rebuild
 from haversack.training.checkpoints.store import Link, LocalStore, Refused
 
@@ -66,7 +66,7 @@ class Checkpoint:
     when: datetime
     best: bool
     milestone: bool
-    session: Session
+    session: RunOwner
     facts: Mapping[str, Any]
 
 
@@ -117,14 +117,14 @@ class Checkpoints:
         parent = settings.load().data / "runs" if where is None or is_url else Path(where).expanduser().absolute()
         self.folder = parent / self.name
         self._local = LocalStore(self.folder / "checkpoints")
-        self._carrier = Carrier(self._local, RemoteStore(str(where), self.name), keep) if is_url else None
+        self._carrier = Replicator(self._local, RemoteStore(str(where), self.name), keep) if is_url else None
         self._buffers = Buffers()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="haversack-checkpoint")
         self._writing: Future[None] | None = None
         self._clearing: Future[None] | None = None
-        self._session: Session | None = None
+        self._session: RunOwner | None = None
         self._lost: HaversackError | None = None
-        self._last: Manifest | None = None
+        self._last: CheckpointManifest | None = None
 
     # Saving
 
@@ -291,10 +291,10 @@ class Checkpoints:
         known = [copy.link.manifest for copy in self._copies() if copy.link.manifest]
         if not self.take_over:
             self._check_free(known)
-        session = Session.begin()
+        session = RunOwner.begin()
         term = max((link.term for link in known), default=0) + 1
         count = max((link.count for link in known), default=0)
-        claim = Manifest(secrets.token_hex(8), "claim", session, time.time(), term, count)
+        claim = CheckpointManifest(secrets.token_hex(8), "claim", session, time.time(), term, count)
         if self._carrier is not None:
             self._carrier.begin(claim)
         self._last = self._local.take(claim, links)
@@ -310,7 +310,7 @@ class Checkpoints:
         if self._carrier is not None and self._carrier.refused and self._lost is None:
             raise self._lose()
 
-    def _write(self, link: Manifest, snapshot: Snapshot) -> None:
+    def _write(self, link: CheckpointManifest, snapshot: Snapshot) -> None:
         def fill(folder: Path) -> dict[str, tensors.Written]:
             return {manifest.STATE: tensors.write(folder / manifest.STATE, snapshot.arrays)}
 
@@ -358,11 +358,11 @@ class Checkpoints:
         except OSError as error:
             raise self._said(error, "the end of the session") from error
 
-    def _new_link(self, kind: Kind) -> Manifest:
+    def _new_link(self, kind: Kind) -> CheckpointManifest:
         assert self._session is not None
         assert self._last is not None
         count = self._last.count + (kind == "checkpoint")
-        return Manifest(secrets.token_hex(8), kind, self._session, time.time(), self._last.term, count)
+        return CheckpointManifest(secrets.token_hex(8), kind, self._session, time.time(), self._last.term, count)
 
     def _copies(self, *, looking: bool = False) -> list[_Copy]:
         """Every link here, then every one in the store that outlives the machine; without those when it is away.
@@ -390,7 +390,7 @@ class Checkpoints:
         # One whose manifest cannot be read may be the newest: it is to be told of, so it comes first.
         return [copy for copy in reversed(copies) if copy.link.manifest is None] + good
 
-    def _read(self, copy: _Copy) -> tuple[Manifest, Arrays]:
+    def _read(self, copy: _Copy) -> tuple[CheckpointManifest, Arrays]:
         """A checkpoint's arrays, brought here first where they are elsewhere."""
         made, link = copy.link.manifest, copy.link
         if made is None:
@@ -412,11 +412,11 @@ class Checkpoints:
     def _none_of(self, step: int) -> NotFound:
         return NotFound(f"The run {self.name} has no checkpoint of step {step}.", "See what it has with all().")
 
-    def _newest_link(self) -> Manifest | None:
+    def _newest_link(self) -> CheckpointManifest | None:
         """The last thing that any session did in either store."""
         return _newest([copy.link.manifest for copy in self._copies() if copy.link.manifest])
 
-    def _check_free(self, known: list[Manifest]) -> None:
+    def _check_free(self, known: list[CheckpointManifest]) -> None:
         newest = _newest(known)
         if newest is None or newest.kind == "release" or newest.session.is_here:
             return
@@ -476,7 +476,7 @@ def _sound(copies: list[_Copy]) -> list[_Copy]:
     return sorted(good, key=lambda copy: copy.link.manifest.age if copy.link.manifest else (0, 0), reverse=True)
 
 
-def _newest(known: list[Manifest]) -> Manifest | None:
+def _newest(known: list[CheckpointManifest]) -> CheckpointManifest | None:
     return max(known, key=lambda link: (*link.age, link.kind == "release"), default=None)
 
 

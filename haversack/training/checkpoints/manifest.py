@@ -15,7 +15,7 @@ from typing import Any, Literal
 import xxhash
 
 from haversack.errors import InputError, IntegrityError
-from haversack.training.checkpoints.ownership import Session
+from haversack.training.checkpoints.ownership import RunOwner
 from haversack.training.checkpoints.tensors import Written
 
 FILE, STATE = "manifest.json", "state.safetensors"
@@ -25,7 +25,7 @@ Kind = Literal["checkpoint", "claim", "release"]
 
 
 @dataclass(frozen=True)
-class Manifest:
+class CheckpointManifest:
     """One link. `id` is the same wherever a copy of it lies; `time` is in seconds since 1970.
 
     `term` counts the sessions that owned the run and `count` its checkpoints; of two checkpoints the one with the
@@ -36,7 +36,7 @@ class Manifest:
 
     id: str
     kind: Kind
-    session: Session
+    session: RunOwner
     time: float
     term: int
     count: int
@@ -65,7 +65,7 @@ class Manifest:
         return json.dumps({**record, "seal": _seal(record)}, indent=1).encode()
 
 
-def decode(content: bytes, name: str) -> Manifest:
+def decode(content: bytes, name: str) -> CheckpointManifest:
     """The manifest in a file's content. Raises `IntegrityError` when it is not as it was written."""
     try:
         record = json.loads(content)
@@ -77,8 +77,8 @@ def decode(content: bytes, name: str) -> Manifest:
     if version != _FORMAT:
         raise IntegrityError(f"{name} was written in format {version}.", "Read it with a newer haversack.")
     files = {name: Written(**written) for name, written in record.pop("files").items()}
-    session = Session(**record.pop("session"))
-    return Manifest(**record, files=files, session=session)
+    session = RunOwner(**record.pop("session"))
+    return CheckpointManifest(**record, files=files, session=session)
 
 
 def checked_facts(facts: Mapping[str, Any] | None) -> dict[str, Any]:

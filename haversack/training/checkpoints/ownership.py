@@ -31,7 +31,7 @@ between two saves."""
 
 
 @dataclass(frozen=True)
-class Session:
+class RunOwner:
     """One life of one process that trains. `since` in seconds since 1970; `machine` and `started` tell processes apart
     that have one number."""
 
@@ -44,7 +44,7 @@ class Session:
     since: float
 
     @classmethod
-    def begin(cls) -> Session:
+    def begin(cls) -> RunOwner:
         """A session of this process that begins now."""
         pid = os.getpid()
         host, machine = socket.gethostname(), _machine()
@@ -66,7 +66,7 @@ class Session:
         return f"process {self.pid} on {self.host} ({self.place}) since {since:%Y-%m-%d %H:%M:%S}"
 
 
-def taken(name: str, owner: Session, last_heard: float) -> RunTaken:
+def taken(name: str, owner: RunOwner, last_heard: float) -> RunTaken:
     """What a second session is told."""
     heard = max(0.0, time.time() - last_heard)
     return RunTaken(
@@ -75,7 +75,7 @@ def taken(name: str, owner: Session, last_heard: float) -> RunTaken:
     )
 
 
-def lost(name: str, owner: Session | None) -> RunLost:
+def lost(name: str, owner: RunOwner | None) -> RunLost:
     """What the former owner is told; without a new owner its checkpoints were moved or deleted."""
     if owner is None:
         return RunLost(

@@ -24,7 +24,7 @@ import fsspec
 from haversack.errors import ConnectionFailed, HaversackError, IntegrityError
 from haversack.training.checkpoints import manifest
 from haversack.training.checkpoints.failpoints import failpoint
-from haversack.training.checkpoints.manifest import Manifest
+from haversack.training.checkpoints.manifest import CheckpointManifest
 from haversack.training.checkpoints.store import Link, Refused
 from haversack.training.checkpoints.tensors import Written
 
@@ -41,14 +41,14 @@ class RemoteStore:
 
     def __init__(self, url: str, name: str) -> None:
         self.url = f"{url.rstrip('/')}/{name}"
-        self._tip: Manifest | None = None
-        self._known: dict[str, Manifest] = {}
+        self._tip: CheckpointManifest | None = None
+        self._known: dict[str, CheckpointManifest] = {}
 
     def links(self) -> list[Link]:
         """The chain's links that are still there, oldest first."""
         return [self._link(name) for name in self._names()]
 
-    def take(self, claim: Manifest, seen: list[Link]) -> Manifest:
+    def take(self, claim: CheckpointManifest, seen: list[Link]) -> CheckpointManifest:
         """Make a claim the link after those that were `seen`. Raises `Refused` when there are others by now."""
         self._tip = None
         if seen:
@@ -60,7 +60,7 @@ class RemoteStore:
         self._clear_away()
         return made
 
-    def commit(self, link: Manifest, arrays: Path | None = None) -> Manifest:
+    def commit(self, link: CheckpointManifest, arrays: Path | None = None) -> CheckpointManifest:
         """Make `link` the successor of the last one that this object made; `arrays` is the file it names.
 
         What an attempt that was cut off had done is found and used. Raises `Refused` when another session made it.
@@ -81,7 +81,7 @@ class RemoteStore:
         self._tip = self._known[name] = made
         return made
 
-    def fetch(self, link: Manifest, folder: Path) -> Mapping[str, Written]:
+    def fetch(self, link: CheckpointManifest, folder: Path) -> Mapping[str, Written]:
         """Copy a checkpoint's arrays into a folder of this machine."""
         try:
             with self._answering():
@@ -142,7 +142,7 @@ class RemoteStore:
         if name not in self._names() or not self._link(name).may_be(Link(name, self._tip)):
             raise Refused
 
-    def _check_last(self, made: Manifest) -> None:
+    def _check_last(self, made: CheckpointManifest) -> None:
         """Whether a link just made is the last, and nothing that can be read lies between it and the one before."""
         names = self._names()
         if names[-1:] != [_name(made.number)]:
@@ -155,7 +155,7 @@ class RemoteStore:
         if any((there := self._link(name).manifest) and there.session != made.session for name in passed):
             raise Refused
 
-    def _linked(self, link: Manifest) -> Manifest:
+    def _linked(self, link: CheckpointManifest) -> CheckpointManifest:
         """Create the link after our last one, and after what cannot be read there."""
         number, file_id = (self._tip.number + 1, self._tip.next_id) if self._tip else (1, "")
         while True:
@@ -172,7 +172,7 @@ class RemoteStore:
                 return there
             number, file_id = number + 1, there.next_id if there is not None else ""
 
-    def _send(self, arrays: Path, link: Manifest) -> None:
+    def _send(self, arrays: Path, link: CheckpointManifest) -> None:
         """Bring the arrays there, unless an attempt that was cut off has done so."""
         path, size = self._path(f"{link.id}.safetensors"), arrays.stat().st_size
         with self._answering():
@@ -190,7 +190,7 @@ class RemoteStore:
                 f"{self.url} stored {stored} of {size} bytes.", "It is tried again with the next save."
             )
 
-    def _create(self, link: Manifest, file_id: str) -> bool:
+    def _create(self, link: CheckpointManifest, file_id: str) -> bool:
         """Create a link; says whether it was free. A drive takes a repeated call of ours for the first."""
         path = self._path(_name(link.number))
         try:

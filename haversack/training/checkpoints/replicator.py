@@ -13,14 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from haversack.errors import ConnectionFailed, HaversackError
 from haversack.training.checkpoints import manifest, store
 from haversack.training.checkpoints.failpoints import failpoint
-from haversack.training.checkpoints.manifest import Manifest
+from haversack.training.checkpoints.manifest import CheckpointManifest
 from haversack.training.checkpoints.remote import RemoteStore
 from haversack.training.checkpoints.store import Link, LocalStore, Refused
 
 _log = logging.getLogger(__name__)
 
 
-class Carrier:
+class Replicator:
     """Between the two stores of one run, of which `remote` keeps the newest `keep`, the best and the milestones."""
 
     def __init__(self, local: LocalStore, remote: RemoteStore, keep: int) -> None:
@@ -34,11 +34,11 @@ class Carrier:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="haversack-carrier")
         self._latest: Future[None] | None = None
         self._asked = 0
-        self._claim: Manifest | None = None
+        self._claim: CheckpointManifest | None = None
         self._term = 0
         self._error: HaversackError | None = None
 
-    def begin(self, claim: Manifest) -> None:
+    def begin(self, claim: CheckpointManifest) -> None:
         """Make the run this session's there too, at once or when the store answers. Raises `Refused`."""
         self.refused, self._claim, self._term = False, claim, claim.term
         try:
@@ -68,7 +68,7 @@ class Carrier:
         if self._error is not None:
             raise self._error
 
-    def end(self, release: Manifest) -> None:
+    def end(self, release: CheckpointManifest) -> None:
         """Wait, and let go of the run there. Raises as `wait`."""
         self.wait()
         self.remote.commit(release)
@@ -112,7 +112,7 @@ class Carrier:
         for link in store.fallen_out(links, self._keep):
             self.remote.remove(link)
 
-    def _due(self, links: list[Link]) -> list[tuple[Link, Manifest]]:
+    def _due(self, links: list[Link]) -> list[tuple[Link, CheckpointManifest]]:
         """The checkpoints here that the store should have besides those of its `links`.
 
         What was not sent in time and has been overtaken since, on another machine, stays here.
@@ -126,7 +126,7 @@ class Carrier:
             if made.id not in there and (made.age >= newest or made.best or made.milestone)
         ]
 
-    def _bring_one(self, link: Link, made: Manifest) -> None:
+    def _bring_one(self, link: Link, made: CheckpointManifest) -> None:
         self.carrying = link.name
         arrays = self._local.folder / link.name / manifest.STATE
         try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from haversack.errors import IntegrityError
 from haversack.training.checkpoints import manifest, tensors
 from haversack.training.checkpoints.failpoints import failpoint
-from haversack.training.checkpoints.manifest import FILE, Manifest
+from haversack.training.checkpoints.manifest import FILE, CheckpointManifest
 from haversack.training.checkpoints.tensors import Written
 
 Fill = Callable[[Path], Mapping[str, Written]]
@@ -38,7 +38,7 @@ class Link:
     """One link as it was found: `manifest` is None when it cannot be read, and `fault` says why."""
 
     name: str
-    manifest: Manifest | None
+    manifest: CheckpointManifest | None
     fault: str = ""
 
     @property
@@ -53,7 +53,7 @@ class Link:
 
 def sound(links: Iterable[Link]) -> list[Link]:
     """The checkpoints among links whose manifests can be read, oldest first, the first copy of each."""
-    by_id: dict[str, tuple[Manifest, Link]] = {}
+    by_id: dict[str, tuple[CheckpointManifest, Link]] = {}
     for link in links:
         if link.manifest is not None and link.manifest.kind == "checkpoint":
             by_id.setdefault(link.manifest.id, (link.manifest, link))
@@ -94,7 +94,7 @@ class LocalStore:
             return []
         return [self._link(path.name) for path in self.folder.iterdir() if path.name.startswith(_FETCHED)]
 
-    def take(self, claim: Manifest, seen: list[Link]) -> Manifest:
+    def take(self, claim: CheckpointManifest, seen: list[Link]) -> CheckpointManifest:
         """Make a claim the link after those that were `seen`. Raises `Refused` when there are others by now."""
         self._tip = seen[-1] if seen else None
         made = self.commit(claim)
@@ -103,7 +103,7 @@ class LocalStore:
         self._clear_away()
         return made
 
-    def commit(self, link: Manifest, fill: Fill | None = None) -> Manifest:
+    def commit(self, link: CheckpointManifest, fill: Fill | None = None) -> CheckpointManifest:
         """Make `link`, with the files that `fill` writes, the successor of the last one that this object made.
 
         Raises `Refused` when another session made it, `OSError` as the disk does; nothing is left of it then.
@@ -129,7 +129,7 @@ class LocalStore:
         self._tip = Link(_name(number), link)
         return link
 
-    def adopt(self, link: Manifest, fill: Fill) -> Link:
+    def adopt(self, link: CheckpointManifest, fill: Fill) -> Link:
         """Keep a copy of a checkpoint of another store, outside the chain."""
         target = self.folder / f"{_FETCHED}{link.id}"
         aside = self.folder / f"{_ASIDE}{link.session.id}-{secrets.token_hex(4)}"
@@ -178,7 +178,7 @@ class LocalStore:
         except IntegrityError as error:
             return Link(name, None, error.what)
 
-    def _fill(self, aside: Path, link: Manifest, fill: Fill | None) -> Manifest:
+    def _fill(self, aside: Path, link: CheckpointManifest, fill: Fill | None) -> CheckpointManifest:
         if fill is not None:
             link = replace(link, files=dict(fill(aside)))
         failpoint("before-manifest")

@@ -34,7 +34,7 @@ _OF_THE_CLASS: dict[type, set[str]] = {
 _seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class Memory:
+class AttributeState:
     """What `things` remember. One that only shows something, such as the progress bar, remembers nothing."""
 
     def __init__(self, things: list[Any]) -> None:

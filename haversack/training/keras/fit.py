@@ -118,7 +118,7 @@ def _fit_run(
     from haversack.training.checkpoints.checkpoints import Checkpoints
     from haversack.training.interrupts import Interrupts
     from haversack.training.keras import data
-    from haversack.training.keras.session import Session, say
+    from haversack.training.keras.session import TrainingSession, say
 
     arguments = _bound(model, x, y, given)
     arrays = (x, y, arguments["sample_weight"])
@@ -142,7 +142,7 @@ def _fit_run(
     source.seed = saved.seed if saved else _drawn_seed()
     facts["restarted by"] = restarted_by or (saved.facts.get("restarted by") if saved else None)
     with Interrupts() as interrupts:
-        session = Session(
+        session = TrainingSession(
             model,
             source,
             _without_backups(arguments["callbacks"]),

@@ -14,7 +14,7 @@ import keras
 _NAME = "next save"
 
 
-class Bar(keras.callbacks.ProgbarLogger):
+class ProgressBar(keras.callbacks.ProgbarLogger):
     """`next_save` returns the words for when that is: "12s"."""
 
     def __init__(self, next_save: Callable[[], str]) -> None:

@@ -31,9 +31,9 @@ from haversack.training.checkpoints.checkpoints import Checkpoints, Restored
 from haversack.training.interrupts import Interrupts
 from haversack.training.keras import fingerprint, state
 from haversack.training.keras import log_files as logs_of_callbacks
-from haversack.training.keras.attributes import Memory, decode, encode
+from haversack.training.keras.attributes import AttributeState, decode, encode
 from haversack.training.keras.data import Source
-from haversack.training.keras.progress_bar import Bar
+from haversack.training.keras.progress_bar import ProgressBar
 from haversack.training.runs.log import RunLog
 
 
@@ -102,7 +102,7 @@ class Saved:
         return self.ended and (epochs <= self.position.epoch or epochs <= self.asked)
 
 
-class Session(keras.callbacks.CallbackList):
+class TrainingSession(keras.callbacks.CallbackList):
     """The callbacks of one `model.fit` that is a session of a run."""
 
     def __init__(
@@ -122,7 +122,7 @@ class Session(keras.callbacks.CallbackList):
         params = {"verbose": verbose, "epochs": epochs, "steps": steps or source.num_batches}
         super().__init__(callbacks, add_history=True, **params)
         if verbose != 0 and not any(isinstance(one, keras.callbacks.ProgbarLogger) for one in self.callbacks):
-            self.callbacks.append(Bar(self._next_save))
+            self.callbacks.append(ProgressBar(self._next_save))
             self.callbacks[-1].set_params(params)
         self._trained_model = model
         self._source = source
@@ -132,7 +132,7 @@ class Session(keras.callbacks.CallbackList):
         self._interrupts = interrupts
         self._epochs = epochs
         self._log = RunLog(checkpoints.folder)
-        self._memory = Memory([*self.callbacks, *source.remembers])
+        self._memory = AttributeState([*self.callbacks, *source.remembers])
         self._position = saved.position if saved else Position(0, 0, 0)
         self._before_epoch = self._position.total - self._position.step
         self._done = self._position.step

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from haversack import credentials
-from haversack.drive.cache.content import SMALL, Content
+from haversack.drive.cache.content import SMALL, ContentCache
 from haversack.drive.remote.api import DriveApi, File
 from haversack.errors import IntegrityError
 from haversack.http import wait
@@ -47,18 +47,18 @@ def fetched(drive: RunningHub) -> Callable[[], list[int]]:
 
 
 @pytest.fixture
-def content(drive: RunningHub, tmp_path: Path) -> Content:
-    return Content(tmp_path / "cache", DriveApi(credentials.drive()))
+def content(drive: RunningHub, tmp_path: Path) -> ContentCache:
+    return ContentCache(tmp_path / "cache", DriveApi(credentials.drive()))
 
 
-def given(drive: RunningHub, content: Content, size: int) -> tuple[File, bytes]:
+def given(drive: RunningHub, content: ContentCache, size: int) -> tuple[File, bytes]:
     """A file on the drive, and its bytes."""
     data, name = os.urandom(size), secrets.token_hex(4)
     (drive.my_drive / name).write_bytes(data)
     return wait(content.api.lookup("root", name))[0], data
 
 
-def test_a_file_is_read_as_it_is(drive: RunningHub, content: Content) -> None:
+def test_a_file_is_read_as_it_is(drive: RunningHub, content: ContentCache) -> None:
     for size in (1, 10_000, SMALL, SMALL + 1, (9 << 20) + 5):
         file, data = given(drive, content, size)
         assert content.read(file, 0, size + 10) == data
@@ -67,7 +67,7 @@ def test_a_file_is_read_as_it_is(drive: RunningHub, content: Content) -> None:
 
 
 def test_a_little_of_a_large_file_brings_little(
-    drive: RunningHub, content: Content, fetched: Callable[[], list[int]]
+    drive: RunningHub, content: ContentCache, fetched: Callable[[], list[int]]
 ) -> None:
     file, data = given(drive, content, 20 << 20)
     assert content.read(file, 5_000_000, 10_000) == data[5_000_000:5_010_000]
@@ -75,7 +75,7 @@ def test_a_little_of_a_large_file_brings_little(
 
 
 def test_reading_on_fetches_more_and_more_at_once(
-    drive: RunningHub, content: Content, fetched: Callable[[], list[int]]
+    drive: RunningHub, content: ContentCache, fetched: Callable[[], list[int]]
 ) -> None:
     file, data = given(drive, content, 32 << 20)
     assert b"".join(content.read(file, at, 128 << 10) for at in range(0, file.size, 128 << 10)) == data
@@ -83,18 +83,18 @@ def test_reading_on_fetches_more_and_more_at_once(
 
 
 def test_what_is_here_is_not_fetched_again(
-    drive: RunningHub, content: Content, fetched: Callable[[], list[int]], tmp_path: Path
+    drive: RunningHub, content: ContentCache, fetched: Callable[[], list[int]], tmp_path: Path
 ) -> None:
     for size in (10_000, 3 << 20):
         file, data = given(drive, content, size)
         content.read(file, 0, size)
         before = len(fetched())
-        assert Content(tmp_path / "cache", content.api).read(file, 0, size) == data
+        assert ContentCache(tmp_path / "cache", content.api).read(file, 0, size) == data
         assert len(fetched()) == before
 
 
 def test_readers_of_one_file_share_its_bytes(
-    drive: RunningHub, content: Content, fetched: Callable[[], list[int]]
+    drive: RunningHub, content: ContentCache, fetched: Callable[[], list[int]]
 ) -> None:
     file, data = given(drive, content, 8 << 20)
     read: list[bytes] = []
@@ -107,13 +107,13 @@ def test_readers_of_one_file_share_its_bytes(
     assert sum(fetched()) <= 12 << 20
 
 
-def test_two_processes_fill_one_file(drive: RunningHub, content: Content, tmp_path: Path) -> None:
+def test_two_processes_fill_one_file(drive: RunningHub, content: ContentCache, tmp_path: Path) -> None:
     file, data = given(drive, content, 24 << 20)
     code = (
         "import sys, hashlib; from pathlib import Path; from haversack import credentials\n"
-        "from haversack.drive.remote.api import DriveApi; from haversack.drive.cache.content import Content\n"
+        "from haversack.drive.remote.api import DriveApi; from haversack.drive.cache.content import ContentCache\n"
         "from haversack.http import wait\n"
-        "content = Content(Path(sys.argv[1]), DriveApi(credentials.drive()))\n"
+        "content = ContentCache(Path(sys.argv[1]), DriveApi(credentials.drive()))\n"
         "file = wait(content.api.get(sys.argv[2]))\n"
         "print(hashlib.md5(content.read(file, 0, file.size)).hexdigest())"
     )
@@ -125,7 +125,7 @@ def test_two_processes_fill_one_file(drive: RunningHub, content: Content, tmp_pa
 
 @pytest.mark.parametrize("size", [10_000, 3 << 20])
 def test_a_file_that_changed_on_the_drive_is_not_mixed_with_what_it_was(
-    drive: RunningHub, content: Content, size: int
+    drive: RunningHub, content: ContentCache, size: int
 ) -> None:
     file, _ = given(drive, content, size)
     (drive.my_drive / file.name).write_bytes(os.urandom(size))
@@ -134,12 +134,12 @@ def test_a_file_that_changed_on_the_drive_is_not_mixed_with_what_it_was(
         content.read(file, 0, size)
 
 
-def test_what_the_disk_damaged_is_fetched_again(drive: RunningHub, content: Content, tmp_path: Path) -> None:
+def test_what_the_disk_damaged_is_fetched_again(drive: RunningHub, content: ContentCache, tmp_path: Path) -> None:
     file, data = given(drive, content, 10_000)
     content.read(file, 0, 10_000)
     kept = next(path for path in (tmp_path / "cache").rglob("*") if path.is_file())
     kept.write_bytes(bytes(10_000))
-    assert Content(tmp_path / "cache", content.api).read(file, 0, 10_000) == data
+    assert ContentCache(tmp_path / "cache", content.api).read(file, 0, 10_000) == data
 
 
 @pytest.mark.parametrize("size", [10_000, 9 << 20])
@@ -149,7 +149,7 @@ def test_a_full_disk_does_not_keep_anything_from_being_read(drive: RunningHub, t
     if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
     try:
-        content = Content(disk / "cache", DriveApi(credentials.drive()))
+        content = ContentCache(disk / "cache", DriveApi(credentials.drive()))
         (disk / "fill").write_bytes(bytes((4 << 20) - (64 << 10)))
         file, data = given(drive, content, size)
         assert b"".join(content.read(file, at, 256 << 10) for at in range(0, size, 256 << 10)) == data

@@ -105,7 +105,7 @@ def test_a_thousand_files_cost_one_call(hub: RunningHub, proxy: Proxy) -> None:
 
 
 def test_dead_mounts_and_waiting_writes_are_found(own_hub: RunningHub, own_folders: Path) -> None:
-    registry.Record("/content/drive", registry.namespace(), "fuse", "the hub", own_hub.url, False, pid=1).write()
+    registry.MountRecord("/content/drive", registry.namespace(), "fuse", "the hub", own_hub.url, False, pid=1).write()
     journal = own_folders / "data" / "drives" / "key" / "1-a"
     journal.mkdir(parents=True)
     (journal / "draft.json").write_text("{}")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from haversack.drive import tree
-from haversack.drive.care.manifest import Entry, Manifest, Rule
+from haversack.drive.care.manifest import Rule, SpreadEntry, SpreadManifest
 from haversack.drive.care.spread import NAME, spread, undo
 from haversack.errors import Forbidden, InputError, NotFound
 from haversack.http import wait
@@ -332,10 +332,10 @@ def test_the_command_prints_json(crowded: Path) -> None:
 # The manifest
 
 
-def manifest() -> Manifest:
+def manifest() -> SpreadManifest:
     rule = Rule.of("name", ["a", "b", "c"], 2)
-    files = {name: Entry(name, name, 1, "md5", 7) for name in "abc"}
-    return Manifest("folder", "own", rule, {rule.place(name): f"id of {name}" for name in "ac"}, files)
+    files = {name: SpreadEntry(name, name, 1, "md5", 7) for name in "abc"}
+    return SpreadManifest("folder", "own", rule, {rule.place(name): f"id of {name}" for name in "ac"}, files)
 
 
 @pytest.mark.parametrize("by", ["hash", "name"])
@@ -350,7 +350,7 @@ def test_names_that_stand_twice_share_a_subfolder() -> None:
 
 
 def test_a_manifest_is_read_back_as_it_was_written() -> None:
-    assert Manifest.decoded(manifest().encoded()) == manifest()
+    assert SpreadManifest.decoded(manifest().encoded()) == manifest()
     assert manifest().encoded() == manifest().encoded()
 
 
@@ -358,19 +358,19 @@ def test_a_manifest_that_was_cut_off_is_refused() -> None:
     whole = manifest().encoded()
     for length in range(len(whole)):
         with pytest.raises(InputError, match="damaged"):
-            Manifest.decoded(whole[:length])
+            SpreadManifest.decoded(whole[:length])
 
 
 def test_a_manifest_that_does_not_fit_together_is_refused() -> None:
     with pytest.raises(InputError, match="damaged"):
-        Manifest.decoded(replace(manifest(), subfolders={}).encoded())
+        SpreadManifest.decoded(replace(manifest(), subfolders={}).encoded())
     with pytest.raises(InputError, match="damaged"):
-        Manifest.decoded(replace(manifest(), rule=Rule("name", 2, ("b", "a"))).encoded())
+        SpreadManifest.decoded(replace(manifest(), rule=Rule("name", 2, ("b", "a"))).encoded())
 
 
 def test_a_file_is_the_same_while_its_version_or_its_bytes_are() -> None:
     file = a_file("a", "md5", 7)
-    entry = Entry.of(file)
+    entry = SpreadEntry.of(file)
     assert entry.is_like(replace(file, version=8))
     assert not entry.is_like(replace(file, version=8, md5="other"))
     assert not entry.is_like(replace(file, id="other"))

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from haversack.drive.index.index import Answered, Index
-from haversack.drive.index.rows import Folder, Inside, transaction
+from haversack.drive.index.index import Answered, DriveIndex
+from haversack.drive.index.rows import Inside, ListedFolder, transaction
 from haversack.drive.remote.calls import FOLDER, Change, Changes, File
 from haversack.errors import IntegrityError
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Index:
-    index = Index(tmp_path / "index")
+def index(tmp_path: Path) -> DriveIndex:
+    index = DriveIndex(tmp_path / "index")
     index.begin("1", polled="boot 0")
     return index
 
@@ -31,23 +31,23 @@ def made(name: str, parent: str = "top", version: int = 1, **more: object) -> Fi
     return File(name=name, parent=parent, version=version, **about)  # type: ignore[arg-type]
 
 
-def listed(index: Index, parent: str, *files: File) -> None:
+def listed(index: DriveIndex, parent: str, *files: File) -> None:
     number, _ = index.begin_listing(parent)
     assert index.learn_pages([Answered(files, index.mark(), parent, ended=[parent], number=number)]) == [True]
 
 
-def shown(index: Index, parent: str = "top") -> dict[str, str]:
+def shown(index: DriveIndex, parent: str = "top") -> dict[str, str]:
     return {name: file.id for _, name, file in index.page(parent)}
 
 
-def changed(index: Index, *rows: File | str, token: str = "1", since: int | None = None) -> bool:
+def changed(index: DriveIndex, *rows: File | str, token: str = "1", since: int | None = None) -> bool:
     """A page of changes; a text is the id of a file that is gone."""
     changes = [Change(row, None) if isinstance(row, str) else Change(row.id, row) for row in rows]
     page = Changes(changes, str(int(token) + 1), True)
     return index.apply(token, page, index.mark() if since is None else since)
 
 
-def test_a_name_is_known_once_it_was_asked_for_also_when_there_is_none(index: Index) -> None:
+def test_a_name_is_known_once_it_was_asked_for_also_when_there_is_none(index: DriveIndex) -> None:
     assert index.lookup("top", "a") == (False, None)
     index.learn_lookup("top", ["a"], [made("a")], index.mark())
     index.learn_lookup("top", ["b"], [], index.mark())
@@ -55,13 +55,13 @@ def test_a_name_is_known_once_it_was_asked_for_also_when_there_is_none(index: In
     assert index.lookup("top", "b") == (True, None)
 
 
-def test_of_a_listed_folder_every_name_is_known(index: Index) -> None:
+def test_of_a_listed_folder_every_name_is_known(index: DriveIndex) -> None:
     listed(index, "top", made("a"))
     assert index.lookup("top", "none") == (True, None)
     assert index.lookup("elsewhere", "none") == (False, None)
 
 
-def test_changes_are_applied_to_what_is_known(index: Index) -> None:
+def test_changes_are_applied_to_what_is_known(index: DriveIndex) -> None:
     listed(index, "top", made("a"), made("b"), made("c"))
     listed(index, "other")
     trashed = replace(made("c", version=2), trashed=True)
@@ -73,13 +73,13 @@ def test_changes_are_applied_to_what_is_known(index: Index) -> None:
     assert (shown(index), shown(index, "other")) == ({"d": "id-d"}, {"a": "id-a"})
 
 
-def test_a_name_that_was_absent_appears(index: Index) -> None:
+def test_a_name_that_was_absent_appears(index: DriveIndex) -> None:
     index.learn_lookup("top", ["a"], [], index.mark())
     changed(index, made("a"))
     assert index.lookup("top", "a") == (True, made("a"))
 
 
-def test_an_older_state_never_takes_the_place_of_a_newer_one(index: Index) -> None:
+def test_an_older_state_never_takes_the_place_of_a_newer_one(index: DriveIndex) -> None:
     listed(index, "top", made("a", version=3, size=3))
     changed(index, made("a", version=2, size=2))
     index.put(made("a", version=1, size=1))
@@ -87,7 +87,7 @@ def test_an_older_state_never_takes_the_place_of_a_newer_one(index: Index) -> No
     assert index.get("id-a") == made("a", version=3, size=3)
 
 
-def test_what_this_machine_removed_is_not_brought_back_by_an_answer_on_its_way(index: Index) -> None:
+def test_what_this_machine_removed_is_not_brought_back_by_an_answer_on_its_way(index: DriveIndex) -> None:
     listed(index, "top", made("a"))
     asked = index.mark()
     index.forget("id-a")
@@ -100,15 +100,15 @@ def test_what_this_machine_removed_is_not_brought_back_by_an_answer_on_its_way(i
     assert index.lookup("top", "a") == (True, made("a", version=3))
 
 
-def test_what_this_machine_made_is_not_taken_for_absent(index: Index) -> None:
+def test_what_this_machine_made_is_not_taken_for_absent(index: DriveIndex) -> None:
     asked = index.mark()
     index.put(made("a"))
     index.learn_lookup("top", ["a"], [], asked)
     assert index.get("id-a") == made("a")
 
 
-def test_changes_that_another_process_has_applied_are_not_applied_twice(index: Index, tmp_path: Path) -> None:
-    other = Index(tmp_path / "index")
+def test_changes_that_another_process_has_applied_are_not_applied_twice(index: DriveIndex, tmp_path: Path) -> None:
+    other = DriveIndex(tmp_path / "index")
     listed(index, "top", made("a"))
     assert changed(other, made("a", version=2))
     index.forget("id-a")
@@ -116,8 +116,8 @@ def test_changes_that_another_process_has_applied_are_not_applied_twice(index: I
     assert (index.get("id-a"), index.fact("token")) == (None, "2")
 
 
-def test_each_process_hears_what_the_others_did(index: Index, tmp_path: Path) -> None:
-    other = Index(tmp_path / "index")
+def test_each_process_hears_what_the_others_did(index: DriveIndex, tmp_path: Path) -> None:
+    other = DriveIndex(tmp_path / "index")
     listed(index, "top", made("a"), made("b"))
     since = index.mark()
     index.put(made("a", version=2))
@@ -131,7 +131,7 @@ def test_each_process_hears_what_the_others_did(index: Index, tmp_path: Path) ->
     assert {one.shown for one in other.touched_since(since)} == {"a", "b", "c"}
 
 
-def test_a_complete_listing_ends_what_it_has_not_seen(index: Index) -> None:
+def test_a_complete_listing_ends_what_it_has_not_seen(index: DriveIndex) -> None:
     listed(index, "top", made("a"), made("b"))
     index.doubt("top")
     number, _ = index.begin_listing("top")
@@ -141,17 +141,17 @@ def test_a_complete_listing_ends_what_it_has_not_seen(index: Index) -> None:
     assert shown(index) == {"a": "id-a", "new": "id-new"}
 
 
-def test_a_listing_goes_on_where_it_broke_off(index: Index, tmp_path: Path) -> None:
+def test_a_listing_goes_on_where_it_broke_off(index: DriveIndex, tmp_path: Path) -> None:
     number, _ = index.begin_listing("top")
     index.learn_pages([Answered([made("a")], index.mark(), "top", "page 2")])
-    later = Index(tmp_path / "index")
+    later = DriveIndex(tmp_path / "index")
     changed(later, made("between"))
     assert later.begin_listing("top") == (number, "page 2")
     later.learn_pages([Answered([made("b")], later.mark(), "top", ended=["top"], number=number)])
     assert shown(later) == {"a": "id-a", "between": "id-between", "b": "id-b"}
 
 
-def test_with_a_folder_goes_what_is_known_inside(index: Index) -> None:
+def test_with_a_folder_goes_what_is_known_inside(index: DriveIndex) -> None:
     listed(index, "top", made("folder", mime_type=FOLDER))
     listed(index, "id-folder", made("inner", "id-folder", mime_type=FOLDER))
     listed(index, "id-inner", made("a", "id-inner"))
@@ -160,7 +160,7 @@ def test_with_a_folder_goes_what_is_known_inside(index: Index) -> None:
     assert index.lookup("id-inner", "a") == (False, None)
 
 
-def test_folders_that_hold_each_other_do_no_harm(index: Index) -> None:
+def test_folders_that_hold_each_other_do_no_harm(index: DriveIndex) -> None:
     listed(index, "id-x", made("y", "id-x", mime_type=FOLDER))
     listed(index, "id-y", made("x", "id-y", mime_type=FOLDER))
     assert index.way_to("id-x", "top") is None
@@ -168,13 +168,13 @@ def test_folders_that_hold_each_other_do_no_harm(index: Index) -> None:
     assert index.count() == (0, 0)
 
 
-def test_of_several_of_one_name_the_first_made_has_it(index: Index) -> None:
+def test_of_several_of_one_name_the_first_made_has_it(index: DriveIndex) -> None:
     second, first = made("a.txt", id="2", created=2.0), made("a.txt", id="1", created=1.0)
     listed(index, "top", second, made("a (1).txt", id="real"), first)
     assert shown(index) == {"a.txt": "1", "a (1).txt": "real", "a (2).txt": "2"}
 
 
-def test_a_numbered_name_stays_while_its_fellows_are_removed(index: Index) -> None:
+def test_a_numbered_name_stays_while_its_fellows_are_removed(index: DriveIndex) -> None:
     listed(index, "top", made("a", id="1", created=1.0), made("a", id="2", created=2.0))
     index.forget("1")
     assert shown(index) == {"a (1)": "2"}
@@ -182,13 +182,13 @@ def test_a_numbered_name_stays_while_its_fellows_are_removed(index: Index) -> No
     assert shown(index) == {"a": "2"}
 
 
-def test_the_way_to_a_file_is_the_one_that_is_shown(index: Index) -> None:
+def test_the_way_to_a_file_is_the_one_that_is_shown(index: DriveIndex) -> None:
     listed(index, "top", made("a/b", id="folder", mime_type=FOLDER))
     listed(index, "folder", made("c", "folder"))
     assert index.way_to("id-c", "top") == ("a／b", "c")
 
 
-def test_everything_forgotten_also_ends_what_was_on_its_way(index: Index) -> None:
+def test_everything_forgotten_also_ends_what_was_on_its_way(index: DriveIndex) -> None:
     asked = index.mark()
     index.clear()
     assert index.learn_pages([Answered([made("a")], asked, "top", ended=["top"], number=1)]) == [False]
@@ -198,25 +198,25 @@ def test_everything_forgotten_also_ends_what_was_on_its_way(index: Index) -> Non
 
 @pytest.mark.parametrize("broken", [b"no database at all" * 100, b""])
 def test_a_broken_index_is_made_anew(tmp_path: Path, broken: bytes) -> None:
-    Index(tmp_path / "index").put(made("a"))
+    DriveIndex(tmp_path / "index").put(made("a"))
     for file in (tmp_path / "index").glob("index.db*"):
         file.unlink()
     (tmp_path / "index" / "index.db").write_bytes(broken)
-    assert Index(tmp_path / "index").count() == (0, 0)
+    assert DriveIndex(tmp_path / "index").count() == (0, 0)
 
 
-def test_an_index_is_opened_while_somebody_writes_into_it(index: Index, tmp_path: Path) -> None:
+def test_an_index_is_opened_while_somebody_writes_into_it(index: DriveIndex, tmp_path: Path) -> None:
     listed(index, "top", made("a"))
     with transaction(index._writer):
-        assert Index(tmp_path / "index").lookup("top", "a") == (True, made("a"))
+        assert DriveIndex(tmp_path / "index").lookup("top", "a") == (True, made("a"))
 
 
 def test_an_index_of_another_version_is_made_anew(tmp_path: Path) -> None:
-    Index(tmp_path / "index").put(made("a"))
+    DriveIndex(tmp_path / "index").put(made("a"))
     with sqlite3.connect(tmp_path / "index" / "index.db") as database:
         database.execute("PRAGMA user_version = 99")
     database.close()
-    assert Index(tmp_path / "index").count() == (0, 0)
+    assert DriveIndex(tmp_path / "index").count() == (0, 0)
 
 
 def kept(name: str, version: int = 1) -> Inside:
@@ -224,53 +224,58 @@ def kept(name: str, version: int = 1) -> Inside:
     return (f"id-{name}", name, "text/plain", 1, "0", 1.0, version, 0.0, "", "")
 
 
-def restore(index: Index, *folders: Folder, changes: tuple[File, ...] = ()) -> None:
+def restore(index: DriveIndex, *folders: ListedFolder, changes: tuple[File, ...] = ()) -> None:
     page = Changes([Change(file.id, file) for file in changes], "9", True)
     index.restore(iter(folders), [page], "8")
 
 
-def test_what_is_restored_is_known_as_if_it_was_listed(index: Index) -> None:
-    restore(index, Folder("top", True, [kept("a"), kept("b/c")]), Folder("empty", True, []), Folder("part", False, []))
+def test_what_is_restored_is_known_as_if_it_was_listed(index: DriveIndex) -> None:
+    restore(
+        index,
+        ListedFolder("top", True, [kept("a"), kept("b/c")]),
+        ListedFolder("empty", True, []),
+        ListedFolder("part", False, []),
+    )
     assert shown(index) == {"a": "id-a", "b／c": "id-b/c"}
     assert [index.is_listed(one) for one in ("top", "empty", "part")] == [True, True, False]
     assert index.lookup("top", "a") == (True, made("a"))
     assert index.fact("token") == "9"
 
 
-def test_what_is_known_already_stands_unless_it_is_older(index: Index) -> None:
+def test_what_is_known_already_stands_unless_it_is_older(index: DriveIndex) -> None:
     listed(index, "top", made("new", version=5), made("old", version=1, size=7), made("mine"))
     index.forget("id-mine")
-    restore(index, Folder("top", True, [kept("new", 3), kept("old", 2), kept("mine"), kept("more")]))
+    restore(index, ListedFolder("top", True, [kept("new", 3), kept("old", 2), kept("mine"), kept("more")]))
     assert {file.name: file.version for _, _, file in index.page("top")} == {"new": 5, "old": 2, "more": 1}
 
 
-def test_names_that_stand_twice_in_what_is_restored_are_told_apart(index: Index) -> None:
+def test_names_that_stand_twice_in_what_is_restored_are_told_apart(index: DriveIndex) -> None:
     index.put(made("a", id="first"))
-    restore(index, Folder("top", True, [kept("a"), kept("b")]))
+    restore(index, ListedFolder("top", True, [kept("a"), kept("b")]))
     assert shown(index) == {"a": "first", "a (1)": "id-a", "b": "id-b"}
 
 
-def test_changes_since_are_in_what_is_restored(index: Index) -> None:
-    restore(index, Folder("top", True, [kept("a")]), changes=(made("a", version=2, size=7), made("b")))
+def test_changes_since_are_in_what_is_restored(index: DriveIndex) -> None:
+    restore(index, ListedFolder("top", True, [kept("a")]), changes=(made("a", version=2, size=7), made("b")))
     assert {name: file.size for _, name, file in index.page("top")} == {"a": 7, "b": 1}
 
 
-def test_what_contradicts_itself_is_not_restored(index: Index) -> None:
+def test_what_contradicts_itself_is_not_restored(index: DriveIndex) -> None:
     listed(index, "top", made("mine"))
     with pytest.raises(IntegrityError):
-        restore(index, Folder("top", True, [kept("a")]), Folder("other", True, [kept("a")]))
+        restore(index, ListedFolder("top", True, [kept("a")]), ListedFolder("other", True, [kept("a")]))
     assert shown(index) == {"mine": "id-mine"}
     index.put(made("mine", version=2))
     assert index.count() == (1, 1)
 
 
-def test_others_see_nothing_or_all_of_what_is_restored(index: Index, tmp_path: Path) -> None:
-    other, seen = Index(tmp_path / "index"), []
+def test_others_see_nothing_or_all_of_what_is_restored(index: DriveIndex, tmp_path: Path) -> None:
+    other, seen = DriveIndex(tmp_path / "index"), []
 
-    def watched() -> Iterator[Folder]:
-        yield Folder("top", True, [kept("a")])
+    def watched() -> Iterator[ListedFolder]:
+        yield ListedFolder("top", True, [kept("a")])
         seen.append(other.lookup("top", "a"))
-        yield Folder("other", True, [kept("b")])
+        yield ListedFolder("other", True, [kept("b")])
 
     index.restore(watched(), [], "8")
     assert seen == [(False, None)]
@@ -282,7 +287,7 @@ def test_others_see_nothing_or_all_of_what_is_restored(index: Index, tmp_path: P
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from haversack.drive.index.index import Index
+from haversack.drive.index.index import DriveIndex
 from haversack.drive.index.rows import Folder
 
 def folders():
@@ -292,17 +297,17 @@ def folders():
         files = [(f"{number}-{one}", str(one), "text/plain", 1, "", 1.0, 1, 1.0, "", "") for one in range(100)]
         yield Folder(f"folder-{number}", True, files)
 
-Index(Path(sys.argv[1])).restore(folders(), [], "8")
+DriveIndex(Path(sys.argv[1])).restore(folders(), [], "8")
 """
 
 
-def test_a_process_killed_while_it_restores_leaves_what_was_known(index: Index, tmp_path: Path) -> None:
+def test_a_process_killed_while_it_restores_leaves_what_was_known(index: DriveIndex, tmp_path: Path) -> None:
     listed(index, "top", made("mine"))
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "index")], check=False)
     assert killed.returncode == -signal.SIGKILL
-    later = Index(tmp_path / "index")
+    later = DriveIndex(tmp_path / "index")
     assert (later.count(), later.fact("token")) == ((1, 1), "1")
-    restore(later, Folder("folder-1", True, [kept("a")]))
+    restore(later, ListedFolder("folder-1", True, [kept("a")]))
     assert later.lookup("folder-1", "a") == (True, made("a", "folder-1"))
 
 
@@ -310,11 +315,11 @@ _OPENS = """
 import sys
 from pathlib import Path
 from haversack.drive.remote.calls import File
-from haversack.drive.index.index import Index
+from haversack.drive.index.index import DriveIndex
 
 sys.stdin.read()
 for number in range(20):
-    index = Index(Path(sys.argv[1]) / f"{number}")
+    index = DriveIndex(Path(sys.argv[1]) / f"{number}")
     index.put(File(sys.argv[2], sys.argv[2], "top", "text/plain", 1, "", 1.0, 1))
 """
 
@@ -327,21 +332,21 @@ def test_processes_that_make_an_index_at_once_make_one(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.close()
     assert [process.wait(60) for process in processes] == [0, 0, 0]
-    assert [Index(tmp_path / f"{number}").count()[0] for number in range(20)] == [3] * 20
+    assert [DriveIndex(tmp_path / f"{number}").count()[0] for number in range(20)] == [3] * 20
 
 
 _LEARNS = """
 import os, signal, sys
 from pathlib import Path
 from haversack.drive.remote.calls import File
-from haversack.drive.index.index import Answered, Index
+from haversack.drive.index.index import Answered, DriveIndex
 
 def learn(index, parent):
     number, _ = index.begin_listing(parent)
     files = [File(f"{parent}-{one}", str(one), parent, "text/plain", 1, "", 1.0, 1) for one in range(100)]
     index.learn_pages([Answered(files, index.mark(), parent, ended=[parent], number=number)])
 
-index = Index(Path(sys.argv[1]))
+index = DriveIndex(Path(sys.argv[1]))
 if sys.argv[2] == "killed":
     kill = lambda said: said.startswith("INSERT OR IGNORE INTO listed") and os.kill(os.getpid(), signal.SIGKILL)
     index._writer.set_trace_callback(kill)
@@ -350,7 +355,7 @@ for number in range(40):
 """
 
 
-def test_a_process_killed_while_it_keeps_a_page_leaves_none_of_it(index: Index, tmp_path: Path) -> None:
+def test_a_process_killed_while_it_keeps_a_page_leaves_none_of_it(index: DriveIndex, tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", _LEARNS, str(tmp_path / "index"), "killed"], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert index.count() == (0, 0)
@@ -358,12 +363,12 @@ def test_a_process_killed_while_it_keeps_a_page_leaves_none_of_it(index: Index, 
     assert shown(index, "killed-0") == {"a": "id-a"}
 
 
-def test_processes_that_learn_at_once_know_it_all(index: Index, tmp_path: Path) -> None:
+def test_processes_that_learn_at_once_know_it_all(index: DriveIndex, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _LEARNS, str(tmp_path / "index")]
     others = [subprocess.Popen([*command, name]) for name in ("one", "other")]
     restored = 0
     while any(other.poll() is None for other in others):
-        restore(index, Folder(f"mine-{restored}", True, [kept(f"{restored}")]))
+        restore(index, ListedFolder(f"mine-{restored}", True, [kept(f"{restored}")]))
         restored += 1
         time.sleep(0.01)  # SQLite lets whoever comes at once have the next turn too
     assert [other.returncode for other in others] == [0, 0]

@@ -13,7 +13,7 @@ import pytest
 from haversack import credentials
 from haversack.drive.remote import calls
 from haversack.drive.remote import upload as uploading
-from haversack.drive.remote.api import Changes, DriveApi, File, Overtaken, Page, Upload
+from haversack.drive.remote.api import Changes, DriveApi, File, Overtaken, Page, ResumableUpload
 from haversack.errors import NotFound, RemoteError, SignInError
 from haversack.http import wait
 from tests.conftest import RunningHub
@@ -30,10 +30,10 @@ def parent(api: DriveApi, folder: str) -> File:
     return wait(api.lookup(wait(api.get("root")).id, folder))[0]
 
 
-def new_upload(api: DriveApi, parent: File, source: Path, content: bytes, name: str = "a.bin") -> Upload:
+def new_upload(api: DriveApi, parent: File, source: Path, content: bytes, name: str = "a.bin") -> ResumableUpload:
     source.write_bytes(content)
     digest = hashlib.md5(content).hexdigest()
-    return Upload(source, len(content), digest, wait(api.new_id()), False, parent.id, name, 1_700_000_000.123)
+    return ResumableUpload(source, len(content), digest, wait(api.new_id()), False, parent.id, name, 1_700_000_000.123)
 
 
 @pytest.mark.parametrize("size", [0, 1, 5 << 20, (17 << 20) + 3])

@@ -21,7 +21,7 @@ from tests.notebook.conftest import Run
 
 
 @pytest.fixture(scope="module")
-def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Report:
+def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.JobReport:
     """A job that did a little of everything; each of the tests below looks at one cell."""
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
@@ -39,26 +39,26 @@ def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Repor
         )
 
 
-def test_cells_run_in_order_and_outputs_are_kept(report: job.Report) -> None:
+def test_cells_run_in_order_and_outputs_are_kept(report: job.JobReport) -> None:
     assert (report.status, report.cells, report.sessions) == ("done", 6, 1)
     assert notebooks.text(report.output, 1) == "2\n"
 
 
-def test_cells_start_in_content_with_a_home_of_the_jobs_own(report: job.Report) -> None:
+def test_cells_start_in_content_with_a_home_of_the_jobs_own(report: job.JobReport) -> None:
     assert notebooks.text(report.output, 2).splitlines()[0] == f"/content {report.job}/home"
     assert Path(report.job, "content", "a.txt").read_text() == "x"
 
 
-def test_a_cell_tagged_raises_exception_may_raise(report: job.Report) -> None:
+def test_a_cell_tagged_raises_exception_may_raise(report: job.JobReport) -> None:
     assert "ZeroDivisionError" in notebooks.text(report.output, 3)
 
 
-def test_cores_are_simulated_and_other_flags_kept(report: job.Report) -> None:
+def test_cores_are_simulated_and_other_flags_kept(report: job.JobReport) -> None:
     flags = "--xla_cpu_enable_fast_math=false --xla_force_host_platform_device_count=3"
     assert notebooks.text(report.output, 4) == f"{flags} cpu\n"
 
 
-def test_the_web_page_has_outputs_and_images(report: job.Report) -> None:
+def test_the_web_page_has_outputs_and_images(report: job.JobReport) -> None:
     page = Path(report.html or "").read_text()
     assert "ZeroDivisionError" in page
     assert "data:image/png;base64," in page

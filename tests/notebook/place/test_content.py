@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from haversack.errors import InputError
-from haversack.notebook.place.content import Content, prepare
+from haversack.notebook.place.content import ContentFolder, prepare
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run
 
 
 def literals(source: str) -> str:
-    return Content("literals", Path("/jobs/c"), Path("/jobs/h")).source(source)
+    return ContentFolder("literals", Path("/jobs/c"), Path("/jobs/h")).source(source)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def wheel(folder: Path, name: str, version: str, source: str = "") -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Report:
+def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.JobReport:
     """A job that installs a package that is new, one that the user has, and tries to remove another of the user's."""
     wheels = tmp_path_factory.mktemp("wheels")
     wheel(wheels, "tinypackage", "1.0", "value = 7")
@@ -42,22 +42,22 @@ def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Repor
     )
 
 
-def test_pip_installs_into_the_job_and_that_wins(report: job.Report) -> None:
+def test_pip_installs_into_the_job_and_that_wins(report: job.JobReport) -> None:
     assert notebooks.text(report.output, 1) == "7 True\n"
 
 
-def test_the_users_packages_stay_as_they_are(report: job.Report) -> None:
+def test_the_users_packages_stay_as_they_are(report: job.JobReport) -> None:
     assert importlib.metadata.version("idna") != "99.0"
     with pytest.raises(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("tinypackage")
 
 
-def test_a_package_of_the_users_cannot_be_uninstalled(report: job.Report) -> None:
+def test_a_package_of_the_users_cannot_be_uninstalled(report: job.JobReport) -> None:
     assert "outside environment" in notebooks.text(report.output, 2)
     assert notebooks.text(report.output, 3) == ""
 
 
-def test_every_way_to_call_python_is_the_jobs(report: job.Report) -> None:
+def test_every_way_to_call_python_is_the_jobs(report: job.JobReport) -> None:
     programs = notebooks.text(report.output, 4).split()
     assert {str(Path(program).parent) for program in programs} == {f"{report.job}/env/bin"}
     assert len(programs) == 5

@@ -94,7 +94,7 @@ def small_memory(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Report:
+def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.JobReport:
     """A job whose last cell outlasts its first session."""
     folder = tmp_path_factory.mktemp("counts")
     (folder / "given.txt").write_text("given")
@@ -117,28 +117,28 @@ def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.Repor
     )
 
 
-def test_a_session_that_is_over_is_followed_by_another(report: job.Report) -> None:
+def test_a_session_that_is_over_is_followed_by_another(report: job.JobReport) -> None:
     assert (report.status, report.sessions, report.cells) == ("done", 2, 5)
 
 
-def test_each_session_begins_on_a_fresh_machine(report: job.Report) -> None:
+def test_each_session_begins_on_a_fresh_machine(report: job.JobReport) -> None:
     assert notebooks.text(report.output, 0).startswith("False False")
 
 
-def test_a_cell_tagged_once_is_not_repeated(report: job.Report) -> None:
+def test_a_cell_tagged_once_is_not_repeated(report: job.JobReport) -> None:
     assert notebooks.text(report.output, 4).split()[0] == "1"
 
 
-def test_a_session_takes_all_its_processes_with_it(report: job.Report) -> None:
+def test_a_session_takes_all_its_processes_with_it(report: job.JobReport) -> None:
     assert notebooks.text(report.output, 4).split()[1] == "True"
 
 
-def test_uploads_come_again_but_for_those_of_cells_that_do_not_and_downloads_stay_single(report: job.Report) -> None:
+def test_uploads_come_again_but_for_those_of_cells_that_do_not_and_downloads_stay_single(report: job.JobReport) -> None:
     assert report.downloads == [f"{report.job}/downloads/x.txt"]
     assert Path(report.downloads[0]).read_text() == "given"
 
 
-def test_the_executed_notebook_tells_of_its_sessions(report: job.Report) -> None:
+def test_the_executed_notebook_tells_of_its_sessions(report: job.JobReport) -> None:
     sessions = notebooks.read(report.output).metadata.haversack.sessions
     assert [(one.why, one.cells) for one in sessions] == [("limit", 3), ("done", 5)]
     assert sessions[0].said == "The session came to its limit of 7 s in cell 4."

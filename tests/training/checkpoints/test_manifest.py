@@ -8,14 +8,14 @@ import pytest
 
 from haversack.errors import InputError, IntegrityError
 from haversack.training.checkpoints import manifest
-from haversack.training.checkpoints.manifest import Manifest
-from haversack.training.checkpoints.ownership import Session
+from haversack.training.checkpoints.manifest import CheckpointManifest
+from haversack.training.checkpoints.ownership import RunOwner
 from haversack.training.checkpoints.tensors import Written
 
-WRITTEN = Manifest(
+WRITTEN = CheckpointManifest(
     id="ab" * 8,
     kind="checkpoint",
-    session=Session.begin(),
+    session=RunOwner.begin(),
     time=time.time(),
     term=2,
     count=7,
