@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from haversack import place
+from haversack import disk, place
 from haversack.errors import ConnectionFailed
 
 _START_TIMEOUT = 30.0
@@ -115,7 +115,7 @@ def _lease(folder: Path) -> tuple[Embedded, socket.socket] | None:
 def _start(root: Path, folder: Path) -> None:
     token = folder / "token"
     if not token.exists():
-        _write_private(token, secrets.token_urlsafe(32))
+        disk.write(token, secrets.token_urlsafe(32), durable=False, private=True)
     command = [place.interpreter(), "-m", "haversack", "hub", "--root", str(root), "--port", "0"]
     command += ["--token-file", str(token), "--state", str(folder / "hub.json"), "--until-unused"]
     # It belongs to no job, also when a job's kernel starts it: it outlives that kernel.
@@ -137,14 +137,6 @@ def _wait_for_lease(folder: Path) -> tuple[Embedded, socket.socket]:
     raise ConnectionFailed(
         f"The embedded hub did not start in {_START_TIMEOUT:.0f} s.", f"See {folder / 'hub.log'} for the reason."
     )
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only this user can read; it is complete or absent."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    aside.replace(path)
 
 
 def _is_open(lease: socket.socket) -> bool:

@@ -7,14 +7,13 @@ one that was signed in to last. Writing is complete or absent, and one process a
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from haversack import settings
+from haversack import disk, settings
 from haversack.errors import SignInError
 
 
@@ -62,9 +61,4 @@ def changing() -> Iterator[SignIns]:
     with FileLock(file.with_suffix(".lock"), timeout=30):
         kept = load()
         yield kept
-        aside = file.with_name(f".{file.name}.{os.getpid()}")
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as output:
-            json.dump(asdict(kept), output)
-            output.flush()
-            os.fsync(output.fileno())
-        aside.replace(file)
+        disk.write(file, json.dumps(asdict(kept)), private=True)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from haversack import disk
 from haversack.archive.directory import COLUMNS, DEFLATED, LOCAL, STORED, Bytes, read_directory
 
 __all__ = ["DEFLATED", "LOCAL", "STORED", "ArchiveIndex", "ArchiveMember", "Bytes", "open_index", "read_index"]
@@ -117,12 +116,7 @@ class ArchiveIndex(Mapping[str, ArchiveMember]):
             "hash": xxhash.xxh3_64_hexdigest(payload),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-        try:
-            aside.write_bytes(_padded(_MAGIC + json.dumps(header).encode() + b"\n") + payload)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        disk.write(path, _padded(_MAGIC + json.dumps(header).encode() + b"\n") + payload, durable=False)
 
 
 def read_index(file: Bytes) -> ArchiveIndex:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from haversack import disk
 from haversack.errors import DiskFull, InputError
 
 _PIECE = 1 << 20
@@ -51,14 +52,9 @@ def pack(folder: Path, archive: Path) -> None:
     if not files:
         raise InputError(f"There is no file in {folder}.", "Give a folder with the files to pack.")
     _require_space(files, archive)
-    aside = archive.with_name(f".{archive.name}.{os.getpid()}")
-    try:
-        with _archive(aside) as out:
-            for name, path in files.items():
-                _add(out, name, path)
-        aside.replace(archive)
-    finally:
-        aside.unlink(missing_ok=True)
+    with disk.replacing(archive, durable=False) as temporary, _archive(temporary) as out:
+        for name, path in files.items():
+            _add(out, name, path)
 
 
 def write_shards(files: Iterable[tuple[str, bytes | Path]], to: Path, limit: int) -> list[Path]:

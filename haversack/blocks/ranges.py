@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import hashlib
 import logging
 import random
 from collections import deque
@@ -25,7 +24,7 @@ import aiohttp
 from filelock import FileLock, Timeout
 from fsspec.asyn import get_loop
 
-from haversack import progress, settings
+from haversack import disk, progress, settings
 from haversack.blocks.checksum import FollowingMd5
 from haversack.blocks.headers import ContentInfo, content_of, range_start
 from haversack.blocks.sparse import BLOCK, SparseFile, require_space, whole_file
@@ -185,7 +184,7 @@ class RemoteFile:
         try:
             if md5 is None:
                 check(part)
-            elif md5.hexdigest() != promised and (found := _md5_of(part)) != promised:
+            elif md5.hexdigest() != promised and (found := disk.md5(part)) != promised:
                 raise IntegrityError(
                     f"What was fetched is not {self.name}: its md5 is {found}, not {promised}.",
                     "It was discarded; fetch it again.",
@@ -458,11 +457,6 @@ def _parts(missing: Iterable[tuple[int, int]], streams: int) -> deque[tuple[int,
     total = sum(stop - start for start, stop in holes)
     length = -(-min(max(total // streams, _SMALLEST_RANGE), _LARGEST_RANGE) // BLOCK) * BLOCK
     return deque((at, min(at + length, stop)) for start, stop in holes for at in range(start, stop, length))
-
-
-def _md5_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -16,7 +16,6 @@ Whoever fills the file decides what content it is: a different `tag` or size sta
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import mmap
 import os
@@ -29,6 +28,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from haversack import disk
 from haversack.errors import DiskFull, IntegrityError
 
 BLOCK = 64 << 10
@@ -54,12 +54,12 @@ class SparseFile:
             whole = path if path.exists() else self.part
             there = known is not None and whole.exists() and whole.stat().st_size == known["size"]
             boot = known.pop("boot", None) if known else None
-            same = there and known == self._header and (lasting or boot == _boot())
+            same = there and known == self._header and (lasting or boot == disk.boot_id())
             self.replaced = there and not same
             if not same:
                 whole = self._start()
             self._data = os.open(whole, os.O_RDWR)
-            if same and boot != _boot():
+            if same and boot != disk.boot_id():
                 self._forget_unsynced()
             self._map_journal()
 
@@ -103,7 +103,7 @@ class SparseFile:
 
         Returns where the last of them ends.
         """
-        return self._mark_whole(start, stop, _WRITTEN) if _boot() else start
+        return self._mark_whole(start, stop, _WRITTEN) if disk.boot_id() else start
 
     def keep(self, start: int, stop: int) -> int:
         """Believe the blocks that lie wholly in the written range [start, stop); returns where the last one ends."""
@@ -130,7 +130,7 @@ class SparseFile:
                 os.fdatasync(self._data)
                 self._mark(0, -(-self.size // BLOCK), _SYNCED)
                 self.part.rename(self.path)
-                _sync_folder(self.path.parent)
+                disk.sync_folder(self.path.parent)
 
     def discard(self) -> None:
         """Remove the file: its content was not what was promised."""
@@ -187,13 +187,8 @@ class SparseFile:
         self._write_journal(self._journal.read_bytes().partition(b"\n")[2].replace(_WRITTEN, _MISSING))
 
     def _write_journal(self, blocks: bytes) -> None:
-        aside = self._journal.with_suffix(".new")
-        with open(aside, "wb") as journal:
-            journal.write(json.dumps({**self._header, "boot": _boot()}).encode() + b"\n" + blocks)
-            journal.flush()
-            if self.lasting:
-                os.fsync(journal.fileno())
-        aside.replace(self._journal)
+        header = json.dumps({**self._header, "boot": disk.boot_id()}).encode()
+        disk.write(self._journal, header + b"\n" + blocks, durable=self.lasting)
 
     def _map_journal(self) -> None:
         with open(self._journal, "r+b") as journal:
@@ -248,20 +243,3 @@ def _header(journal: Path) -> dict[str, Any] | None:
         return header if blocks == -(-header["size"] // BLOCK) and header["block"] == BLOCK else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-
-
-@functools.cache
-def _boot() -> str:
-    """Which start of this machine it is; "" where the system does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except FileNotFoundError:
-        return ""
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haversack import progress, settings
+from haversack import disk, progress, settings
 
 _NOTE = ".source"
 
@@ -55,9 +55,7 @@ def note(folder: Path, source: str) -> None:
     """Write down that what is in `folder`, which is made if need be, is of the data set `source`."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / _NOTE).exists():
-        aside = folder / f"{_NOTE}.{secrets.token_hex(4)}"
-        aside.write_text(source, "utf-8", "surrogateescape")
-        aside.replace(folder / _NOTE)
+        disk.write(folder / _NOTE, source, durable=False)
 
 
 def kept(source: str | None = None) -> list[CachedDataset]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-import os
 import shutil
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
+from haversack import disk
 from haversack.archive.index import DEFLATED, STORED, ArchiveIndex, ArchiveMember
 from haversack.archive.reader import Archive, LocalFile
 from haversack.archive.writer import folder_files, pack
@@ -305,14 +304,8 @@ def occupied(target: Path) -> InputError:
 
 def put_whole(target: Path, write: Callable[[Path], object]) -> None:
     """Have `write` make a file beside `target`, then give it its name."""
-    aside = target.with_name(f".haversack-{os.getpid()}-{threading.get_ident()}")
-    try:
-        write(aside)
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with disk.replacing(target) as temporary:
+        write(temporary)
 
 
 def _crc_of(path: Path) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-from haversack import progress
+from haversack import disk, progress
 from haversack.credentials import KAGGLE, KAGGLE_SETTINGS
 from haversack.errors import (
     ConnectionFailed,
@@ -420,9 +419,4 @@ def _arrived(answer: Answer, size: int) -> int:
 def _write_private(path: Path, text: str) -> None:
     """Write a file that only this user can read; it is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = path.with_suffix(f".{os.getpid()}")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    disk.write(path, text, private=True)

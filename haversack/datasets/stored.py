@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from filelock import FileLock
 
-from haversack import progress
+from haversack import disk, progress
 from haversack.archive.writer import pack
 from haversack.blocks.sparse import SparseFile, require_space
 from haversack.datasets.contents import DatasetFile, PlainFile, occupied, put_whole
@@ -86,10 +86,7 @@ def put(system: Any, here: Path, there: str, source: str) -> None:
         system.invalidate_cache()
         about = system.info(there)
         told = about.get("md5") or about.get("md5Hash")
-        with open(here, "rb") as file:
-            return about["size"] == here.stat().st_size and (
-                not told or told == hashlib.file_digest(file, "md5").hexdigest()
-            )
+        return bool(about["size"] == here.stat().st_size and (not told or told == disk.md5(here)))
 
     with _said(source):
         if system.exists(there) and is_there():

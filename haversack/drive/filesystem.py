@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import secrets
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
-from haversack import http, progress
+from haversack import disk, http, progress
 from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.care.folders import make_folders
 from haversack.drive.remote.api import File
@@ -440,19 +439,13 @@ def _finish(drive: Drive, draft: Draft) -> None:
 
 
 def _save(drive: Drive, path: tree.Names, target: Path, advance: progress.Advance) -> None:
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with _disk_full_said(), _DriveReader(drive, path) as source, open(aside, "wb") as file:
+    with disk.replacing(target) as temporary:
+        with _disk_full_said(), _DriveReader(drive, path) as source, open(temporary, "wb") as file:
             while data := source.read(_PIECE):
                 file.write(data)
                 advance(len(data))
-            file.flush()
-            os.fsync(file.fileno())
         modified = drive.find(path).modified
-        os.utime(aside, (modified, modified))
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+        os.utime(temporary, (modified, modified))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
-from haversack import credentials, settings
+from haversack import credentials, disk, settings
 from haversack.credentials import Server
 from haversack.drive import ALIAS as ALIAS
 from haversack.drive import MARK as MARK
@@ -422,8 +422,7 @@ class Drive:
         Raises `AlreadyExists` when the id or the name is taken, and as `folder` for where the file would lie.
         """
         parent = self.folder(path[:-1])
-        with open(source, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        digest = disk.md5(source)
         status = source.stat()
         upload = ResumableUpload(
             source=source,

@@ -7,7 +7,6 @@ certificate is made anew at each start, and its key is on disk only while it is 
 
 from __future__ import annotations
 
-import os
 import ssl
 import tempfile
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from haversack import disk
 from haversack.errors import InputError
 from haversack.hub.proxy import GOOGLE
 
@@ -126,10 +126,4 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """A file that only this user can read; complete or absent."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    disk.write(path, content, private=True)

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from filelock import FileLock, Timeout
 
+from haversack import disk
 from haversack.errors import InputError
 from haversack.hub.calls import CallLog
 from haversack.hub.drive import DriveService
@@ -240,12 +241,7 @@ class Hub:
             "kaggle_key": self.signin.kaggle_key,
             "my_drive": str(self.tree.folder),
         }
-        aside = state.with_name(f".{state.name}.{os.getpid()}")
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(told, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(state)
+        disk.write(state, json.dumps(told), private=True)
 
     def _with_token(self, handler: _Handler) -> _Handler:
         async def checked(request: web.Request) -> web.StreamResponse:

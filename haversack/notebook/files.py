@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from haversack import disk
 from haversack.errors import DiskFull, InputError
 from haversack.notebook import channel
 
@@ -131,12 +132,10 @@ def _free_name(path: Path, among: set[Path] | None = None) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        shutil.copyfile(source, aside)
-        aside.replace(target)
+        with disk.replacing(target, durable=False) as temporary:
+            shutil.copyfile(source, temporary)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"The disk is full, so {target} was not written.", "Free space, then try again.") from None
         raise

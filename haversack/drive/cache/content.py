@@ -22,6 +22,7 @@ from pathlib import Path
 
 import aiohttp
 
+from haversack import disk
 from haversack.blocks.budget import Budget
 from haversack.drive.cache.partial import CompleteFile, PartialFile, changed, check_content
 from haversack.drive.remote.api import DriveApi, File
@@ -238,15 +239,12 @@ class ContentCache:
 
     def _keep(self, file: File, data: bytes) -> None:
         path = self._place(file)
-        aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(data)
-            aside.replace(path)
+            disk.write(path, data, durable=False)
         except OSError as error:
             # A cache that cannot be written is only slower.
             _log.debug("%s is not kept: %s", file.name, error)
-            _unlink(aside)
             return
         self.budget.add(len(data))
 
@@ -264,10 +262,3 @@ def _read_whole(path: Path, file: File) -> bytes | None:
     if len(data) != file.size or (file.md5 and hashlib.md5(data, usedforsecurity=False).hexdigest() != file.md5):
         return None
     return data
-
-
-def _unlink(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except NotADirectoryError:
-        return

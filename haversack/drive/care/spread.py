@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +27,7 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from haversack import progress, settings
+from haversack import disk, progress, settings
 from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.care.manifest import Rule, SpreadEntry, SpreadManifest
 from haversack.drive.remote import calls
@@ -284,7 +282,7 @@ class _Work:
     async def _write_down(self, plan: SpreadManifest, exists: bool) -> None:
         """The manifest on this machine, then on the drive; complete or absent on both."""
         content = plan.encoded()
-        _write(self.kept, content)
+        disk.write(self.kept, content)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         upload = ResumableUpload(
             self.kept, len(content), md5, plan.own, exists, self.folder.id, NAME, time.time(), dict(_MARK)
@@ -397,18 +395,6 @@ def _alone(folder: File) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _write(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        with open(aside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
-from haversack import settings
+from haversack import disk, settings
 from haversack.drive import ROOT
 
 T = TypeVar("T")
@@ -178,10 +178,7 @@ def namespace() -> int:
 
 def _write(file: Path, values: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = file.with_name(f"{file.name}.{os.getpid()}.new")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        json.dump(values, out)
-    aside.replace(file)
+    disk.write(file, json.dumps(values), durable=False, private=True)
 
 
 def _read(file: Path, kind: type[T]) -> T | None:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import functools
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
+from haversack import disk
 from haversack.drive.index.index import DriveIndex, Touched
 from haversack.drive.index.rows import EVERYTHING
 from haversack.drive.remote import calls
@@ -104,7 +103,7 @@ class ChangesFollower:
     def age(self) -> float | None:
         """Seconds since the drive last said what changed; None when that was in another life of this machine."""
         life, _, when = (self._index.fact("polled") or "").partition(" ")
-        return now() - float(when) if when and life == _life() else None
+        return now() - float(when) if when and life == disk.boot_id() else None
 
     def subscribe(self, callback: Callback) -> Callable[[], None]:
         """Have `callback` called with the places that others touched, None when it may be any; returns its end.
@@ -250,13 +249,4 @@ def now() -> float:
 
 def stamp(when: float) -> str:
     """A time of `now` as other processes, also after a restart of the machine, understand it."""
-    return f"{_life()} {when}"
-
-
-@functools.cache
-def _life() -> str:
-    """Which start of the machine this is: only within one can times of `now` be compared."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"
+    return f"{disk.boot_id()} {when}"

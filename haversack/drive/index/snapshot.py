@@ -30,6 +30,7 @@ import msgspec
 from filelock import FileLock, Timeout
 from isal import igzip, isal_zlib
 
+from haversack import disk
 from haversack.drive.index.index import DriveIndex
 from haversack.drive.index.rows import Inside, ListedFolder
 from haversack.drive.remote import calls
@@ -197,8 +198,7 @@ class Snapshots:
 
     def _store(self, path: Path) -> File:
         status = path.stat()
-        with open(path, "rb") as content:
-            digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        digest = disk.md5(path)
         upload = ResumableUpload(
             source=path,
             size=status.st_size,

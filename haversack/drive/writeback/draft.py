@@ -16,6 +16,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from haversack import disk
 from haversack.drive.remote.api import File
 from haversack.drive.writeback.streaming import StreamingUpload
 
@@ -116,10 +117,7 @@ class Draft:
         values = {name: getattr(self, name) for name in _KEPT} | {"data": self.committed.name}
         if self.committed != self.data:
             values["size"] = self.committed.stat().st_size
-        aside = self.record.with_suffix(".new")
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(values, file)
-        aside.replace(self.record)
+        disk.write(self.record, json.dumps(values), durable=False, private=True)
         for data in [data for data in self.stale if data != self.committed]:
             data.unlink()
             self.stale.remove(data)

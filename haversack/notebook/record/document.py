@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
+from haversack import disk
 from haversack.errors import DiskFull, InputError, JobError, NotebookInvalid
 
 
@@ -108,16 +108,10 @@ def write_page(notebook: Any, output: Path) -> None:
 
 
 def write_text(text: str, output: Path) -> None:
-    """Write aside, make it durable, then rename: whoever reads `output` sees the old text or the new one."""
-    aside = output.with_name(f".haversack-{os.getpid()}")
+    """Write a text file by atomic replace. Raises `DiskFull`, and `JobError` for any other failure."""
     try:
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(output)
+        disk.write(output, text)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
                 f"The disk is full, so {output} could not be saved.", "Free space, then run again."

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from haversack import place
+from haversack import disk, place
 from haversack.errors import RunLost, RunTaken
 
 RECENT = 600.0
@@ -98,7 +98,7 @@ def _duration(seconds: float) -> str:
 def _machine() -> str:
     """This boot of this machine, or of this container: where a process number means one process."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+        return disk.boot_id() + os.readlink("/proc/self/ns/pid")
     except OSError:
         return socket.gethostname()
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from haversack import disk
 from haversack.errors import IntegrityError
 from haversack.training.checkpoints import manifest, tensors
 from haversack.training.checkpoints.failpoints import failpoint
@@ -99,7 +100,7 @@ class LocalStore:
         self._tip = seen[-1] if seen else None
         made = self.commit(claim)
         for folder in (self.folder.parent, self.folder.parent.parent):
-            _sync(folder)  # they may be new
+            disk.sync_folder(folder)  # they may be new
         self._clear_away()
         return made
 
@@ -138,7 +139,7 @@ class LocalStore:
             self._fill(aside, link, fill)
             shutil.rmtree(target, ignore_errors=True)
             aside.rename(target)
-            _sync(self.folder)
+            disk.sync_folder(self.folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return self._link(target.name)
@@ -186,7 +187,7 @@ class LocalStore:
             file.write(link.encode())
             file.flush()
             os.fsync(file.fileno())
-        _sync(aside)
+        disk.sync_folder(aside)
         failpoint("after-manifest")
         return link
 
@@ -197,7 +198,7 @@ class LocalStore:
             if (self.folder / _name(number)).exists():
                 raise Refused from error
             raise
-        _sync(self.folder)
+        disk.sync_folder(self.folder)
         try:
             self._check_tip()
             if self._names()[-1] != _name(number):
@@ -224,12 +225,3 @@ class LocalStore:
 
 def _name(number: int) -> str:
     return f"{number:08d}"
-
-
-def _sync(folder: Path) -> None:
-    """Have the disk keep a folder's names."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,11 +12,10 @@ Code in a configuration is not run: Keras's safe mode stays on.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from haversack import disk
 from haversack.errors import InputError, NotFound, TrainingError
 from haversack.training.checkpoints.checkpoints import Checkpoints
 from haversack.training.devices import import_keras
@@ -127,15 +126,9 @@ def _end(model: Any, memories: list[dict[str, Any]]) -> None:
 
 
 def _written(model: Any, path: Path, kind: str) -> Path:
-    aside = path.with_name(f".{secrets.token_hex(4)}{kind}")
-    try:
+    with disk.replacing(path, suffix=kind) as temporary:
         if kind == ".keras":
-            model.save(aside)
+            model.save(temporary)
         else:
-            model.save_weights(aside)
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+            model.save_weights(temporary)
     return path

@@ -7,12 +7,12 @@ An epoch's results stand where it ended, so epoch 3 is at 3, and a session that 
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from haversack import disk
 from haversack.errors import ExtraMissing, InputError
 from haversack.training.runs.report import Run, RunSession, in_words
 
@@ -46,12 +46,9 @@ class Plot:
             raise InputError(f"{path.name} names no kind of picture.", "End it with .png, .svg or .pdf.")
         drawn = io.BytesIO()
         figure.savefig(drawn, format=form, dpi=_DPI)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            aside.write_bytes(drawn.getvalue())
-            aside.replace(path)
+            disk.write(path, drawn.getvalue(), durable=False)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise InputError(
                 f"{path} cannot be written: {error.strerror}.", "Name a file in a folder of yours."
             ) from None
