@@ -48,7 +48,14 @@ _MOST_REDIRECTS = 5
 
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run `coroutine` on the loop thread and return what it returns. Not to be called from that thread."""
+    """Run `coroutine` on the event loop's thread, block until it ends, and return its result.
+
+    Raises what the coroutine raises, and `RuntimeError` if called on the loop's own thread, which would wait for itself
+    forever. An interrupt cancels the coroutine.
+    """
+    if asyncio._get_running_loop() is get_loop():
+        coroutine.close()
+        raise RuntimeError("wait() was called on the event loop's own thread: await the coroutine instead.")
     future = asyncio.run_coroutine_threadsafe(coroutine, get_loop())
     try:
         return future.result()

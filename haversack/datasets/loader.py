@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,6 @@ from haversack import progress
 from haversack.datasets.decode import Form, Pixels, decode, prepare
 from haversack.datasets.pixels import PixelCache
 from haversack.errors import HaversackError, ImageInvalid
-
-if TYPE_CHECKING:
-    from haversack.datasets.source import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +41,29 @@ _WANTED = 16
 _LEAST_IN_A_PIECE = 4
 
 
+class FileSource(Protocol):
+    """What a loader needs of a `Dataset`: its name, the names of its files, and their bytes."""
+
+    source: str
+
+    @property
+    def files(self) -> list[str]: ...
+
+    @property
+    def content(self) -> str: ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def want(self, names: Iterable[str]) -> None: ...
+
+    def fetch(self) -> None: ...
+
+
 class Loader:
     """The images of `dataset` called `names`, a row each, as pixels of one form. Safe for threads."""
 
     def __init__(
-        self, dataset: Dataset, names: Sequence[str], form: Form, corrupt: Corrupt, cache: PixelCache | None
+        self, dataset: FileSource, names: Sequence[str], form: Form, corrupt: Corrupt, cache: PixelCache | None
     ) -> None:
         self.dataset = dataset
         self.names = names

@@ -14,10 +14,10 @@ import base64
 import difflib
 import hashlib
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import unquote, urlsplit
 
 from fsspec.asyn import get_loop
@@ -38,7 +38,11 @@ from haversack.errors import ArchiveInvalid, ConnectionFailed, InputError, NotFo
 from haversack.http import Http, wait
 
 if TYPE_CHECKING:
+    from haversack.datasets.augment import Augment
+    from haversack.datasets.decode import Fit
     from haversack.datasets.images import Images
+    from haversack.datasets.labels import Given
+    from haversack.datasets.loader import Corrupt
 
 _UNDERSTOOD = (
     "Understood are kaggle:owner/name, also with @version and /folder, kaggle:c/competition, a zip archive's address,"
@@ -125,30 +129,65 @@ class Dataset:
         self._contents.save(target)
         return target
 
-    def images(self, **arguments: Any) -> Images:
-        """The images of the data set as batches to train on; see `datasets.images`.
+    def images(
+        self,
+        *,
+        size: tuple[int, int] = (224, 224),
+        channels: int = 3,
+        labels: Given = "folder",
+        names: Sequence[str] | Callable[[str], bool] | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        shuffle: bool = True,
+        augment: Augment | None = None,
+        fit: Fit = "stretch",
+        corrupt: Corrupt = "raise",
+        cache: Literal["disk"] | None = "disk",
+        dtype: Literal["float32", "uint8"] = "float32",
+        rank: int = 0,
+        world: int = 1,
+    ) -> Images:
+        """The images of the data set as batches to train on.
 
         Args:
-            size: (height, width) in pixels; (224, 224) by default.
-            channels: 1 for grey, 3 for RGB (the default), 4 for RGBA; `datasets.decode` has the rule.
-            labels: "folder" (the default), a table's name or (table, image column, label column), a dict, a function
-                of an image's name, or None; see `datasets.labels.of`.
-            names: which files; a list, or a function that says so of a name. By default all with an image's suffix.
-            batch_size: of all hosts together; 32 by default.
-            seed, shuffle: of the order, another in each epoch (`datasets.order`).
-            augment: a `haversack.Augmentation`, or a function of (image, random generator) that gives an image.
-            fit: "stretch" (the default), "crop" or "pad".
-            corrupt: what to do with an image that cannot be read: "raise" (the default), "skip" or "blank".
-            cache: "disk" (the default) keeps decoded pixels, None does not.
-            dtype: "float32" (the default), from 0 to 1, or "uint8".
-            rank, world: which host this is, of how many.
+            size: (height, width) in pixels.
+            channels: 1 for grey, 3 for RGB, 4 for RGBA; `datasets.decode` has the rules of conversion.
+            labels: "folder" (the name of the folder that an image is in), a table's name or (table, image column,
+                label column), a dict, a function of an image's name, or None for no labels; see `datasets.labels.of`.
+            names: which files, as a list or as a predicate of a name. By default all with an image's suffix.
+            batch_size: images in a batch, over all hosts.
+            seed: determines the order of the images and their augmentation.
+            shuffle: whether each epoch has an order of its own (`datasets.order`).
+            augment: a `haversack.Augmentation`, or a function of (image, numpy `Generator`) that returns an image of
+                the same shape; images are uint8 arrays of shape (height, width, channels).
+            fit: how an image is made to have `size`: stretched, cropped in the middle, or padded.
+            corrupt: what to do with an image that cannot be decoded: raise, skip it, or use a black one.
+            cache: "disk" caches decoded pixels, None does not.
+            dtype: "float32", scaled to the range 0 to 1, or "uint8".
+            rank, world: this host's number, from 0, and the number of hosts; each gets its part of every batch.
 
-        Raises `InputError` for arguments that do not go together and for images without a label, `ImageInvalid` when a
-        batch has one that cannot be read.
+        Raises `InputError` for arguments that contradict each other and for images without a label. A batch raises
+        `ImageInvalid` for an image that cannot be decoded.
         """
-        from haversack.datasets.images import images
+        from haversack.datasets.pipeline import images
 
-        return images(self, **arguments)
+        return images(
+            self,
+            size=size,
+            channels=channels,
+            labels=labels,
+            names=names,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            augment=augment,
+            fit=fit,
+            corrupt=corrupt,
+            cache=cache,
+            dtype=dtype,
+            rank=rank,
+            world=world,
+        )
 
     def info(self) -> dict[str, Any]:
         """What is known of the set: its source, number of files, their size in bytes, and what of it is here.

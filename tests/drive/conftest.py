@@ -20,6 +20,7 @@ from yarl import URL
 from haversack.drive.filesystem import DriveFileSystem
 from haversack.drive.fuse import mount as mounting
 from haversack.drive.fuse import registry
+from haversack.drive.fuse.mountpoint import clear_stale
 from tests.conftest import RunningHub, start_hub
 
 
@@ -159,7 +160,7 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
     record = registry.find(path)
     if record is not None and record.pid:
         kill(path)
-        mounting.clear_stale(path)
+        clear_stale(path)
 
 
 def kill(mountpoint: Path) -> None:

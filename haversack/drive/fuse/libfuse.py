@@ -11,20 +11,19 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes.util import find_library
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 if find_library("fuse3"):
     os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
 
 import mfusepy
 
+from haversack.drive.cache.content import Extent
 from haversack.drive.fuse.attributes import Attributes
+from haversack.drive.remote.api import File
 from haversack.errors import HaversackError
-
-if TYPE_CHECKING:
-    from haversack.drive.fuse.operations import Operations
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +81,26 @@ class Arriving:
             number = -written or errno.EIO
             raise OSError(number, os.strerror(number))
         return written
+
+
+class Operations(Protocol):
+    """The operations that `Fuse` calls itself, besides those of `mfusepy.Operations`; see `operations.Operations`."""
+
+    def open(self, path: str, flags: int) -> int: ...
+
+    def create(self, path: str, mode: int, flags: int) -> int: ...
+
+    def has_pages(self, fh: int) -> bool: ...
+
+    def read_buf(self, path: str | None, buf: Any, size: int, offset: int, fh: int) -> bytes | Extent: ...
+
+    def write_buf(self, path: str | None, buf: Arriving, offset: int, fh: int) -> int: ...
+
+    def getattr(self, path: str | None, fh: int | None = None) -> File: ...
+
+    def readdir_with_offset(self, path: str | None, offset: int, fh: int) -> Iterator[tuple[str, File, int, bool]]: ...
+
+    def truncate(self, path: str | None, length: int, fh: int | None = None) -> int: ...
 
 
 class Fuse(mfusepy.FUSE):

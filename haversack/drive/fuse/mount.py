@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import errno
 import json
 import logging
 import os
@@ -30,8 +29,9 @@ from haversack import credentials, errors, place, progress
 from haversack.credentials import Server
 from haversack.drive import ALIAS, ROOT
 from haversack.drive.fuse import registry
+from haversack.drive.fuse.mountpoint import check_mountpoint, clear_stale
 from haversack.drive.fuse.registry import Mounted, MountRecord
-from haversack.errors import HaversackError, MountError, MountpointInvalid
+from haversack.errors import HaversackError, MountError
 
 _log = logging.getLogger(__name__)
 
@@ -124,52 +124,6 @@ def is_mounted(mountpoint: str | Path) -> bool:
 def is_registered(mountpoint: str | Path) -> bool:
     """Whether a drive was mounted there and not unmounted since; its process may be dead."""
     return registry.find(registry.absolute(mountpoint)) is not None
-
-
-def clear_stale(path: Path) -> None:
-    """Take away a mount whose process is dead."""
-    try:
-        os.statvfs(path)  # `stat` may be answered from what the kernel remembers
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
-            raise
-        detach(path)
-
-
-def detach(path: Path) -> None:
-    """Unmount, or, where something still stands in it, as soon as that lets go."""
-    for command in (["fusermount3", "-u"], ["umount"], ["fusermount3", "-uz"], ["fusermount", "-uz"], ["umount", "-l"]):
-        if shutil.which(command[0]) is None:
-            continue
-        done = subprocess.run([*command, str(path)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        if done.returncode == 0:
-            return
-    _log.warning("%s could not be unmounted: %s", path, done.stderr.decode(errors="replace").strip())
-
-
-def check_mountpoint(path: str | Path, *, colab: bool = False) -> None:
-    """Raise `MountpointInvalid` for what a drive cannot be mounted on, in the words of Colab's `drive.mount`.
-
-    With `colab` a space is refused too, and the words are Colab's alone.
-    """
-    folder = Path(os.path.expanduser(path))
-    wrong, instead = "", ""
-    if colab and " " in str(folder):
-        wrong, instead = "Mountpoint must not contain a space.", "Choose another name."
-    elif folder.is_symlink():
-        wrong, instead = "Mountpoint must not be a symlink", f"Name the folder itself: {folder.resolve()}."
-    elif folder.is_dir() and any(folder.iterdir()):
-        wrong, instead = "Mountpoint must not already contain files", "Choose an empty folder, or a new one."
-    elif folder.exists() and not folder.is_dir():
-        wrong, instead = "Mountpoint must either be a directory or not exist", "Choose another name."
-    elif not folder.parent.is_dir():
-        wrong, instead = "Mountpoint must be in a directory that exists", f"Make {folder.parent} first."
-    if wrong and colab:
-        raise MountpointInvalid(wrong)
-    if wrong:
-        raise MountpointInvalid(f"{wrong.rstrip('.')}: {folder}.", instead)
 
 
 # Beginning

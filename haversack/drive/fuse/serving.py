@@ -24,7 +24,7 @@ from filelock import Timeout
 from haversack import credentials
 from haversack.drive import tree
 from haversack.drive.fuse.libfuse import Fuse
-from haversack.drive.fuse.mount import detach
+from haversack.drive.fuse.mountpoint import detach
 from haversack.drive.fuse.operations import Operations
 from haversack.drive.fuse.registry import Activity, MountRecord, Waiting
 from haversack.drive.tree import Drive

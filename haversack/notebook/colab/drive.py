@@ -20,6 +20,7 @@ def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000
     be used, with Colab's messages, and when the drive cannot be mounted.
     """
     from haversack.drive.fuse import mount as _drive
+    from haversack.drive.fuse import mountpoint as _mountpoint
     from haversack.notebook import channel as _channel
 
     path = _Path(mountpoint)
@@ -31,8 +32,8 @@ def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000
             )
             return
         _drive.unmount(path)
-    _drive.clear_stale(path)
-    _drive.check_mountpoint(path, colab=True)
+    _mountpoint.clear_stale(path)
+    _mountpoint.check_mountpoint(path, colab=True)
     try:
         mounted = _drive.mount(path, readonly=readonly)
     except _HaversackError as error:

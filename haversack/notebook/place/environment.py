@@ -14,7 +14,8 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-import haversack
+# The folder that this haversack is imported from, which may be a checkout that is not installed.
+_IMPORTED_FROM = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ def create(folder: Path) -> Environment:
     environment = Environment(folder)
     packages = next(folder.glob("lib/python*/site-packages"))
     lines = [f"import site; site.addsitedir({str(path)!r})" for path in _parent_packages()]
-    # Also when haversack runs from a checkout that is not installed.
-    lines.append(str(Path(haversack.__file__).parent.parent))
+    lines.append(str(_IMPORTED_FROM))
     (packages / "haversack.pth").write_text("\n".join(lines) + "\n")
     for name in ("pip", "pip3"):
         _write_program(environment.bin / name, f'exec "{environment.python}" -m pip "$@"')
