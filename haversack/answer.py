@@ -1,6 +1,6 @@
-"""What a service answered, and what that means: the exception for it, and whether asking again can help.
+"""The answer to an HTTP call: the exception for an error, and whether a retry can help.
 
-Google's and Kaggle's error bodies are told apart by their shape. Reasons:
+Google's and Kaggle's error bodies are told apart by their shape. Google's reasons:
 https://developers.google.com/workspace/drive/api/guides/handle-errors
 """
 
@@ -34,37 +34,38 @@ _SCOPE = {"ACCESS_TOKEN_SCOPE_INSUFFICIENT", "insufficientPermissions", "insuffi
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer: status, headers, and the body's bytes."""
+    """A whole answer: status, headers and body."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 
     def json(self) -> dict[str, Any]:
-        """The body's JSON object, {} for an empty body. Raises `RemoteError` where it is something else."""
+        """The body as a JSON object, {} if it is empty. Raises `RemoteError` if it is anything else."""
         try:
             found = json.loads(self.body) if self.body else {}
         except ValueError:
             found = None
         if not isinstance(found, dict):
             raise RemoteError(
-                "The server's answer is not one of its API.", "Check the address: another server may be there."
+                "The server's answer is not a JSON object, as its API has them.",
+                "Check the address: another server may be running there.",
             )
         return found
 
     @property
     def retry_after(self) -> float:
-        """Seconds that the server wants to be left alone for; 0 where it does not say."""
+        """`Retry-After` in seconds; 0 if the header is missing or a date."""
         said = self.headers.get("Retry-After", "")
         return float(said) if said.isascii() and said.isdigit() else 0.0
 
 
 Ask = Callable[[str, str, bytes | None, Mapping[str, str]], Answer]
-"""One call (method, URL, body, headers) for who has no client of their own; from any thread but the loop's."""
+"""Sends one call (method, URL, body, headers) and blocks; not to be called on the event loop's thread."""
 
 
 def error_of(answer: Answer, name: str) -> RemoteError | SignInError:
-    """The exception for an answer that is an error, from its status and the reason in Google's or Kaggle's body."""
+    """The exception for an error answer of the service `name`, by its status and the reason in its body."""
     message, reason = _message_and_reason(answer)
     said = f"The {name} answered {answer.status}: {message}."
     if answer.status == 401:
@@ -72,13 +73,15 @@ def error_of(answer: Answer, name: str) -> RemoteError | SignInError:
             f"The {name} refused the sign-in: {message}.", "Check HAVERSACK_TOKEN, or sign in anew: haversack login"
         )
     if answer.status == 403 and reason in _SCOPE:
-        return SignInError(f"The sign-in does not reach that far: {message}.", "Sign in anew: haversack login google")
+        return SignInError(f"The sign-in does not cover this: {message}.", "Sign in anew: haversack login google")
     if answer.status == 404:
-        return NotFound(said, "Check the name; a private one needs its owner's sign-in.", status=404, reason=reason)
+        return NotFound(said, "Check the name; if it is private, sign in as its owner.", status=404, reason=reason)
     if answer.status == 409:
         return AlreadyExists(said, "Choose another name.", status=409, reason=reason)
     if answer.status == 507 or reason in _QUOTA:
-        return QuotaExceeded(said, "Free space on the drive, its trash included.", status=answer.status, reason=reason)
+        return QuotaExceeded(
+            said, "Free space on the drive; its trash counts too.", status=answer.status, reason=reason
+        )
     if answer.status == 429 or reason in _RATE:
         return RateLimited(said, "Wait a minute and try again.", status=answer.status, reason=reason)
     if answer.status == 403:
@@ -86,8 +89,11 @@ def error_of(answer: Answer, name: str) -> RemoteError | SignInError:
     return RemoteError(said, status=answer.status, reason=reason)
 
 
-def is_passing(failure: Exception, repeatable: bool = True) -> bool:
-    """Whether the same call may succeed later. A rate limit was not carried out, so it may always be repeated."""
+def is_retryable(failure: Exception, repeatable: bool = True) -> bool:
+    """Whether the same call may succeed later and may be sent again.
+
+    `repeatable` says that the call may be carried out twice; one that was refused for its rate was not carried out.
+    """
     if isinstance(failure, RateLimited):
         return True
     if not repeatable or isinstance(failure, QuotaExceeded):
@@ -100,7 +106,7 @@ def _message_and_reason(answer: Answer) -> tuple[str, str]:
         body = json.loads(answer.body or b"{}")
     except ValueError:
         text = " ".join(answer.body[:200].decode(errors="replace").split())
-        return text if text and not text.startswith("<") else "no explanation in plain words", ""
+        return text if text and not text.startswith("<") else "no explanation", ""
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
         return str(error)[:200], ""

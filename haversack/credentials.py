@@ -70,7 +70,7 @@ class Server:
     root: str = "root"
     """The id of what is meant by My Drive."""
     quota: str | None = None
-    """The service's quota, as `pace.Model` reads it; None where only its answers tell."""
+    """The service's quota, as `rate_limit.RateQuota.parse` reads it; None where only its answers tell."""
 
 
 def drive(hub: str | None = None) -> Server:

@@ -1,33 +1,33 @@
 """Every exception that haversack raises on purpose.
 
     HaversackError
-    ├── InputError (ValueError)               what was given cannot be used; exit code 2
+    ├── InputError (ValueError)               an argument, option or file that cannot be used; exit code 2
     │   ├── NotebookInvalid                   not a notebook of version 4
     │   ├── MountpointInvalid                 not a folder that a drive can be mounted on
-    │   └── ParameterUnknown                  a name that the notebook does not set
+    │   └── ParameterUnknown                  a parameter that the notebook does not assign
     ├── SignInError (PermissionError)         nobody is signed in, or the server refused the token
     ├── ConnectionFailed (ConnectionError)    the server did not answer
-    ├── RemoteError (OSError)                 the server answered with an error; `.status` and `.reason` say which
+    ├── RemoteError (OSError)                 the server answered with an error: `.status`, `.reason`
     │   ├── NotFound (FileNotFoundError)
     │   ├── AlreadyExists (FileExistsError)
-    │   ├── Forbidden (PermissionError)       private, or not for who is signed in
-    │   │   └── RulesNotAccepted              a competition's or data set's, on its page
+    │   ├── Forbidden (PermissionError)       private, or not permitted to this account
+    │   │   └── RulesNotAccepted              the rules of a competition or data set, on its page
     │   ├── QuotaExceeded                     the drive is full; errno is EDQUOT
-    │   └── RateLimited                       still refused after every retry
+    │   └── RateLimited                       rate limited after every retry
     ├── IsAFolder (IsADirectoryError)         a folder of the drive where a file is needed
     ├── NotAFolder (NotADirectoryError)       a file of the drive where a folder is needed
-    ├── FolderNotEmpty (OSError)              a folder of the drive that has something in it; errno is ENOTEMPTY
+    ├── FolderNotEmpty (OSError)              a folder of the drive that is not empty; errno is ENOTEMPTY
     ├── DiskFull (OSError)                    the local disk is full; errno is ENOSPC
-    ├── IntegrityError                        bytes that are not the ones promised: hash, size or CRC differ
+    ├── IntegrityError                        bytes with another hash, size or CRC than promised
     ├── ArchiveInvalid                        a zip archive that cannot be read
-    ├── ImageInvalid                          a file that is no image, or a damaged one
+    ├── ImageInvalid                          a file that is not an image, or is damaged
     ├── MountError                            FUSE refused, or a mount does not answer
-    ├── JobError                              a notebook could not be executed to its end
+    ├── JobError                              a notebook that was not executed to its end
     │   ├── CellFailed                        a cell raised
-    │   └── KernelDied                        its process is gone
+    │   └── KernelDied                        the kernel's process died
     ├── TrainingError                         a training that cannot run as asked
-    │   ├── RunTaken                          another session owns the run
-    │   └── RunLost                           another session has taken the run over
+    │   ├── RunTaken                          the run is owned by another session
+    │   └── RunLost                           the run was taken over by another session
     └── ExtraMissing (ImportError)            an optional part of haversack is not installed
 
 `str(error)` is one plain sentence that says what happened, then one that says what to do next. The command line prints
@@ -72,7 +72,7 @@ __all__ = [
 
 
 class HaversackError(Exception):
-    """The root of the tree. `what` is a sentence about what happened, `next_step` one about what to do."""
+    """The root of the tree. `what` is one sentence on what happened, `next_step` one on what to do."""
 
     exit_code = 1
 
@@ -102,13 +102,13 @@ class ParameterUnknown(InputError):
 
 
 class _SystemError(HaversackError, OSError):
-    """Also an `OSError`, with the errno a program at the other end of a system call should see."""
+    """Also an `OSError`, whose errno a program sees if the error ends a system call on a mount."""
 
     code = errno.EIO
 
     def __init__(self, what: str, next_step: str = "") -> None:
         super().__init__(what, next_step)
-        # OSError fills errno from two arguments; ours are two sentences.
+        # OSError takes its first argument for errno; ours is a sentence.
         self.errno = self.code
         self.strerror = what
 
@@ -122,7 +122,7 @@ class ConnectionFailed(_SystemError, ConnectionError):
 
 
 class RemoteError(_SystemError):
-    """An answer that is an error: `status` is HTTP's, `reason` the service's own word for it."""
+    """An error answer: `status` is the HTTP status, `reason` the service's own code for the error, "" if none."""
 
     def __init__(self, what: str, next_step: str = "", *, status: int = 0, reason: str = "") -> None:
         super().__init__(what, next_step)

@@ -1,12 +1,13 @@
-"""The only HTTP client: one pool per service, a timeout on every wait, retries by reason.
+"""The only HTTP client: one connection pool per service, a timeout on every wait, retries with backoff.
 
-Google's and Kaggle's services, a hub, and signed storage behind them all answer through this module, and it alone
-decides what is tried again (`answer.is_passing`). Waiting between tries follows "full jitter" (Marc Brooker, AWS
-Architecture Blog, 2015) with `Retry-After` as the floor; how fast calls go at all is `pace`'s. A body that stands
-still, in either direction, is given up after the read timeout. What signs in a server is sent to that server alone,
-also when it sends a call elsewhere, and is renewed before it expires and once when it is refused.
+All requests to Google, Kaggle, hubs and the signed storage behind them go through this module, and it alone decides
+what is retried (`answer.is_retryable`): failures of the network, 429 and other rate limits, and status 5xx. The pause
+before a retry is exponential backoff with full jitter (Marc Brooker, AWS Architecture Blog, 2015) on top of
+`Retry-After`. `rate_limit` decides how fast calls are sent at all. A body that makes no progress, in either direction,
+fails after the read timeout. Authorization is sent to the server's own origin only, also after a redirect; it is
+renewed before it expires, and once if it is refused.
 
-Everything is a coroutine on fsspec's own loop thread; `wait` is the way in from ordinary code.
+Everything is a coroutine on fsspec's event loop, which runs in a thread of its own; `wait` calls it from other threads.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ import aiohttp
 from fsspec.asyn import get_loop
 from yarl import URL
 
-from haversack import pace, route, settings
-from haversack.answer import Answer, error_of, is_passing
+from haversack import rate_limit, route, settings
+from haversack.answer import Answer, error_of, is_retryable
 from haversack.credentials import Renewable, Server
 from haversack.errors import ConnectionFailed, RateLimited, SignInError
 from haversack.route import origin
@@ -35,12 +36,12 @@ __all__ = ["Answer", "Http", "error_of", "wait"]
 
 T = TypeVar("T")
 
-# A server that asks for a longer pause than this many seconds is not waited for; the caller hears of it instead.
+# Seconds. If `Retry-After` asks for a longer pause, the error is raised instead of waiting.
 _LONGEST_PAUSE = 120.0
-# A quota by the minute is outlasted: refusals for the rate are borne longer than failures.
-_MORE_PATIENCE = 5
+# A rate limit gets more retries than a failure, so that a per-minute quota is outlasted.
+_RATE_LIMIT_RETRIES = 5
 _NETWORK_ERRORS = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError)
-# A download that stands still goes on with a range, so it is given up sooner than a call whose answer takes its time.
+# Seconds. A stalled download is resumed by a range request, so it fails sooner than a call that is slow to answer.
 _STALL = 20.0
 _PIECE = 1 << 20
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -60,7 +61,7 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         return future.result()
     except BaseException:
-        future.cancel()  # an interrupt ends the work too, not only the waiting for it
+        future.cancel()  # an interrupt must end the work too, not only this wait
         raise
 
 
@@ -69,23 +70,27 @@ _open: weakref.WeakSet[Http] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Connections are closed before the loop's thread goes with the process."""
+    """Close all connections while the loop's thread still runs."""
     for http in list(_open):
         if http.is_of_running_loop():
             asyncio.run_coroutine_threadsafe(http.close(), get_loop()).result(5)
 
 
 def _close_soon(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
-    """Close what a client that nobody has any more left open. Not waited for: any thread may come here."""
+    """Close the session of a garbage-collected client. Returns at once: the collector may run in any thread."""
     if not session.closed and loop.is_running():
         loop.call_soon_threadsafe(lambda: loop.create_task(session.close()))
 
 
 class Http:
-    """Calls to one service.
+    """A client of one service; its coroutines run on fsspec's event loop only.
 
-    `attempts` counts every try of one call, the first included; `connect` and `read` are the longest waits in seconds
-    for a connection and for the next bytes of a body, either way. The authorization goes to its own host only.
+    Args:
+        server: the service and its sign-in.
+        attempts: requests per call, the first included.
+        connect, read: timeouts in seconds for a connection and for the next bytes of a body, sent or received.
+        connections: the size of the connection pool.
+        first_delay, longest_delay: the backoff's bounds in seconds.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class Http:
         self.connections = connections
         self.first_delay = first_delay
         self.longest_delay = longest_delay
-        # One for the ordinary way, and one for each SOCKS proxy, whose connections are made differently.
+        # One session for direct and HTTP-proxied connections (None), and one for each SOCKS proxy.
         self._sessions: dict[route.Proxy | None, aiohttp.ClientSession] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -124,28 +129,33 @@ class Http:
         again: bool | None = None,
         calls: int = 1,
     ) -> Answer:
-        """One call, tried again while that can help; returns the whole answer.
+        """Send one call, with retries, and return its whole answer. Redirects are returned, not followed.
 
-        `url` is a path of the service or a whole URL. `data` as a function is called anew for each try. A status of 400
-        or more raises what `error_of` says, unless `accept` names it; a redirect is handed back. `again` tells that the
-        call may be repeated although it may have been carried out; by default every method but POST may. `calls` is
-        what it counts for where the service limits the rate.
+        Args:
+            method, params, json, headers: as in HTTP.
+            url: a path of the service, or a whole URL.
+            data: the body, or a function that returns it and is called for each attempt.
+            accept: status codes of 400 or more that are returned instead of raised.
+            again: whether the call may be repeated although it may have been carried out; by default all but POST.
+            calls: how many calls this one counts for in the rate limit.
+
+        Raises the error that `error_of` gives for the answer, and `ConnectionFailed` if there is no answer.
         """
         repeatable = method != "POST" if again is None else again
-        tries = _Tries(self)
+        attempts = _Attempts(self)
         while True:
             try:
-                async with self._sent(method, url, params, json, data, headers, tries, calls) as response:
+                async with self._sent(method, url, params, json, data, headers, attempts, calls) as response:
                     answer = Answer(response.status, response.headers, await response.read())
             except aiohttp.ClientConnectorError as error:
-                await tries.after(error)
+                await attempts.after(error)
                 continue
             except _NETWORK_ERRORS as error:
-                await tries.after(error, repeatable)
+                await attempts.after(error, repeatable)
                 continue
             if answer.status < 400 or answer.status in accept:
                 return answer
-            await tries.after_answer(answer, repeatable)
+            await attempts.after_answer(answer, repeatable)
 
     @asynccontextmanager
     async def stream(
@@ -157,21 +167,23 @@ class Http:
         headers: Mapping[str, str] | None = None,
         refused: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to one call with its body still to be read, for what does not fit in memory; follows redirects.
+        """Send one call and yield the response with its body unread; follows redirects.
 
-        Tried again only until the answer begins; who reads the body goes on with a range when it breaks off. `refused`
-        is called whenever the server did not take the connection, or not the call for its load (429, 503).
-        Raises as `request` does; a broken body raises `aiohttp.ClientError` or `TimeoutError`.
+        Only the call is retried. If the body breaks off, the caller resumes it with a range request. `refused` is
+        called when the server refuses the connection or is overloaded (429, 503).
+
+        Raises the error that `error_of` gives for the answer, and `ConnectionFailed` if there is no answer. Reading the
+        body raises `aiohttp.ClientError` or `TimeoutError`.
         """
-        tries = _Tries(self)
+        attempts = _Attempts(self)
         redirects = 0
         while True:
-            sent = self._sent(method, url, params, None, None, headers, tries, waits=self.streaming)
+            sent = self._sent(method, url, params, None, None, headers, attempts, waits=self.streaming)
             try:
                 response = await sent.__aenter__()
             except _NETWORK_ERRORS as error:
                 refused()
-                await tries.after(error)
+                await attempts.after(error)
                 continue
             try:
                 if response.status in _REDIRECTS and "Location" in response.headers and redirects < _MOST_REDIRECTS:
@@ -186,30 +198,34 @@ class Http:
                 await sent.__aexit__(None, None, None)
             if answer.status in (429, 503):
                 refused()
-            await tries.after_answer(answer, True)
+            await attempts.after_answer(answer, True)
 
     @property
-    def tempo(self) -> pace.Pace:
-        """The pace that this process keeps with the service."""
-        return pace.of(self.server.url, self.server.quota)
+    def tempo(self) -> rate_limit.RateLimiter:
+        """This process's rate limiter for the service."""
+        return rate_limit.of(self.server.url, self.server.quota)
 
     def pause_after(self, answer: Answer, attempt: int, repeatable: bool = True) -> float | None:
-        """How many seconds to wait before the call that was answered so is tried again; None when it is not to be."""
+        """Seconds to wait before the retry of a call that was answered so; None if it must not be retried.
+
+        `attempt` counts the attempts so far; `repeatable` as `again` in `request`.
+        """
         failure = error_of(answer, self.server.name)
-        attempts = self.attempts + _MORE_PATIENCE * isinstance(failure, RateLimited) if self.attempts > 1 else 1
-        if attempt >= attempts or not is_passing(failure, repeatable) or answer.retry_after > _LONGEST_PAUSE:
+        attempts = self.attempts + _RATE_LIMIT_RETRIES * isinstance(failure, RateLimited) if self.attempts > 1 else 1
+        if attempt >= attempts or not is_retryable(failure, repeatable) or answer.retry_after > _LONGEST_PAUSE:
             return None
         return answer.retry_after + self.delay(attempt)
 
     def delay(self, attempt: int) -> float:
-        """A random pause after that many tries, in seconds."""
+        """The backoff after `attempt` attempts, in seconds: random, up to a bound that doubles each time."""
         return random.uniform(0, min(self.longest_delay, self.first_delay * 2**attempt))
 
     def is_of_running_loop(self) -> bool:
-        """Whether connections are open that belong to this process's loop thread."""
+        """Whether this client has a connection pool on this process's event loop."""
         return bool(self._sessions) and self._loop is get_loop()
 
     async def close(self) -> None:
+        """Close all connections; a later call opens new ones."""
         while self._sessions:
             await self._sessions.popitem()[1].close()
 
@@ -222,26 +238,26 @@ class Http:
         json: Any,
         data: Any,
         headers: Any,
-        tries: _Tries,
+        attempts: _Attempts,
         calls: int = 1,
         waits: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One try of a call, once it is its turn."""
+        """One attempt of a call, sent when the rate limit admits it."""
         whole = url if "://" in url else self.server.url + url
         own = origin(whole) == origin(self.server.url)
-        # Ranges and hashes are of the bytes themselves, so they are asked for as they are.
+        # Ranges and hashes refer to the bytes themselves, so no content encoding is accepted.
         sent = {"Accept-Encoding": "identity", **(headers or {})}
-        # encoded=True: a signed URL must arrive as it was signed.
+        # encoded=True: a signed URL must be sent exactly as it was signed.
         target = URL(whole, encoded=True) if params is None else URL(whole).update_query(params)
         proxy = route.proxy_for(whole)
         socks = proxy if proxy and proxy.is_socks else None
         by: dict[str, Any] = {"proxy": proxy.address, "proxy_headers": proxy.headers} if proxy and not socks else {}
         if proxy and by and target.scheme == "http":
-            sent |= proxy.headers  # without TLS the proxy reads the call itself
-        tempo = self.tempo if own else pace.of(f"{target.scheme}://{target.authority}")
-        await tempo.turn(_kind(method, target), calls)
-        if own and (authorization := await self._authorization(tries.refused)) is not None:
-            tries.sent = sent.setdefault("Authorization", authorization)
+            sent |= proxy.headers  # without TLS the proxy reads the request itself
+        limiter = self.tempo if own else rate_limit.of(f"{target.scheme}://{target.authority}")
+        await limiter.acquire(_kind(method, target), calls)
+        if own and (authorization := await self._authorization(attempts.refused)) is not None:
+            attempts.sent = sent.setdefault("Authorization", authorization)
         body = data() if callable(data) else data
         if isinstance(body, bytes) and body:
             sent.setdefault("Content-Length", str(len(body)))
@@ -261,16 +277,16 @@ class Http:
                 raise aiohttp.ClientConnectionError(f"by the proxy {socks}: {str(error).rstrip('.')}") from error
         async with response:
             if response.status == 429:
-                tempo.refused(Answer(429, response.headers).retry_after)
+                limiter.refused(Answer(429, response.headers).retry_after)
             elif response.status < 400:
-                tempo.accepted()
-            tries.tempo = tempo
+                limiter.accepted()
+            attempts.limiter = limiter
             yield response
 
     def _pool(self, socks: route.Proxy | None) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            # Another loop is that of a parent process: what it holds open stays its own.
+            # After a fork the old loop is the parent process's, and so are its connections.
             self._loop, self._sessions = loop, {}
         if socks not in self._sessions:
             _open.add(self)
@@ -283,13 +299,13 @@ class Http:
         return self._sessions[socks]
 
     async def _watched(self, body: Any, limit: asyncio.Timeout) -> AsyncIterator[Any]:
-        """A body in pieces, given up when the other side takes none for the length of the read timeout."""
+        """The body in pieces; `limit` expires if the server reads none of it for the read timeout."""
         loop = asyncio.get_running_loop()
         pieces = _as_async(_sliced(body)) if isinstance(body, bytes) else body
         async for piece in pieces:
             limit.reschedule(loop.time() + self.read)
             yield piece
-        # From here on the client's own timeout for the answer runs.
+        # From here on the session's own timeout for the answer applies.
         limit.reschedule(None)
 
     async def _authorization(self, refused: str | None) -> str | None:
@@ -303,18 +319,18 @@ class Http:
         return header
 
 
-class _Tries:
-    """The tries of one call: how many there were, and what to do after each."""
+class _Attempts:
+    """The attempts of one call: counts them, and pauses or raises after each."""
 
     def __init__(self, http: Http) -> None:
         self.http = http
         self.attempt = 0
         self.sent: str | None = None
         self.refused: str | None = None
-        self.tempo: pace.Pace | None = None
+        self.limiter: rate_limit.RateLimiter | None = None
 
     async def after(self, error: BaseException, repeatable: bool = True) -> None:
-        """Pause after a failure of the network; raises `ConnectionFailed` instead when that was the last try."""
+        """Pause after a network failure. Raises `ConnectionFailed` if no attempt is left or `repeatable` is false."""
         self.attempt += 1
         if repeatable and self.attempt < self.http.attempts:
             await asyncio.sleep(self.http.delay(self.attempt))
@@ -328,14 +344,14 @@ class _Tries:
         ) from error
 
     async def after_answer(self, answer: Answer, repeatable: bool) -> None:
-        """Pause after an answer that is an error, or raise that."""
+        """Pause after an error answer if it can be retried, otherwise raise its error."""
         failure = error_of(answer, self.http.server.name)
         if isinstance(failure, SignInError) and self.sent and not self.refused and self.http.server.sign_in:
-            self.refused = self.sent  # once: the next try renews the sign-in
+            self.refused = self.sent  # once: the next attempt renews the sign-in
             return
         self.attempt += 1
-        if isinstance(failure, RateLimited) and answer.status != 429 and self.tempo is not None:
-            self.tempo.refused(answer.retry_after)
+        if isinstance(failure, RateLimited) and answer.status != 429 and self.limiter is not None:
+            self.limiter.refused(answer.retry_after)
         pause = self.http.pause_after(answer, self.attempt, repeatable)
         if pause is None:
             raise failure
@@ -346,7 +362,7 @@ _renewals: weakref.WeakKeyDictionary[Renewable, asyncio.Task[None]] = weakref.We
 
 
 async def _renewed(sign_in: Renewable, refused: str | None) -> None:
-    """Renew a sign-in once for all who wait for it."""
+    """Renew a sign-in; concurrent callers share one renewal."""
     task = _renewals.get(sign_in)
     if task is None or task.done():
         http = Http(Server("sign-in service", sign_in.service, sign_in.source), attempts=4)
@@ -358,12 +374,12 @@ async def _renewed(sign_in: Renewable, refused: str | None) -> None:
 
         task = _renewals[sign_in] = asyncio.ensure_future(asyncio.to_thread(sign_in.renew, ask, refused))
         task.add_done_callback(lambda _: loop.create_task(http.close()))
-    # Shielded: others wait for it too.
+    # Shielded: other callers wait for the same task.
     await asyncio.shield(task)
 
 
 def _kind(method: str, url: URL) -> str:
-    """The kind of a call of Drive, as `pace.KINDS` names it."""
+    """The kind of a Drive call, one of `rate_limit.KINDS`."""
     if url.path.startswith("/batch/"):
         return "batch"
     if url.path.startswith("/upload/"):

@@ -1,8 +1,8 @@
-"""Where the code runs, and what that means for what it writes to disk.
+"""Where the code runs, and whether what it writes to disk outlives the session.
 
-A place is found by its traces, never by importing anything heavy: Colab by the package it preloads, Kaggle by its
-environment. Whether a disk outlives the session is asked of the file system that a folder lies on, not of the place's
-name: a container's own layer (overlay) and memory (tmpfs) go with the session, a volume mounted into it stays.
+Colab is recognized by its installed package, Kaggle by its environment; nothing heavy is imported. Whether a disk
+outlives the session depends on the file system that a folder is on: a container's own layer (overlay) and memory
+(tmpfs) are lost with the session, a mounted volume stays.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Literal
 
 Place = Literal["colab", "kaggle", "notebook", "terminal"]
 
-# File systems whose content goes with the machine, the container or its memory.
+# File systems whose content is lost with the machine, the container or its memory.
 FLEETING = {"aufs", "overlay", "ramfs", "rootfs", "tmpfs"}
 
 
 def here(environment: Mapping[str, str] = os.environ) -> Place:
-    """The place this process runs in."""
+    """Where this process runs: on Colab, on Kaggle, in any other Jupyter kernel, or outside of one."""
     if environment.get("KAGGLE_KERNEL_RUN_TYPE"):
         return "kaggle"
     if _genuine_colab():
@@ -30,25 +30,25 @@ def here(environment: Mapping[str, str] = os.environ) -> Place:
 
 
 def in_kernel() -> bool:
-    """Whether this process is a Jupyter kernel; that the package is imported says nothing yet."""
+    """Whether this process is a Jupyter kernel. Importing ipykernel alone does not make it one."""
     kernels = sys.modules.get("ipykernel.kernelapp")
     return kernels is not None and kernels.IPKernelApp.initialized()
 
 
 def interpreter() -> str:
-    """The Python for processes that outlive this one: never that of a notebook job, whose packages cells change."""
+    """The Python for processes that outlive this one; never a job's own, whose packages its cells may change."""
     return os.environ.get("HAVERSACK_PYTHON") or sys.executable
 
 
 def disk_outlives_session(folder: Path) -> bool:
-    """Whether files under `folder`, which need not exist yet, are still there when this machine's session is over."""
+    """Whether files in `folder`, which need not exist yet, survive the end of this machine's session."""
     if here() in ("colab", "kaggle"):
         return False
     return file_system(folder) not in FLEETING
 
 
 def _genuine_colab() -> bool:
-    """Whether the real `google.colab` is installed; haversack's own stand-in does not count."""
+    """Whether the real `google.colab` is installed; haversack's replacement does not count."""
     try:
         spec = importlib.util.find_spec("google.colab")
     except (ImportError, ValueError):
@@ -57,7 +57,10 @@ def _genuine_colab() -> bool:
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the file system that holds `folder`; "" where the kernel does not say (macOS, Windows)."""
+    """The type of the file system that holds `folder`, such as "ext4"; "" where it is unknown (macOS, Windows).
+
+    `mounts` is a file in the format of `/proc/self/mountinfo` (proc(5)).
+    """
     try:
         lines = mounts.read_text().splitlines()
     except FileNotFoundError:
@@ -68,7 +71,7 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
         # 36 35 98:0 /root /mount/point options [optional…] - type source options   (proc(5))
         fields, _, after = line.partition(" - ")
         point = Path(fields.split()[4].encode().decode("unicode_escape"))
-        # The last of several mounts on one point is the one in sight.
+        # Of several mounts on one point, the last one is visible.
         if folder.is_relative_to(point) and len(point.parts) >= best:
             best, kind = len(point.parts), after.split()[0]
     return kind

@@ -1,4 +1,4 @@
-"""One progress bar for long work, in the terminal and in a notebook; silent where nobody is looking."""
+"""Progress bars for long work, in a terminal and in a notebook; silent elsewhere."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from importlib.util import find_spec
 from haversack import place
 
 Advance = Callable[[int], None]
-"""Called with how much more is done, in the bar's unit; negative when work has to be repeated."""
-_unseen: ContextVar[bool] = ContextVar("unseen", default=False)
+"""Called with the amount of work done since the last call, in the bar's unit; negative if work must be repeated."""
+_hidden: ContextVar[bool] = ContextVar("hidden", default=False)
 
 
 @contextmanager
 def unseen() -> Iterator[None]:
-    """No bars meanwhile, in this thread: it works in the background, and the screen belongs to what is in front."""
-    token = _unseen.set(True)
+    """Show no bars in the block, in this thread: it works in the background of what is on the screen."""
+    token = _hidden.set(True)
     try:
         yield
     finally:
-        _unseen.reset(token)
+        _hidden.reset(token)
 
 
 @contextmanager
 def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator[Advance]:
-    """A bar over `total` units (None when unknown) with rate and time left; yields what moves it on."""
-    if _unseen.get() or not (sys.stderr.isatty() or _kernel_draws()):
+    """Show a bar with rate and time left over `total` units, None if unknown; yields the function that advances it."""
+    if _hidden.get() or not (sys.stderr.isatty() or _kernel_draws()):
         yield lambda amount: None
         return
     from rich import progress
@@ -40,7 +40,7 @@ def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator
     else:
         columns += [progress.MofNCompleteColumn(), progress.TextColumn(unit)]
     columns.append(progress.TimeRemainingColumn(elapsed_when_finished=True))
-    # Live bars in a notebook are rich's only with ipywidgets; without them its last state is printed, as in a file.
+    # In a notebook, rich redraws a bar only with ipywidgets; without them it prints the last state once.
     console = Console(stderr=True, force_jupyter=None if find_spec("ipywidgets") else False)
     with progress.Progress(*columns, console=console, transient=total is None) as shown:
         task = shown.add_task(description, total=total)
@@ -48,7 +48,7 @@ def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator
 
 
 def size(count: float) -> str:
-    """Bytes in the units people read: 1.5 MB."""
+    """A number of bytes for people, in decimal units: "1.5 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -57,5 +57,5 @@ def size(count: float) -> str:
 
 
 def _kernel_draws() -> bool:
-    """Whether this is a notebook's kernel, with what rich needs to redraw a line there."""
+    """Whether this is a notebook's kernel in which rich can redraw a line."""
     return place.in_kernel() and find_spec("ipywidgets") is not None

@@ -1,9 +1,9 @@
-"""The way to a server: through which proxy, and whose certificates are believed.
+"""The route to a server: which proxy is used, and which certificate authorities are trusted.
 
-Proxies are the system's own (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`), for HTTP or SOCKS; this machine is
-always reached directly. A SOCKS proxy (RFC 1928) looks names up itself, also those that only it knows; one of version 4
-cannot. Beside the authorities that the system knows, the certificate file of the setting `ca` is believed, as for a hub
-with `--tls`.
+Proxies are the system's (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`), HTTP or SOCKS; loopback addresses are
+always reached directly. A SOCKS proxy (RFC 1928) resolves host names itself, except version 4, which cannot. The
+certificate file in the setting `ca` is trusted in addition to the system's authorities, as needed for a hub with
+`--tls`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SOCKS_PORT = 1080
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy; `address` is without the user and password that sign in to it (`login`)."""
+    """A proxy. `login` is (user, password), None if it needs none; `address` does not contain them."""
 
     address: URL
     login: tuple[str, str] | None = field(default=None, repr=False)
@@ -43,18 +43,18 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What signs in to one for HTTP."""
+        """The headers that sign in to an HTTP proxy; {} without a login."""
         if self.login is None:
             return {}
         return {"Proxy-Authorization": f"Basic {base64.b64encode(':'.join(self.login).encode()).decode()}"}
 
     def connector(self, **options: Any) -> Any:
-        """aiohttp's connector through one for SOCKS. Raises `ExtraMissing` where its library is not installed."""
+        """aiohttp's connector through a SOCKS proxy. Raises `ExtraMissing` if aiohttp-socks is not installed."""
         try:
             from aiohttp_socks import ProxyConnector, ProxyType
         except ImportError as error:
             raise ExtraMissing(
-                f"The proxy {self} is one for SOCKS.", 'Install what it needs: pip install "haversack[socks]"'
+                f"The proxy {self} needs support for SOCKS.", 'Install it: pip install "haversack[socks]"'
             ) from error
         user, password = self.login or (None, None)
         return ProxyConnector(
@@ -63,19 +63,19 @@ class Proxy:
             proxy_type=ProxyType[_SOCKS[self.address.scheme]],
             username=user,
             password=password,
-            rdns=self.address.scheme != "socks4",  # which has no names
+            rdns=self.address.scheme != "socks4",  # version 4 cannot resolve names
             **options,
         )
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port: what a secret that was given to one of them must not leave."""
+    """(scheme, host, port) of `url`. A secret for one origin is never sent to another."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy to take for `url`; None to go directly. Raises `InputError` for a proxy that is no address."""
+    """The proxy for `url`; None for a direct connection. Raises `InputError` if its variable is not an address."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if is_loopback(host):
@@ -91,7 +91,7 @@ def proxy_for(url: str) -> Proxy | None:
         address = URL()
     if address.scheme not in _PORTS.keys() | _SOCKS.keys() or not address.host:
         raise InputError(
-            f"{variable.upper()}_PROXY names no proxy.",
+            f"{variable.upper()}_PROXY is not the address of a proxy.",
             "Give it like http://proxy.example:3128 or socks5://proxy.example:1080.",
         )
     login = None if address.user is None else (address.user, address.password or "")
@@ -99,7 +99,7 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def socks_failures() -> tuple[type[Exception], ...]:
-    """What connections through a SOCKS proxy fail with; also where it hangs up in the middle of a greeting."""
+    """The exceptions of a connection through a SOCKS proxy; `EOFError` if it hangs up during the handshake."""
     library = sys.modules.get("aiohttp_socks")
     if library is None:
         return ()
@@ -107,6 +107,7 @@ def socks_failures() -> tuple[type[Exception], ...]:
 
 
 def is_loopback(host: str) -> bool:
+    """Whether `host` is `localhost` or a loopback address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -115,7 +116,10 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=4)
 def trust(ca: str) -> ssl.SSLContext:
-    """The system's authorities and those in the PEM file `ca`. Raises `InputError` for a file that is none."""
+    """A TLS context that trusts the system's authorities and those in the PEM file `ca`.
+
+    Raises `InputError` if the file holds no certificates.
+    """
     context = ssl.create_default_context()
     try:
         context.load_verify_locations(cafile=ca)

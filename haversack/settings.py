@@ -1,18 +1,18 @@
-"""What a user may set, from `settings.toml` in the configuration folder and from the environment, which wins.
+"""The settings, from `settings.toml` in the configuration folder and from the environment, which takes precedence.
 
     HAVERSACK_HUB      hub       the URL of a hub or "embedded", for drive and Kaggle; "google" for Google's drive
-    HAVERSACK_DATA     data      a folder for what must outlive the process: the embedded hub, journals, jobs, sign-ins
-    HAVERSACK_CACHE    cache     a folder for what can be fetched again: archives, blocks
-    HAVERSACK_GOOGLE   google    what signs in to Google: "rclone", "rclone:REMOTE", "default", "colab", or a key's file
-    HAVERSACK_ROOT     root      the id of the shared drive or folder that is meant instead of Google's My Drive
-    HAVERSACK_QUOTA    quota     Google's quota of this project, like "12000/min"; see `pace`
-    HAVERSACK_FOLLOW   follow    seconds between two questions what others changed on the drive (5)
-    HAVERSACK_AHEAD    ahead     MB by which a file has grown when it begins to go up while it is written; 0: never (32)
+    HAVERSACK_DATA     data      the folder for data that must not be lost: embedded hub, journals, jobs, sign-ins
+    HAVERSACK_CACHE    cache     the folder for data that can be fetched again: archives, blocks, indices
+    HAVERSACK_GOOGLE   google    the sign-in to Google: "rclone", "rclone:REMOTE", "default", "colab", or a key file
+    HAVERSACK_ROOT     root      the id of a shared drive or folder to use as My Drive, on Google
+    HAVERSACK_QUOTA    quota     your project's quota at Google, like "12000/min"; see `rate_limit`
+    HAVERSACK_FOLLOW   follow    seconds between two requests of the drive's changes feed (5)
+    HAVERSACK_AHEAD    ahead     MB of new bytes after which a file is uploaded while it is written; 0: never (32)
     HAVERSACK_KAGGLE   kaggle    the address of a mirror of Kaggle, instead of https://api.kaggle.com
-    HAVERSACK_STREAMS  streams   how many ranges of a file are fetched side by side at most (16)
-    HAVERSACK_CA       ca        a PEM file of certificate authorities that are believed beside the system's
+    HAVERSACK_STREAMS  streams   the most ranges of a file that are fetched at once (16)
+    HAVERSACK_CA       ca        a PEM file of certificate authorities to trust besides the system's
 
-`HAVERSACK_TOKEN`, the hub's token, is read by `credentials` and never kept here.
+`HAVERSACK_TOKEN`, the hub's token, is read by `credentials` and is no setting.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _APPLICATION = "haversack"
 
 @dataclass(frozen=True)
 class Settings:
-    """Paths are absolute, `ahead` is in bytes; nothing is created by reading them."""
+    """The settings by name. Paths are absolute and may not exist yet; `ahead` is in bytes, `follow` in seconds."""
 
     data: Path
     cache: Path
@@ -48,14 +48,14 @@ class Settings:
 
 
 def folder() -> Path:
-    """The configuration folder: what the user writes for haversack to read."""
+    """The configuration folder, which only the user writes to."""
     return platformdirs.user_config_path(_APPLICATION)
 
 
 def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) -> Settings:
-    """The settings in force now.
+    """Read the settings from `environment` and `file`, by default `settings.toml` in the configuration folder.
 
-    Raises `InputError` for a settings file that is not TOML or names what does not exist.
+    Raises `InputError` for a file that is not TOML, a name that is not a setting, and a value that cannot be used.
     """
     file = file or folder() / "settings.toml"
     values: dict[str, object] = {
@@ -68,7 +68,9 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         if given := environment.get(f"HAVERSACK_{name.upper()}"):
             values[name] = given
     if unknown := sorted(set(values) - set(known)):
-        raise InputError(f"{file} sets {unknown[0]!r}, which is no setting.", f"The settings are {', '.join(known)}.")
+        raise InputError(
+            f"{file} sets {unknown[0]!r}, which is not a setting.", f"The settings are {', '.join(known)}."
+        )
 
     def text(name: str) -> str | None:
         return str(values[name]).strip().rstrip("/") or None if values.get(name) else None
@@ -124,4 +126,4 @@ def _read(file: Path) -> dict[str, object]:
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not TOML: {error}.", "Mend or remove it.") from error
+        raise InputError(f"{file} is not TOML: {error}.", "Correct or delete it.") from error

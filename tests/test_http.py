@@ -374,5 +374,16 @@ def test_what_is_no_answer_of_an_api_is_an_error(body: bytes) -> None:
 def test_a_web_page_is_not_shown_as_an_explanation() -> None:
     assert (
         str(error_of(Answer(501, {}, b"<html>\n<p>hello</p>"), "hub"))
-        == "The hub answered 501: no explanation in plain words."
+        == "The hub answered 501: no explanation."
     )
+
+
+def test_waiting_on_the_loops_own_thread_is_refused() -> None:
+    async def inner() -> str:
+        return "never"
+
+    async def outer() -> str:
+        return wait(inner())
+
+    with pytest.raises(RuntimeError, match="await the coroutine"):
+        wait(outer())

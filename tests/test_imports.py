@@ -32,7 +32,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"archive"},
         {"blocks"},
         {"http"},
-        {"pace", "route"},
+        {"rate_limit", "route"},
         {"credentials"},
         {"embedded", "google"},
         {"hub"},

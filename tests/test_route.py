@@ -129,7 +129,7 @@ def test_without_its_library_the_extra_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", ["gopher://proxy.example", "http://", "socks5://"])
 def test_what_is_no_proxy_is_told(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv("ALL_PROXY", given)
-    with pytest.raises(InputError, match="ALL_PROXY names no proxy"):
+    with pytest.raises(InputError, match="ALL_PROXY is not the address of a proxy"):
         route.proxy_for("https://drive.example/x")
 
 

@@ -27,7 +27,7 @@ def test_reading_settings_creates_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("text", "said"), [("hub =", "is not TOML"), ("hubb = 1", "'hubb', which is no setting")])
+@pytest.mark.parametrize(("text", "said"), [("hub =", "is not TOML"), ("hubb = 1", "'hubb', which is not a setting")])
 def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(text)

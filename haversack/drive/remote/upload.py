@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from haversack.answer import Answer, is_passing
+from haversack.answer import Answer, is_retryable
 from haversack.drive.remote.calls import FILE_AND_PARENT, asking, rfc3339
 from haversack.errors import AlreadyExists, ConnectionFailed, RemoteError
 from haversack.http import Http
@@ -155,7 +155,7 @@ async def _resumable(http: Http, upload: ResumableUpload) -> Answer:
         except (ConnectionFailed, RemoteError) as error:
             failures += 1
             most = CHUNK
-            if failures >= http.attempts or (isinstance(error, RemoteError) and not is_passing(error)):
+            if failures >= http.attempts or (isinstance(error, RemoteError) and not is_retryable(error)):
                 raise
             position = None
             continue
