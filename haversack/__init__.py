@@ -1,13 +1,13 @@
-"""haversack: what must outlive a cloud notebook's machine, carried from one machine to the next.
+"""haversack: run Colab and Kaggle notebooks anywhere, and carry what must outlive the machine to the next one.
 
-The public names are imported when they are first used, so `import haversack` stays cheap:
+Public names are imported when they are first used, so `import haversack` stays fast:
 
     import haversack
 
     haversack.mount("/content/drive")                    # the drive as files
-    data = haversack.dataset("kaggle:owner/name")        # an archive is read where it lies
-    haversack.distribute()                               # every core found, before the model is built
-    history = haversack.fit(model, x, y, epochs=20)      # `model.fit`, exact on all of them
+    data = haversack.dataset("kaggle:owner/name")        # read from the archive, without extracting it
+    haversack.distribute()                               # every core, before the model is built
+    history = haversack.fit(model, x, y, epochs=20)      # `model.fit`, exact on every core
     haversack.files.download("model.weights.h5")
 """
 
@@ -50,7 +50,7 @@ __all__ = [
     "unmount",
 ]
 
-# Public name -> the module that defines it; a name equal to its module's last part is the module itself.
+# Public name -> the module that defines it, or that it is.
 _HOME = {
     "Augmentation": "haversack.datasets.augment",
     "Checkpoints": "haversack.training.checkpoints.checkpoints",

@@ -1,8 +1,8 @@
-"""Signing in and out, and saying who is signed in: what `haversack login`, `logout` and `whoami` do.
+"""Sign in, sign out, and show who is signed in: `haversack login`, `logout` and `whoami`.
 
-A sign-in is kept only once its service has answered to it. From then on that drive is the one that is meant where none
-is named. Signing out forgets it here and, where it is haversack's own, has Google revoke it; configurations of rclone
-and gcloud, and what Kaggle's own clients keep, are theirs and stay as they are.
+A sign-in is stored only after its service has accepted it; then its drive is the default drive. Signing out deletes it
+here and, if it is haversack's own, has Google revoke it. Configurations of rclone and gcloud, and the files of Kaggle's
+own clients, are never changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from haversack.http import Http, wait
 
 @dataclass(frozen=True)
 class Account:
-    """Who is signed in to one service. `used` and `limit` in bytes; `limit` is None where there is none."""
+    """Who is signed in to one service.
+
+    `used` and `limit` are the drive's quota in bytes, None if not known or unlimited; `source` says where the sign-in
+    was found.
+    """
 
     service: str
     url: str
@@ -35,6 +39,7 @@ class Account:
     note: str = ""
 
     def json(self) -> dict[str, Any]:
+        """The account as a JSON object."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -50,21 +55,22 @@ def login(
     root: str | None = None,
     browser: bool = True,
 ) -> Account:
-    """Sign in to Google's drive or to Kaggle; in a notebook the cell asks.
+    """Sign in to Google's drive or to Kaggle and store the sign-in; in a notebook the cell prompts.
 
     Args:
         service: "google" or "kaggle"; for a hub see `login_hub`.
         way: "rclone", "rclone:REMOTE", "default", "colab", the file of an OAuth client, or that of a service account's
-            key; None takes the first of these that leads in (see docs/signin.md). For Kaggle a kaggle.json, or another
-            file with a token; None takes the sign-in that is found, and asks for a token where there is none.
-        narrow: ask for the files only that haversack makes.
-        root: the id of the shared drive or folder that is meant instead of My Drive.
-        browser: open one on this machine, if there is one.
+            key; None takes the first of these that works (see docs/signin.md). For Kaggle a kaggle.json, or another
+            file with a token; None takes the sign-in that is found, and asks for a token if there is none.
+        narrow: ask for access only to files that haversack makes.
+        root: the id of a shared drive or folder to use as My Drive.
+        browser: open a browser on this machine, if there is one.
 
-    Raises `SignInError` when it is refused or nobody is there to be asked, `InputError` for a way that is none.
+    Raises `SignInError` if the sign-in is refused or nobody can be asked, `InputError` for arguments that cannot be
+    used, and `ConnectionFailed` if the service does not answer.
     """
     if service == "kaggle" and (narrow or root):
-        raise InputError("Kaggle is signed in to as a whole.", "Leave --narrow and --root to Google's drive.")
+        raise InputError("Kaggle has no --narrow and no --root.", "Leave them out: they are for Google's drive.")
     if service == "kaggle":
         return _login_kaggle(Path(way).expanduser().absolute() if way else None)
     if service != "google":
@@ -79,7 +85,11 @@ def login(
 
 
 def login_hub(url: str, token: str) -> Account:
-    """Sign in to a hub and keep its token. Raises `SignInError` when it is refused, `InputError` for no URL."""
+    """Sign in to the hub at `url` and store its token.
+
+    Raises `SignInError` if the hub refuses it, `InputError` if `url` is not a URL, `ConnectionFailed` if it does not
+    answer.
+    """
     credentials.check_hub_address(url)
     account = _account(credentials.hub_at(url.rstrip("/"), token, "haversack login"))
     with signin.changing() as kept:
@@ -88,7 +98,10 @@ def login_hub(url: str, token: str) -> Account:
 
 
 def logout(service: str | None = None) -> list[str]:
-    """Forget sign-ins: Google's, Kaggle's, those to hubs ("hub", or one's URL), or all; a sentence about each."""
+    """Delete stored sign-ins: "google", "kaggle", "hub" (all hubs), a hub's URL, or None for all.
+
+    Returns a sentence about each. Raises `SignInError` if the stored sign-ins cannot be read.
+    """
     done = []
     with signin.changing() as kept:
         if kept.google and service in (None, "google"):
@@ -96,7 +109,7 @@ def logout(service: str | None = None) -> list[str]:
             kept.google = None
         if kept.kaggle and service in (None, "kaggle"):
             kept.kaggle = None
-            done.append(f"Signed out of Kaggle here; what signed in is good until you revoke it: {KAGGLE_SETTINGS}")
+            done.append(f"Signed out of Kaggle here; the token stays valid until you revoke it: {KAGGLE_SETTINGS}")
         for url in [url for url in kept.hubs if service in (None, "hub", url)]:
             del kept.hubs[url]
             done.append(f"Signed out of the hub at {url}.")
@@ -106,7 +119,10 @@ def logout(service: str | None = None) -> list[str]:
 
 
 def whoami(hub: str | None = None) -> list[Account]:
-    """The accounts in use: the drive's, and Kaggle's where there is a sign-in. Raises as `credentials.drive`."""
+    """The accounts in use: the drive's, and Kaggle's if there is a sign-in.
+
+    Raises `SignInError` if nobody is signed in, `InputError` if `hub` is not a URL, and `ConnectionFailed`.
+    """
     accounts = [_account(credentials.drive(hub))]
     kaggle = credentials.own_kaggle()
     if kaggle is not None:
@@ -118,7 +134,7 @@ def whoami(hub: str | None = None) -> list[Account]:
 
 
 def _login_kaggle(file: Path | None) -> Account:
-    """Sign in to Kaggle by what `file` holds, else by what is found and still leads in, else by asking."""
+    """Sign in to Kaggle by the content of `file`, else by a sign-in that is found and accepted, else by asking."""
     if file is None:
         found = credentials.own_kaggle()
         try:
@@ -139,21 +155,21 @@ def _login_kaggle(file: Path | None) -> Account:
 
 
 def _kaggle_note(server: Server) -> str:
-    """What keeps a sign-in that was just kept from being used."""
+    """Why the sign-in that was just stored is not the one in use; "" if it is."""
     named = settings.load().hub or signin.load().drive
     if named not in (None, "embedded", "google"):
-        return f"While the hub {named} is named, data sets come from there."
+        return f"Data sets come from the hub {named} as long as it is the default."
     used = credentials.own_kaggle()
     if used is not None and used.secrets != server.secrets:
-        return f"{used.source} comes before it: remove that where this one is meant."
+        return f"{used.source} takes precedence: remove it to use this sign-in."
     return ""
 
 
 def _kaggle_token() -> str:
-    """A token, or the text of a kaggle.json, from who is there."""
+    """Ask the user for a token or the text of a kaggle.json."""
     if not consent.can_ask():
         raise SignInError(
-            "Nobody is there to sign in: this is no terminal and no notebook that can ask.",
+            "Nobody can be asked to sign in: this is neither a terminal nor a notebook that can prompt.",
             "Give a file (haversack login kaggle --with kaggle.json), or set KAGGLE_API_TOKEN.",
         )
     return getpass.getpass(f"Your token from {KAGGLE_SETTINGS}: ")
@@ -165,7 +181,7 @@ def _text_of(file: Path) -> str:
     except FileNotFoundError:
         raise InputError(f"There is no file {file}.", f"Make a kaggle.json or a token at {KAGGLE_SETTINGS}") from None
     except (OSError, UnicodeDecodeError):
-        raise InputError(f"{file} is no text.", f"Make a kaggle.json or a token at {KAGGLE_SETTINGS}") from None
+        raise InputError(f"{file} is not a text file.", f"Make a kaggle.json or a token at {KAGGLE_SETTINGS}") from None
 
 
 async def _kaggle_user(server: Server) -> str:
@@ -177,7 +193,7 @@ async def _kaggle_user(server: Server) -> str:
 
 
 def _google_record(way: str | None, narrow: bool, browser: bool) -> dict[str, Any]:
-    """What is to be kept of the sign-in that was asked for, or of the first that leads in."""
+    """The record to store for the sign-in of the given way, or of the first way that works."""
     if way is not None:
         file = Path(way).expanduser().absolute()
         if way.partition(":")[0] in ("colab", "rclone", "default"):
@@ -186,21 +202,21 @@ def _google_record(way: str | None, narrow: bool, browser: bool) -> dict[str, An
             return {"with": str(file)}
         return google.consented(file, narrow=narrow, browser=browser)
     found = [] if narrow else list(google.ways())
-    if "client" in found and not _still_leads_in():
+    if "client" in found and not _is_still_accepted():
         found.remove("client")
     asks = google.knows_client() and (not found or found[0] == "default")
     if asks:
         return google.consented(narrow=narrow, browser=browser)
     if not found:
         raise SignInError(
-            "No way to sign in to Google was found.",
+            "No sign-in to Google was found.",
             "Make an OAuth client in two minutes (docs/signin.md), then: haversack login google --with FILE",
         )
     return dict(signin.load().google or {}) if found[0] == "client" else google.record_of(found[0])
 
 
-def _still_leads_in() -> bool:
-    """Whether the sign-in that is kept still works; where it was revoked, the user is asked anew."""
+def _is_still_accepted() -> bool:
+    """Whether Google still accepts the stored sign-in of the user's OAuth client; it may have been revoked."""
     try:
         _account(credentials.google_drive(google.sign_in("client")))
     except SignInError:
@@ -226,17 +242,17 @@ async def _asked(server: Server) -> Quota:
 
 def _note(record: dict[str, Any]) -> str:
     if record.get("scope") == google.NARROW:
-        return "Only files that haversack makes are seen."
+        return "Only files that haversack made are visible."
     if google.is_service_account(Path(record["with"])) and "root" not in record:
         return "A service account has no quota of its own: name a shared drive with --root ID."
     return ""
 
 
 def _revoked(record: dict[str, Any]) -> str:
-    """Have Google forget a sign-in of haversack's own; a sentence about how that went."""
+    """Revoke the sign-in in `record` at Google if it is haversack's own; return a sentence about the result."""
     own = record.get("credentials")
     if not own:
-        return f"Signed out of Google; {record['with']} itself was left as it is."
+        return f"Signed out of Google; {record['with']} itself is unchanged."
     where = own["token_uri"].removesuffix("/token")
     server = Server("Google sign-in", where, "haversack login")
     body = urlencode({"token": own.get("refresh_token") or own.get("token")}).encode()
@@ -245,7 +261,7 @@ def _revoked(record: dict[str, Any]) -> str:
     async def revoke() -> None:
         http = Http(server, attempts=2)
         try:
-            # One that was revoked already is answered with 400.
+            # 400: it was revoked before.
             await http.request("POST", "/revoke", data=body, headers=kind, accept=(400,), again=True)
         finally:
             await http.close()
@@ -253,5 +269,5 @@ def _revoked(record: dict[str, Any]) -> str:
     try:
         wait(revoke())
     except HaversackError as error:
-        return f"Signed out of Google here; Google itself could not be told: {error}"
-    return "Signed out of Google, which has forgotten the sign-in too."
+        return f"Signed out of Google here, but Google did not revoke the sign-in: {error}"
+    return "Signed out of Google, which has revoked the sign-in."

@@ -1,11 +1,11 @@
-"""Asking the user for access to their drive, in their browser: OAuth for installed applications, with PKCE.
+"""Ask the user in their browser for access to their drive: OAuth for installed applications, with PKCE.
 
 Protocol: https://developers.google.com/identity/protocols/oauth2/native-app (RFC 8252, RFC 7636). The client is the
-user's own, from Google's console (`client_secret.json`). The browser comes back to a port of this machine. Where the
-browser runs on another one that page fails to open, and its address, which holds the answer, is pasted instead; in a
-notebook that goes into the cell's prompt. An answer counts only with the `state` that was sent along.
+user's own, from Google's console (`client_secret.json`). Google redirects the browser to a loopback port of this
+machine. If the browser runs on another machine, that page does not open; the user pastes its address, which holds the
+answer, at the terminal or into the cell's prompt. An answer is accepted only with the `state` that was sent.
 
-This module needs somebody there: without a terminal or a notebook that can ask, it says so and does nothing.
+Without a terminal or a notebook that can prompt, `obtain` raises `SignInError`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PAGE = """<!doctype html><meta charset="utf-8"><title>haversack</title>
 
 
 def read_client(file: Path) -> dict[str, Any]:
-    """The OAuth client in a `client_secret.json`. Raises `InputError` for another file."""
+    """Read the OAuth client in a `client_secret.json`. Raises `InputError` for any other file."""
     try:
         client = json.loads(file.read_text())
         inner = client.get("installed") or client["web"]
@@ -48,7 +48,7 @@ def read_client(file: Path) -> dict[str, Any]:
 
 
 def can_ask() -> bool:
-    """Whether somebody is there to be asked: at a terminal, or at a notebook whose cells may prompt."""
+    """Whether the user can be asked: at a terminal, or in a notebook whose cells may prompt."""
     if place.in_kernel():
         kernel = sys.modules["ipykernel.kernelapp"].IPKernelApp.instance().kernel
         return bool(getattr(kernel, "_allow_stdin", False))
@@ -56,34 +56,34 @@ def can_ask() -> bool:
 
 
 def obtain(client: dict[str, Any], scope: str, *, browser: bool = True) -> Any:
-    """Have the user consent, and return google-auth's credentials.
+    """Ask the user for consent; return google-auth's credentials (`google.oauth2.credentials.Credentials`).
 
     Args:
-        client: what `read_client` returned; its `auth_uri` and `token_uri` are asked.
-        scope: what access is asked for.
-        browser: open one on this machine, if there is one.
+        client: the OAuth client, as `read_client` returns it.
+        scope: the OAuth scope to ask for.
+        browser: open a browser on this machine, if there is one.
 
-    Raises `SignInError` when nobody is there, the user declines or the answer is not one to this question, and
-    `ConnectionFailed` when the service does not answer.
+    Raises `SignInError` if nobody can be asked, the user declines, or the answer belongs to another question, and
+    `ConnectionFailed` if the service does not answer.
     """
     if not can_ask():
         raise SignInError(
-            "Nobody is there to sign in: this is no terminal and no notebook that can ask.",
-            "Sign in from a terminal first (haversack login google), or set HAVERSACK_GOOGLE to a key's file.",
+            "Nobody can be asked to sign in: this is neither a terminal nor a notebook that can prompt.",
+            "Sign in from a terminal first (haversack login google), or set HAVERSACK_GOOGLE to a key file.",
         )
     from google_auth_oauthlib.flow import Flow
 
     flow = Flow.from_client_config(client, scopes=[scope])
     with _Listener() as listener:
         flow.redirect_uri = f"http://127.0.0.1:{listener.port}/"
-        # Google gives a refresh token with the first consent only, unless consent is asked for again.
+        # prompt="consent": otherwise Google gives a refresh token only with the first consent.
         address, listener.state = flow.authorization_url(access_type="offline", prompt="consent")
-        returned = _returned(address, listener, browser)
+        returned = _redirect_address(address, listener, browser)
     return _exchanged(flow, returned)
 
 
-def _returned(address: str, listener: _Listener, browser: bool) -> str:
-    """The address that the browser was sent back to, taken from the port or pasted."""
+def _redirect_address(address: str, listener: _Listener, browser: bool) -> str:
+    """The address that Google redirected the browser to, received on the port or pasted by the user."""
     opened = browser and _open_browser(address)
     say = print if place.in_kernel() else _say
     say("Allow haversack to use your drive" + (" in the browser that opens now, or at:" if opened else ", at:"))
@@ -102,38 +102,40 @@ def _returned(address: str, listener: _Listener, browser: bool) -> str:
 
 
 def _line_or(listener: _Listener) -> str:
-    """A line from the terminal, or "" as soon as the browser has come back."""
+    """A line from the terminal, or "" as soon as the redirect is received. Raises `SignInError` at end of input."""
     readable, _, _ = select.select([sys.stdin, listener.bell], [], [])
     if listener.bell in readable:
         return ""
     line = sys.stdin.readline()
     if not line:
-        raise SignInError("The sign-in was broken off.", "Start it again: haversack login google")
+        raise SignInError("The sign-in was cancelled.", "Start it again: haversack login google")
     return line
 
 
 def _check(address: str, state: str) -> None:
-    """Raise `SignInError` unless that address answers our question."""
+    """Raise `SignInError` unless `address` holds an authorization code and the `state` that was sent."""
     asked = parse_qs(urlsplit(address).query)
     if asked.get("state") != [state]:
         raise SignInError(
-            "That address is not an answer to this sign-in.", "Start again, and paste the last page's whole address."
+            "That address does not belong to this sign-in.", "Start again, and paste the last page's whole address."
         )
     if "error" in asked:
-        raise SignInError(f"Access was not given ({asked['error'][0][:100]}).", "Start again: haversack login google")
+        raise SignInError(f"Access was not granted ({asked['error'][0][:100]}).", "Start again: haversack login google")
     if "code" not in asked:
-        raise SignInError("That address holds no answer.", "Start again, and paste the last page's whole address.")
+        raise SignInError(
+            "That address holds no authorization code.", "Start again, and paste the last page's whole address."
+        )
 
 
 def _exchanged(flow: Any, returned: str) -> Any:
-    """The credentials for the code that came back."""
+    """Exchange the authorization code in the address `returned` for credentials."""
     import requests
     from oauthlib.oauth2 import OAuth2Error
 
     ca = settings.load().ca
     flow.oauth2session.verify = str(ca) if ca else True
     try:
-        # oauthlib wants https, also for this machine's own port, to which nothing is sent here.
+        # oauthlib requires https; nothing is sent to this address.
         flow.fetch_token(authorization_response=f"https://127.0.0.1/?{urlsplit(returned).query}", timeout=_TIMEOUT)
     except requests.RequestException as error:
         where = urlsplit(flow.client_config["token_uri"]).netloc
@@ -142,20 +144,18 @@ def _exchanged(flow: Any, returned: str) -> Any:
         raise SignInError(
             f"The sign-in was refused ({error.error}).", "Start it again: haversack login google"
         ) from error
-    except Warning as error:  # what oauthlib raises where less was allowed than asked for
+    except Warning as error:  # oauthlib raises a Warning if less access was granted than asked for
         raise SignInError(
-            "Access to the drive was not given.", "Start again, and leave the box for Google Drive ticked."
+            "Access to the drive was not granted.", "Start again, and leave the box for Google Drive ticked."
         ) from error
     if not flow.credentials.refresh_token:
-        raise SignInError(
-            "Google gave no lasting sign-in.", "Remove haversack's access in your account, and try again."
-        )
+        raise SignInError("Google gave no refresh token.", "Remove haversack's access in your account, and try again.")
     return flow.credentials
 
 
 def _open_browser(address: str) -> bool:
     if sys.platform == "linux" and not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")):
-        return False  # a browser in the terminal would take it over
+        return False  # a text browser would take over the terminal
     try:
         return webbrowser.open(address)
     except webbrowser.Error:
@@ -167,7 +167,7 @@ def _say(text: str) -> None:
 
 
 class _Listener:
-    """A port of this machine that the browser is sent back to. `bell` is readable once it was."""
+    """A loopback port for the redirect. The socket `bell` becomes readable when `returned` is set."""
 
     def __init__(self) -> None:
         self.state = ""
@@ -184,7 +184,7 @@ class _Listener:
                     ended = ""
                 except SignInError as error:
                     ended = error.what
-                # A declined consent ends the question too; an answer to another question does not.
+                # A declined consent is an answer too; a request with another state is not.
                 ours = parse_qs(urlsplit(self.path).query).get("state") == [listener.state]
                 title = html.escape(ended) or "Signed in"
                 body = _PAGE.format(title, "" if ended else " and return to haversack").encode()
@@ -198,7 +198,7 @@ class _Listener:
                     listener._ring.send(b"!")
 
             def log_message(self, *_: Any) -> None:
-                """The addresses hold codes."""
+                """Log nothing: addresses contain authorization codes."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self._server.server_port

@@ -1,18 +1,23 @@
-"""Who is signed in where: the server that drive and Kaggle calls go to, what signs them, and where that came from.
+"""Which server drive and Kaggle calls go to, its credentials, and where they were found.
 
-The drive is the one that is named (an argument, `--hub`, `HAVERSACK_HUB`: a hub's URL, `google` or `embedded`), else
-the one that was signed in to last (`haversack login`), else the embedded hub, provided that this machine's disk
-outlives the session; where it does not, a sign-in to Google that is found there is taken, or the user is asked. A hub
-that is named serves Kaggle too; otherwise Kaggle is Kaggle's own service where a Kaggle sign-in is found:
+The drive is chosen in this order:
+
+    1. the one that is named: an argument, `--hub` or `HAVERSACK_HUB` (a hub's URL, `google` or `embedded`)
+    2. the one of the last `haversack login`
+    3. the embedded hub, if this machine's disk outlives the session
+    4. Google, by a sign-in that is found on this machine, or by asking the user
+
+A hub that is named serves Kaggle's API too. Otherwise Kaggle's own service is used if a Kaggle sign-in is found, in
+this order of precedence:
 
     KAGGLE_API_V1_TOKEN, KAGGLE_API_TOKEN     a token, or a file with one
-    haversack login kaggle                    what it keeps; in a notebook's job after what the notebook put in place
+    haversack login kaggle                    its stored sign-in; in a job it comes after all others
     ~/.kaggle/access_token
     KAGGLE_USERNAME and KAGGLE_KEY
     kaggle.json                               in KAGGLE_CONFIG_DIR or ~/.kaggle
     Colab's secrets                           KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY
 
-The rest of that order is that of Kaggle's own clients. Secrets show up in no `repr`.
+Apart from `haversack login` that is the order of Kaggle's own clients. No `repr` shows a secret.
 """
 
 from __future__ import annotations
@@ -38,45 +43,46 @@ KAGGLE_SETTINGS = "https://www.kaggle.com/settings/api"
 
 
 class Renewable(Protocol):
-    """A sign-in that expires and can be renewed; the client renews it, once for all its callers."""
+    """A sign-in that expires. `Http` renews it, once for all concurrent calls."""
 
     source: str
     service: str
-    """The address of the service that renews it."""
+    """The URL of the service that renews it."""
 
     def header(self) -> str | None:
-        """The value of the Authorization header; None when it has to be renewed first."""
+        """The value of the Authorization header; None if it must be renewed first."""
 
     def renew(self, ask: Ask, refused: str | None) -> None:
-        """Renew it through `ask`, unless it is another one than `refused` by now. May block. Raises `SignInError`."""
+        """Renew it by calls of `ask`, unless the header differs from `refused`. Blocks. Raises `SignInError`."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A service and the way in. `authorization` is the header's whole value; `source` says where it was found."""
+    """A service and its credentials. `authorization` is the whole header; `source` says where it was found."""
 
     name: str
     url: str
     source: str
     authorization: str | None = field(default=None, repr=False)
     folder: Path | None = None
-    """Where the drive's files lie, when this machine has them as an ordinary folder (the embedded hub)."""
+    """The folder of the drive's files on this machine; only the embedded hub has one."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """What must never be shown: the bare token or key."""
+    """Bare tokens and keys, to be masked wherever they appear."""
     kaggle_login: tuple[str, str] | None = field(default=None, repr=False)
-    """User name and key that Kaggle's own clients sign in with, where they are known."""
+    """(user name, key) for Kaggle's own clients, if known."""
     sign_in: Renewable | None = field(default=None, repr=False, compare=False)
-    """What signs in instead of `authorization`, where that expires."""
+    """The renewable sign-in that takes the place of `authorization`."""
     root: str = "root"
-    """The id of what is meant by My Drive."""
+    """The id of the folder used as My Drive."""
     quota: str | None = None
-    """The service's quota, as `rate_limit.RateQuota.parse` reads it; None where only its answers tell."""
+    """The service's quota as `rate_limit.RateQuota.parse` reads it; None if unknown."""
 
 
 def drive(hub: str | None = None) -> Server:
-    """The server that holds the drive. `hub` is a URL, "google", "embedded", or None for what the module's words say.
+    """The server of the drive. `hub` is a URL, "google", "embedded", or None for the order in the module's docstring.
 
-    Raises `SignInError` when there is none, `InputError` for a URL that is none.
+    Raises `SignInError` if nobody is signed in, `InputError` for anything that is not a URL, and `ConnectionFailed` if
+    the embedded hub does not start.
     """
     chosen = hub or settings.load().hub or signin.load().drive
     if chosen == "google":
@@ -87,9 +93,11 @@ def drive(hub: str | None = None) -> Server:
 
 
 def kaggle(hub: str | None = None) -> Server:
-    """The server that answers Kaggle's API, chosen as in the module's words. Raises like `drive`.
+    """The server of Kaggle's API, chosen as in the module's docstring.
 
-    "embedded" as an argument means the embedded hub; as a setting it accepts that hub where Kaggle has no sign-in.
+    "embedded" as the argument means the embedded hub; as a setting, that hub only if no Kaggle sign-in is found.
+    Raises `SignInError` if nobody is signed in, `InputError` for anything that is not a URL, and `ConnectionFailed` if
+    the embedded hub does not start.
     """
     named = hub if hub != "google" else None
     chosen = named or settings.load().hub or signin.load().drive
@@ -98,12 +106,12 @@ def kaggle(hub: str | None = None) -> Server:
     if named or (chosen and chosen != "embedded"):
         return _hub(chosen)
     if settings.load().kaggle and _kaggle_sign_in() is None:
-        return Server("Kaggle service", _kaggle_url(), "nobody")  # public data sets are open to all
+        return Server("Kaggle service", _kaggle_url(), "nobody")  # public data sets need no sign-in
     return own_kaggle() or _hub(chosen)
 
 
 def google_drive(sign_in: GoogleSignIn, root: str | None = None) -> Server:
-    """Google's own service, signed in to by `sign_in`; `root` is the id of what is meant by My Drive."""
+    """Google's Drive with the credentials of `sign_in`; `root` is the id of the folder used as My Drive."""
     return Server(
         name="Google drive",
         url=google.API,
@@ -116,9 +124,9 @@ def google_drive(sign_in: GoogleSignIn, root: str | None = None) -> Server:
 
 
 def own_kaggle() -> Server | None:
-    """Kaggle's own service, where the user is signed in to it; the embedded hub's key does not count.
+    """Kaggle's own service, if the user is signed in to it, else None. The embedded hub's key does not count.
 
-    Raises `SignInError` for a key file that is none.
+    Raises `SignInError` for a kaggle.json that cannot be read.
     """
     found = _kaggle_sign_in()
     return None if found is None or _is_embedded_key(found) else found
@@ -129,7 +137,7 @@ def _google() -> Server:
 
 
 def _found_google() -> bool:
-    """Whether Google's drive can be used here; asks the user where an OAuth client of theirs is at hand."""
+    """Whether a sign-in to Google is found here; asks the user for one if their OAuth client is known."""
     if settings.load().google or next(google.ways(), None):
         return True
     from haversack import consent
@@ -148,8 +156,8 @@ def _hub(chosen: str | None) -> Server:
     data = settings.load().data
     if chosen is None and not place.disk_outlives_session(data):
         raise SignInError(
-            f"Nobody is signed in, and {data} goes with this machine's session.",
-            "Sign in (haversack login), name a hub with --hub URL, or accept that with --hub embedded.",
+            f"Nobody is signed in, and {data} is lost with this machine's session.",
+            "Sign in (haversack login), name a hub with --hub URL, or accept the loss with --hub embedded.",
         )
     hub = embedded.attach(data)
     return Server(
@@ -171,14 +179,14 @@ def _named_hub(url: str) -> Server:
         token, source = signin.load().hubs.get(url, ""), "haversack login"
     if not token:
         raise SignInError(
-            f"No token for the hub at {url}.",
+            f"There is no token for the hub at {url}.",
             f"Put it in the environment variable HAVERSACK_TOKEN, or sign in: haversack login hub {url}",
         )
     return hub_at(url, token, source)
 
 
 def check_hub_address(url: str) -> None:
-    """Raise `InputError` for what is no URL of a hub."""
+    """Raise `InputError` if `url` is not an HTTP URL."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(
@@ -187,24 +195,25 @@ def check_hub_address(url: str) -> None:
 
 
 def hub_at(url: str, token: str, source: str) -> Server:
+    """The hub at `url`, signed in to by `token`, which was found in `source`."""
     return Server("hub", url, source, f"Bearer {token}", secrets=(token,))
 
 
 def kaggle_by(text: str, source: str) -> Server:
-    """Kaggle's own service, or its mirror, by a token or by the content of a kaggle.json; `source` is where it was.
+    """Kaggle's own service, or its mirror, signed in to by `text`: a token or the content of a kaggle.json.
 
-    Raises `SignInError` for what is neither.
+    `source` says where it was found. Raises `SignInError` if `text` is neither.
     """
     text = text.strip()
     if text.startswith("{"):
         return _kaggle_by_key(text, source)
     if not text.isprintable() or not text or " " in text:
-        raise SignInError(f"{source} has no token of Kaggle's.", f"Make a new one at {KAGGLE_SETTINGS}")
+        raise SignInError(f"{source} holds no Kaggle token.", f"Make a new one at {KAGGLE_SETTINGS}")
     return _kaggle_token(text, source)
 
 
 def _kaggle_sign_in() -> Server | None:
-    """Kaggle's own service, or its mirror, by the first sign-in that is found, in the order of the module's words."""
+    """Kaggle's own service, or its mirror, with the first sign-in in the order of the module's docstring."""
     return next(filter(None, _kaggle_ways()), None)
 
 
@@ -247,7 +256,7 @@ def _kaggle_by_key(text: str, source: str) -> Server:
 
 
 def _kaggle_of_colab() -> Server | None:
-    """Kaggle by the secrets of a Colab notebook, or of one that runs as if it were there."""
+    """Kaggle's own service with the secrets of a Colab notebook, on Colab or in a job; None if there are none."""
     if not place.in_kernel() or importlib.util.find_spec("google") is None:
         return None
     try:
@@ -272,7 +281,7 @@ def _kaggle_url() -> str:
 
 
 def _token_in(given: str) -> str:
-    """A token, or that in the file which is named instead; a long token is no path that `Path` would look at."""
+    """`given`, or the content of the file of that name. `os.path.isfile` accepts tokens too long for a path."""
     return Path(given).read_text().strip() if os.path.isfile(given) else given
 
 
@@ -288,6 +297,6 @@ def _kaggle_basic(user: str, key: str, source: str) -> Server:
 
 
 def _is_embedded_key(found: Server) -> bool:
-    """Whether a kaggle.json that lies about was written by the embedded hub, not by Kaggle."""
+    """Whether the sign-in that was found is the key that the embedded hub gives out, not one of Kaggle's."""
     known = embedded.known_kaggle_key(settings.load().data)
     return known is not None and known in found.secrets

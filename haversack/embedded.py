@@ -1,9 +1,9 @@
-"""The embedded default: a hub of the user's own, started when it is first needed and gone with its last user.
+"""The embedded hub: the user's own hub, started when it is first needed; it exits after its last user.
 
-Every process that uses it holds a lease, an open connection that the hub counts; the system closes it when the process
-dies, however it dies, so nothing has to be cleaned up. The hub runs as `python -m haversack hub` on a free port of the
-loopback interface, over the folder `hub/` in the user's data folder. What it tells of itself stands beside that folder,
-readable by this user alone. This module starts and finds the hub, and never imports it.
+Every process that uses it holds a lease: an open connection, which the hub counts. The system closes it however the
+process dies, so nothing has to be cleaned up. The hub runs as `python -m haversack hub` on a free loopback port, over
+the folder `hub/` in the data folder. It writes its address and its secrets to `embedded/hub.json` there, readable by
+this user only. This module starts and finds the hub, and never imports it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _leases: dict[Path, tuple[int, Embedded, socket.socket]] = {}
 
 @dataclass(frozen=True)
 class Embedded:
-    """A running hub: its address, what signs in to it, and the plain folder it serves as My Drive."""
+    """A running embedded hub: its URL, its secrets, and the folder that it serves as My Drive."""
 
     url: str
     token: str
@@ -41,9 +41,9 @@ class Embedded:
 
 
 def attach(data: Path) -> Embedded:
-    """The embedded hub over `data/hub`, started if it does not run; it stays at least as long as this process.
+    """Take a lease on the embedded hub over `data/hub`, starting it if necessary; it runs as long as this process.
 
-    Raises `ConnectionFailed` when it does not come up; its log, named in the error, says why.
+    Raises `ConnectionFailed` if it does not start within 30 s; the error names its log.
     """
     held = _leases.get(data)
     if held and held[0] == os.getpid() and _is_open(held[2]):
@@ -63,13 +63,13 @@ def attach(data: Path) -> Embedded:
 
 
 def known_kaggle_key(data: Path) -> str | None:
-    """The key that the embedded hub gives to Kaggle's clients, without starting it; None before its first start."""
+    """The key that the embedded hub gives to Kaggle's clients; None before its first start. Does not start it."""
     known = secrets_of(data)
     return known[1] if known else None
 
 
 def secrets_of(data: Path) -> tuple[str, ...]:
-    """What must never be shown of the embedded hub over `data`: its token and its key; none before its first start."""
+    """(token, Kaggle key) of the embedded hub over `data`, to be masked; () before its first start."""
     try:
         state = json.loads((data / "embedded" / "hub.json").read_text())
         return str(state["token"]), str(state["kaggle_key"])
@@ -78,7 +78,7 @@ def secrets_of(data: Path) -> tuple[str, ...]:
 
 
 def detach() -> None:
-    """Let go of every embedded hub this process uses."""
+    """Release all leases of this process."""
     for pid, _, lease in _leases.values():
         if pid == os.getpid():
             lease.close()
@@ -89,7 +89,7 @@ atexit.register(detach)
 
 
 def _lease(folder: Path) -> tuple[Embedded, socket.socket] | None:
-    """A lease on the hub that `folder` tells of, or None when that one is gone."""
+    """Take a lease on the hub that wrote `folder/hub.json`; None if it does not run."""
     try:
         state = json.loads((folder / "hub.json").read_text())
         hub = Embedded(**{**state, "my_drive": Path(state["my_drive"])})
@@ -98,7 +98,7 @@ def _lease(folder: Path) -> tuple[Embedded, socket.socket] | None:
     except (FileNotFoundError, ConnectionError, TimeoutError):
         return None
     except (json.JSONDecodeError, KeyError, TypeError):
-        return None  # written by another version of haversack: this one's hub takes its place
+        return None  # written by another version of haversack, whose hub is replaced
     request = f"GET /haversack/lease HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {hub.token}\r\n\r\n"
     try:
         connection.sendall(request.encode())
@@ -118,7 +118,7 @@ def _start(root: Path, folder: Path) -> None:
         disk.write(token, secrets.token_urlsafe(32), durable=False, private=True)
     command = [place.interpreter(), "-m", "haversack", "hub", "--root", str(root), "--port", "0"]
     command += ["--token-file", str(token), "--state", str(folder / "hub.json"), "--until-unused"]
-    # It belongs to no job, also when a job's kernel starts it: it outlives that kernel.
+    # The hub belongs to no job: it must outlive a job's kernel that starts it.
     environment = {
         name: value for name, value in os.environ.items() if name not in ("HAVERSACK_TOKEN", "HAVERSACK_JOB")
     }
@@ -140,7 +140,7 @@ def _wait_for_lease(folder: Path) -> tuple[Embedded, socket.socket]:
 
 
 def _is_open(lease: socket.socket) -> bool:
-    """Whether the hub still holds the other end."""
+    """Whether the hub has not closed the connection."""
     try:
         while data := lease.recv(4096):
             del data

@@ -1,16 +1,16 @@
-"""Signing in to Google's Drive: what can do it, where that is found, and keeping it fresh.
+"""Sign-ins to Google's Drive: the ways in, where their credentials are found, and how they are renewed.
 
-In this order:
+The ways, in order of precedence:
 
-    colab           Colab's own sign-in, which asks by itself
-    rclone[:NAME]   the drive remote of an existing rclone configuration: its token and client; that file is only read
+    colab           Colab's own sign-in, which asks the user itself
+    rclone[:NAME]   the drive remote of an rclone configuration: its token and client; the file is never written
     client          the user's own OAuth client, signed in with `haversack login` (`consent` asks)
-    default         Google's application default: what gcloud keeps, or a key in GOOGLE_APPLICATION_CREDENTIALS
-    FILE            a key's file: a service account's. It has no My Drive of its own to write to, so it is for shared
-                    drives, or for reading a folder that was shared with it; the setting `root` names which.
+    default         Google's application default credentials: gcloud's, or the key in GOOGLE_APPLICATION_CREDENTIALS
+    FILE            the key file of a service account. It has no writable My Drive, so it is for shared drives, or for
+                    reading a folder that was shared with it; the setting `root` names which.
 
-google-auth refreshes tokens, through whatever client it is handed. Nothing here talks to Google by itself, and nothing
-is found unless it is asked for: a configuration of rclone that lies about does not make anybody's Drive the drive.
+google-auth renews tokens, by the HTTP client that it is given; this module sends no requests itself. Nothing is used
+unless it was asked for: an rclone configuration on the machine alone does not make its Drive the drive.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from haversack.errors import ConnectionFailed, InputError, SignInError
 API = "https://www.googleapis.com"
 FULL = "https://www.googleapis.com/auth/drive"
 NARROW = "https://www.googleapis.com/auth/drive.file"
-"""Only files that haversack made: checkpoints work, files that were there before do not appear."""
+"""Access only to files that haversack made: enough for checkpoints; other files are invisible."""
 _TOKEN_URI = "https://oauth2.googleapis.com/token"
-_MARGIN = 225.0  # seconds before its end that a token is taken for expired, as google-auth does
+_MARGIN = 225.0  # seconds before its expiry that a token is renewed, as in google-auth
 
 
 class GoogleSignIn:
-    """One sign-in to Google; `root` is the id of the folder that it is meant for, where it says so itself.
+    """One sign-in to Google; implements `credentials.Renewable`. Thread-safe.
 
-    `secrets` are what must never be shown. A token is renewed before it expires, the last quarter of a short one's life
-    or the last minutes of a long one's.
+    A token is renewed 225 s before it expires, or in the last quarter of a shorter life. `root` is the id of the folder
+    that the sign-in names as My Drive. `keep` is called with the renewed credentials, to store them.
     """
 
     def __init__(
@@ -64,23 +64,24 @@ class GoogleSignIn:
         self._credentials = credentials
         self._keep = keep
         self._lock = threading.Lock()
-        self._fresh_until = self._end_of_freshness()
+        self._fresh_until = self._renewal_time()
 
     @property
     def secrets(self) -> tuple[str, ...]:
+        """The tokens and the client's secret, to be masked."""
         names = ("refresh_token", "client_secret", "token")
         found = (getattr(self._credentials, name, None) for name in names)
         return tuple(str(secret) for secret in found if secret)
 
     def header(self) -> str | None:
-        """The value of the Authorization header; None when it has to be renewed first."""
+        """The value of the Authorization header; None if the token must be renewed first."""
         token = self._credentials.token
         return f"Bearer {token}" if token and time.monotonic() < self._fresh_until else None
 
     def renew(self, ask: Ask, refused: str | None) -> None:
-        """Get a new token through `ask`, unless there is another one than `refused` already.
+        """Renew the token by calls of `ask`, unless the header already differs from `refused`.
 
-        Raises `SignInError` when Google gives none, and what `ask` raises.
+        Raises `SignInError` if Google refuses, and `ConnectionFailed` if it does not answer.
         """
         from google.auth import exceptions
 
@@ -93,22 +94,22 @@ class GoogleSignIn:
                 raise ConnectionFailed(f"{self.service} does not answer ({error}).", "Try again.") from error
             except exceptions.GoogleAuthError as error:
                 raise SignInError(
-                    f"Google no longer takes the sign-in by {self.source} ({_said(error)}).",
-                    "Sign in anew: haversack login google",
+                    f"Google no longer accepts the sign-in of {self.source} ({_message_of(error)}).",
+                    "Sign in again: haversack login google",
                 ) from error
-            self._fresh_until = self._end_of_freshness()
+            self._fresh_until = self._renewal_time()
             self._keep(self._credentials)
 
-    def _end_of_freshness(self) -> float:
+    def _renewal_time(self) -> float:
         expiry = self._credentials.expiry
         if expiry is None:
             return float("inf")
         left = (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
-        return time.monotonic() + left - min(_MARGIN, max(left, 0.0) / 4)
+        return float(time.monotonic() + left - min(_MARGIN, max(left, 0.0) / 4))
 
 
 class _Transport:
-    """google-auth's idea of a client (`google.auth.transport.Request`), over ours."""
+    """google-auth's interface of an HTTP client (`google.auth.transport.Request`), implemented by `Ask`."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -130,13 +131,13 @@ class _Response:
         self.status, self.headers, self.data = answer.status, answer.headers, answer.body
 
 
-_held: dict[tuple[str, ...], GoogleSignIn] = {}
+_opened_sign_ins: dict[tuple[str, ...], GoogleSignIn] = {}
 
 
 def sign_in(way: str | None = None) -> GoogleSignIn:
-    """The sign-in of that way, as the module names them; without one, what the settings or the last login say.
+    """The sign-in by `way`, one of those in the module's docstring; None for the setting, the last login, or the first.
 
-    Raises `SignInError` when it does not lead in, `InputError` for a file that is no key.
+    Raises `SignInError` if there is none or it has expired, `InputError` for a file that is not a key.
     """
     record = signin.load().google or {}
     way = way or settings.load().google or record.get("with") or next(ways(), None)
@@ -148,10 +149,15 @@ def sign_in(way: str | None = None) -> GoogleSignIn:
 
 
 def consented(client_file: Path | None = None, *, narrow: bool = False, browser: bool = True) -> dict[str, Any]:
-    """Ask the user for access through their own OAuth client, and return what is to be kept of it.
+    """Ask the user for access by their own OAuth client; return the record to store.
 
-    Without a file the client is the one of the last login, or `client_secret.json` beside the settings. Raises as
-    `consent.obtain`, and `InputError` for a file that is none.
+    Args:
+        client_file: the client; None for that of the last login, or `client_secret.json` in the configuration folder.
+        narrow: ask for access only to files that haversack makes.
+        browser: open a browser on this machine, if there is one.
+
+    Raises `SignInError` if nobody can be asked or the user declines, `ConnectionFailed` if Google does not answer, and
+    `InputError` for a file that is not an OAuth client.
     """
     from haversack import consent
 
@@ -167,16 +173,17 @@ def consented(client_file: Path | None = None, *, narrow: bool = False, browser:
 
 
 def client_path() -> Path:
-    """Where an OAuth client is looked for that was not named."""
+    """The file of the user's OAuth client if none was named: `client_secret.json` in the configuration folder."""
     return settings.folder() / "client_secret.json"
 
 
 def knows_client() -> bool:
+    """Whether an OAuth client of the user's is known: stored by the last login, or at `client_path`."""
     return "client" in (signin.load().google or {}) or client_path().is_file()
 
 
 def ways() -> Iterator[str]:
-    """The ways that lead in from here without asking anybody, the best first."""
+    """The ways in that are found on this machine and need no question to the user, in order of precedence."""
     if place.here() == "colab":
         yield "colab"
     for name, section in _rclone_remotes(_rclone_file()):
@@ -190,18 +197,24 @@ def ways() -> Iterator[str]:
 
 
 def record_of(way: str) -> dict[str, Any]:
-    """What is to be kept of a way in that is not haversack's own: where its file lies, since a job has another HOME."""
+    """The record to store for a way in that is not haversack's own.
+
+    It holds the path of the way's file, because a job has another HOME.
+    """
     file = _rclone_file() if way.startswith("rclone") else _default_file() if way == "default" else None
     return {"with": way, **({"file": str(file)} if file else {})}
 
 
 def opened(record: Mapping[str, Any]) -> GoogleSignIn:
-    """The sign-in that a record of what is kept describes, one object in a process. Raises as `sign_in`."""
+    """The sign-in of a stored record; the same object for the same record in a process.
+
+    Raises `SignInError` if it has expired or is missing, `InputError` for a file that is not a key.
+    """
     way = str(record["with"])
     key = (way, str(record.get("file")), str((record.get("credentials") or {}).get("refresh_token")))
-    if key not in _held:
-        _held[key] = _opened(way, record)
-    return _held[key]
+    if key not in _opened_sign_ins:
+        _opened_sign_ins[key] = _opened(way, record)
+    return _opened_sign_ins[key]
 
 
 def _opened(way: str, record: Mapping[str, Any]) -> GoogleSignIn:
@@ -211,7 +224,7 @@ def _opened(way: str, record: Mapping[str, Any]) -> GoogleSignIn:
             from google.colab import auth
 
             auth.authenticate_user()
-        # A process that a cell started finds what that has left.
+        # Outside the kernel, the default credentials are those that Colab's sign-in left in the environment.
         return _default("Colab")
     if kind == "rclone":
         return _rclone(name, Path(record["file"]) if "file" in record else _rclone_file())
@@ -223,11 +236,12 @@ def _opened(way: str, record: Mapping[str, Any]) -> GoogleSignIn:
 
 
 def is_key(file: Path) -> bool:
-    """Whether that is a key's file rather than an OAuth client."""
+    """Whether `file` is a key: of a service account, or a user's own; an OAuth client is not."""
     return _type(file) in ("service_account", "authorized_user")
 
 
 def is_service_account(file: Path) -> bool:
+    """Whether `file` is the key of a service account."""
     return _type(file) == "service_account"
 
 
@@ -241,7 +255,7 @@ def _type(file: Path) -> str:
 def _own(record: Mapping[str, Any]) -> GoogleSignIn:
     def keep(credentials: Any) -> None:
         with signin.changing() as kept:
-            # Only the sign-in that was renewed: another one may have taken its place, or it was given up.
+            # Only if the stored sign-in is still this one: the user may have signed out or in with another client.
             if kept.google and (kept.google.get("credentials") or {}).get("client_id") == credentials.client_id:
                 kept.google["credentials"] = _as_json(credentials)
 
@@ -264,7 +278,7 @@ def _rclone(name: str, file: Path | None) -> GoogleSignIn:
     token = json.loads(section["token"])
     credentials = _user(
         token=token.get("access_token"),
-        # Without a client of the user's own the token is rclone's, whose secret is not ours to use.
+        # Without a client_id the token belongs to rclone's own client, whose secret is not ours to use.
         refresh_token=token.get("refresh_token") if _renews(section) else None,
         token_uri=section.get("token_url") or _TOKEN_URI,
         client_id=section.get("client_id"),
@@ -281,12 +295,12 @@ def _default(said: str, file: str | None = None) -> GoogleSignIn:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a project to be billed, which Drive does not do
-            load = google.auth.load_credentials_from_file
+            warnings.simplefilter("ignore")  # about a project to bill, which Drive does not need
+            load: Any = google.auth.load_credentials_from_file
             credentials, _ = load(file, scopes=[FULL]) if file else google.auth.default(scopes=[FULL])
     except exceptions.DefaultCredentialsError as error:
         raise SignInError(
-            f"Google's application default signs nobody in ({_said(error)}).",
+            f"Google's application default credentials do not work ({_message_of(error)}).",
             f"Run: gcloud auth application-default login --scopes={FULL},https://www.googleapis.com/auth/cloud-platform",
         ) from error
     return GoogleSignIn(said, credentials)
@@ -309,8 +323,8 @@ def _key(file: Path) -> GoogleSignIn:
             f"There is no key {file}.", "HAVERSACK_GOOGLE names rclone, default, colab or a file."
         ) from None
     except (OSError, ValueError, AttributeError, KeyError) as error:
-        raise InputError(f"{file} is not a key of Google's.", "Make a new one in Google's console.") from error
-    raise InputError(f"{file} is not a key that signs in.", "For an OAuth client: haversack login google --with FILE")
+        raise InputError(f"{file} is not one of Google's keys.", "Make a new one in Google's console.") from error
+    raise InputError(f"{file} is not a key for signing in.", "For an OAuth client: haversack login google --with FILE")
 
 
 def _user(
@@ -331,13 +345,13 @@ def _user(
         token_uri=token_uri or _TOKEN_URI,
         client_id=client_id,
         client_secret=client_secret,
-        # A token of unknown age is taken for an old one, if it can be renewed.
+        # A token of unknown expiry counts as expired if it can be renewed.
         expiry=end or (datetime(1970, 1, 1) if refresh_token else None),
     )
 
 
 def _default_file() -> Path | None:
-    """The file of Google's application default, where there is one."""
+    """The file of Google's application default credentials, if there is one."""
     gcloud = Path(os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud")
     named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     file = Path(named) if named else gcloud / "application_default_credentials.json"
@@ -345,7 +359,7 @@ def _default_file() -> Path | None:
 
 
 def _rclone_file() -> Path | None:
-    """Where rclone keeps its configuration, by its own rules."""
+    """rclone's configuration file, found by rclone's own rules; None if there is none."""
     home = Path.home()
     named = os.environ.get("RCLONE_CONFIG")
     usual = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "rclone" / "rclone.conf"
@@ -354,7 +368,7 @@ def _rclone_file() -> Path | None:
 
 
 def _rclone_remotes(file: Path | None) -> list[tuple[str, configparser.SectionProxy]]:
-    """The remotes for Drive that have a token. An encrypted configuration has none that can be read."""
+    """(name, section) of the Drive remotes that have a token; [] for an encrypted configuration."""
     parser = configparser.RawConfigParser(strict=False)
     try:
         if file is not None:
@@ -393,6 +407,6 @@ def _as_json(credentials: Any) -> dict[str, Any]:
     return dict(json.loads(credentials.to_json()))
 
 
-def _said(error: Exception) -> str:
-    """google-auth's errors hold a sentence, and sometimes the answer behind it."""
+def _message_of(error: Exception) -> str:
+    """The first line of an error of google-auth, without the answer's body that may follow it."""
     return str(error.args[0] if error.args else error).splitlines()[0].rstrip(".")[:200]

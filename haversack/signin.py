@@ -1,7 +1,7 @@
-"""The sign-ins that `haversack login` keeps: one file in the data folder, readable by its owner alone.
+"""The stored sign-ins of `haversack login`: one file in the data folder, readable by its user only.
 
-It holds what signs in to Google and to Kaggle, a token for each hub, and which drive is meant when none is named: the
-one that was signed in to last. Writing is complete or absent, and one process at a time.
+It holds the credentials for Google and Kaggle, a token for each hub, and the default drive: the one of the last login.
+It is written by atomic replace, under a file lock.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ from haversack.errors import SignInError
 
 @dataclass
 class SignIns:
-    """What is kept. `drive` is "google", a hub's URL or None; `google` says where its sign-in comes from, and holds it
-    when it is haversack's own; `hubs` are tokens by URL; `kaggle` has a `token` or a `key`, and whose it is (`user`).
+    """The stored sign-ins.
+
+    Attributes:
+        drive: the default drive: "google", a hub's URL, or None.
+        google: the way in (`with`) and, for haversack's own OAuth client, its `credentials`; see `google.opened`.
+        hubs: tokens by URL.
+        kaggle: `token` or `key`, and `user`.
     """
 
     drive: str | None = None
@@ -29,7 +34,7 @@ class SignIns:
     kaggle: dict[str, str] | None = field(default=None, repr=False)
 
     def secrets(self) -> tuple[str, ...]:
-        """What must never be shown."""
+        """All stored tokens and keys, to be masked wherever they appear."""
         own = (self.google or {}).get("credentials") or {}
         found = [own.get(name) for name in ("refresh_token", "client_secret", "token")]
         found += [(self.kaggle or {}).get(name) for name in ("token", "key")]
@@ -37,23 +42,27 @@ class SignIns:
 
 
 def path() -> Path:
+    """The file of the stored sign-ins, which need not exist."""
     return settings.load().data / "signin.json"
 
 
 def load() -> SignIns:
-    """What is kept now. Raises `SignInError` for a file that cannot be read."""
+    """Read the stored sign-ins; empty if there is no file. Raises `SignInError` for a file that cannot be read."""
     file = path()
     try:
         return SignIns(**json.loads(file.read_text()))
     except FileNotFoundError:
         return SignIns()
     except (ValueError, TypeError, OSError) as error:
-        raise SignInError(f"{file} cannot be read.", "Remove it and sign in anew: haversack login") from error
+        raise SignInError(f"{file} cannot be read.", "Delete it and sign in again: haversack login") from error
 
 
 @contextmanager
 def changing() -> Iterator[SignIns]:
-    """What is kept, to be changed; it is written when the block ends well."""
+    """Yield the stored sign-ins under the file lock; write them if the block does not raise.
+
+    Raises `SignInError` for a file that cannot be read.
+    """
     from filelock import FileLock
 
     file = path()

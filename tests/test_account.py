@@ -73,7 +73,7 @@ def test_what_kaggle_refuses_is_not_kept(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "two words", "{", '{"username": "ada"}'])
 def test_what_is_no_token_and_no_key_is_told(tmp_path: Path, text: str) -> None:
-    with pytest.raises(SignInError, match=r"given (has no token|is not a Kaggle key file)"):
+    with pytest.raises(SignInError, match=r"given (holds no Kaggle token|is not a Kaggle key file)"):
         account.login("kaggle", way=str(written(tmp_path / "given", text)))
 
 
@@ -98,7 +98,7 @@ def test_what_was_signed_in_with_comes_before_a_file_and_after_the_environment(
     monkeypatch.setenv("KAGGLE_API_TOKEN", "of the shell")
     assert credentials.kaggle().source == "KAGGLE_API_TOKEN"
     said = account.login("kaggle", way=str(tmp_path / "token"))
-    assert "KAGGLE_API_TOKEN comes before it" in str(said)
+    assert "KAGGLE_API_TOKEN takes precedence" in str(said)
 
 
 def test_in_a_job_the_notebooks_own_key_comes_first(
@@ -113,7 +113,7 @@ def test_in_a_job_the_notebooks_own_key_comes_first(
 
 def test_whoami_tells_and_logout_forgets(kaggle: RunningHub, tmp_path: Path, hub: RunningHub, capsys: Captured) -> None:
     said = account.login("kaggle", way=str(written(tmp_path / "token", kaggle.token)))
-    assert str(said).endswith(f"While the hub {hub.url} is named, data sets come from there.")
+    assert str(said).endswith(f"Data sets come from the hub {hub.url} as long as it is the default.")
     found = {one.service: one for one in account.whoami()}
     assert (found["Kaggle"].user, found["Kaggle"].source) == (KAGGLE_USERNAME, "haversack login")
     assert run("logout", "kaggle") == 0
@@ -126,7 +126,7 @@ def test_nobody_there_is_told() -> None:
     program = "from haversack.cli import main; main(['login', 'kaggle'])"
     done = subprocess.run([sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "Nobody is there to sign in" in done.stderr
+    assert "Nobody can be asked to sign in" in done.stderr
     assert "--with kaggle.json" in done.stderr
 
 

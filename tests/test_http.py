@@ -372,10 +372,7 @@ def test_what_is_no_answer_of_an_api_is_an_error(body: bytes) -> None:
 
 
 def test_a_web_page_is_not_shown_as_an_explanation() -> None:
-    assert (
-        str(error_of(Answer(501, {}, b"<html>\n<p>hello</p>"), "hub"))
-        == "The hub answered 501: no explanation."
-    )
+    assert str(error_of(Answer(501, {}, b"<html>\n<p>hello</p>"), "hub")) == "The hub answered 501: no explanation."
 
 
 def test_waiting_on_the_loops_own_thread_is_refused() -> None:

@@ -150,9 +150,9 @@ def test_the_address_of_the_page_that_failed_may_be_pasted(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda address: re.sub("state=[^&]+", "state=another", address), "not an answer to this sign-in"),
-        (lambda address: re.sub("code=[^&]+", "", address), "holds no answer"),
-        (lambda address: "4/0AeanS0", "not an answer to this sign-in"),
+        (lambda address: re.sub("state=[^&]+", "state=another", address), "does not belong to this sign-in"),
+        (lambda address: re.sub("code=[^&]+", "", address), "holds no authorization code"),
+        (lambda address: "4/0AeanS0", "does not belong to this sign-in"),
     ],
 )
 def test_an_address_that_is_no_answer_is_refused(
@@ -180,7 +180,7 @@ def test_an_answer_that_nobody_asked_for_does_not_end_the_question(
 
 def test_declining_is_said(oauth: OAuth, client: Path, browser: None) -> None:
     oauth.declines = True
-    with pytest.raises(SignInError, match=r"not given \(access_denied\)"):
+    with pytest.raises(SignInError, match=r"not granted \(access_denied\)"):
         account.login(way=str(client))
 
 
@@ -191,7 +191,7 @@ def test_a_box_that_was_not_ticked_is_said(oauth: OAuth, client: Path, browser: 
 
 
 def test_the_narrow_mode_asks_for_its_own_files_only(oauth: OAuth, client: Path, browser: None) -> None:
-    assert "Only files that haversack makes" in str(account.login(way=str(client), narrow=True))
+    assert "Only files that haversack made" in str(account.login(way=str(client), narrow=True))
     assert oauth.asked[0]["scope"].endswith("/auth/drive.file")
 
 
@@ -204,7 +204,7 @@ def test_without_anybody_there_one_sentence_is_said(
     said = capsys.readouterr().err
     assert ended.value.code == 1
     assert said.count("\n") == 1
-    assert "Nobody is there to sign in" in said
+    assert "Nobody can be asked to sign in" in said
 
 
 def test_the_kept_client_is_asked_again(oauth: OAuth, client: Path, browser: None) -> None:
@@ -274,7 +274,7 @@ def test_a_renewed_token_is_kept_for_the_next_process(oauth: OAuth, client: Path
     account.login(way=str(client))
     oauth.expire()
     wait(api().get("root"))
-    google._held.clear()
+    google._opened_sign_ins.clear()
     wait(api().get("root"))
     assert oauth.refreshed == 1
 
@@ -290,7 +290,7 @@ def test_a_revoked_sign_in_is_said(oauth: OAuth, client: Path, browser: None) ->
 
 def test_logging_out_forgets_and_revokes(oauth: OAuth, client: Path, browser: None) -> None:
     account.login(way=str(client))
-    assert account.logout() == ["Signed out of Google, which has forgotten the sign-in too."]
+    assert account.logout() == ["Signed out of Google, which has revoked the sign-in."]
     assert oauth.grants == set()
     assert (signin.load().google, signin.load().drive) == (None, None)
 
@@ -309,7 +309,7 @@ def test_rclones_own_client_is_used_while_its_token_lasts(own_folders: Path, oau
     account.login()
     assert wait(api().get("root")).is_folder
     rclone(own_folders, oauth, expires=-1)
-    google._held.clear()
+    google._opened_sign_ins.clear()
     with pytest.raises(SignInError, match="only rclone can renew it"):
         api()
 
@@ -326,7 +326,7 @@ def test_rclone_comes_before_a_client(own_folders: Path, oauth: OAuth, client: P
 def test_a_configuration_of_rclone_without_a_token_is_passed_over(own_folders: Path, oauth: OAuth, text: str) -> None:
     rclone(own_folders, oauth).write_text(text)
     assert list(google.ways()) == []
-    with pytest.raises(SignInError, match=r"No way to sign in .*docs/signin\.md"):
+    with pytest.raises(SignInError, match=r"No sign-in to Google .*docs/signin\.md"):
         account.login()
 
 
@@ -380,7 +380,7 @@ def test_the_drive_is_the_one_that_was_signed_in_to_and_a_named_hub_wins(
     run(["login"])
     run(["drive", "ls"])
     assert "seen-through-google" in capsys.readouterr().out
-    with pytest.raises(SignInError, match="No token for the hub"):
+    with pytest.raises(SignInError, match="There is no token for the hub"):
         credentials.drive("http://127.0.0.1:9")
 
 
@@ -417,7 +417,7 @@ def test_a_token_that_the_hub_refuses_is_not_kept(shared_hub: RunningHub) -> Non
 def test_a_kept_file_that_is_broken_is_said(own_folders: Path) -> None:
     signin.path().parent.mkdir(parents=True, exist_ok=True)
     signin.path().write_text("{")
-    with pytest.raises(SignInError, match="Remove it and sign in anew"):
+    with pytest.raises(SignInError, match="Delete it and sign in again"):
         credentials.drive()
 
 

@@ -2,7 +2,7 @@
 
 notebook   run, clock                drive      mount, unmount, drive …     hub        hub
 accounts   login, logout, whoami     data       data …                      runs, jobs
-options    what several take         output     how results are printed
+options    shared by commands        output     how results are printed
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    pass  # both are handled in main(), before any command is looked up
+    pass  # main() handles both before typer parses the command
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; an error of ours is one line on standard error and a non-zero exit status."""
+    """Run the command line `arguments` (`sys.argv` when None).
+
+    A `HaversackError` or `OSError` is printed as one line on standard error, and the process exits with its exit code.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

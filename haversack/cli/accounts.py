@@ -1,4 +1,4 @@
-"""Signing in and out."""
+"""`haversack login`, `logout` and `whoami`."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def login(
         ),
     ] = None,
     narrow: Annotated[
-        bool, typer.Option("--narrow", help="Ask for the files only that haversack makes; others do not appear.")
+        bool, typer.Option("--narrow", help="Ask for access only to files that haversack makes.")
     ] = False,
     root: Annotated[
-        str | None, typer.Option(metavar="ID", help="The shared drive or folder that is meant instead of My Drive.")
+        str | None, typer.Option(metavar="ID", help="The shared drive or folder to use as My Drive.")
     ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser on this machine.")] = True,
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="F", help="A file with the token; else, for a hub, HAVERSACK_TOKEN; else it asks."),
+        typer.Option(metavar="F", help="A file with the token. Default for a hub: HAVERSACK_TOKEN, else it asks."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Sign in to Google's drive, to Kaggle or to a hub; the drive is there from now on where none is named."""
+    """Sign in to Google's drive, to Kaggle or to a hub, and make that drive the default."""
     from haversack import account
 
     if service == "hub":
         signed_in = account.login_hub(_given(url), _token_for(token_file))
     elif url is not None:
-        raise InputError(f"{service} takes no address.", "To sign in to a hub: haversack login hub URL")
+        raise InputError(f"{service} has no address.", "To sign in to a hub: haversack login hub URL")
     else:
         if service == "kaggle" and token_file is not None:
             way = way or str(token_file)
@@ -60,11 +60,11 @@ def login(
 def logout(
     service: Annotated[
         str | None,
-        typer.Argument(metavar="[google|kaggle|hub|URL]", help="What to sign out of; everything when not given."),
+        typer.Argument(metavar="[google|kaggle|hub|URL]", help="What to sign out of; default: everything."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Forget what `haversack login` keeps; Google is told to forget it too."""
+    """Delete the sign-ins that `haversack login` stored; Google revokes its own."""
     from haversack import account
 
     done = account.logout(service)
@@ -73,7 +73,7 @@ def logout(
 
 @commands.command(epilog="Example: `haversack whoami --json`")
 def whoami(hub: Hub = None, json: Json = False) -> None:
-    """Say who is signed in to the drive and to Kaggle, and what that came from."""
+    """Show who is signed in to the drive and to Kaggle, and where the sign-in was found."""
     from haversack import account
 
     found = account.whoami(hub)
@@ -82,7 +82,7 @@ def whoami(hub: Hub = None, json: Json = False) -> None:
 
 def _given(url: str | None) -> str:
     if url is None:
-        raise InputError("No hub is named.", "Give its address: haversack login hub http://127.0.0.1:8080")
+        raise InputError("No hub was named.", "Give its address: haversack login hub http://127.0.0.1:8080")
     return url
 
 

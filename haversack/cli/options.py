@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Hub = Annotated[
     typer.Option(
         "--hub",
         metavar="URL",
-        help="The hub for the drive and Kaggle, `embedded`, or `google`; a hub's token is read from HAVERSACK_TOKEN.",
+        help="The hub for the drive and Kaggle, `embedded`, or `google`. A hub's token is read from HAVERSACK_TOKEN.",
         envvar="HAVERSACK_HUB",
     ),
 ]
