@@ -1,1 +1,1 @@
-"""Zip archives, in and out, through anything that has bytes at an offset, here or still elsewhere."""
+"""Zip archives: reading members in place from any source of byte ranges, and writing archives."""

@@ -1,11 +1,13 @@
-"""A zip archive's central directory, checked before anything in it is believed.
+"""Parser and validator of a zip archive's central directory.
 
-The end of central directory, its zip64 form, and one record per member are as in PKWARE's APPNOTE 6.3.10 (sections
-4.3.12 to 4.3.16). Sizes, offsets and CRCs come from here alone, so members with data descriptors are nothing special.
-An archive whose directory contradicts itself is refused whole: two readers that disagree about an archive are how
-things get smuggled in one. Archives over several disks and encrypted central directories are not read.
+The format is PKWARE's APPNOTE 6.3.10 (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT), sections 4.3.12 to
+4.3.16: the end of central directory record, its zip64 form, and one record per member. Sizes, offsets and CRCs are
+read from these records only, so members with data descriptors need no special case.
 
-Data sets have members by the hundred thousand, so a directory is read as numpy columns, never record by record.
+An archive whose directory contradicts itself is refused as a whole: an archive that two programs read differently can
+hide files from one of them. Split archives and encrypted central directories are not supported.
+
+Data sets have hundreds of thousands of members, so the records are parsed as numpy columns, not one by one.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from haversack.archive import names as names_of
+from haversack.archive.names import ExtraFields, decode_names
 from haversack.errors import ArchiveInvalid
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 LOCAL = struct.Struct("<4s5H3L2H")
-"""The header before a member's bytes (APPNOTE 4.3.7)."""
+"""The local file header before a member's bytes (APPNOTE 4.3.7)."""
 
 STORED, DEFLATED = 0, 8
 
@@ -42,7 +44,11 @@ COLUMNS = np.dtype(
         ("", "u1"),
     ]
 )
-"""What is known of each member, a row each; `name_end` is where its name ends among all names, one after the other."""
+"""One row per member. Offsets and sizes are in bytes.
+
+`offset` is that of the local header; `end` is where the next member, or the central directory, starts; `name_end` is
+where the member's name ends in the concatenation of all names.
+"""
 
 _RECORD = np.dtype(
     [
@@ -65,47 +71,53 @@ _RECORD = np.dtype(
         ("offset", "<u4"),
     ]
 )
-_IN_EXTRA = 0xFFFFFFFF
-# zlib's technical notes: deflate cannot do better than 1032 to 1.
-_BEST_DEFLATE = 1032
-# No file is this large; beyond it sums of 64-bit numbers could wrap around.
-_ABSURD = 1 << 52
-_NEXT_STEP = "Fetch it again, or ask whoever made it for a whole one."
+# A 32-bit field with this value has its real value in the zip64 extra field (APPNOTE 4.5.3).
+_ZIP64_MARKER = 0xFFFFFFFF
+# The best ratio that deflate can reach, by zlib's technical notes (https://zlib.net/zlib_tech.html).
+_MAX_DEFLATE_RATIO = 1032
+# No real archive is this large; larger numbers could overflow when 64-bit values are added.
+_MAX_NUMBER = 1 << 52
+_NEXT_STEP = "Fetch it again, or ask its author for an intact copy."
 
 
 class Bytes(Protocol):
-    """A file of known size whose bytes can be read at any offset, from several threads at once."""
+    """A file of known size that is readable at any offset. Implementations are thread-safe."""
 
     @property
     def size(self) -> int: ...
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """The bytes from `offset`, exactly `size` of them; raises when they cannot be had."""
+        """Return exactly `size` bytes from `offset`; raise if fewer can be read."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """The records of all members, folders too, in the directory's order: `COLUMNS`, and their names in UTF-8."""
+    """All members, including folders, in directory order: one row of `COLUMNS` and one UTF-8 name each."""
 
     columns: NDArray[np.void]
     names: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Location:
+    """Where the central directory is in the file, and how many records it has."""
+
     offset: int
     size: int
     count: int
     shift: int
-    """How far everything lies behind where the archive says: bytes were put in front of it, as self-extractors do."""
+    """Bytes to add to every offset in the archive, because data precedes it, as in self-extracting archives."""
 
 
 def read_directory(file: Bytes) -> Directory:
-    """The archive's central directory. Only the archive's end is read. Raises `ArchiveInvalid` with the reason."""
-    place = _find(file)
-    data = file.read_at(place.offset, place.size)
-    starts = _starts(data, place.count)
+    """Parse and validate the archive's central directory; no other part of the archive is read.
+
+    Raises `ArchiveInvalid` if the directory is missing, cut off, inconsistent or unsupported.
+    """
+    location = _locate(file)
+    data = file.read_at(location.offset, location.size)
+    starts = _record_starts(data, location.count)
     if not len(starts):
         return Directory(np.zeros(0, COLUMNS), [])
     flat = np.frombuffer(data, np.uint8)
@@ -114,16 +126,19 @@ def read_directory(file: Bytes) -> Directory:
     name_ends = name_starts + records["name_length"]
     extra_ends = (name_ends + records["extra_length"]).tolist()
     raw = [data[start:end] for start, end in zip(name_starts.tolist(), name_ends.tolist(), strict=True)]
-    extras = names_of.Extras(data, name_ends.tolist(), extra_ends)
-    names = names_of.decoded(raw, records["flags"], extras)
-    columns = _columns(data, records, name_ends, extras, names, place.shift)
-    _check(columns, records, names, place.offset)
-    columns["end"] = _ends(columns, names, place.offset)
+    extras = ExtraFields(data, name_ends.tolist(), extra_ends)
+    names = decode_names(raw, records["flags"], extras)
+    columns = _columns(data, records, name_ends, extras, names, location.shift)
+    _check_members(columns, records, names, location.offset)
+    columns["end"] = _next_offsets(columns, names, location.offset)
     return Directory(columns, names)
 
 
-def _find(file: Bytes) -> _Place:
-    """Where the central directory lies, from the last record that ends exactly where the file ends."""
+def _locate(file: Bytes) -> _Location:
+    """Locate the central directory by the last end record whose comment ends exactly at the end of the file.
+
+    Raises `ArchiveInvalid` if there is none, or if its numbers cannot be right.
+    """
     tail_size = min(file.size, 0xFFFF + _END.size + _LOCATOR64.size)
     tail = file.read_at(file.size - tail_size, tail_size)
     found = tail.rfind(b"PK\5\6")
@@ -134,25 +149,28 @@ def _find(file: Bytes) -> _Place:
                 break
         found = tail.rfind(b"PK\5\6", 0, found)
     if found < 0:
-        raise ArchiveInvalid("The archive has no end: it is cut off, or it is no zip archive.", _NEXT_STEP)
+        raise ArchiveInvalid("The archive has no end record: it is cut off, or it is not a zip archive.", _NEXT_STEP)
     end = file.size - len(tail) + found
     locator = found - _LOCATOR64.size
     if (count == 0xFFFF or 0xFFFFFFFF in (size, offset)) and locator >= 0 and tail[locator : locator + 4] == b"PK\6\7":
         count, size, offset, end = _read_zip64(file, end - _LOCATOR64.size)
     elif disk or first_disk:
-        raise ArchiveInvalid("The archive is one part of several.", "Join its parts first.")
+        raise ArchiveInvalid("The archive is one part of several.", "Join the parts into one archive first.")
     shift = end - size - offset
     if shift < 0:
         raise ArchiveInvalid("The archive is cut off: it is smaller than its directory says.", _NEXT_STEP)
     if count * _RECORD.itemsize > size:
         raise ArchiveInvalid(f"The archive claims {count:,} members in a directory of {size:,} bytes.", _NEXT_STEP)
-    return _Place(offset + shift, size, count, shift)
+    return _Location(offset + shift, size, count, shift)
 
 
 def _read_zip64(file: Bytes, locator: int) -> tuple[int, int, int, int]:
-    """Count, size and offset from the zip64 record, and where that record begins."""
-    # The record has no extensible part in practice, so it ends where its locator begins; the offset that the locator
-    # gives is wrong when bytes were put in front of the archive.
+    """Return the count, size and offset of the zip64 end record, and the offset of that record itself.
+
+    `locator` is the offset of the zip64 locator. Raises `ArchiveInvalid` if the record is cut off or missing.
+    """
+    # Search directly before the locator: the offset that the locator names is wrong if data precedes the archive, and
+    # no known writer uses the record's extensible part.
     begin = locator - _END64.size
     if begin < 0:
         raise ArchiveInvalid("The archive's zip64 record is cut off.", _NEXT_STEP)
@@ -160,14 +178,16 @@ def _read_zip64(file: Bytes, locator: int) -> tuple[int, int, int, int]:
     if signature != b"PK\6\6":
         raise ArchiveInvalid("The archive's zip64 record is missing.", _NEXT_STEP)
     if disk or first_disk:
-        raise ArchiveInvalid("The archive is one part of several.", "Join its parts first.")
+        raise ArchiveInvalid("The archive is one part of several.", "Join the parts into one archive first.")
     return count, size, offset, begin
 
 
-def _starts(data: bytes, count: int) -> NDArray[np.int64]:
-    """Where each record begins: each begins where the one before it ends, and the last ends with the directory.
+def _record_starts(data: bytes, count: int) -> NDArray[np.int64]:
+    """Return the offset of each of the `count` records in the directory `data`.
 
-    The signature is looked for everywhere at once; where it also stands inside a name, the records are followed.
+    Every occurrence of the record signature is found in one vectorized pass. If some of them are not records (a name
+    or comment contains the signature), the records are followed one by one instead. Raises `ArchiveInvalid` unless the
+    records are contiguous and fill `data` exactly.
     """
     flat = np.frombuffer(data, np.uint8)
     found = np.flatnonzero(
@@ -176,24 +196,25 @@ def _starts(data: bytes, count: int) -> NDArray[np.int64]:
     found = found[found + _RECORD.itemsize <= len(data)]
     if not count:
         if data:
-            raise ArchiveInvalid("The archive's directory holds more than its members.", _NEXT_STEP)
+            raise ArchiveInvalid("The archive's directory has data beyond its members.", _NEXT_STEP)
         return found[:0]
     if not len(found) or found[0] != 0:
-        _breaks_off(1)
+        _raise_truncated(1)
     records = sliding_window_view(flat, _RECORD.itemsize)[found].view(_RECORD)[:, 0]
     lengths = [records[part].astype(np.int64) for part in ("name_length", "extra_length", "comment_length")]
     stops = found + _RECORD.itemsize + lengths[0] + lengths[1] + lengths[2]
     if len(found) != count or (stops[:-1] != found[1:]).any():
-        chain = _followed(found, stops, count)
+        chain = _follow_records(found, stops, count)
         found, stops = found[chain], stops[chain]
     if stops[-1] > len(data):
-        _breaks_off(count)
+        _raise_truncated(count)
     if stops[-1] != len(data):
-        raise ArchiveInvalid("The archive's directory holds more than its members.", _NEXT_STEP)
+        raise ArchiveInvalid("The archive's directory has data beyond its members.", _NEXT_STEP)
     return found
 
 
-def _followed(found: NDArray[np.int64], stops: NDArray[np.int64], count: int) -> list[int]:
+def _follow_records(found: NDArray[np.int64], stops: NDArray[np.int64], count: int) -> list[int]:
+    """Return the indices into `found` of `count` records, each of which starts where the one before it stops."""
     following = np.searchsorted(found, stops)
     known = following < len(found)
     known[known] = found[following[known]] == stops[known]
@@ -202,12 +223,12 @@ def _followed(found: NDArray[np.int64], stops: NDArray[np.int64], count: int) ->
     while len(chain) < count:
         step = steps[chain[-1]]
         if step < 0:
-            _breaks_off(len(chain) + 1)
+            _raise_truncated(len(chain) + 1)
         chain.append(step)
     return chain
 
 
-def _breaks_off(member: int) -> NoReturn:
+def _raise_truncated(member: int) -> NoReturn:
     raise ArchiveInvalid(f"The archive's directory breaks off at member {member:,}.", _NEXT_STEP)
 
 
@@ -215,88 +236,98 @@ def _columns(
     data: bytes,
     records: NDArray[np.void],
     name_ends: NDArray[np.int64],
-    extras: names_of.Extras,
+    extras: ExtraFields,
     names: list[bytes],
     shift: int,
 ) -> NDArray[np.void]:
+    """Convert directory records to `COLUMNS`, with zip64 values and `shift` applied; `end` remains 0."""
     columns = np.zeros(len(records), COLUMNS)
     columns["name_end"] = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)))
     columns["crc"] = records["crc"]
     columns["method"] = records["method"]
     columns["encrypted"] = records["flags"] & 1
     numbers = {field: records[field].astype(np.uint64) for field in ("size", "compressed", "offset")}
-    _widen(numbers, data, name_ends, extras, names)
+    _apply_zip64(numbers, data, name_ends, extras, names)
     for field, values in numbers.items():
-        if (values > _ABSURD).any():
-            _too_small(names[int(np.argmax(values > _ABSURD))])
+        if (values > _MAX_NUMBER).any():
+            _raise_too_small(names[int(np.argmax(values > _MAX_NUMBER))])
         columns[field] = values
     columns["offset"] += shift
     return columns
 
 
-def _widen(
+def _apply_zip64(
     numbers: dict[str, NDArray[np.uint64]],
     data: bytes,
     name_ends: NDArray[np.int64],
-    extras: names_of.Extras,
+    extras: ExtraFields,
     names: list[bytes],
 ) -> None:
-    """Put in the 64-bit values of the extra field 0x0001, which holds only those that did not fit (APPNOTE 4.5.3)."""
-    wide = {field: values == _IN_EXTRA for field, values in numbers.items()}
+    """Replace each value in `numbers` that is `_ZIP64_MARKER` by its value in the extra field 0x0001 (APPNOTE 4.5.3).
+
+    The field has only the values that did not fit, in the order size, compressed size, offset. Raises `ArchiveInvalid`
+    if it is missing or too short.
+    """
+    wide = {field: values == _ZIP64_MARKER for field, values in numbers.items()}
     rows = np.flatnonzero(wide["size"] | wide["compressed"] | wide["offset"])
     if not len(rows):
         return
     needed = 8 * sum(wide[field][rows].astype(np.int64) for field in numbers)
-    # Writers put this field first, so it is looked for there in all rows at once.
-    room = name_ends[rows] + 4 + needed <= len(data)
-    first, rest = rows[room], rows[~room]
+    # Writers put this field first: read it there in one vectorized pass, and search the other rows one by one.
+    in_range = name_ends[rows] + 4 + needed <= len(data)
+    first, rest = rows[in_range], rows[~in_range]
     heads = sliding_window_view(np.frombuffer(data, np.uint8), 4)[name_ends[first]].view("<u2")
     lengths = np.minimum(heads[:, 1], [extras.length(row) - 4 for row in first.tolist()])
-    usual = (heads[:, 0] == 1) & (lengths >= needed[room])
+    usual = (heads[:, 0] == 1) & (lengths >= needed[in_range])
     unusual = np.concatenate([first[~usual], rest])
     first = first[usual]
     at = name_ends[first] + 4
     eights = sliding_window_view(np.frombuffer(data, np.uint8), 8)
     for field, values in numbers.items():
-        held = wide[field][first]
-        values[first[held]] = eights[at[held]].view("<u8")[:, 0]
-        at = at + 8 * held
+        mask = wide[field][first]
+        values[first[mask]] = eights[at[mask]].view("<u8")[:, 0]
+        at = at + 8 * mask
     for row in unusual.tolist():
-        held = extras.find(row, 1)
+        zip64 = extras.find(row, 1)
         fields = [field for field in numbers if wide[field][row]]
-        if held is None or len(held) < 8 * len(fields):
+        if zip64 is None or len(zip64) < 8 * len(fields):
             raise ArchiveInvalid(f"The archive lacks the zip64 sizes of {names[row].decode()!r}.", _NEXT_STEP)
         for place, field in enumerate(fields):
-            numbers[field][row] = int.from_bytes(held[8 * place : 8 * place + 8], "little")
+            numbers[field][row] = int.from_bytes(zip64[8 * place : 8 * place + 8], "little")
 
 
-def _check(columns: NDArray[np.void], records: NDArray[np.void], names: list[bytes], end: int) -> None:
-    """Each member's own numbers. `end` is where the directory begins."""
+def _check_members(columns: NDArray[np.void], records: NDArray[np.void], names: list[bytes], end: int) -> None:
+    """Raise `ArchiveInvalid` if a member's own numbers are impossible; `end` is the offset of the directory."""
     after = columns["offset"] + LOCAL.size + records["name_length"] + columns["compressed"]
     if (bad := after > end).any():
-        _too_small(names[int(np.argmax(bad))])
-    # Twelve bytes of an encrypted member are its own header (APPNOTE 6.1.3).
+        _raise_too_small(names[int(np.argmax(bad))])
+    # An encrypted member has an encryption header of 12 bytes (APPNOTE 6.1.3).
     plain = columns["compressed"] - 12 * columns["encrypted"].astype(np.int64)
     if (bad := (columns["method"] == STORED) & (columns["size"] != plain)).any():
         name = names[int(np.argmax(bad))].decode()
         raise ArchiveInvalid(f"The archive gives two sizes for its member {name!r}.", _NEXT_STEP)
-    if (bad := (columns["method"] == DEFLATED) & (columns["size"] > columns["compressed"] * _BEST_DEFLATE)).any():
+    if (bad := (columns["method"] == DEFLATED) & (columns["size"] > columns["compressed"] * _MAX_DEFLATE_RATIO)).any():
         name = names[int(np.argmax(bad))].decode()
-        raise ArchiveInvalid(f"The archive's member {name!r} cannot be as large as it claims.", "Do not trust it.")
+        raise ArchiveInvalid(
+            f"The archive's member {name!r} cannot be as large as it claims.", "Do not use it: it may be malicious."
+        )
 
 
-def _ends(columns: NDArray[np.void], names: list[bytes], end: int) -> NDArray[np.int64]:
-    """For each member, where the next one begins. Raises when two share a byte."""
+def _next_offsets(columns: NDArray[np.void], names: list[bytes], end: int) -> NDArray[np.int64]:
+    """Return for each member the offset of the member behind it in the file; `end` for the last one.
+
+    Raises `ArchiveInvalid` if two members overlap.
+    """
     order = np.argsort(columns["offset"], kind="stable")
     offsets = columns["offset"][order]
     following = np.append(offsets[1:], end)
     if (bad := offsets + LOCAL.size + columns["compressed"][order] > following).any():
         name = names[order[int(np.argmax(bad))]].decode()
-        raise ArchiveInvalid(f"The archive's members overlap at {name!r}.", "Do not trust it.")
+        raise ArchiveInvalid(f"The archive's members overlap at {name!r}.", "Do not use it: it may be malicious.")
     ends = np.empty_like(following)
     ends[order] = following
     return ends
 
 
-def _too_small(name: bytes) -> NoReturn:
+def _raise_too_small(name: bytes) -> NoReturn:
     raise ArchiveInvalid(f"The archive is too small to hold its member {name.decode()!r}.", _NEXT_STEP)

@@ -1,9 +1,11 @@
-"""What a zip archive holds, by name: read once from its central directory, then opened from a file kept beside it.
+"""The index of a zip archive: its files by name, parsed once from the central directory and cached in an index file.
 
-An index of a million members is a few arrays that are mapped into memory, not a million objects: opening it takes
-milliseconds, processes share its pages, and a `Member` is made when it is asked for. A name is found by its hash among
-sorted hashes. The file kept of it is a cache: complete or absent, hashed, tied to the archive's content, and made anew
-where it is damaged, of another version or another archive.
+An index of a million members is a few memory-mapped arrays, not a million objects: it opens in milliseconds, processes
+share its pages, and an `ArchiveMember` is created on access. A name is found by binary search in the sorted hashes of
+all names.
+
+The index file is a cache. It is written by atomic replace, has a hash of its bytes, and names the archive content that
+it describes. A file that is damaged, has another format version or describes other content is ignored and rewritten.
 """
 
 from __future__ import annotations
@@ -20,18 +22,20 @@ import xxhash
 from numpy.typing import NDArray
 
 from haversack import disk
-from haversack.archive.directory import COLUMNS, DEFLATED, LOCAL, STORED, Bytes, read_directory
-
-__all__ = ["DEFLATED", "LOCAL", "STORED", "ArchiveIndex", "ArchiveMember", "Bytes", "open_index", "read_index"]
+from haversack.archive.directory import COLUMNS, Bytes, read_directory
 
 _MAGIC = b"haversack zip index 1\n"
-# The parts of the file begin at multiples of this, so that they can be mapped as arrays.
-_ALIGNED = 64
+# Each section of the index file starts at a multiple of this, so that it can be mapped as an array.
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMember:
-    """One file of an archive. Sizes and offsets are in bytes; `end` is the first offset that is another's."""
+    """One file of an archive.
+
+    Sizes and offsets are in bytes. `offset` is that of the local header, `end` where the next member starts; `method`
+    is the compression method (APPNOTE 4.4.5).
+    """
 
     name: str
     size: int
@@ -44,10 +48,13 @@ class ArchiveMember:
 
 
 class ArchiveIndex(Mapping[str, ArchiveMember]):
-    """The files of an archive by name, in the directory's order.
+    """An immutable mapping of names to `ArchiveMember`, in directory order. Thread-safe.
 
-    `columns` has a row of `directory.COLUMNS` for each, `names` their UTF-8 one after the other, `hashes` the sorted
-    XXH3 of the names and `rows` whose each is.
+    Args:
+        columns: one row of `directory.COLUMNS` per file.
+        names: the UTF-8 names, concatenated (bytes or a memoryview).
+        hashes: the XXH3 hashes of the names, sorted.
+        rows: the row in `columns` of each hash.
     """
 
     def __init__(
@@ -60,26 +67,26 @@ class ArchiveIndex(Mapping[str, ArchiveMember]):
 
     @property
     def size(self) -> int:
-        """The sum of all files' sizes in bytes."""
+        """The sum of all uncompressed sizes in bytes."""
         return int(self.columns["size"].sum())
 
     def row(self, name: str) -> int:
-        """The row of `columns` that tells of the file `name`. Raises `KeyError`."""
+        """Return the row of the file `name` in `columns`. Raises `KeyError` if there is none."""
         try:
-            wanted = name.encode()
+            encoded = name.encode()
         except UnicodeEncodeError:
             raise KeyError(name) from None
-        hashed = np.uint64(xxhash.xxh3_64_intdigest(wanted))
+        hashed = np.uint64(xxhash.xxh3_64_intdigest(encoded))
         for place in range(int(np.searchsorted(self._hashes, hashed)), len(self._hashes)):
             if self._hashes[place] != hashed:
                 break
             row = int(self._rows[place])
-            if self._name(row) == wanted:
+            if self._name(row) == encoded:
                 return row
         raise KeyError(name)
 
     def member(self, row: int) -> ArchiveMember:
-        """The file that a row of `columns` tells of."""
+        """Return the file in a row of `columns`."""
         offset, end, size, compressed, _, crc, method, encrypted, _ = self.columns[row].item()
         return ArchiveMember(self._name(row).decode(), size, compressed, offset, end, method, crc, encrypted)
 
@@ -95,7 +102,7 @@ class ArchiveIndex(Mapping[str, ArchiveMember]):
     def __iter__(self) -> Iterator[str]:
         names, ends = bytes(self._names), self.columns["name_end"].tolist()
         parts = map(slice, [0, *ends[:-1]], ends)
-        # There may be a million: decoded all at once where every character is one byte.
+        # Fast path for a million ASCII names: byte offsets are character offsets, so decode all names in one call.
         return map(names.decode().__getitem__, parts) if names.isascii() else (names[part].decode() for part in parts)
 
     def __len__(self) -> int:
@@ -106,9 +113,12 @@ class ArchiveIndex(Mapping[str, ArchiveMember]):
         return bytes(self._names[start : int(self.columns["name_end"][row])])
 
     def save(self, path: Path, content: str) -> None:
-        """Keep the index at `path`, for the archive whose content is `content`; complete or absent."""
+        """Write the index file `path` by atomic replace; `content` is the tag of the archive's content.
+
+        Creates the folder of `path`. Raises `OSError`.
+        """
         parts = [self.columns.tobytes(), self._hashes.tobytes(), self._rows.tobytes()]
-        payload = b"".join(map(_padded, parts)) + bytes(self._names)
+        payload = b"".join(map(_pad, parts)) + bytes(self._names)
         header = {
             "content": content,
             "count": len(self),
@@ -116,14 +126,14 @@ class ArchiveIndex(Mapping[str, ArchiveMember]):
             "hash": xxhash.xxh3_64_hexdigest(payload),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        disk.write(path, _padded(_MAGIC + json.dumps(header).encode() + b"\n") + payload, durable=False)
+        disk.write(path, _pad(_MAGIC + json.dumps(header).encode() + b"\n") + payload, durable=False)
 
 
 def read_index(file: Bytes) -> ArchiveIndex:
-    """The files of the archive; folders are left out.
+    """Index the archive's files, without folders; only the central directory is read.
 
-    Where a name stands twice, the later one counts, as for every zip tool. Only the archive's end is read.
-    Raises `ArchiveInvalid` with the reason.
+    Of several members with one name the last one counts, as in other zip tools. Raises `ArchiveInvalid` if the
+    directory is invalid (see `directory.read_directory`).
     """
     directory = read_directory(file)
     kept = [row for row, name in enumerate(directory.names) if not name.endswith(b"/")]
@@ -141,14 +151,14 @@ def read_index(file: Bytes) -> ArchiveIndex:
 
 
 def open_index(file: Bytes, path: Path, content: str) -> ArchiveIndex:
-    """The files of the archive, from what is kept of them at `path`; read, and kept there, where that is of no use.
+    """Load the index file at `path`; if it is missing, damaged or stale, index the archive and write the file.
 
-    `content` is a tag that changes with the archive's bytes. A disk that takes no more costs only time, at the next
-    opening. Raises as `read_index`.
+    `content` is a tag that changes with the archive's bytes. If the index file cannot be written, the index is returned
+    all the same. Raises `ArchiveInvalid` if the directory is invalid.
     """
-    kept = _load(path, content)
-    if kept is not None:
-        return kept
+    cached = _load(path, content)
+    if cached is not None:
+        return cached
     index = read_index(file)
     try:
         index.save(path, content)
@@ -158,7 +168,7 @@ def open_index(file: Bytes, path: Path, content: str) -> ArchiveIndex:
 
 
 def _load(path: Path, content: str) -> ArchiveIndex | None:
-    """The index kept at `path` if it is whole and of that content."""
+    """Map the index file at `path`; None unless it is intact and its content tag is `content`."""
     try:
         with open(path, "rb") as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -170,30 +180,30 @@ def _load(path: Path, content: str) -> ArchiveIndex | None:
     try:
         header = json.loads(whole[len(_MAGIC) : end])
         count, length = int(header["count"]), int(header["names"])
-        known, hashed = header["content"], header["hash"]
+        stored_content, stored_hash = header["content"], header["hash"]
     except (ValueError, KeyError, TypeError):
         return None
     view = memoryview(whole)
-    begin = _after(end + 1)
-    if known != content or xxhash.xxh3_64_hexdigest(view[begin:]) != hashed:
+    start = _align(end + 1)
+    if stored_content != content or xxhash.xxh3_64_hexdigest(view[start:]) != stored_hash:
         return None
-    hashes = begin + _after(count * COLUMNS.itemsize)
-    rows = hashes + _after(8 * count)
-    names = rows + _after(8 * count)
+    hashes = start + _align(count * COLUMNS.itemsize)
+    rows = hashes + _align(8 * count)
+    names = rows + _align(8 * count)
     if count < 0 or names + length != len(view):
         return None
     return ArchiveIndex(
-        np.frombuffer(view, COLUMNS, count, begin),
+        np.frombuffer(view, COLUMNS, count, start),
         view[names:],
         cast(NDArray[np.uint64], np.frombuffer(view, "<u8", count, hashes)),
         cast(NDArray[np.int64], np.frombuffer(view, "<i8", count, rows)),
     )
 
 
-def _after(position: int) -> int:
-    """The next place where a part may begin."""
-    return -(-position // _ALIGNED) * _ALIGNED
+def _align(position: int) -> int:
+    """Round `position` up to a multiple of `_ALIGNMENT`."""
+    return -(-position // _ALIGNMENT) * _ALIGNMENT
 
 
-def _padded(data: bytes) -> bytes:
-    return data.ljust(_after(len(data)), b"\0")
+def _pad(data: bytes) -> bytes:
+    return data.ljust(_align(len(data)), b"\0")

@@ -1,9 +1,14 @@
-"""The names in a zip archive: which text their bytes are, and that none of them leaves its folder.
+"""Decoding and validation of member names in a zip archive.
 
-A name is UTF-8 where its record says so (flag 0x800) or an Info-ZIP Unicode Path field (0x7075, APPNOTE 4.6.9) gives
-it. For all others of an archive together, one rule: they are UTF-8 if every one of them is; else GBK if every one of
-them is, what is not ASCII in them are Chinese characters, and most keep to those in everyday use (GB 2312); else code
-page 437, which the format prescribes.
+A name is UTF-8 if its record has flag 0x800 or an Info-ZIP Unicode Path extra field (0x7075, APPNOTE 4.6.9). All other
+names of an archive get one encoding, the first of these that fits:
+
+1. UTF-8, if every name is valid UTF-8.
+2. GBK, if every name is valid GBK whose non-ASCII characters are all Chinese, and more than half of the names are valid
+   in its subset for everyday use, GB 2312.
+3. Code page 437, which the format prescribes.
+
+Names that would be extracted outside the target folder make the archive invalid.
 """
 
 from __future__ import annotations
@@ -24,8 +29,8 @@ _CHINESE = re.compile(r"[\x00-\x7f\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Extras:
-    """The extra fields of each record, in the directory's bytes."""
+class ExtraFields:
+    """The extra fields (APPNOTE 4.5) of each record: row `row` has those in `data[starts[row]:ends[row]]`."""
 
     data: bytes
     starts: list[int]
@@ -35,7 +40,7 @@ class Extras:
         return self.ends[row] - self.starts[row]
 
     def find(self, row: int, kind: int) -> bytes | None:
-        """What that field of a record holds; None where there is none."""
+        """Return the data of a record's first field with header ID `kind`, or None if there is none."""
         at, end = self.starts[row], self.ends[row]
         while at + 4 <= end:
             length = int.from_bytes(self.data[at + 2 : at + 4], "little")
@@ -45,17 +50,21 @@ class Extras:
         return None
 
 
-def decoded(raw: list[bytes], flags: NDArray[np.uint16], extras: Extras) -> list[bytes]:
-    """The names in UTF-8. Raises `ArchiveInvalid` for one that is no text, or that would leave its folder."""
-    named = raw if b"".join(raw).isascii() else _recoded(raw, flags, extras)
-    if _may_leave(named):
-        for name in named:
-            _check(name)
-    return named
+def decode_names(raw: list[bytes], flags: NDArray[np.uint16], extras: ExtraFields) -> list[bytes]:
+    """Return the names `raw` in UTF-8; `flags` are the records' general purpose flags.
+
+    Raises `ArchiveInvalid` for a name that is marked as UTF-8 and is not, is empty, has a NUL character, or would be
+    extracted outside the target folder.
+    """
+    names = raw if b"".join(raw).isascii() else _to_utf8(raw, flags, extras)
+    if _any_suspicious(names):
+        for name in names:
+            _check_inside(name)
+    return names
 
 
-def _recoded(raw: list[bytes], flags: NDArray[np.uint16], extras: Extras) -> list[bytes]:
-    named = list(raw)
+def _to_utf8(raw: list[bytes], flags: NDArray[np.uint16], extras: ExtraFields) -> list[bytes]:
+    names = list(raw)
     unknown = []
     for row, name in enumerate(raw):
         if name.isascii():
@@ -63,33 +72,37 @@ def _recoded(raw: list[bytes], flags: NDArray[np.uint16], extras: Extras) -> lis
         if flags[row] & _UTF8:
             _check_utf8(name)
         elif (path := _unicode_path(extras.find(row, _UNICODE_PATH), name)) is not None:
-            named[row] = path
+            names[row] = path
         else:
             unknown.append(row)
-    encoding = _encoding([raw[row] for row in unknown])
+    encoding = _guess_encoding([raw[row] for row in unknown])
     for row in unknown:
-        named[row] = raw[row].decode(encoding).encode()
-    return named
+        names[row] = raw[row].decode(encoding).encode()
+    return names
 
 
 def _unicode_path(field: bytes | None, name: bytes) -> bytes | None:
-    """The name in an Info-ZIP Unicode Path field, unless it belongs to another name: the entry was renamed since."""
+    """Return the name in an Info-ZIP Unicode Path field.
+
+    None if there is no field, its version is unknown, or its CRC is not that of `name`: a tool renamed the member and
+    did not update the field.
+    """
     if field is None or field[:1] != b"\1" or int.from_bytes(field[1:5], "little") != zlib.crc32(name):
         return None
     _check_utf8(field[5:])
     return field[5:]
 
 
-def _encoding(names: list[bytes]) -> str:
-    if all(map(partial(_is, encoding="utf-8"), names)):
+def _guess_encoding(names: list[bytes]) -> str:
+    if all(map(partial(_decodes_as, encoding="utf-8"), names)):
         return "utf-8"
-    if all(_is(name, "gbk") and _CHINESE.fullmatch(name.decode("gbk")) for name in names):
-        everyday = sum(_is(name, "gb2312") for name in names)
+    if all(_decodes_as(name, "gbk") and _CHINESE.fullmatch(name.decode("gbk")) for name in names):
+        everyday = sum(_decodes_as(name, "gb2312") for name in names)
         return "gbk" if 2 * everyday > len(names) else "cp437"
     return "cp437"
 
 
-def _is(name: bytes, encoding: str) -> bool:
+def _decodes_as(name: bytes, encoding: str) -> bool:
     try:
         name.decode(encoding)
     except UnicodeDecodeError:
@@ -98,21 +111,24 @@ def _is(name: bytes, encoding: str) -> bool:
 
 
 def _check_utf8(name: bytes) -> None:
-    if not _is(name, "utf-8"):
+    if not _decodes_as(name, "utf-8"):
         raise ArchiveInvalid(
             f"The archive has a name that is not UTF-8: {name[:80]!r}.",
-            "Fetch it again, or ask whoever made it for a whole one.",
+            "Fetch it again, or ask its author for an intact copy.",
         )
 
 
-def _may_leave(names: list[bytes]) -> bool:
-    """Whether a name has to be looked at by itself: a look at all of them at once, which is what nearly all stand."""
+def _any_suspicious(names: list[bytes]) -> bool:
+    """Whether any name may fail `_check_inside`. One scan of all names, because nearly every archive passes it."""
     joined = b"/" + b"/".join(names) + b"/"
     return any(part in joined for part in (b"/../", b"//", b"\\", b"\0", b":"))
 
 
-def _check(name: bytes) -> None:
+def _check_inside(name: bytes) -> None:
+    """Raise `ArchiveInvalid` if the name is empty, absolute, has a NUL, a `..` part or a Windows drive letter."""
     text = name.decode()
     parts = re.split(r"[/\\]", text)
     if not text or "\0" in text or ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:", text):
-        raise ArchiveInvalid(f"The archive has a member that would leave its folder: {text!r}.", "Do not trust it.")
+        raise ArchiveInvalid(
+            f"The archive has a member that would leave its folder: {text!r}.", "Do not use it: it may be malicious."
+        )

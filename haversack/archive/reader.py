@@ -1,8 +1,8 @@
-"""One member of a zip archive, read where it lies: nothing is extracted, and no byte is handed on unchecked to its end.
+"""Reading members of a zip archive in place, without extraction; size and CRC are verified at a member's end.
 
-Stored and deflated members are read (all that Kaggle, `zip`, and this package's own writer make). Encrypted ones and
-other methods are refused when they are read, so the rest of such an archive stays of use. ISA-L inflates and
-sums, in half of zlib's time.
+Stored and deflated members are supported: Kaggle, `zip` and `archive.writer` create no others. A member that is
+encrypted or has another method is refused when it is read, so the rest of its archive remains usable. ISA-L inflates
+and computes CRCs in half of zlib's time.
 """
 
 from __future__ import annotations
@@ -16,28 +16,30 @@ from typing import Any, BinaryIO, cast
 
 from isal import isal_zlib
 
-from haversack.archive.index import DEFLATED, LOCAL, STORED, ArchiveIndex, ArchiveMember, Bytes, open_index, read_index
+from haversack.archive.directory import DEFLATED, LOCAL, STORED, Bytes
+from haversack.archive.index import ArchiveIndex, ArchiveMember, open_index, read_index
 from haversack.errors import ArchiveInvalid, IntegrityError
 
-_PIECE = 4 << 20
-# Its stubs take the exception for an instance.
-_DAMAGE = cast(type[Exception], isal_zlib.error)
-# Room for a local header's name and extra field, so that a small member comes with its header in one read.
-_HEADER_ROOM = 512
+_PIECE_SIZE = 4 << 20
+# isal's stubs declare this exception class as an instance.
+_InflateError = cast(type[Exception], isal_zlib.error)
+# Bytes to read for a local header, so that one read covers the header and a small member.
+_HEADER_ESTIMATE = 512
 
 
 class LocalFile:
-    """A whole file on this machine, as `Bytes`."""
+    """A complete file on this machine, as `Bytes`, open until `close`. Raises `OSError` if it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, "rb")  # noqa: SIM115 - kept open for its owner, who closes it
+        self._file = open(path, "rb")  # noqa: SIM115 - `close` closes it
         self.size = os.fstat(self._file.fileno()).st_size
 
     def read_at(self, offset: int, size: int) -> bytes:
+        """Return exactly `size` bytes from `offset`. Raises `IntegrityError` if the file is too short."""
         data = os.pread(self._file.fileno(), size, offset)
         if len(data) != size:
-            raise IntegrityError(f"{self.path} became shorter while it was read.", "Open it again.")
+            raise IntegrityError(f"{self.path} was truncated while it was being read.", "Open it again.")
         return data
 
     def close(self) -> None:
@@ -45,10 +47,14 @@ class LocalFile:
 
 
 class Archive:
-    """The members of the zip archive in `file`.
+    """The zip archive in `file`.
 
-    Its index is kept at `index`, for as long as its bytes are those that `content` stands for; by default it is not
-    kept. Raises `ArchiveInvalid` where the archive cannot be read, when its members are first asked for.
+    Args:
+        file: the archive's bytes. The caller closes it.
+        index: where to cache the archive's index; None for no cache.
+        content: a tag that changes with the archive's bytes; a cached index with another tag is stale.
+
+    An invalid archive raises `ArchiveInvalid` at the first access to `members`.
     """
 
     def __init__(self, file: Bytes, index: Path | None = None, content: str = "") -> None:
@@ -58,36 +64,44 @@ class Archive:
 
     @cached_property
     def members(self) -> ArchiveIndex:
-        """The files by name, in the archive's order."""
+        """The files by name, in directory order. Raises `ArchiveInvalid` at the first access."""
         return read_index(self.file) if self._index is None else open_index(self.file, self._index, self._content)
 
     def read(self, member: ArchiveMember) -> bytes:
-        """The member's bytes, whole and verified. Raises `IntegrityError` where they are not what was promised."""
-        if member.end - member.offset > _PIECE:
+        """Return the member's uncompressed bytes, verified.
+
+        Raises `IntegrityError` if the data, its size or its CRC is wrong, `ArchiveInvalid` if the member cannot be read
+        or its local header is not where the directory says.
+        """
+        if member.end - member.offset > _PIECE_SIZE:
             return b"".join(self.pieces(member))
-        # What is small comes in one read and one call, since a loader asks for it a thousand times a second.
+        # Fast path: one read and one inflate call. An image loader reads a thousand small members a second.
         inflate = _decompressor(member)
-        data = next(self._raw(member), b"")
+        data = next(self._compressed_pieces(member), b"")
         if inflate is not None:
             try:
                 data = inflate.decompress(data, member.size + 1)
-            except _DAMAGE as error:
+            except _InflateError as error:
                 raise _damaged(member, str(error)) from error
         _check_length(member, len(data), whole=True)
         _check_crc(member, isal_zlib.crc32(data))
         return data
 
     def open(self, member: ArchiveMember) -> BinaryIO:
-        """The member as a binary file object; the CRC is verified when its end is reached.
+        """Return the member as a seekable binary file object.
 
-        It can be seeked in, which for a step back means reading from the member's beginning.
+        Reads raise the errors of `pieces`. Seeking backwards reads the member again from its start.
         """
         return cast(BinaryIO, io.BufferedReader(_MemberFile(self, member), buffer_size=1 << 17))
 
     def pieces(self, member: ArchiveMember) -> Iterator[bytes]:
-        """The member's bytes in pieces of at most a few MiB; raises `IntegrityError` at the end if the CRC differs."""
+        """Yield the member's uncompressed bytes in pieces of at most 4 MiB.
+
+        Raises `IntegrityError` for damaged data or a wrong size, and behind the last piece for a wrong CRC;
+        `ArchiveInvalid` if the member cannot be read or its local header is not where the directory says.
+        """
         crc = count = 0
-        for piece in self._unpacked(member):
+        for piece in self._uncompressed_pieces(member):
             count += len(piece)
             _check_length(member, count, whole=False)
             crc = isal_zlib.crc32(piece, crc)
@@ -95,29 +109,35 @@ class Archive:
         _check_length(member, count, whole=True)
         _check_crc(member, crc)
 
-    def _unpacked(self, member: ArchiveMember) -> Iterator[bytes]:
+    def _uncompressed_pieces(self, member: ArchiveMember) -> Iterator[bytes]:
         inflate = _decompressor(member)
         if inflate is None:
-            yield from self._raw(member)
+            yield from self._compressed_pieces(member)
             return
         try:
-            for data in self._raw(member):
+            for data in self._compressed_pieces(member):
                 while data:
-                    yield inflate.decompress(data, _PIECE)
+                    yield inflate.decompress(data, _PIECE_SIZE)
                     data = inflate.unconsumed_tail
             yield inflate.flush()
-        except _DAMAGE as error:
+        except _InflateError as error:
             raise _damaged(member, str(error)) from error
 
-    def _raw(self, member: ArchiveMember) -> Iterator[bytes]:
-        """The member's bytes as the archive keeps them."""
+    def _compressed_pieces(self, member: ArchiveMember) -> Iterator[bytes]:
+        """Yield the member's bytes as they are in the archive.
+
+        The first piece comes from the read that covers the local header. Raises `ArchiveInvalid` if there is no local
+        header at the member's offset, or if the member reaches into the next one.
+        """
         head = self.file.read_at(
-            member.offset, min(member.end - member.offset, _HEADER_ROOM + member.compressed, _PIECE)
+            member.offset, min(member.end - member.offset, _HEADER_ESTIMATE + member.compressed, _PIECE_SIZE)
         )
         signature, *_, name_size, extra_size = LOCAL.unpack_from(head)
         start = LOCAL.size + name_size + extra_size
         if signature != b"PK\3\4" or member.offset + start + member.compressed > member.end:
-            raise ArchiveInvalid(f"The archive has no member {member.name!r} where it says.", "Fetch it again.")
+            raise ArchiveInvalid(
+                f"The archive has no member {member.name!r} where it says.", "Fetch the archive again."
+            )
         first = head[start : start + member.compressed]
         if first:
             yield first
@@ -125,13 +145,16 @@ class Archive:
         if start > len(head):
             at = member.offset + start
         while left:
-            data = self.file.read_at(at, min(left, _PIECE))
+            data = self.file.read_at(at, min(left, _PIECE_SIZE))
             yield data
             at, left = at + len(data), left - len(data)
 
 
 class _MemberFile(io.RawIOBase):
-    """A member as a raw stream; going back starts it anew, so its CRC always covers what was read."""
+    """A member as a raw, seekable stream.
+
+    A backward seek restarts the decompression, so that the CRC at the end always covers all bytes.
+    """
 
     def __init__(self, archive: Archive, member: ArchiveMember) -> None:
         self._archive = archive
@@ -142,7 +165,7 @@ class _MemberFile(io.RawIOBase):
     def _rewind(self) -> None:
         self._pieces = self._archive.pieces(self._member)
         self._piece = memoryview(b"")
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -151,35 +174,38 @@ class _MemberFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._take(len(buffer))
+        data = self._next_bytes(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._member.size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._member.size}[whence]
         target = base + offset
         if target < 0:
             raise ValueError(f"negative seek position {target}")
-        if target < self._at:
+        if target < self._position:
             self._rewind()
-        while self._at < target and self._take(target - self._at):
+        while self._position < target and self._next_bytes(target - self._position):
             continue
-        return self._at
+        return self._position
 
-    def _take(self, limit: int) -> memoryview:
-        """The next bytes, at most `limit`; empty at the end."""
+    def _next_bytes(self, limit: int) -> memoryview:
+        """Return the next bytes, at most `limit`; empty only at the end."""
         while not self._piece and (piece := next(self._pieces, None)) is not None:
             self._piece = memoryview(piece)
         data, self._piece = self._piece[:limit], self._piece[limit:]
-        self._at += len(data)
+        self._position += len(data)
         return data
 
 
 def _decompressor(member: ArchiveMember) -> Any:
-    """What inflates the member; None for one that is stored. Raises `ArchiveInvalid` for one that cannot be read."""
+    """Return an inflating object, or None for a stored member.
+
+    Raises `ArchiveInvalid` for a member that is encrypted or has another compression method.
+    """
     if member.encrypted:
         raise ArchiveInvalid(f"{member.name} is encrypted.", "Ask for an archive without a password.")
     if member.method == DEFLATED:
@@ -187,12 +213,13 @@ def _decompressor(member: ArchiveMember) -> Any:
     if member.method == STORED:
         return None
     raise ArchiveInvalid(
-        f"{member.name} is compressed by method {member.method}, which is neither stored nor deflated.",
-        "Pack it anew with zip.",
+        f"{member.name} is compressed by method {member.method}; only stored and deflated members can be read.",
+        "Pack the archive again with zip.",
     )
 
 
 def _check_length(member: ArchiveMember, count: int, *, whole: bool) -> None:
+    """Raise `IntegrityError` if `count` bytes are too many, or, with `whole`, too few."""
     if count > member.size:
         raise IntegrityError(f"{member.name} is longer than its archive says.", "Fetch the archive again.")
     if whole and count < member.size:
@@ -204,5 +231,5 @@ def _check_crc(member: ArchiveMember, crc: int) -> None:
         raise _damaged(member, "its CRC differs")
 
 
-def _damaged(member: ArchiveMember, why: str) -> IntegrityError:
-    return IntegrityError(f"{member.name} is damaged: {why}.", "Fetch the archive again.")
+def _damaged(member: ArchiveMember, reason: str) -> IntegrityError:
+    return IntegrityError(f"{member.name} is damaged: {reason}.", "Fetch the archive again.")

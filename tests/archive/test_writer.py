@@ -113,7 +113,7 @@ def test_a_name_that_is_given_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         write_shards([("a", b"1")], tmp_path / "set", 10_000)
 
 

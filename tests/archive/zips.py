@@ -8,7 +8,7 @@ import struct
 import zipfile
 from pathlib import Path
 
-from haversack.archive.index import Bytes
+from haversack.archive.directory import Bytes
 
 FILES = {
     "readme.txt": b"hello\n" * 1000,
