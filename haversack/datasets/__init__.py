@@ -1,1 +1,1 @@
-"""Data sets, used where they lie: looked into without fetching, read without extracting, published from a folder."""
+"""Data sets: listed without a download, read in place without extraction, streamed as image batches, published."""

@@ -1,7 +1,7 @@
-"""Random changes to images, each a pure function of seed, epoch and sample, so a resumed epoch sees the same ones.
+"""Random augmentation of images: a pure function of seed, epoch and sample, so a resumed epoch repeats it exactly.
 
-They are small and few, and made of whole pixels: what turns or zooms is better done on the accelerator, by Keras's own
-augmentation layers.
+Only flips, shifts by whole pixels, brightness and contrast are offered. Rotation and zoom are faster on the
+accelerator, with Keras's augmentation layers.
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from haversack.datasets.decode import Pixels
 from haversack.errors import InputError
 
 Augment = Callable[[Pixels, np.random.Generator], Pixels]
-"""Gives a changed image of the same shape; what is random in it comes from the generator alone."""
+"""Maps a uint8 image of shape (height, width, channels) to one of the same shape; all randomness is the generator's."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Mirrored left to right with probability `flip`, moved by up to `shift` of its size (what is left free repeats the
-    edge), brightness and contrast changed by factors within 1 ± `brightness` and 1 ± `contrast`.
+    """A random flip, shift, and change of brightness and contrast; call it with an image and a generator.
 
-    Raises `InputError` for numbers outside of 0 to 1.
+    Args:
+        flip: the probability of a left-right flip.
+        shift: the largest shift in each direction, as a fraction of height and width; the uncovered border repeats the
+            edge pixels.
+        brightness: the largest change of all values, as a fraction of the range of 255.
+        contrast: the contrast factor is between 1 - `contrast` and 1 + `contrast`.
+
+    Raises `InputError` for a value outside of 0 to 1.
     """
 
     flip: float = 0.5
@@ -34,13 +40,14 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 0 <= value <= 1:
-                raise InputError(f"{name} is {value}.", "Give a number from 0 to 1.")
+                raise InputError(f"{name} is {value}, not between 0 and 1.", "Choose a number from 0 to 1.")
 
     def __call__(self, image: Pixels, random: np.random.Generator) -> Pixels:
+        """Return the changed image, uint8 of the same shape (height, width, channels)."""
         flip, down, right, brightness, contrast = random.uniform(-1, 1, 5)
         if (flip + 1) / 2 < self.flip:
             image = image[:, ::-1]
-        image = _shifted(image, round(down * self.shift * image.shape[0]), round(right * self.shift * image.shape[1]))
+        image = _shift(image, round(down * self.shift * image.shape[0]), round(right * self.shift * image.shape[1]))
         if self.brightness or self.contrast:
             scale = 1 + contrast * self.contrast
             offset = 127.5 * (1 - scale) + 255 * brightness * self.brightness
@@ -49,11 +56,11 @@ class Augmentation:
 
 
 def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """The source of what is random about one sample in one epoch."""
+    """Return the random generator of one sample in one epoch; equal arguments give equal generators."""
     return np.random.Generator(np.random.Philox(key=[seed % 2**64, epoch], counter=[0, 0, 1, sample]))
 
 
-def _shifted(image: Pixels, down: int, right: int) -> Pixels:
+def _shift(image: Pixels, down: int, right: int) -> Pixels:
     if not down and not right:
         return image
     rows = np.clip(np.arange(image.shape[0]) - down, 0, image.shape[0] - 1)

@@ -1,7 +1,7 @@
-"""What of data sets is kept on this machine, and how to be rid of it.
+"""The cache of data sets on this machine: its folders, what is in it, and deletion.
 
-Each data set has a folder of its own in the cache, and so have the pixels that were decoded from it; a note in the
-folder says which data set it is of. All of it can be fetched and decoded again.
+Each data set has a folder in the cache for fetched files and one for decoded pixels. A file `.source` in each folder
+names the data set. Everything in the cache can be fetched or decoded again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 
 from haversack import disk, progress, settings
 
-_NOTE = ".source"
+_SOURCE_FILE = ".source"
 
 
 @dataclass(frozen=True)
 class CachedDataset:
-    """What is kept of one data set, in bytes on the disk: fetched files, and decoded `pixels`."""
+    """The cached bytes of one data set: `files` were fetched, `pixels` decoded; both as allocated on the disk."""
 
     source: str
     files: int
@@ -44,61 +44,72 @@ class CachedDataset:
 
 
 def folder_for(source: str, *parts: str) -> Path:
-    """The folder of a data set in the cache, made with its note; named by `parts`, or by a hash of the source."""
-    named = parts or ("named", hashlib.sha256(os.fsencode(source)).hexdigest()[:16])
-    folder = settings.load().cache.joinpath("datasets", *named)
-    note(folder, source)
+    """Return the cache folder of the data set `source`; create it, with its source file, if it is missing.
+
+    The path below the cache's `datasets` is `parts`, or, without them, derived from a hash of `source`.
+    """
+    below = parts or ("named", hashlib.sha256(os.fsencode(source)).hexdigest()[:16])
+    folder = settings.load().cache.joinpath("datasets", *below)
+    record_source(folder, source)
     return folder
 
 
-def note(folder: Path, source: str) -> None:
-    """Write down that what is in `folder`, which is made if need be, is of the data set `source`."""
+def record_source(folder: Path, source: str) -> None:
+    """Create `folder` if it is missing, and the file in it that says its data set is `source`."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / _NOTE).exists():
-        disk.write(folder / _NOTE, source, durable=False)
+    if not (folder / _SOURCE_FILE).exists():
+        disk.write(folder / _SOURCE_FILE, source, durable=False)
 
 
-def kept(source: str | None = None) -> list[CachedDataset]:
-    """What is kept of the data set `source`, of each of its versions and folders; of every one where None is given."""
+def list_cached(source: str | None = None) -> list[CachedDataset]:
+    """List the cached data sets, sorted by source.
+
+    With `source`, only that data set, its versions, folders in it, and, if it is a pattern, the archives that match it.
+    """
     cache = settings.load().cache
     found: dict[str, tuple[int, int, list[Path]]] = {}
     for kind in ("datasets", "pixels"):
-        for folder in _noted(cache / kind):
-            of = (folder / _NOTE).read_text("utf-8", "surrogateescape")
-            if source is None or _is_of(of, source):
-                files, pixels, folders = found.get(of, (0, 0, []))
-                size = _size(folder)
+        for folder in _dataset_folders(cache / kind):
+            name = (folder / _SOURCE_FILE).read_text("utf-8", "surrogateescape")
+            if source is None or _belongs_to(name, source):
+                files, pixels, folders = found.get(name, (0, 0, []))
+                size = _allocated(folder)
                 is_pixels = kind == "pixels"
-                found[of] = files + size * (not is_pixels), pixels + size * is_pixels, [*folders, folder]
-    return [CachedDataset(of, files, pixels, tuple(folders)) for of, (files, pixels, folders) in sorted(found.items())]
+                found[name] = files + size * (not is_pixels), pixels + size * is_pixels, [*folders, folder]
+    return [
+        CachedDataset(name, files, pixels, tuple(folders)) for name, (files, pixels, folders) in sorted(found.items())
+    ]
 
 
-def remove(found: list[CachedDataset]) -> None:
-    """Remove it all. Who has some of it open reads on in it; who opens it again fetches it again."""
-    for folder in [folder for one in found for folder in one.folders]:
-        # By one rename: an archive is never here without its journal.
-        going = folder.with_name(f".going-{secrets.token_hex(6)}")
-        with suppress(FileNotFoundError):  # another process may remove the same
-            folder.rename(going)
-            shutil.rmtree(going)
+def remove(datasets: list[CachedDataset]) -> None:
+    """Delete the folders of `datasets` from the cache.
+
+    Processes that have files in them open can still read those; the next opening fetches them again.
+    """
+    for folder in [folder for one in datasets for folder in one.folders]:
+        # Rename before deletion, so that no process finds an archive without its journal.
+        doomed = folder.with_name(f".going-{secrets.token_hex(6)}")
+        with suppress(FileNotFoundError):  # another process may delete the same folder
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
 
 
-def _is_of(kept: str, source: str) -> bool:
-    """Whether what is kept is of the data set, of a version or folder of it, or of one of its archives."""
-    part = kept.startswith((f"{source}@", f"{source.rstrip('/')}/"))
-    return kept == source or part or ("*" in source and fnmatch.fnmatchcase(kept, source))
+def _belongs_to(cached: str, source: str) -> bool:
+    """Whether the cached source is `source`, a version of it, a folder in it, or matches it as a pattern."""
+    part = cached.startswith((f"{source}@", f"{source.rstrip('/')}/"))
+    return cached == source or part or ("*" in source and fnmatch.fnmatchcase(cached, source))
 
 
-def _noted(folder: Path) -> Iterator[Path]:
-    """The folders with a note, the outermost only: below them names are the data set's own."""
+def _dataset_folders(folder: Path) -> Iterator[Path]:
+    """Yield the outermost folders with a source file; names below them are those of the data set's own files."""
     for at, folders, files in os.walk(folder):
-        if _NOTE in files:
+        if _SOURCE_FILE in files:
             folders.clear()
             yield Path(at)
 
 
-def _size(folder: Path) -> int:
-    """The bytes that the files take on the disk; those that are not here yet take none."""
+def _allocated(folder: Path) -> int:
+    """Return the bytes allocated on the disk for the files below `folder`; holes in sparse files do not count."""
     total = 0
     for at, _, files in os.walk(folder):
         for name in files:

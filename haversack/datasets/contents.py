@@ -1,7 +1,7 @@
-"""What a data set holds, in the two forms there are: the members of an archive, and the files of a folder.
+"""The files of a data set: `Contents`, with an implementation for a zip archive and one for a local folder.
 
-An archive may be on this machine or elsewhere (`blocks.ranges`); a member that turns out to be damaged in what was
-fetched is fetched again once, from its own range.
+The archive may be on this machine or remote (`blocks.ranges`, `stored`). A member of a remote archive whose fetched
+bytes turn out to be damaged is fetched again once.
 """
 
 from __future__ import annotations
@@ -17,33 +17,62 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 from haversack import disk
-from haversack.archive.index import DEFLATED, STORED, ArchiveIndex, ArchiveMember
+from haversack.archive.directory import DEFLATED, STORED
+from haversack.archive.index import ArchiveIndex, ArchiveMember
 from haversack.archive.reader import Archive, LocalFile
 from haversack.archive.writer import folder_files, pack
 from haversack.blocks.sparse import require_space
 from haversack.errors import InputError, IntegrityError
 
-_PIECE = 1 << 20
+_PIECE_SIZE = 1 << 20
 
 T = TypeVar("T")
 
 
-class Elsewhere(Protocol):
-    """A file that is not on this machine, or not whole; `blocks.ranges.RemoteFile` tells what each method does."""
+class RemoteBytes(Protocol):
+    """A remote file, cached in part or completely; a range is (start, stop) in bytes. Thread-safe.
+
+    Implementations are `blocks.ranges.RemoteFile` and `stored.StoredFile`.
+    """
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """Where the complete file is in the cache, once it is complete."""
+        ...
+
     @property
     def size(self) -> int: ...
+
     @property
-    def tag(self) -> str: ...
+    def tag(self) -> str:
+        """A tag of the file's content; `complete` may change it if the remote file has changed."""
+        ...
+
     @property
-    def present(self) -> int: ...
-    def read_at(self, offset: int, size: int) -> bytes: ...
-    def want(self, ranges: Iterable[tuple[int, int]]) -> None: ...
-    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None: ...
-    def complete(self, check: Callable[[Path], None]) -> Path: ...
-    def mend(self, start: int, stop: int) -> None: ...
+    def present(self) -> int:
+        """How many bytes are cached."""
+        ...
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return exactly `size` bytes from `offset`; fetch those that are not cached."""
+        ...
+
+    def want(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Prefetch these ranges in the background, in this order, instead of those of an earlier call."""
+        ...
+
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch these ranges; return when they are cached."""
+        ...
+
+    def complete(self, check: Callable[[Path], None]) -> Path:
+        """Fetch and verify the whole file and return `path`; `check` verifies it if the server names no hash."""
+        ...
+
+    def mend(self, start: int, stop: int) -> None:
+        """Invalidate the cached range, so that the next read fetches it again."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -57,10 +86,15 @@ class DatasetFile(Protocol):
 
 
 class Contents(Protocol):
-    """The files of a data set. Names given to its methods are in `files`."""
+    """The files of a data set. Every name that is passed to a method must be in `files`.
+
+    Methods that fetch raise `ConnectionFailed`, `RemoteError` or another error of `haversack.errors` for a server's
+    answer, `IntegrityError` for wrong bytes, and `DiskFull`.
+    """
 
     @property
     def files(self) -> Mapping[str, DatasetFile]: ...
+
     @property
     def size(self) -> int:
         """The sum of all files' sizes in bytes."""
@@ -71,47 +105,56 @@ class Contents(Protocol):
         """A tag that changes with the files' bytes."""
         ...
 
-    def read(self, name: str) -> bytes: ...
-    def open(self, name: str) -> BinaryIO: ...
+    def read(self, name: str) -> bytes:
+        """Return the file's bytes; an archive's member is verified by its CRC-32, a remote file by its size."""
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """Return the file as a seekable binary file object."""
+        ...
+
     def path(self, name: str) -> Path:
-        """The one file on this machine's disk; it is complete or absent."""
+        """Return the path of this one file on the local disk; if it is not there yet, fetch or extract it."""
         ...
 
     def write(self, name: str, target: Path) -> None:
-        """Put the verified file at `target`, which nobody looks at before this returns."""
+        """Write the file to `target`, verified as by `read`, not atomically: a failure may leave a part of it."""
         ...
 
-    def is_at(self, name: str, path: Path) -> bool:
-        """Whether `path` has the same bytes."""
+    def matches(self, name: str, path: Path) -> bool:
+        """Whether the local file `path` has the same size and bytes (for an archive: the same CRC-32)."""
         ...
 
-    def want(self, names: Iterable[str]) -> None:
-        """Begin to fetch these files, in this order, because they will be read next."""
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Fetch these files in the background, in this order, instead of those of an earlier call; return at once."""
         ...
 
     def fetch(self, names: Iterable[str]) -> None:
-        """Have these files' bytes on this machine; they are verified when they are read."""
+        """Fetch these files; return when they are cached. An archive's members are verified when they are read."""
         ...
 
     def complete(self) -> None:
-        """Have everything on this machine, verified."""
+        """Fetch everything; an archive is verified as a whole."""
         ...
 
     def save(self, target: Path) -> None:
-        """Put the whole data set at `target` as one archive; raises `InputError` where another file is."""
+        """Write the whole data set to `target` as one archive. Raises `InputError` if a different file is there."""
         ...
 
-    def info(self) -> dict[str, object]: ...
+    def info(self) -> dict[str, object]:
+        """Return where the files are and how much of them is cached, for `Dataset.info`."""
+        ...
+
     def close(self) -> None: ...
 
 
-class Archived:
-    """The members of a zip archive. `cache` is a folder for its index, and for members that are wanted as files."""
+class ArchiveContents:
+    """`Contents` of a zip archive. The folder `cache` has its index and the members that `path` has extracted."""
 
-    def __init__(self, file: LocalFile | Elsewhere, cache: Path) -> None:
+    def __init__(self, file: LocalFile | RemoteBytes, cache: Path) -> None:
         self._file = file
         self._cache = cache
-        self._archive = self._opened()
+        self._archive = self._open_archive()
 
     @property
     def files(self) -> ArchiveIndex:
@@ -122,7 +165,7 @@ class Archived:
         return self.files.size
 
     def read(self, name: str) -> bytes:
-        return self._mending(name, self._archive.read)
+        return self._retry_damaged(name, self._archive.read)
 
     def open(self, name: str) -> BinaryIO:
         return self._archive.open(self.files[name])
@@ -132,7 +175,8 @@ class Archived:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             require_space(target.parent, self.files[name].size)
-            put_whole(target, lambda aside: self.write(name, aside))
+            with disk.replacing(target) as temporary:
+                self.write(name, temporary)
         return target
 
     def write(self, name: str, target: Path) -> None:
@@ -141,13 +185,13 @@ class Archived:
                 for piece in self._archive.pieces(member):
                     file.write(piece)
 
-        self._mending(name, write_pieces)
+        self._retry_damaged(name, write_pieces)
 
-    def is_at(self, name: str, path: Path) -> bool:
+    def matches(self, name: str, path: Path) -> bool:
         member = self.files[name]
-        return path.stat().st_size == member.size and _crc_of(path) == member.crc
+        return path.stat().st_size == member.size and _crc32(path) == member.crc
 
-    def want(self, names: Iterable[str]) -> None:
+    def prefetch(self, names: Iterable[str]) -> None:
         if not isinstance(self._file, LocalFile):
             files = self.files
             members = (files[name] for name in names)
@@ -164,19 +208,20 @@ class Archived:
             before = self._file.tag
             self._file.complete(_check_members)
             if self._file.tag != before:
-                self._archive = self._opened()
+                self._archive = self._open_archive()
 
     def save(self, target: Path) -> None:
         if target.exists() and target.stat().st_size != self._file.size:
-            raise occupied(target)
+            raise target_exists(target)
         self.complete()
         if target.exists():
             if not filecmp.cmp(self._file.path, target, shallow=False):
-                raise occupied(target)
+                raise target_exists(target)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         require_space(target.parent, self._file.size)
-        put_whole(target, lambda aside: shutil.copyfile(self._file.path, aside))
+        with disk.replacing(target) as temporary:
+            shutil.copyfile(self._file.path, temporary)
 
     def info(self) -> dict[str, object]:
         here = self._file.size if isinstance(self._file, LocalFile) else self._file.present
@@ -185,12 +230,12 @@ class Archived:
     def close(self) -> None:
         self._file.close()
 
-    def _opened(self) -> Archive:
+    def _open_archive(self) -> Archive:
         return Archive(self._file, self._cache / f"{self.content}.index", self.content)
 
     @property
     def content(self) -> str:
-        """A name for the archive as it is now, so that files of an earlier one are not taken for its own."""
+        """A tag of the archive's content, from its path, size and mtime, or from the remote file's tag and size."""
         if isinstance(self._file, LocalFile):
             about = self._file.path.stat()
             known = f"{self._file.path} {about.st_size} {about.st_mtime_ns}"
@@ -198,8 +243,8 @@ class Archived:
             known = f"{self._file.tag} {self._file.size}"
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
-    def _mending(self, name: str, use: Callable[[ArchiveMember], T]) -> T:
-        """What `use` returns for the member; where its bytes are damaged, they are fetched again once."""
+    def _retry_damaged(self, name: str, use: Callable[[ArchiveMember], T]) -> T:
+        """Return `use(member)`. If a remote archive raises `IntegrityError`, refetch the member and retry once."""
         member = self.files[name]
         try:
             return use(member)
@@ -212,14 +257,14 @@ class Archived:
 
 @dataclass(frozen=True, slots=True)
 class PlainFile:
-    """A `File` that is nothing more."""
+    """A `DatasetFile` without further data."""
 
     name: str
     size: int
 
 
 class FolderContents:
-    """The files of a folder on this machine, as they are."""
+    """`Contents` of a folder on this machine. Its files are listed once, at the first access to `files`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -252,21 +297,21 @@ class FolderContents:
     def write(self, name: str, target: Path) -> None:
         shutil.copyfile(self.path(name), target)
 
-    def is_at(self, name: str, path: Path) -> bool:
+    def matches(self, name: str, path: Path) -> bool:
         return filecmp.cmp(self.path(name), path, shallow=False)
 
-    def want(self, names: Iterable[str]) -> None:
-        """They are all here."""
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Do nothing: the files are local."""
 
     def fetch(self, names: Iterable[str]) -> None:
-        """They are all here."""
+        """Do nothing: the files are local."""
 
     def complete(self) -> None:
-        """It is all here."""
+        """Do nothing: the files are local."""
 
     def save(self, target: Path) -> None:
         if target.exists():
-            raise occupied(target)
+            raise target_exists(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         pack(self._folder, target)
 
@@ -274,11 +319,14 @@ class FolderContents:
         return {"folder": str(self._folder)}
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""
 
 
 def _check_members(path: Path) -> None:
-    """Read every member that can be read, for archives whose hash nobody told. Raises `IntegrityError`."""
+    """Verify the CRC of every supported member of the archive `path`, for servers that name no hash of the file.
+
+    Raises `IntegrityError` for a wrong member, `ArchiveInvalid` for an invalid archive.
+    """
     file = LocalFile(path)
     try:
         archive = Archive(file)
@@ -291,26 +339,21 @@ def _check_members(path: Path) -> None:
 
 
 def sizes_of(files: Mapping[str, DatasetFile]) -> Iterable[tuple[str, int]]:
-    """Names and sizes, without making a record for each member of an archive."""
+    """Return (name, size in bytes) of all files, without creating an `ArchiveMember` for each."""
     sizes = (
         files.columns["size"].tolist() if isinstance(files, ArchiveIndex) else [file.size for file in files.values()]
     )
     return zip(files, sizes, strict=True)
 
 
-def occupied(target: Path) -> InputError:
-    return InputError(f"{target} is there and is another file.", "Move it away, or name another place.")
+def target_exists(target: Path) -> InputError:
+    """Return the error for a `target` that a different file occupies."""
+    return InputError(f"{target} exists and is a different file.", "Move it away, or choose another path.")
 
 
-def put_whole(target: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make a file beside `target`, then give it its name."""
-    with disk.replacing(target) as temporary:
-        write(temporary)
-
-
-def _crc_of(path: Path) -> int:
+def _crc32(path: Path) -> int:
     crc = 0
     with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
+        while piece := file.read(_PIECE_SIZE):
             crc = zlib.crc32(piece, crc)
     return crc

@@ -1,15 +1,15 @@
-"""One image's bytes as pixels of a given shape, by one rule for every kind of image:
+"""Decoding of an image file to uint8 pixels of a given shape, by one rule for all formats:
 
-1. The first frame is decoded and turned upright, as its EXIF orientation says.
-2. It becomes 8 bit: one-bit images 0 and 255, palettes the colours they stand for, 16-bit grey v the whole number
+1. Decode the first frame and rotate it by its EXIF orientation.
+2. Convert to 8 bits: one-bit images to 0 and 255, palettes to their colours, a 16-bit grey value v to the integer
    nearest to v / 257.
-3. It becomes the channels asked for: 1 is grey by ITU-R 601 (0.299 R + 0.587 G + 0.114 B), 3 RGB, 4 RGBA. CMYK and
-   other colours become RGB first. Where alpha is not asked for, what shows through is black.
-4. It becomes the size asked for, by bilinear interpolation over all pixels that fall into one (as Pillow resizes):
-   "stretch" changes the shape of the picture, "crop" cuts what is too long from both sides, "pad" adds black there.
+3. Convert to the requested channels: 1 is grey by ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), 3 is RGB, 4 is RGBA.
+   CMYK and other colour spaces become RGB first. If alpha is not requested, the image is composited on black.
+4. Resize with Pillow's bilinear filter, which averages all source pixels of an output pixel. "stretch" ignores the
+   aspect ratio, "crop" keeps it and cuts off both ends of the longer side, "pad" keeps it and adds black borders.
 
-PNGs that need nothing of steps 1 and 2 are inflated by ISA-L (`png`), and decoded by OpenCV where it is installed: a
-lossless format has the same pixels from either, and OpenCV takes less time. Everything else is Pillow's work.
+A PNG that needs neither step 1 nor step 2 is inflated by ISA-L (`png`) and decoded by OpenCV if that is installed: the
+format is lossless, so the pixels are the same, and OpenCV is faster. Pillow does everything else.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from haversack.errors import ImageInvalid, InputError
 Pixels = NDArray[np.uint8]
 Fit = Literal["stretch", "crop", "pad"]
 
-RULE = 1
-"""Counts the versions of the rule; pixels that were kept under another are not used."""
+RULE_VERSION = 1
+"""The version of the rule above. It is part of the pixel cache's key: increment it if any decoded pixel changes."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -40,7 +40,11 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 @dataclass(frozen=True)
 class Form:
-    """What every image becomes: uint8 of shape (height, width, channels). Raises `InputError`."""
+    """The form that every image is decoded to: uint8 of shape (height, width, channels), in pixels.
+
+    `fit` is how an image with another aspect ratio is resized; see the module's step 4. Raises `InputError` for sizes
+    below 1, channels other than 1, 3 and 4, and an unknown `fit`.
+    """
 
     height: int
     width: int
@@ -51,7 +55,7 @@ class Form:
         if self.height < 1 or self.width < 1 or self.channels not in _MODES or self.fit not in get_args(Fit):
             raise InputError(
                 f"Images cannot become {self.height} × {self.width} with {self.channels} channels, {self.fit!r}.",
-                "Give size=(height, width), channels 1, 3 or 4, and fit stretch, crop or pad.",
+                "Use size=(height, width), channels 1, 3 or 4, and fit stretch, crop or pad.",
             )
 
     @property
@@ -60,45 +64,50 @@ class Form:
 
     @property
     def bytes(self) -> int:
-        """Of one image."""
+        """The size of one decoded image."""
         return self.height * self.width * self.channels
 
 
 def decode(data: bytes, form: Form, name: str) -> Pixels:
-    """The pixels of the image in `data`, as `form` says. Raises `ImageInvalid`, which names it `name`."""
-    plain = png.stored(data)
-    pixels = None if plain is None else _by_opencv(plain)
+    """Decode the image file `data` to uint8 of shape `form.shape`.
+
+    Raises `ImageInvalid`, whose message calls the image `name`, if it is damaged, of an unknown format, too large, or
+    has values without a known range.
+    """
+    plain = png.uncompress(data)
+    pixels = None if plain is None else _decode_with_opencv(plain)
     if pixels is not None and pixels.shape == form.shape:
         return pixels
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = _eight_bit(_opened(plain or data)) if pixels is None else _image(pixels)
-            image = _resized(_in_channels(image, form.channels), form)
+            image = _to_eight_bits(_open_upright(plain or data)) if pixels is None else _to_pillow(pixels)
+            image = _resize(_convert_channels(image, form.channels), form)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise _invalid(name, str(error)) from error
     except Image.DecompressionBombWarning as error:
-        raise _invalid(name, "it claims to be too large") from error
+        raise _invalid(name, "its header claims too many pixels") from error
     return np.asarray(image, np.uint8).reshape(form.shape)
 
 
-def prepare(name: str) -> None:
-    """Import what decodes images such as the one called `name`, before there is one."""
+def preload(name: str) -> None:
+    """Import the library that decodes images such as `name`, so that the first `decode` does not wait for it."""
     if name.lower().endswith(".png"):
         _cv2()
 
 
-def _by_opencv(png_of_grey_or_rgb: bytes) -> Pixels | None:
-    """Its pixels, of shape (height, width, channels); None where OpenCV is not installed."""
+def _decode_with_opencv(png_of_grey_or_rgb: bytes) -> Pixels | None:
+    """Return pixels of shape (height, width, channels), or None if OpenCV is not installed or cannot decode them."""
     if (cv2 := _cv2()) is None:
         return None
     found = cv2.imdecode(np.frombuffer(png_of_grey_or_rgb, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None:
         return None
-    return found[:, :, None] if found.ndim == 2 else cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
+    pixels: Pixels = found[:, :, None] if found.ndim == 2 else cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
+    return pixels
 
 
-def _image(pixels: Pixels) -> Image.Image:
+def _to_pillow(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
@@ -108,31 +117,31 @@ def _cv2() -> Any:
         import cv2
     except ImportError:
         return None
-    cv2.setNumThreads(0)  # threads take whole batches of images; threads within one would only be in their way
+    cv2.setNumThreads(0)  # the loader has one thread per core already; more would compete with them
     return cv2
 
 
-def _opened(data: bytes) -> Image.Image:
+def _open_upright(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()
     return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _to_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "P":
         return image.convert("RGBA" if "transparency" in image.info else "RGB")
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image).astype(np.int64)
         if values.min(initial=0) < 0 or values.max(initial=0) > 0xFFFF:
-            raise ValueError("its grey values are not of 16 bit")
+            raise ValueError("its grey values do not fit into 16 bits")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.mode == "F":
-        raise ValueError("its values are real numbers, whose range is not known")
+        raise ValueError("its values are real numbers of unknown range")
     return image
 
 
-def _in_channels(image: Image.Image, channels: int) -> Image.Image:
-    """`channels` as said above; black shows through where alpha is not asked for."""
+def _convert_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Convert an 8-bit image to `channels` by step 3 of the module's rule."""
     if image.mode == "La":
         image = image.convert("LA")
     if "transparency" in image.info and image.mode in ("L", "RGB", "1"):
@@ -145,7 +154,7 @@ def _in_channels(image: Image.Image, channels: int) -> Image.Image:
     return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
 
 
-def _resized(image: Image.Image, form: Form) -> Image.Image:
+def _resize(image: Image.Image, form: Form) -> Image.Image:
     size = form.width, form.height
     if image.size == size:
         return image
@@ -156,8 +165,8 @@ def _resized(image: Image.Image, form: Form) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR)
 
 
-def _invalid(name: str, why: str) -> ImageInvalid:
+def _invalid(name: str, reason: str) -> ImageInvalid:
     return ImageInvalid(
-        f"{name} cannot be read as an image: {why.rstrip('.')}.",
-        'Mend or remove it, or pass over such images with corrupt="skip".',
+        f"{name} cannot be read as an image: {reason.rstrip('.')}.",
+        'Repair or remove it, or skip such images with corrupt="skip".',
     )

@@ -1,8 +1,8 @@
-"""A data set's files laid out in a folder: all of them or, where something is in the way, none.
+"""Extraction of a data set's files into a folder; nothing is extracted if any file conflicts with an existing one.
 
-Files are written aside first and moved into place when every one of them is whole. A file that is there already with
-the same bytes stays; one with other bytes is never overwritten. Nothing is written outside the folder, also where a
-link in it leads out.
+All files are written to a temporary folder, then renamed into the target. An existing file with the same bytes is left
+alone; one with different bytes is never overwritten. Nothing is written outside the target, not even through symbolic
+links in it.
 """
 
 from __future__ import annotations
@@ -17,71 +17,77 @@ from haversack.datasets.contents import Contents, sizes_of
 from haversack.datasets.locks import lock_of
 from haversack.errors import InputError
 
-_ASIDE = ".haversack-extracting"
+_TEMPORARY = ".haversack-extracting"
 
 
 def extract(contents: Contents, to: Path, name: str) -> Path:
-    """Put every file of `contents` below the folder `to`, which is made if need be; `name` is what the user is told.
+    """Write every file of `contents` below the folder `to`, created if it is missing; return its absolute path.
 
-    Raises `InputError` where something else is in the way, `DiskFull` before anything is written.
+    `name` names the data set in messages. Raises `InputError` if `to` is not a folder, if a different file is in the
+    way, if a link leads out of `to`, or if a name is both a file and a folder; `DiskFull` before a file is written; and
+    the errors of `contents.complete` and `contents.write`.
     """
     to = to.expanduser().absolute()
     if to.exists() and not to.is_dir():
-        raise InputError(f"{to} is not a folder.", "Name a folder, or one to be made.")
+        raise InputError(f"{to} is not a folder.", "Name a folder, or a path that does not exist yet.")
     with lock_of(to):
-        if _not_there(contents, to) or not to.exists():
+        if _missing_files(contents, to) or not to.exists():
             contents.complete()
-            wanted = _not_there(contents, to)
+            missing = _missing_files(contents, to)
             to.parent.mkdir(parents=True, exist_ok=True)
-            aside = to / _ASIDE if to.exists() else to.with_name(f".{to.name}{_ASIDE}")
-            shutil.rmtree(aside, ignore_errors=True)
+            temporary = to / _TEMPORARY if to.exists() else to.with_name(f".{to.name}{_TEMPORARY}")
+            shutil.rmtree(temporary, ignore_errors=True)
             try:
-                _write(contents, wanted, aside, name)
-                _move(wanted, aside, to)
+                _write_files(contents, missing, temporary, name)
+                _move_files(missing, temporary, to)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
     return to
 
 
-def _not_there(contents: Contents, to: Path) -> list[tuple[str, int]]:
-    """The files that are still to be put below `to`, with their sizes. Raises for the first one that cannot be."""
+def _missing_files(contents: Contents, to: Path) -> list[tuple[str, int]]:
+    """List the name and size of each file that is not below `to` yet.
+
+    Raises `InputError` for the first file whose path is occupied by something different or leads out of `to`.
+    """
     if not to.exists():
         return list(sizes_of(contents.files))
-    wanted = []
+    missing = []
     checked: set[Path] = set()
     for name, size in sizes_of(contents.files):
         target = to / name
         if target.parent not in checked:
-            _check_way(target.parent, to)
+            _check_folder(target.parent, to)
             checked.add(target.parent)
         if not os.path.lexists(target):
-            wanted.append((name, size))
-        elif target.is_symlink() or not target.is_file() or not contents.is_at(name, target):
-            raise _occupied(target)
-    return wanted
+            missing.append((name, size))
+        elif target.is_symlink() or not target.is_file() or not contents.matches(name, target):
+            raise _conflict(target)
+    return missing
 
 
-def _check_way(folder: Path, to: Path) -> None:
-    """Refuse a folder that cannot be made below `to`, or that is reached by leaving it."""
-    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not there.resolve().is_relative_to(to.resolve()):
-        raise InputError(f"{there} is a link that leads out of {to}.", "Remove it, or name another folder.")
-    if not there.is_dir():
-        raise _occupied(there)
+def _check_folder(folder: Path, to: Path) -> None:
+    """Raise `InputError` if `folder` cannot be created below `to`: a file is in the way, or a link leads out."""
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not existing.resolve().is_relative_to(to.resolve()):
+        raise InputError(f"{existing} is a link that leads out of {to}.", "Remove it, or name another folder.")
+    if not existing.is_dir():
+        raise _conflict(existing)
 
 
-def _occupied(path: Path) -> InputError:
-    return InputError(f"{path} is there and is another file.", "Move it away, or name another folder.")
+def _conflict(path: Path) -> InputError:
+    return InputError(f"{path} exists and is a different file.", "Move it away, or name another folder.")
 
 
-def _write(contents: Contents, wanted: list[tuple[str, int]], aside: Path, name: str) -> None:
-    total = sum(size for _, size in wanted)
+def _write_files(contents: Contents, files: list[tuple[str, int]], temporary: Path, name: str) -> None:
+    """Write `files` (name, size) into the new folder `temporary`, and sync them."""
+    total = sum(size for _, size in files)
     made: set[Path] = set()
-    require_space(aside.parent, total)
-    aside.mkdir()
+    require_space(temporary.parent, total)
+    temporary.mkdir()
     with progress.bar(f"Extracting {name}", total) as advance:
-        for each, size in wanted:
-            target = aside / each
+        for each, size in files:
+            target = temporary / each
             try:
                 if target.parent not in made:
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,18 +95,19 @@ def _write(contents: Contents, wanted: list[tuple[str, int]], aside: Path, name:
                 contents.write(each, target)
             except (FileExistsError, NotADirectoryError, IsADirectoryError):
                 raise InputError(
-                    f"{each} is both a file and a folder in {name}.", "Read its files one by one."
+                    f"{each} is both a file and a folder in {name}.", "Use `Dataset.read` for its files instead."
                 ) from None
             advance(size)
-    # One sync for all: thousands of small files would take a minute with one each.
+    # Sync once for all files: fsync of thousands of small files takes a minute.
     os.sync()
 
 
-def _move(wanted: list[tuple[str, int]], aside: Path, to: Path) -> None:
+def _move_files(files: list[tuple[str, int]], temporary: Path, to: Path) -> None:
+    """Rename the folder `temporary` to `to`, or, if `to` exists, each of the files into it."""
     if not to.exists():
-        aside.rename(to)
+        temporary.rename(to)
         return
-    for name, _ in wanted:
+    for name, _ in files:
         target = to / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        (aside / name).replace(target)
+        (temporary / name).replace(target)

@@ -1,7 +1,7 @@
-"""Several archives as one data set: the shards that `archive.writer` makes, or any archives with files of other names.
+"""Several archives as one data set: shards by `archive.writer`, or any archives without duplicate file names.
 
-Names are those in the archives, and each archive is read where it lies. Of shards that say how many they are, all must
-be there.
+Files keep the names that they have in their archives. Each archive is read in place. A set of shards must be complete:
+`NAME-00000-of-00003.zip` requires two more.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.zip")
 
 
 def check_complete(names: Iterable[str], source: str) -> None:
-    """Raise `NotFound` where `names` are shards and one of them is missing."""
-    there: dict[tuple[str, str], set[int]] = {}
+    """Raise `NotFound` if `names` (archives' file names) include some shards of a set and not all of them."""
+    found_numbers: dict[tuple[str, str], set[int]] = {}
     for name in names:
         if found := _SHARD.fullmatch(name):
-            there.setdefault((found[1], found[3]), set()).add(int(found[2]))
-    for (stem, total), numbers in there.items():
+            found_numbers.setdefault((found[1], found[3]), set()).add(int(found[2]))
+    for (stem, total), numbers in found_numbers.items():
         missing = [number for number in range(int(total)) if number not in numbers]
         if missing:
             raise NotFound(
                 f"Of the {int(total)} archives of {source}, {len(missing)} are missing.",
-                f"The first is {stem}-{missing[0]:05}-of-{total}.zip: put them there, or make them anew.",
+                f"The first is {stem}-{missing[0]:05}-of-{total}.zip: add them, or create the shards again.",
                 status=404,
             )
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
-    """A file, and the number of the part that it is in."""
+class _JoinedFile:
+    """A file, and the index of the archive that has it."""
 
     name: str
     size: int
@@ -47,21 +47,23 @@ class _Placed:
 
 
 class Joined:
-    """The files of all `parts`, each an archive's contents by its name; `source` is what the user is told.
+    """`Contents` of all archives in `parts`, which maps an archive's name to its contents.
 
-    Raises `InputError` where two of them have a file of one name.
+    `source` names the data set in messages. Raises `InputError` if two archives have a file of the same name.
     """
 
     def __init__(self, parts: Mapping[str, Contents], source: str) -> None:
         self._parts = list(parts.values())
         self._source = source
-        self._files: dict[str, _Placed] = {}
+        self._files: dict[str, _JoinedFile] = {}
         for number, (archive, part) in enumerate(parts.items()):
             for name, size in sizes_of(part.files):
                 if name in self._files:
                     other = list(parts)[self._files[name].part]
-                    raise InputError(f"{name} is both in {other} and in {archive}.", "Read them one by one.")
-                self._files[name] = _Placed(name, size, number)
+                    raise InputError(
+                        f"{name} is both in {other} and in {archive}.", "Open each archive as its own data set."
+                    )
+                self._files[name] = _JoinedFile(name, size, number)
 
     @property
     def files(self) -> Mapping[str, DatasetFile]:
@@ -76,25 +78,25 @@ class Joined:
         return hashlib.sha256(" ".join(part.content for part in self._parts).encode()).hexdigest()[:16]
 
     def read(self, name: str) -> bytes:
-        return self._of(name).read(name)
+        return self._part_of(name).read(name)
 
     def open(self, name: str) -> BinaryIO:
-        return self._of(name).open(name)
+        return self._part_of(name).open(name)
 
     def path(self, name: str) -> Path:
-        return self._of(name).path(name)
+        return self._part_of(name).path(name)
 
     def write(self, name: str, target: Path) -> None:
-        self._of(name).write(name, target)
+        self._part_of(name).write(name, target)
 
-    def is_at(self, name: str, path: Path) -> bool:
-        return self._of(name).is_at(name, path)
+    def matches(self, name: str, path: Path) -> bool:
+        return self._part_of(name).matches(name, path)
 
-    def want(self, names: Iterable[str]) -> None:
-        self._each(names, lambda part, its: part.want(its))
+    def prefetch(self, names: Iterable[str]) -> None:
+        self._for_each_part(names, lambda part, own: part.prefetch(own))
 
     def fetch(self, names: Iterable[str]) -> None:
-        self._each(names, lambda part, its: part.fetch(its))
+        self._for_each_part(names, lambda part, own: part.fetch(own))
 
     def complete(self) -> None:
         for part in self._parts:
@@ -104,21 +106,21 @@ class Joined:
         save_packed(self, target, self._source)
 
     def info(self) -> dict[str, object]:
-        told = [part.info() for part in self._parts]
-        sums = {key: sum(int(str(one[key])) for one in told) for key in ("archive_size", "archive_here")}
-        return {"archives": len(told), **sums}
+        infos = [part.info() for part in self._parts]
+        sums = {key: sum(int(str(info[key])) for info in infos) for key in ("archive_size", "archive_here")}
+        return {"archives": len(infos), **sums}
 
     def close(self) -> None:
         for part in self._parts:
             part.close()
 
-    def _of(self, name: str) -> Contents:
+    def _part_of(self, name: str) -> Contents:
         return self._parts[self._files[name].part]
 
-    def _each(self, names: Iterable[str], use: Callable[[Contents, Sequence[str]], None]) -> None:
-        """Use every part that has some of the names, with those, in their order."""
-        its: dict[int, list[str]] = {}
+    def _for_each_part(self, names: Iterable[str], call: Callable[[Contents, Sequence[str]], None]) -> None:
+        """Group `names` by archive, in order, and call `call(contents, names)` for each archive that has some."""
+        grouped: dict[int, list[str]] = {}
         for name in names:
-            its.setdefault(self._files[name].part, []).append(name)
-        for number, of_part in its.items():
-            use(self._parts[number], of_part)
+            grouped.setdefault(self._files[name].part, []).append(name)
+        for number, own in grouped.items():
+            call(self._parts[number], own)

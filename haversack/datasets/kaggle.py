@@ -1,10 +1,10 @@
-"""Our own small client of Kaggle's API: versions, signed addresses, uploads.
+"""A client of Kaggle's API for data sets: source names, versions, download addresses, publication.
 
-Calls are `POST {base}/v1/{package.Service}/{Method}` with camelCase JSON, as `kagglesdk` 0.1 makes them; an error is an
-HTTP status, or 200 with `{"code": …, "message": …}`. A download is a redirect to signed storage, which `blocks` reads.
-An upload is Google's resumable one (https://cloud.google.com/storage/docs/performing-resumable-uploads): its address
-and token are on disk until the data set is published, so it goes on after the process died. Of competitions only the
-data is spoken of here, and models not at all.
+Calls are `POST {base}/v1/{package.Service}/{Method}` with camelCase JSON, as the official client `kagglesdk` 0.1 makes
+them. An error is an HTTP status, or status 200 with `{"code": …, "message": …}`. A download is a redirect to a signed
+storage address, which `blocks` reads. An upload is a resumable upload of Google Cloud Storage
+(https://cloud.google.com/storage/docs/performing-resumable-uploads). Its address and token are stored on disk until the
+data set is published, so another process can resume it. Of competitions only the data is supported; models are not.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from haversack.http import Answer, Http, error_of
 
 _DATASETS = "datasets.DatasetApiService"
 _COMPETITIONS = "competitions.CompetitionApiService"
-_PIECE = 1 << 20
-# How long a published version may take until Kaggle serves it, in seconds, and the longest pause between two looks.
-_SETTLES_WITHIN = 900.0
+_PIECE_SIZE = 1 << 20
+# Seconds until Kaggle must serve a published version, and the longest pause between two polls.
+_PUBLISH_TIMEOUT = 900.0
 _LONGEST_PAUSE = 5.0
-# How long an upload may stand still, in seconds.
-_PATIENCE = 180.0
+# Seconds without progress after which a request of an upload fails.
+_STALL_TIMEOUT = 180.0
 
 
 @dataclass(frozen=True)
-class Name:
-    """A data set's name: who owns it, what it is called, which version; None is the current one."""
+class DatasetName:
+    """The name of a data set on Kaggle or a hub; `version` is None for the current one."""
 
     owner: str
     name: str
@@ -56,13 +56,13 @@ class Name:
 
     @property
     def page(self) -> str:
-        """The path of its web page."""
+        """The path of the data set's web page, without a version."""
         return f"/datasets/{self.owner}/{self.name}"
 
 
 @dataclass(frozen=True)
 class Competition:
-    """A competition, for its data."""
+    """The name of a competition, whose data is a data set without versions."""
 
     name: str
 
@@ -71,6 +71,7 @@ class Competition:
 
     @property
     def page(self) -> str:
+        """The path of the competition's web page."""
         return f"/competitions/{self.name}"
 
 
@@ -78,8 +79,8 @@ _PAGE = re.compile(r"https?://(?:www\.)?kaggle\.com/(datasets|competitions|c)/([
 _SET = re.compile(r"kaggle:([A-Za-z0-9][\w-]*)/([A-Za-z0-9][\w.-]*)(?:@([1-9][0-9]*))?((?:/[^/\0]+)*)/?", re.ASCII)
 
 
-def from_page(link: str) -> str | None:
-    """The source that a link to a page of kaggle.com is about; None for other links."""
+def source_of_page(link: str) -> str | None:
+    """Return the source `kaggle:…` of a link to a data set or competition on kaggle.com, or None for other links."""
     found = _PAGE.match(link)
     if not found:
         return None
@@ -90,34 +91,37 @@ def from_page(link: str) -> str | None:
     return f"kaggle:{'/'.join(parts[:2])}{version}"
 
 
-def parsed(source: str) -> tuple[Name | Competition, str]:
-    """What `kaggle:owner/name[@version][/folder]` or `kaggle:c/competition[/folder]` names, and the folder in it.
+def parse_source(source: str) -> tuple[DatasetName | Competition, str]:
+    """Parse `kaggle:owner/name[@version][/folder]` or `kaggle:c/competition[/folder]`.
 
-    Raises `InputError` for anything else.
+    Returns the name, and the folder or "". Raises `InputError` for anything else.
     """
     found = _SET.fullmatch(source) if source.isprintable() else None
     if not found or not {".", ".."}.isdisjoint((found[4] or "").split("/")):
         raise InputError(
             f"{source!r} names no data set.",
-            "Write it as kaggle:owner/name, kaggle:owner/name@3, kaggle:owner/name/folder or kaggle:c/competition.",
+            "Use kaggle:owner/name, kaggle:owner/name@3, kaggle:owner/name/folder or kaggle:c/competition.",
         )
     folder = found[4].strip("/")
     if found[1] == "c" and not found[3]:
         return Competition(found[2]), folder
-    return Name(found[1], found[2], int(found[3]) if found[3] else None), folder
+    return DatasetName(found[1], found[2], int(found[3]) if found[3] else None), folder
 
 
 @dataclass(frozen=True)
 class _KaggleUpload:
-    """An upload in progress. Whoever has it can write into it, so it is kept like a password."""
+    """An upload in progress. Both fields are secret: they let anyone write to the upload without a sign-in."""
 
     token: str = field(repr=False)
     url: str = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Words:
-    """What is said of a data set that is published. The first three are of a new one, `notes` of a version."""
+class DatasetMetadata:
+    """What a publication says about a data set.
+
+    `title`, `licence` and `public` apply only to a new data set, `notes` only to a new version.
+    """
 
     title: str | None = None
     licence: str | None = None
@@ -125,8 +129,8 @@ class Words:
     notes: str | None = None
 
     @property
-    def of_a_new_set(self) -> str:
-        """Which of the first three are given."""
+    def fields_of_new_dataset(self) -> str:
+        """The fields that are set and apply only to a new data set, as text for a message; "" if there are none."""
         given = {"title": self.title, "licence": self.licence, "visibility": self.public}
         return " and ".join(name for name, value in given.items() if value)
 
@@ -134,22 +138,26 @@ class Words:
 class KaggleApi:
     """Kaggle's API over `http`, whose server is Kaggle or a hub.
 
-    Everything raises `NotFound` and `Forbidden` in the words of data sets, `SignInError`, `RateLimited`, other
-    `RemoteError`, and `ConnectionFailed`.
+    Methods raise `NotFound`, `Forbidden`, `RulesNotAccepted`, `RateLimited`, or another `RemoteError` for an error
+    answer, `SignInError` if the sign-in is refused, and `ConnectionFailed` if the server does not answer.
     """
 
     def __init__(self, http: Http) -> None:
         self.http = http
         self._base = "/v1" if http.server.url == KAGGLE else "/api/v1"
 
-    async def current_version(self, name: Name) -> int:
+    async def current_version(self, name: DatasetName) -> int:
+        """Return the number of the data set's current version."""
         answer = await self._call("GetDataset", name, _slugs(name))
         return int(answer.get("currentVersionNumber") or 1)
 
-    async def about(self, name: Name | Competition) -> dict[str, Any]:
-        """What its page says: `title`, `licence`, whether it is `private`, and its `page`. Costs one call."""
+    async def about(self, name: DatasetName | Competition) -> dict[str, Any]:
+        """Return the metadata of a data set or competition, by one call.
+
+        The keys are `title` and `page`, of a data set also `licence` and `private`.
+        """
         if isinstance(name, Competition):
-            answer = await self._call("GetCompetition", name, {"competitionName": name.name}, of=_COMPETITIONS)
+            answer = await self._call("GetCompetition", name, {"competitionName": name.name}, service=_COMPETITIONS)
             return {"title": answer.get("title") or name.name, "page": self._page(name)}
         info = (await self._call("GetDatasetMetadata", name, _slugs(name))).get("info") or {}
         licences = [one.get("name") for one in info.get("licenses") or []]
@@ -160,79 +168,101 @@ class KaggleApi:
             "page": self._page(name),
         }
 
-    async def download_address(self, name: Name | Competition) -> str:
-        """A signed address of the whole data set's archive; it works for a while, without a sign-in."""
+    async def download_address(self, name: DatasetName | Competition) -> str:
+        """Return a signed address of the data set's archive. It needs no sign-in and expires after some time."""
         if isinstance(name, Competition):
             answer = await self._send(f"{_COMPETITIONS}/DownloadDataFiles", name, {"competitionName": name.name})
         else:
             body = _slugs(name) | ({"datasetVersionNumber": name.version} if name.version else {})
             answer = await self._send(f"{_DATASETS}/DownloadDataset", name, body)
         if "Location" not in answer.headers:
-            raise RemoteError(f"The {self.http.server.name} gives no address for {name}.", "Try again later.")
+            raise RemoteError(
+                f"The {self.http.server.name} returned no download address for {name}.", "Try again later."
+            )
         return urljoin(self.http.server.url, answer.headers["Location"])
 
-    async def publish(self, name: Name, archive: Path, words: Words, states: Path) -> tuple[int, str]:
-        """Make `archive` the data set `name`, or its next version; returns the version and its web address.
+    async def publish(
+        self, name: DatasetName, archive: Path, metadata: DatasetMetadata, states: Path
+    ) -> tuple[int, str]:
+        """Publish the zip file `archive` as the new data set `name`, or as its next version.
 
-        `states` is a folder for what an interrupted upload goes on from. Raises `InputError`, before anything is
-        uploaded, for `words` that only a new data set takes.
+        An upload of the same bytes that was interrupted is resumed.
+
+        Args:
+            name: the data set; its `version` is not used.
+            archive: the zip file.
+            metadata: see `DatasetMetadata`.
+            states: a folder for the state files of interrupted uploads.
+
+        Returns the version's number, once the server serves it, and the address of the data set's page. Raises
+        `InputError` before the upload if the data set exists and `metadata` has fields for a new one only.
         """
         before = await self._version_if_any(name)
-        if before and (said := words.of_a_new_set):
+        if before and (given := metadata.fields_of_new_dataset):
             raise InputError(
-                f"{name} is there already, and a version does not change its {said}.",
+                f"{name} exists already, and a new version does not change its {given}.",
                 f"Leave that out, and change it at {self._page(name)}/settings",
             )
         state = states / f"{await asyncio.to_thread(self._state_name, name, archive)}.json"
         token = await self._upload(archive, f"{name.name}.zip", name, state)
-        answer = await self._create(name, words, token) if before == 0 else await self._add_version(name, words, token)
+        create = self._create if before == 0 else self._add_version
+        answer = await create(name, metadata, token)
         if answer.get("status") == "error" or answer.get("error"):
-            raise RemoteError(f"{name} was not published: {answer.get('error')}", "Change that, and publish it again.")
+            raise RemoteError(f"{name} was not published: {answer.get('error')}", "Correct that, and publish it again.")
         state.unlink(missing_ok=True)
-        return await self._settled(name, before), answer.get("url") or self._page(name)
+        return await self._wait_until_served(name, before), answer.get("url") or self._page(name)
 
-    async def _version_if_any(self, name: Name) -> int:
-        """The current version, 0 where there is no such data set yet."""
+    async def _version_if_any(self, name: DatasetName) -> int:
+        """Return the current version, or 0 if there is no such data set yet."""
         try:
             await self._call("GetDatasetStatus", name, _slugs(name))
-        except (NotFound, Forbidden):  # Kaggle says "forbidden" of names it will not talk about
+        except (NotFound, Forbidden):  # Kaggle answers "forbidden" for some names that do not exist
             return 0
         return await self.current_version(name)
 
-    async def _create(self, name: Name, words: Words, token: str) -> dict[str, Any]:
+    async def _create(self, name: DatasetName, metadata: DatasetMetadata, token: str) -> dict[str, Any]:
         body = {
             "ownerSlug": name.owner,
             "slug": name.name,
-            "title": words.title or name.name,
-            "licenseName": words.licence or "unknown",
-            "isPrivate": not words.public,
+            "title": metadata.title or name.name,
+            "licenseName": metadata.licence or "unknown",
+            "isPrivate": not metadata.public,
             "files": [{"token": token}],
         }
-        return await self._call("CreateDataset", name, body, again=False)
+        return await self._call("CreateDataset", name, body, retry=False)
 
-    async def _add_version(self, name: Name, words: Words, token: str) -> dict[str, Any]:
-        body = {"versionNotes": words.notes or "Published by haversack", "files": [{"token": token}]}
-        return await self._call("CreateDatasetVersion", name, _slugs(name) | {"body": body}, again=False)
+    async def _add_version(self, name: DatasetName, metadata: DatasetMetadata, token: str) -> dict[str, Any]:
+        body = {"versionNotes": metadata.notes or "Published by haversack", "files": [{"token": token}]}
+        return await self._call("CreateDatasetVersion", name, _slugs(name) | {"body": body}, retry=False)
 
-    async def _settled(self, name: Name, before: int) -> int:
-        """The new version's number, once the service serves it."""
+    async def _wait_until_served(self, name: DatasetName, before: int) -> int:
+        """Poll until the server serves a version after `before`, and return its number.
+
+        Raises `RemoteError` if the server could not unpack it, or does not serve it within `_PUBLISH_TIMEOUT` seconds.
+        """
         waited, pause = 0.0, 0.1
-        while waited < _SETTLES_WITHIN:
+        while waited < _PUBLISH_TIMEOUT:
             status = str((await self._call("GetDatasetStatus", name, _slugs(name))).get("status", "")).lower()
             if status == "failed":
-                raise RemoteError(f"The {self.http.server.name} could not unpack {name}.", "Check the archive.")
+                raise RemoteError(
+                    f"The {self.http.server.name} could not unpack {name}.", "Check the archive, and publish it again."
+                )
             if status == "ready" and (version := await self.current_version(name)) > before:
                 return version
             await asyncio.sleep(pause)
             waited, pause = waited + pause, min(pause * 2, _LONGEST_PAUSE)
-        raise RemoteError(f"{name} is uploaded, but not served yet.", "Look at its page in a few minutes.")
+        raise RemoteError(f"{name} is uploaded, but not served yet.", f"Check {self._page(name)} in a few minutes.")
 
-    async def _upload(self, file: Path, called: str, name: Name, state: Path) -> str:
-        """Upload `file`, going on where an earlier upload of the same bytes stopped; returns the blob's token."""
+    async def _upload(self, file: Path, file_name: str, name: DatasetName, state: Path) -> str:
+        """Upload `file` under `file_name`; return the blob's token.
+
+        An upload whose state is in the file `state` is resumed. A request that fails is retried with backoff,
+        until `http.attempts` requests in a row make no progress; then the last failure is raised.
+        """
         size = file.stat().st_size
-        upload, done = await self._resumed(state, size)
+        upload, done = await self._load_upload(state, size)
         if upload is None:
-            upload, done = await self._start_upload(file, called, name), 0
+            upload, done = await self._start_upload(file, file_name, name), 0
             _write_private(state, json.dumps(asdict(upload)))
         with progress.bar(f"Uploading {name}", size) as advance:
             advance(done)
@@ -240,15 +270,15 @@ class KaggleApi:
             while done < size:
                 before = done
                 failure: Exception = ConnectionFailed(
-                    f"The upload of {name} stands still.", "Put it again: it goes on."
+                    f"The upload of {name} makes no progress.", "Publish it again: the upload is resumed."
                 )
                 try:
-                    done = await self._put(upload, file, done, advance)
+                    done = await self._send_from(upload, file, done, advance)
                 except (ConnectionFailed, RemoteError, TimeoutError) as error:
                     if isinstance(error, RemoteError) and error.status < 500:
                         raise
                     failure = error if isinstance(error, ConnectionFailed | RemoteError) else failure
-                    done = await self._stored(upload, size)
+                    done = await self._query_received(upload, size)
                     advance(done - before)
                 failures = 0 if done > before else failures + 1
                 if failures >= self.http.attempts:
@@ -257,34 +287,37 @@ class KaggleApi:
                     await asyncio.sleep(min(self.http.longest_delay, self.http.first_delay * 2**failures))
         return upload.token
 
-    async def _start_upload(self, file: Path, called: str, name: Name) -> _KaggleUpload:
+    async def _start_upload(self, file: Path, file_name: str, name: DatasetName) -> _KaggleUpload:
         about = file.stat()
         body = {
             "type": "DATASET",
-            "name": called,
+            "name": file_name,
             "contentLength": about.st_size,
             "lastModifiedEpochSeconds": int(about.st_mtime),
         }
         answer = (await self._send("blobs.BlobApiService/StartBlobUpload", name, body)).json()
         return _KaggleUpload(answer["token"], urljoin(self.http.server.url, answer["createUrl"]))
 
-    async def _resumed(self, state: Path, size: int) -> tuple[_KaggleUpload | None, int]:
-        """The upload that `state` tells of and how much of it is there; None where there is none to go on with."""
+    async def _load_upload(self, state: Path, size: int) -> tuple[_KaggleUpload | None, int]:
+        """Return the upload in the file `state` and the bytes that the server has of it; (None, 0) if there is none."""
         try:
             upload = _KaggleUpload(**json.loads(state.read_text()))
-            return upload, await self._stored(upload, size)
+            return upload, await self._query_received(upload, size)
         except (FileNotFoundError, ValueError, TypeError):
             return None, 0
         except RemoteError:
-            return None, 0  # the service knows it no longer: a resumable upload lives a week
+            return None, 0  # expired: a resumable upload is valid for a week
 
-    async def _stored(self, upload: _KaggleUpload, size: int) -> int:
-        """How many bytes of the upload have arrived."""
+    async def _query_received(self, upload: _KaggleUpload, size: int) -> int:
+        """Ask the server how many of the upload's `size` bytes it has."""
         answer = await self.http.request("PUT", upload.url, data=b"", headers={"Content-Range": f"bytes */{size}"})
-        return _arrived(answer, size)
+        return _bytes_received(answer, size)
 
-    async def _put(self, upload: _KaggleUpload, file: Path, start: int, advance: progress.Advance) -> int:
-        """Send the file from `start` to its end; returns how much of it has arrived."""
+    async def _send_from(self, upload: _KaggleUpload, file: Path, start: int, advance: progress.Advance) -> int:
+        """Send the bytes of `file` from `start` to its end in one request; return how many bytes the server has then.
+
+        Raises `TimeoutError` if no byte is sent for `_STALL_TIMEOUT` seconds.
+        """
         size = file.stat().st_size
         headers = {"Content-Length": str(size - start), "Content-Type": "application/octet-stream"}
         if start:
@@ -297,42 +330,45 @@ class KaggleApi:
             source = await asyncio.to_thread(open, file, "rb")
             with source:
                 source.seek(start)
-                while piece := await asyncio.to_thread(source.read, _PIECE):
+                while piece := await asyncio.to_thread(source.read, _PIECE_SIZE):
                     yield piece
                     sent += len(piece)
                     advance(len(piece))
-                    patience.reschedule(loop.time() + _PATIENCE)
+                    stall.reschedule(loop.time() + _STALL_TIMEOUT)
 
-        arrived = start
+        received = start
         try:
-            async with asyncio.timeout(_PATIENCE) as patience:
+            async with asyncio.timeout(_STALL_TIMEOUT) as stall:
                 answer = await self.http.request("PUT", upload.url, data=pieces, headers=headers, again=False)
-            arrived = _arrived(answer, size)
+            received = _bytes_received(answer, size)
         finally:
-            advance(arrived - start - sent)
-        return arrived
+            advance(received - start - sent)
+        return received
 
-    def _state_name(self, name: Name, archive: Path) -> str:
+    def _state_name(self, name: DatasetName, archive: Path) -> str:
+        """Return the state file's name: a hash of the archive's bytes, the server and the data set."""
         with open(archive, "rb") as file:
             digest = hashlib.file_digest(file, "sha256")
         digest.update(f"{self.http.server.url} {name}".encode())
         return digest.hexdigest()
 
-    def _page(self, name: Name | Competition) -> str:
+    def _page(self, name: DatasetName | Competition) -> str:
+        """Return the address of the web page."""
         server = self.http.server.url
         return ("https://www.kaggle.com" if server == KAGGLE else server) + name.page
 
     async def user(self) -> str:
-        """Who is signed in, by one call that nobody else is answered. Raises `SignInError` where that is refused."""
+        """Return the user name of the sign-in, by one call that requires one; "" if the server does not name it.
+
+        Raises `SignInError` if the sign-in is refused.
+        """
         server = self.http.server
         try:
             if server.kaggle_login is not None:
-                await self._answered(
-                    f"{_DATASETS}/ListDatasets", {"group": "DATASET_SELECTION_GROUP_MY", "pageSize": 1}
-                )
+                await self._request(f"{_DATASETS}/ListDatasets", {"group": "DATASET_SELECTION_GROUP_MY", "pageSize": 1})
                 return server.kaggle_login[0]
             asked = {"token": server.secrets[0]}
-            answer = (await self._answered("security.OAuthService/IntrospectToken", asked)).json()
+            answer = (await self._request("security.OAuthService/IntrospectToken", asked)).json()
         except (SignInError, Forbidden) as error:
             raise self._refused() from error
         if not answer.get("active"):
@@ -340,18 +376,29 @@ class KaggleApi:
         return str(answer.get("username") or "")
 
     async def _call(
-        self, method: str, name: Name | Competition, body: dict[str, Any], *, again: bool = True, of: str = _DATASETS
+        self,
+        method: str,
+        name: DatasetName | Competition,
+        body: dict[str, Any],
+        *,
+        retry: bool = True,
+        service: str = _DATASETS,
     ) -> dict[str, Any]:
-        return (await self._send(f"{of}/{method}", name, body, again=again)).json()
+        """Call a method of `service` and return its JSON; see `_send`."""
+        return (await self._send(f"{service}/{method}", name, body, retry=retry)).json()
 
-    async def _send(self, method: str, name: Name | Competition, body: dict[str, Any], *, again: bool = True) -> Answer:
+    async def _send(
+        self, method: str, name: DatasetName | Competition, body: dict[str, Any], *, retry: bool = True
+    ) -> Answer:
+        """Call `Service/Method`; raise errors whose messages name the data set `name`. `retry` allows retries."""
         try:
-            return await self._answered(method, body, again=again)
+            return await self._request(method, body, retry=retry)
         except (RemoteError, SignInError) as error:
-            raise self._told(error, name) from error
+            raise self._explained(error, name) from error
 
-    async def _answered(self, method: str, body: dict[str, Any], *, again: bool = True) -> Answer:
-        answer = await self.http.request("POST", f"{self._base}/{method}", json=body, again=again)
+    async def _request(self, method: str, body: dict[str, Any], *, retry: bool = True) -> Answer:
+        """Call `Service/Method`; raise the error that `http.error_of` makes of an error answer, also of status 200."""
+        answer = await self.http.request("POST", f"{self._base}/{method}", json=body, again=retry)
         if (code := _error_code(answer)) is not None:
             raise error_of(Answer(code, answer.headers, answer.body), self.http.server.name)
         return answer
@@ -361,14 +408,16 @@ class KaggleApi:
         step = f"Make a new token at {KAGGLE_SETTINGS}, then: haversack login kaggle"
         return SignInError(
             f"The {server.name} refused the sign-in of {server.source}.",
-            step if server.name == "Kaggle service" else "Renew it there.",
+            step if server.name == "Kaggle service" else "Renew it there, and try again.",
         )
 
-    def _told(self, error: RemoteError | SignInError, name: Name | Competition) -> RemoteError | SignInError:
-        """The error in the words of data sets, with the link to click and the sign-in that was used."""
+    def _explained(
+        self, error: RemoteError | SignInError, name: DatasetName | Competition
+    ) -> RemoteError | SignInError:
+        """Return the error with a message that names the data set, its page, and the sign-in that was used."""
         server, page = self.http.server, self._page(name)
         kind = "competition" if isinstance(name, Competition) else "data set"
-        signed_in = f"signed in by {server.source}" if server.authorization else "signed in as nobody"
+        account = f"the account signed in by {server.source}" if server.authorization else "anonymous users"
         if isinstance(error, SignInError):
             return self._refused()
         about: dict[str, Any] = {"status": error.status, "reason": error.reason}
@@ -378,38 +427,39 @@ class KaggleApi:
             )
         if isinstance(error, Forbidden) and "rules" in error.what.lower():
             return RulesNotAccepted(
-                f"The rules of {name} are not accepted by who is {signed_in}.",
+                f"The rules of {name} are not accepted for {account}.",
                 f"Accept them at {page}{'/rules' if kind == 'competition' else ''} and try again.",
                 **about,
             )
         if isinstance(error, Forbidden):
             return Forbidden(
-                f"The {kind} {name} is private or does not exist, for who is {signed_in}.",
+                f"The {kind} {name} is private or does not exist; {account} cannot see it.",
                 f"Open {page} in a browser, or ask its owner for access.",
                 **about,
             )
         if isinstance(error, RateLimited):
             return RateLimited(
-                f"The {server.name} takes no more calls for now, {signed_in}.",
-                f"Wait some minutes and try again: it goes on. Whether it is up: {page}",
+                f"The {server.name} has reached its rate limit for {account}.",
+                f"Wait some minutes and try again: transfers are resumed. To see whether it is up: {page}",
                 **about,
             )
         return error
 
 
-def _slugs(name: Name) -> dict[str, Any]:
+def _slugs(name: DatasetName) -> dict[str, Any]:
     return {"ownerSlug": name.owner, "datasetSlug": name.name}
 
 
 def _error_code(answer: Answer) -> int | None:
-    """The error in an answer of status 200, where there is one."""
+    """Return the error code in the body of an answer of status 200, or None."""
     if answer.status != 200:
         return None
     code = answer.json().get("code")
     return code if isinstance(code, int) and code >= 400 else None
 
 
-def _arrived(answer: Answer, size: int) -> int:
+def _bytes_received(answer: Answer, size: int) -> int:
+    """Return how many bytes of an upload the server has, by the answer to one of its PUTs."""
     if answer.status != 308:
         return size
     found = re.fullmatch(r"bytes=0-(\d+)", answer.headers.get("Range", ""))
@@ -417,6 +467,6 @@ def _arrived(answer: Answer, size: int) -> int:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a file that only this user can read; it is complete or absent."""
+    """Write a file that only this user can read, by atomic replace; create its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     disk.write(path, text, private=True)

@@ -1,23 +1,28 @@
-"""Images as Keras's own kind of data set, which `model.fit`, `evaluate` and `predict` take as it is."""
+"""`Images` as a `keras.utils.PyDataset`, which `model.fit`, `evaluate` and `predict` accept."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
-from haversack.datasets.images import Images
+from haversack.datasets.images import BatchOptions, Images
+from haversack.datasets.labels import Labels
+from haversack.datasets.loader import Loader
 
 
-class KerasImages(Images, keras.utils.PyDataset):
-    """See `Images`. Keras asks for one batch after the other; threads of theirs have decoded them by then.
+class KerasImages(Images, keras.utils.PyDataset):  # type: ignore[misc]
+    """`Images` for plain Keras. The next batches are decoded while Keras uses the current one.
 
-    With its `shuffle=True`, which is `model.fit`'s default, it asks for them to and fro, and nothing is ready ahead.
+    Pass `shuffle=False` to `model.fit`: with its default, `shuffle=True`, Keras requests batches in random order, which
+    disables prefetching. The images are in a new order in each epoch anyway.
     """
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(
+        self, loader: Loader, labels: Labels | None, options: BatchOptions, rows: NDArray[np.int64] | None = None
+    ) -> None:
         keras.utils.PyDataset.__init__(self)
-        Images.__init__(self, *arguments)
+        Images.__init__(self, loader, labels, options, rows)
 
     @property
     def num_batches(self) -> int:

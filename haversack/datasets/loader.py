@@ -1,9 +1,10 @@
-"""Images decoded before they are asked for.
+"""Loading of image batches: parallel decoding, prefetching, and the pixel cache.
 
-A batch is cut into one piece for each core; a thread reads and decodes its piece into the batch's own memory, for with
-single images threads would wait for each other. The batches that follow are begun meanwhile; where the data set is
-still on its way, their bytes are asked for first, and once there is a batch the rest is fetched beside that. Decoded
-pixels are kept (`pixels`), and copied from there in later epochs.
+A batch is split into one piece per core. A thread reads and decodes its whole piece into the batch's array: tasks of
+single images would spend their time waiting for each other. `Prefetcher` submits the next batches while the current one
+is in use. If the data set is not on this machine yet, the files of the next batches are fetched first, and, after the
+first batch, the rest of the data set in the background. Decoded pixels are cached (`pixels`) and copied from there in
+later epochs.
 """
 
 from __future__ import annotations
@@ -21,28 +22,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haversack import progress
-from haversack.datasets.decode import Form, Pixels, decode, prepare
+from haversack.datasets.decode import Form, Pixels, decode, preload
 from haversack.datasets.pixels import PixelCache
 from haversack.errors import HaversackError, ImageInvalid
 
 log = logging.getLogger(__name__)
 
 Corrupt = Literal["raise", "skip", "blank"]
-"""What to do with an image that cannot be read."""
+"""How to treat an image that cannot be decoded: raise `ImageInvalid`, leave it out of its batch, or make it black."""
 Rows = NDArray[np.int64]
-ImageChange = Callable[[Pixels, int], Pixels]
-"""Gives another image in place of that of a row."""
-Finished = Callable[[], tuple[NDArray[Any], Rows]]
-"""Waits for a batch: its images and rows, without those that are skipped. Raises `ImageInvalid`."""
+Transform = Callable[[Pixels, int], Pixels]
+"""Maps the pixels and the row of an image to other pixels of the same shape."""
+PendingBatch = Callable[[], tuple[NDArray[Any], Rows]]
+"""Waits for a submitted batch; returns its images and their rows, without skipped ones. Raises `ImageInvalid`."""
 
-# Batches that are begun before they are asked for, and how many have their bytes asked for.
-_AHEAD = 3
-_WANTED = 16
-_LEAST_IN_A_PIECE = 4
+# The number of batches to decode ahead of the current one.
+_DECODE_AHEAD = 3
+# The number of batches, from the current one on, whose files are fetched ahead.
+_FETCH_AHEAD = 16
+_MIN_PIECE_SIZE = 4
 
 
 class FileSource(Protocol):
-    """What a loader needs of a `Dataset`: its name, the names of its files, and their bytes."""
+    """The part of `haversack.Dataset` that a loader uses; its methods are documented there."""
 
     source: str
 
@@ -60,7 +62,10 @@ class FileSource(Protocol):
 
 
 class Loader:
-    """The images of `dataset` called `names`, a row each, as pixels of one form. Safe for threads."""
+    """Loads images of `dataset` as pixels of one form; image `row` is the file `names[row]`. Thread-safe.
+
+    Pickling creates a loader with threads of its own.
+    """
 
     def __init__(
         self, dataset: FileSource, names: Sequence[str], form: Form, corrupt: Corrupt, cache: PixelCache | None
@@ -70,95 +75,110 @@ class Loader:
         self._form = form
         self._corrupt = corrupt
         self._cache = cache
-        # Where affinity is known, it is what this process may use of the machine.
+        # The CPU affinity limits how many cores this process may use.
         self._threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads, "haversack-images")
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         if cache:
-            weakref.finalize(self, cache.close)  # also at the end of the process
-        self._is_read = False
-        self._fetching: threading.Thread | None = None
+            weakref.finalize(self, cache.close)  # also runs at process exit
+        # Whether any file is needed, because its pixels are not cached.
+        self._needs_files = False
+        self._background_fetch: threading.Thread | None = None
 
     def __reduce__(self) -> Any:
         return Loader, (self.dataset, self.names, self._form, self._corrupt, self._cache)
 
-    def begin(self, rows: Rows, change: ImageChange | None, dtype: str = "uint8") -> Finished:
-        """Have these images decoded, and `change` made to each; as float32 they are from 0 to 1."""
+    def submit(self, rows: Rows, transform: Transform | None, dtype: str = "uint8") -> PendingBatch:
+        """Submit the images `rows` to the thread pool; return a function that waits for the batch.
+
+        The batch has shape (len(rows), height, width, channels); `transform` is applied to each image. With the `dtype`
+        "float32" values are scaled to the range 0 to 1.
+        """
         out = np.empty((len(rows), *self._form.shape), dtype)
         good = np.ones(len(rows), bool)
-        count = max(1, min(self._threads, len(rows) // _LEAST_IN_A_PIECE))
+        count = max(1, min(self._threads, len(rows) // _MIN_PIECE_SIZE))
         bounds = [len(rows) * number // count for number in range(count + 1)]
         pieces = [
-            self._pool.submit(self._fill, rows[start:stop], out[start:stop], good[start:stop], change)
+            self._pool.submit(self._fill, rows[start:stop], out[start:stop], good[start:stop], transform)
             for start, stop in itertools.pairwise(bounds)
         ]
 
-        def finished() -> tuple[NDArray[Any], Rows]:
+        def wait() -> tuple[NDArray[Any], Rows]:
             for piece in pieces:
                 piece.result()
             return (out, rows) if good.all() else (out[good], rows[good])
 
-        return finished
+        return wait
 
-    def sample(self, row: int, change: ImageChange | None, dtype: str) -> NDArray[Any]:
-        """One image, decoded by the caller. Raises `ImageInvalid`, also where such images are to be skipped."""
+    def load(self, row: int, transform: Transform | None, dtype: str) -> NDArray[Any]:
+        """Load one image, of shape (height, width, channels), in the calling thread.
+
+        Raises `ImageInvalid` if it cannot be decoded, also with `corrupt="skip"`, because a single image cannot be
+        left out.
+        """
         out, good = np.empty((1, *self._form.shape), dtype), np.ones(1, bool)
-        self._fill(np.array([row]), out, good, change)
+        self._fill(np.array([row]), out, good, transform)
         if not good[0]:
-            raise ImageInvalid(f"{self.names[row]} cannot be read as an image.", 'Give corrupt="blank".')
-        return out[0]
+            raise ImageInvalid(
+                f"{self.names[row]} cannot be read as an image.", 'Use corrupt="blank" to replace it by a black image.'
+            )
+        image: NDArray[Any] = out[0]
+        return image
 
-    def want(self, rows: Rows) -> None:
-        """Say which images will be needed next, in this order."""
+    def prefetch_files(self, rows: Rows) -> None:
+        """Prefetch the files of the images `rows`, in this order, except those whose pixels are cached."""
         if self._cache:
             rows = rows[~self._cache.has(rows)]
         if len(rows):
             self.dataset.want(self.names[row] for row in rows.tolist())
-            if not self._is_read:
-                self._is_read = True
-                self._pool.submit(prepare, self.names[rows[0]])
+            if not self._needs_files:
+                self._needs_files = True
+                self._pool.submit(preload, self.names[rows[0]])
 
-    def fetch_rest(self) -> None:
-        """Begin to fetch the data set beside what is wanted, unless its pixels were all here; returns at once."""
-        if self._is_read and self._fetching is None:
-            self._fetching = threading.Thread(target=self._fetch, daemon=True, name="haversack-fetch")
-            self._fetching.start()
+    def fetch_in_background(self) -> None:
+        """Start a thread that fetches the whole data set, unless all requested pixels were cached; return at once."""
+        if self._needs_files and self._background_fetch is None:
+            self._background_fetch = threading.Thread(target=self._fetch, daemon=True, name="haversack-fetch")
+            self._background_fetch.start()
 
     def close(self) -> None:
-        """Let go of the threads, and bring what was decoded to the disk."""
+        """Cancel pending work, wait for the threads of the pool, and sync the pixel cache."""
         self._pool.shutdown(cancel_futures=True)
         if self._cache:
             self._cache.flush()
 
-    def _fill(self, rows: Rows, out: NDArray[Any], good: NDArray[np.bool_], change: ImageChange | None) -> None:
-        """Put the images into `out`; `good` are those that could be read."""
+    def _fill(self, rows: Rows, out: NDArray[Any], good: NDArray[np.bool_], transform: Transform | None) -> None:
+        """Load images into `out`; set `good` to False for those to leave out of the batch."""
         pixels = out if out.dtype == np.uint8 else np.empty(out.shape, np.uint8)
         self._fill_pixels(rows, pixels, good)
         if self._corrupt == "blank":
             good[:] = True
-        if change is not None:
+        if transform is not None:
             for place, row in enumerate(rows.tolist()):
-                pixels[place] = change(pixels[place], row)
+                pixels[place] = transform(pixels[place], row)
         if pixels is not out:
             np.multiply(pixels, np.float32(1 / 255), out=out, dtype=np.float32)
 
     def _fill_pixels(self, rows: Rows, out: Pixels, good: NDArray[np.bool_]) -> None:
-        """Put them into `out` from the cache, or decode and keep them."""
+        """Copy pixels from the cache into `out`, or decode them and add them to the cache; set `good` if decoded."""
         cache = self._cache
-        here = cache.has(rows) if cache else np.zeros(len(rows), bool)
-        if cache and here.all():
+        cached = cache.has(rows) if cache else np.zeros(len(rows), bool)
+        if cache and cached.all():
             cache.read(rows, out)
         else:
             for place, row in enumerate(rows.tolist()):
-                if cache and here[place]:
+                if cache and cached[place]:
                     cache.read(rows[place : place + 1], out[place : place + 1])
                 else:
                     good[place] = self._decode(row, out[place])
-            if cache and (new := ~here & good).any():
-                cache.keep(rows[new], out[new])
+            if cache and (new := ~cached & good).any():
+                cache.add(rows[new], out[new])
 
     def _decode(self, row: int, out: Pixels) -> bool:
-        """Whether the image could be read; it is black where not."""
+        """Decode an image into `out`; if that fails, make it black, warn once, and return False.
+
+        Raises `ImageInvalid` instead with `corrupt="raise"`.
+        """
         name = self.names[row]
         try:
             out[...] = decode(self.dataset.read(name), self._form, name)
@@ -166,9 +186,11 @@ class Loader:
             if self._corrupt == "raise":
                 raise
             out[...] = 0
-            if name not in self._said:
-                self._said.add(name)
-                log.warning("%s It is %s.", error.what, "passed over" if self._corrupt == "skip" else "taken as black")
+            if name not in self._warned:
+                self._warned.add(name)
+                log.warning(
+                    "%s It is %s.", error.what, "skipped" if self._corrupt == "skip" else "used as a black image"
+                )
             return False
         return True
 
@@ -177,67 +199,83 @@ class Loader:
             with progress.unseen():
                 self.dataset.fetch()
         except (HaversackError, OSError, ValueError) as error:
-            # Among them what a file says that was closed meanwhile, with its data set. Readers are told by themselves.
-            log.debug("%s is fetched as it is read: %s", self.dataset.source, error)
+            # Reads raise errors of their own. `ValueError` comes from a data set that is closed during the fetch.
+            log.debug(
+                "The background fetch of %s ended; files are fetched when they are read: %s", self.dataset.source, error
+            )
 
 
 class Prefetcher:
-    """Batches on their way, for whoever takes one after the other.
+    """Submits the next batches while the current one is in use. Thread-safe.
 
-    `rows_of` says what is in some batches of an epoch, `begin` begins one. After an epoch comes the next one, or the
-    same `again`, as its taker did before.
+    Batches are prefetched while they are requested in order. At the end of an epoch the prefetcher continues with the
+    next epoch or, if `repeat_epoch`, with the same one (validation data). Each request of step 0 after the first
+    request sets `repeat_epoch`: True if its epoch is that of the previous request.
+
+    Args:
+        loader: decodes the images and prefetches their files.
+        rows_of: returns the image rows of each of several steps of an epoch.
+        submit: submits the batch with the given epoch and rows to the loader.
+        repeat_epoch: the value until then.
     """
 
     def __init__(
         self,
         loader: Loader,
         rows_of: Callable[[int, Sequence[int]], list[Rows]],
-        begin: Callable[[int, Rows], Finished],
-        again: bool,
+        submit: Callable[[int, Rows], PendingBatch],
+        repeat_epoch: bool,
     ) -> None:
         self._loader = loader
         self._rows_of = rows_of
-        self._begin = begin
-        self._again = again
+        self._submit = submit
+        # The fields below are guarded by _lock; keys, and _last, are (epoch, step).
+        self._repeat_epoch = repeat_epoch
         self._rows: dict[tuple[int, int], Rows] = {}
-        self._coming: dict[tuple[int, int], Finished] = {}
+        self._pending: dict[tuple[int, int], PendingBatch] = {}
         self._last: tuple[int, int] | None = None
         self._lock = threading.Lock()
 
-    def take(self, epoch: int, step: int, steps: int) -> tuple[NDArray[Any], Rows]:
-        """Batch `step` of an epoch of `steps`; those that follow are begun. Raises `ImageInvalid`."""
+    def get(self, epoch: int, step: int, steps: int) -> tuple[NDArray[Any], Rows]:
+        """Return the images and rows of batch `step` of an epoch of `steps`, and submit the batches that follow.
+
+        Raises `ImageInvalid` for an image that cannot be decoded, and the data set's errors if it cannot be read.
+        """
         at = epoch, step
         with self._lock:
             if self._last and step == 0:
-                self._again = epoch == self._last[0]
-            # Of what is begun for who goes to and fro, most would be decoded in vain.
+                self._repeat_epoch = epoch == self._last[0]
+            # Random access gets no prefetching: most of the batches would be decoded in vain.
             if self._last is None or step == 0 or at == (self._last[0], self._last[1] + 1):
-                self._look_ahead(epoch, step, steps)
-            elif at not in self._coming:
-                self._want([at])
+                self._prefetch(epoch, step, steps)
+            elif at not in self._pending:
+                self._plan([at])
             self._last = at
-            finished = self._coming.pop(at, None) or self._begin(epoch, self._rows[at])
-        batch = finished()
-        self._loader.fetch_rest()
+            wait = self._pending.pop(at, None) or self._submit(epoch, self._rows[at])
+        batch = wait()
+        self._loader.fetch_in_background()
         return batch
 
     def clear(self) -> None:
-        """Forget what was begun."""
+        """Drop the pending batches."""
         with self._lock:
-            self._coming.clear()
+            self._pending.clear()
 
-    def _look_ahead(self, epoch: int, step: int, steps: int) -> None:
-        places = range(step, step + _WANTED)
-        soon = dict.fromkeys((epoch if self._again else epoch + place // steps, place % steps) for place in places)
-        if not all(at in self._rows for at in itertools.islice(soon, _WANTED // 2)):
-            self._want(soon)
-        following = itertools.islice(soon, _AHEAD + 1)
-        self._coming = {at: self._coming.get(at) or self._begin(at[0], self._rows[at]) for at in following}
+    def _prefetch(self, epoch: int, step: int, steps: int) -> None:
+        """Submit this batch and those that follow, unless they are pending, and prefetch the files of more of them."""
+        places = range(step, step + _FETCH_AHEAD)
+        upcoming = dict.fromkeys(
+            (epoch if self._repeat_epoch else epoch + place // steps, place % steps) for place in places
+        )
+        if not all(at in self._rows for at in itertools.islice(upcoming, _FETCH_AHEAD // 2)):
+            self._plan(upcoming)
+        following = itertools.islice(upcoming, _DECODE_AHEAD + 1)
+        self._pending = {at: self._pending.get(at) or self._submit(at[0], self._rows[at]) for at in following}
 
-    def _want(self, batches: Iterable[tuple[int, int]]) -> None:
-        """Know what is in these batches, and say that it will be needed next."""
+    def _plan(self, batches: Iterable[tuple[int, int]]) -> None:
+        """Compute the rows of these batches, in place of those computed before, and prefetch their files."""
         self._rows = {}
         for epoch, several in itertools.groupby(batches, key=lambda at: at[0]):
             steps = [step for _, step in several]
             self._rows.update(zip([(epoch, step) for step in steps], self._rows_of(epoch, steps), strict=True))
-        self._loader.want(np.concatenate(list(self._rows.values())))
+        self._loader.prefetch_files(np.concatenate(list(self._rows.values())))

@@ -1,4 +1,4 @@
-"""Locks between processes, for work on what has no place for a lock beside it: a user's folder, a set on a server."""
+"""Locks between processes for things that cannot have a lock file beside them: a user's folder, a remote data set."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from filelock import FileLock
 from haversack import settings
 
 
-def lock_of(what: str | os.PathLike[str]) -> FileLock:
-    """The lock of `what`, the same one for every process of this user."""
+def lock_of(key: str | os.PathLike[str]) -> FileLock:
+    """Return the file lock for `key`, in the cache folder; it is one lock for all processes that share that folder."""
     folder = settings.load().cache / "datasets" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{hashlib.sha256(os.fsencode(what)).hexdigest()[:16]}.lock")
+    return FileLock(folder / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}.lock")

@@ -1,6 +1,6 @@
-"""Builds the image pipeline of a data set: which files, their labels, how they are decoded and cached, in what order.
+"""Assembly of a data set's image pipeline from its parts: `labels`, `decode`, `pixels`, `order`, `augment`, `loader`.
 
-`Dataset.images` calls `images` here. The parts are in `labels`, `decode`, `pixels`, `order`, `augment` and `loader`.
+`Dataset.images` calls `images` here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Literal, get_args
 import xxhash
 
 from haversack import settings
-from haversack.datasets import labels as labels_of
 from haversack.datasets.augment import Augment
-from haversack.datasets.cache import note
-from haversack.datasets.decode import RULE, SUFFIXES, Fit, Form
-from haversack.datasets.images import Images, Plan
+from haversack.datasets.cache import record_source
+from haversack.datasets.decode import RULE_VERSION, SUFFIXES, Fit, Form
+from haversack.datasets.images import BatchOptions, Images
+from haversack.datasets.labels import LabelSource, labels_for
 from haversack.datasets.loader import Corrupt, FileSource, Loader
 from haversack.datasets.order import SampleOrder
 from haversack.datasets.pixels import PixelCache, open_cache
@@ -26,8 +26,8 @@ from haversack.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# How the parts of a path begin that are hidden, or that macOS's archiver adds.
-_OTHERS = ("/.", "/__MACOSX")
+# Prefixes of path parts of hidden files, and of the files that macOS's archiver adds.
+_IGNORED_PREFIXES = ("/.", "/__MACOSX")
 
 
 def images(
@@ -35,7 +35,7 @@ def images(
     *,
     size: tuple[int, int] = (224, 224),
     channels: int = 3,
-    labels: labels_of.Given = "folder",
+    labels: LabelSource = "folder",
     names: Sequence[str] | Callable[[str], bool] | None = None,
     batch_size: int = 32,
     seed: int = 0,
@@ -48,54 +48,67 @@ def images(
     rank: int = 0,
     world: int = 1,
 ) -> Images:
-    """Build the images of `dataset`; the arguments and errors are those of `haversack.Dataset.images`."""
+    """Build the images of `dataset`. Arguments and errors are those of `haversack.Dataset.images`."""
     if corrupt not in get_args(Corrupt) or dtype not in ("float32", "uint8") or cache not in ("disk", None):
         raise InputError(
-            f"Images cannot be given with corrupt={corrupt!r}, dtype={dtype!r}, cache={cache!r}.",
-            "Give corrupt raise, skip or blank, dtype float32 or uint8, and cache disk or None.",
+            f"Images cannot be loaded with corrupt={corrupt!r}, dtype={dtype!r}, cache={cache!r}.",
+            "Use corrupt raise, skip or blank, dtype float32 or uint8, and cache disk or None.",
         )
     if batch_size < 1 or not 0 <= rank < world:
-        raise InputError(f"There is no part {rank} of {world} of batches of {batch_size}.", "Count ranks from 0.")
+        raise InputError(
+            f"There is no part {rank} of {world} of batches of {batch_size}.",
+            "Count ranks from 0, and use a batch size of at least 1.",
+        )
     form = Form(*size, channels, fit)
-    chosen = _chosen(dataset, names)
-    found = labels_of.of(chosen, labels, dataset.read)
-    plan = Plan(form, batch_size, SampleOrder(len(chosen), seed, shuffle), augment, dtype, rank, world)
-    loader = Loader(dataset, chosen, form, corrupt, _cache(dataset, chosen, form) if cache else None)
-    return _kind()(loader, found, plan)
+    chosen = _image_names(dataset, names)
+    found = labels_for(chosen, labels, dataset.read)
+    options = BatchOptions(form, batch_size, SampleOrder(len(chosen), seed, shuffle), augment, dtype, rank, world)
+    loader = Loader(dataset, chosen, form, corrupt, _pixel_cache(dataset, chosen, form) if cache else None)
+    return _images_class()(loader, found, options)
 
 
-def _chosen(dataset: FileSource, names: Sequence[str] | Callable[[str], bool] | None) -> Sequence[str]:
-    """The names of the images, those of a folder's hidden or foreign files left out."""
+def _image_names(dataset: FileSource, names: Sequence[str] | Callable[[str], bool] | None) -> Sequence[str]:
+    """Return `names` if it is a list, else all files with an image's suffix that are not hidden.
+
+    If `names` is a function, only those that it accepts. Raises `InputError` if there is none.
+    """
     if names is not None and not callable(names):
         return list(names)
     found = [name for name in dataset.files if name.lower().endswith(SUFFIXES)]
-    # Looked for in all names at once, of which there may be a million.
-    if any(other in "\n/".join(["", *found]) for other in _OTHERS):
-        found = [name for name in found if not any(other in f"/{name}" for other in _OTHERS)]
+    # Scan all names at once first: there may be a million, and nearly always none of them is ignored.
+    if any(prefix in "\n/".join(["", *found]) for prefix in _IGNORED_PREFIXES):
+        found = [name for name in found if not any(prefix in f"/{name}" for prefix in _IGNORED_PREFIXES)]
     if callable(names):
         found = [name for name in found if names(name)]
     if not found:
-        raise InputError(f"There is no image in {dataset.source}.", f"Images end with {', '.join(SUFFIXES)}.")
+        raise InputError(
+            f"There is no image in {dataset.source}.", f"The suffixes of images are {', '.join(SUFFIXES)}."
+        )
     return found
 
 
-def _cache(dataset: FileSource, names: Sequence[str], form: Form) -> PixelCache | None:
-    known = f"{dataset.content} {form} {RULE} " + xxhash.xxh3_64_hexdigest("\n".join(names).encode())
+def _pixel_cache(dataset: FileSource, names: Sequence[str], form: Form) -> PixelCache | None:
+    """Open the pixel cache of these images; warn and return None if the disk has no space for it.
+
+    The key of its folder includes `repr(form)`: renaming that class or its fields invalidates all caches.
+    """
+    known = f"{dataset.content} {form} {RULE_VERSION} " + xxhash.xxh3_64_hexdigest("\n".join(names).encode())
     key = hashlib.sha256(known.encode()).hexdigest()[:24]
     folder = settings.load().cache / "pixels" / key
     found = open_cache(folder, len(names), form)
     if found is not None:
-        note(folder, dataset.source)
+        record_source(folder, dataset.source)
     else:
         log.warning(
-            "%s images take %s bytes decoded, more than half of what is free: they are decoded in each epoch.",
+            "%s images take %s bytes decoded, more than half of the free space: they are decoded in each epoch. "
+            "Free space, or choose a smaller size.",
             f"{len(names):,}", f"{len(names) * form.bytes:,}",
         )  # fmt: skip
     return found
 
 
-def _kind() -> type[Images]:
-    """What `model.fit` itself takes, where Keras is in use already; it is not imported for this."""
+def _images_class() -> type[Images]:
+    """Return `KerasImages` if Keras is imported already, else `Images`: Keras is slow to import."""
     if "keras" not in sys.modules:
         return Images
     from haversack.datasets.keras import KerasImages

@@ -1,8 +1,8 @@
-"""Decoded pixels kept on the disk, because decoding is what reading images costs: the next epoch copies memory.
+"""The cache of decoded pixels on the disk: later epochs copy pixels from memory instead of decoding images again.
 
-One file of uint8 in the shape (images, height, width, channels), mapped into memory, and one beside it with a byte for
-each image, which is set only after the pixels are on the disk: what it says is true after SIGKILL and after a power
-cut. Processes share both; an image that two of them decode is written twice with the same bytes.
+The file `pixels` is a memory-mapped uint8 array of shape (images, height, width, channels). The file `here` has one
+byte per image, which is set only once the image's pixels are synced to the disk, so it is correct after SIGKILL and
+after a power cut. Processes share both files. If two of them decode the same image, they write the same bytes.
 """
 
 from __future__ import annotations
@@ -23,53 +23,67 @@ from haversack.datasets.decode import Form, Pixels
 
 log = logging.getLogger(__name__)
 
-_SHARE_OF_FREE = 0.5
-# So many bytes of pixels are brought to the disk at once, and so many are mapped at most.
-_TOGETHER, _MAPPED = 64 << 20, 16 << 20
+_MAX_SHARE_OF_FREE_SPACE = 0.5
+# Sync after this many written bytes.
+_SYNC_AFTER = 64 << 20
+# Release the mapped pages after this many read bytes.
+_RELEASE_AFTER = 16 << 20
 
 
 class PixelCache:
-    """The pixels of `count` images of one form, in `folder`. Safe for threads and processes; see `open_cache`."""
+    """The decoded pixels of `count` images in the form `form`, in `folder`; rows are image numbers from 0.
+
+    Thread-safe, and safe for several processes with the same folder. Pickling reopens the cache. Use `open_cache`,
+    which checks the disk's space. Raises `OSError`.
+    """
 
     def __init__(self, folder: Path, count: int, form: Form) -> None:
-        self._made_of = folder, count, form
+        self._arguments = folder, count, form
         folder.mkdir(parents=True, exist_ok=True)
-        data, here = folder / "pixels", folder / "here"
+        data, present = folder / "pixels", folder / "here"
         with FileLock(folder / "lock"):
-            if not (_is_of(data, count * form.bytes) and _is_of(here, count)):
-                here.write_bytes(bytes(count))  # no hole: a full disk would end the process where it is mapped
+            if not (_has_size(data, count * form.bytes) and _has_size(present, count)):
+                present.write_bytes(bytes(count))  # no hole: a write to a mapped hole on a full disk raises SIGBUS
                 with open(data, "wb") as file:
                     file.truncate(count * form.bytes)
         with open(data, "rb") as file:
-            self._mapped = mmap.mmap(file.fileno(), count * form.bytes, access=mmap.ACCESS_READ)
-        self._pixels = np.frombuffer(self._mapped, np.uint8).reshape(count, *form.shape)
-        with open(here, "r+b") as file:
-            self._map = mmap.mmap(file.fileno(), count)
-        self._here = np.frombuffer(self._map, np.uint8)
+            self._pixel_map = mmap.mmap(file.fileno(), count * form.bytes, access=mmap.ACCESS_READ)
+        self._pixels = np.frombuffer(self._pixel_map, np.uint8).reshape(count, *form.shape)
+        with open(present, "r+b") as file:
+            self._present_map = mmap.mmap(file.fileno(), count)
+        self._present = np.frombuffer(self._present_map, np.uint8)
         self._descriptor = os.open(data, os.O_WRONLY)
         self._full = False
+        # Rows whose pixels are written and not synced, and bytes written since the last sync began; guarded by _lock.
         self._written: list[NDArray[np.int64]] = []
-        self._unsaid = self._looked_at = 0
-        self._lock, self._flushing = threading.Lock(), threading.Lock()
+        self._unsynced_bytes = 0
+        self._bytes_read = 0
+        self._lock = threading.Lock()
+        # Held during a sync; taken before _lock.
+        self._flushing = threading.Lock()
 
     def __reduce__(self) -> Any:
-        return PixelCache, self._made_of
+        return PixelCache, self._arguments
 
     def has(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the images are here."""
-        return self._here[rows] == 1
+        """Return a boolean array: whether each of the images `rows` is cached."""
+        cached: NDArray[np.bool_] = self._present[rows] == 1
+        return cached
 
     def read(self, rows: NDArray[np.int64], out: Pixels) -> None:
-        """Copy the images in `rows`, which are here, into `out` of shape (len(rows), height, width, channels)."""
+        """Copy the images `rows`, which must be cached, to `out` of shape (len(rows), height, width, channels)."""
         np.take(self._pixels, rows, axis=0, out=out, mode="clip")
-        self._looked_at += out.nbytes
-        if self._looked_at >= _MAPPED:
-            self._looked_at = 0
-            # They stay in the system's cache, and count no longer as memory of this process.
-            self._mapped.madvise(mmap.MADV_DONTNEED)
+        self._bytes_read += out.nbytes
+        if self._bytes_read >= _RELEASE_AFTER:
+            self._bytes_read = 0
+            # The pages stay in the page cache, but no longer count as resident memory of this process.
+            self._pixel_map.madvise(mmap.MADV_DONTNEED)
 
-    def keep(self, rows: NDArray[np.int64], pixels: Pixels) -> None:
-        """Write these images; they count as being here once they are on the disk. A full disk takes no more of them."""
+    def add(self, rows: NDArray[np.int64], pixels: Pixels) -> None:
+        """Write the pixels, of shape (len(rows), height, width, channels), of the images `rows`.
+
+        The images are cached once they are synced. The first failed write logs a warning and disables further writes.
+        """
         if self._full:
             return
         try:
@@ -77,42 +91,46 @@ class PixelCache:
                 os.pwrite(self._descriptor, image, row * image.nbytes)
         except OSError as error:
             self._full = True
-            log.warning("Decoded images are kept no more: %s.", error.strerror)
+            log.warning("No more decoded images are cached: %s. Free space on the disk.", error.strerror)
             return
         with self._lock:
             self._written.append(rows)
-            self._unsaid += pixels.nbytes
-            if self._unsaid < _TOGETHER:
+            self._unsynced_bytes += pixels.nbytes
+            if self._unsynced_bytes < _SYNC_AFTER:
                 return
-            self._unsaid = 0
-        # Whoever decodes does not wait for the disk.
+            self._unsynced_bytes = 0
+        # In a thread, so that decoding does not wait for the disk.
         threading.Thread(target=self.flush, name="haversack-pixels").start()
 
     def flush(self) -> None:
-        """Bring what was written to the disk, and say that it is there."""
+        """Sync the written pixels, then mark their images as cached."""
         with self._flushing:
             with self._lock:
                 written, self._written = self._written, []
             if written:
                 os.fdatasync(self._descriptor)
-                self._here[np.concatenate(written)] = 1
-                self._map.flush()
+                self._present[np.concatenate(written)] = 1
+                self._present_map.flush()
 
     def close(self) -> None:
+        """Flush, and close the file for writing. Cached images remain readable."""
         self.flush()
         with self._flushing:
             os.close(self._descriptor)
 
 
 def open_cache(folder: Path, count: int, form: Form) -> PixelCache | None:
-    """The cache of these images in `folder`; None where it would take more than half of the space that is free."""
+    """Open the pixel cache of `count` images in `folder`, which is created if it is missing.
+
+    None if there are no images, or if the cache would need more than half of the free space on the disk.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     needed = count * form.bytes
-    there = (folder / "pixels").stat().st_blocks * 512 if (folder / "pixels").exists() else 0
-    if not count or needed - there > shutil.disk_usage(folder.parent).free * _SHARE_OF_FREE:
+    allocated = (folder / "pixels").stat().st_blocks * 512 if (folder / "pixels").exists() else 0
+    if not count or needed - allocated > shutil.disk_usage(folder.parent).free * _MAX_SHARE_OF_FREE_SPACE:
         return None
     return PixelCache(folder, count, form)
 
 
-def _is_of(path: Path, size: int) -> bool:
+def _has_size(path: Path, size: int) -> bool:
     return path.exists() and path.stat().st_size == size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +16,8 @@ _GAP, _LINE = 12, 22
 _PAPER, _INK = (250, 250, 248), (40, 40, 44)
 
 
-def drawn(images: Pixels, texts: Sequence[str]) -> Image.Image:
-    """`images`, of shape (count, height, width, channels), in rows that make up a page, with `texts` under them."""
+def draw(images: Pixels, texts: Sequence[str]) -> Image.Image:
+    """Draw `images`, of shape (count, height, width, channels), in a grid on an RGB picture, each above its text."""
     count, height, width, _ = images.shape
     columns = max(1, min(_columns(count), count))
     side = min(_LARGEST, max(_SMALLEST, (_WIDTH - _GAP) // columns - _GAP))
@@ -31,25 +32,25 @@ def drawn(images: Pixels, texts: Sequence[str]) -> Image.Image:
     for place, (image, text) in enumerate(zip(images, texts, strict=True)):
         left = _GAP + place % columns * (cell[0] + _GAP)
         top = _GAP + place // columns * (cell[1] + _LINE + _GAP)
-        page.paste(_shown(image, cell), (left, top))
-        pen.text((left, top + cell[1] + 4), _cut(text, cell[0], font), _INK, font)
+        page.paste(_thumbnail(image, cell), (left, top))
+        pen.text((left, top + cell[1] + 4), _truncate(text, cell[0], font), _INK, font)
     return page
 
 
 def _columns(count: int) -> int:
-    """A little wider than high."""
-    return max(1, round((count * 1.6) ** 0.5))
+    """Return the number of columns that makes the sheet somewhat wider than high."""
+    return max(1, round(math.sqrt(count * 1.6)))
 
 
-def _shown(image: Pixels, size: tuple[int, int]) -> Image.Image:
+def _thumbnail(image: Pixels, size: tuple[int, int]) -> Image.Image:
     picture = Image.fromarray(np.squeeze(image, 2) if image.shape[2] == 1 else image).convert("RGBA")
     small = max(size) > max(picture.size)
     picture = picture.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
     return Image.alpha_composite(Image.new("RGBA", size, _PAPER), picture).convert("RGB")
 
 
-def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """As much of the text as there is room for."""
+def _truncate(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return the text, cut off with an ellipsis if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -1,10 +1,12 @@
-"""`haversack.dataset`: a data set by its name, used where it lies.
+"""`haversack.dataset`: opens a data set by its source and reads it in place.
 
-A set on Kaggle or on a hub is one zip archive. Looking into it fetches the archive's end, reading a file fetches that
-file's range, and only `save` and `extract` bring it whole; of a folder in it (`subset`) no more than its files. What
-was fetched stays in the cache folder (`cache`), by server, owner, name and version, and is shared by processes.
-Archives elsewhere on the web, archives and folders on a drive or an object store (`stored`), and those on this machine
-are used in the same way. A drive is one of fsspec's file systems here, and nothing else is known of it.
+A data set on Kaggle or a hub is one zip archive. Listing it fetches only the archive's directory, and reading a file
+fetches that file's byte range; `fetch`, `save` and `extract` fetch everything. Of a folder in it (`subset`), only the
+folder's files are fetched. Fetched bytes are cached by server, owner, name and version (`cache`), and processes share
+the cache.
+
+Archives on the web, archives and folders on a drive or an object store (`stored`), and local ones have the same
+interface. A drive is accessed only as an fsspec file system.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ from haversack.blocks.ranges import RemoteFile
 from haversack.blocks.sparse import whole_file
 from haversack.credentials import Server
 from haversack.datasets import stored
-from haversack.datasets.cache import folder_for, kept, note
-from haversack.datasets.contents import Archived, Contents, DatasetFile, FolderContents
+from haversack.datasets.cache import folder_for, list_cached, record_source
+from haversack.datasets.contents import ArchiveContents, Contents, DatasetFile, FolderContents
 from haversack.datasets.extraction import extract
 from haversack.datasets.joined import Joined, check_complete
-from haversack.datasets.kaggle import Competition, KaggleApi, Name, from_page, parsed
+from haversack.datasets.kaggle import Competition, DatasetName, KaggleApi, parse_source, source_of_page
 from haversack.datasets.subset import Subset
 from haversack.errors import ArchiveInvalid, ConnectionFailed, InputError, NotFound
 from haversack.http import Http, wait
@@ -41,22 +43,24 @@ if TYPE_CHECKING:
     from haversack.datasets.augment import Augment
     from haversack.datasets.decode import Fit
     from haversack.datasets.images import Images
-    from haversack.datasets.labels import Given
+    from haversack.datasets.labels import LabelSource
     from haversack.datasets.loader import Corrupt
 
-_UNDERSTOOD = (
-    "Understood are kaggle:owner/name, also with @version and /folder, kaggle:c/competition, a zip archive's address,"
-    " drive:/My Drive/x and other URLs of fsspec's, a zip archive, a folder, and several archives: folder/*.zip."
+_ACCEPTED_SOURCES = (
+    "Use kaggle:owner/name, optionally with @version and /folder, kaggle:c/competition, the URL of a zip archive,"
+    " drive:/My Drive/x or another fsspec URL, a local zip archive or folder, or folder/*.zip for several archives."
 )
 _ARCHIVE = "archive.zip"
-# Near names are looked for among this many; difflib takes about a second for them.
-_MOST_COMPARED = 5_000
+# Similar names are searched among this many; difflib takes about a second for them.
+_MAX_COMPARED_NAMES = 5_000
 
 
 class Dataset:
-    """The files of a data set. Made by `dataset`; may be used by several threads, and as a context manager.
+    """The files of a data set, created by `haversack.dataset`. Thread-safe, and a context manager that closes it.
 
-    `source` names it, with its version.
+    `source` is its name, with its version. Methods that take a file's name raise `NotFound` if it is not in `files`.
+    Methods that fetch raise `ConnectionFailed`, `SignInError`, `Forbidden`, `RateLimited` or another `RemoteError` if
+    the server does not answer or refuses, `IntegrityError` if bytes are wrong, and `DiskFull`.
     """
 
     def __init__(
@@ -71,9 +75,10 @@ class Dataset:
         self.source = source
         self._name = name
         self._contents = contents
-        # A web address may sign in by what is not shown of it.
+        # `given` opens the data set again: unlike `source`, it may have a sign-in in its URL.
         self._given = given or source
         self._hub = hub
+        # Returns the metadata of a data set on Kaggle or a hub, for `info`.
         self._about = about
         try:
             self._size = contents.size
@@ -82,24 +87,30 @@ class Dataset:
 
     @property
     def members(self) -> list[DatasetFile]:
-        """The files, each with its `name` and `size` in bytes, in the archive's order."""
+        """The files, each with `name` and `size` in bytes; an archive's in directory order, a folder's sorted."""
         return list(self._contents.files.values())
 
     @property
     def files(self) -> list[str]:
-        """The files' names, with slashes."""
+        """The files' names, with slashes, in the order of `members`."""
         return list(self._contents.files)
 
     def read(self, name: str) -> bytes:
-        """One file's bytes, verified. Raises `NotFound` for a name that is not in `files`."""
-        return self._contents.read(self._known(name))
+        """Return a file's bytes; an archive's member is verified by its CRC-32, a remote file by its size."""
+        return self._contents.read(self._checked(name))
 
     def want(self, names: Iterable[str]) -> None:
-        """Begin to fetch these files, in this order, in place of those wanted before; returns at once."""
-        self._contents.want(map(self._known, names))
+        """Prefetch these files in the background, in this order, instead of those of an earlier call; return at once.
+
+        A fetch that fails is not reported: the later read of the file raises the error.
+        """
+        self._contents.prefetch(map(self._checked, names))
 
     def fetch(self) -> None:
-        """Have the whole set on this machine, verified. Raises `DiskFull` before anything is fetched."""
+        """Fetch the whole data set into the cache; an archive is verified as a whole.
+
+        Raises `DiskFull` before the first byte is fetched if the disk has no space for it.
+        """
         self._contents.complete()
 
     @property
@@ -108,21 +119,29 @@ class Dataset:
         return self._contents.content
 
     def open(self, name: str) -> BinaryIO:
-        """One file as a binary file object that can be seeked in; verified when its end is reached."""
-        return self._contents.open(self._known(name))
+        """Return a file as a seekable binary file object; an archive's member is verified when its end is read."""
+        return self._contents.open(self._checked(name))
 
     def path(self, name: str) -> Path:
-        """One file on this machine's disk, for libraries that want a path. Do not write to it."""
-        return self._contents.path(self._known(name))
+        """Return the path of a file on the local disk, for libraries that need one; extract or fetch it if needed.
+
+        The file is shared by all users of the cache, or is the data set's own: do not write to it.
+        """
+        return self._contents.path(self._checked(name))
 
     def extract(self, to: str | Path = ".") -> Path:
-        """Lay out every file below the folder `to`; returns it. See `datasets.extraction`."""
+        """Extract every file below the folder `to`, created if it is missing; return its absolute path.
+
+        An existing file with the same bytes is left alone. Raises `InputError`, and leaves `to` unchanged,
+        if a different file is in the way or a link leads out of `to`.
+        """
         return extract(self._contents, Path(to), self.source)
 
     def save(self, to: str | Path = ".") -> Path:
-        """Put the whole, verified archive into the folder `to`, or at `to` if that ends with .zip; returns its path.
+        """Save the data set as one archive in the folder `to`, or at `to` if that ends with .zip; return its path.
 
-        Raises `InputError` where another file of that name is.
+        An archive is copied, a folder or a part of a data set is packed. Raises `InputError` if a different file is
+        there; for a packed one, if any file is there.
         """
         to = Path(to).expanduser().absolute()
         target = to if to.suffix == ".zip" and not to.is_dir() else to / f"{self._name}.zip"
@@ -134,7 +153,7 @@ class Dataset:
         *,
         size: tuple[int, int] = (224, 224),
         channels: int = 3,
-        labels: Given = "folder",
+        labels: LabelSource = "folder",
         names: Sequence[str] | Callable[[str], bool] | None = None,
         batch_size: int = 32,
         seed: int = 0,
@@ -153,8 +172,10 @@ class Dataset:
             size: (height, width) in pixels.
             channels: 1 for grey, 3 for RGB, 4 for RGBA; `datasets.decode` has the rules of conversion.
             labels: "folder" (the name of the folder that an image is in), a table's name or (table, image column,
-                label column), a dict, a function of an image's name, or None for no labels; see `datasets.labels.of`.
-            names: which files, as a list or as a predicate of a name. By default all with an image's suffix.
+                label column), a dict, a function of an image's name, or None for no labels; see
+                `datasets.labels.labels_for`.
+            names: the names of the images, or a function that selects from the files with an image's suffix; None for
+                all of those. Hidden files are left out unless `names` lists them.
             batch_size: images in a batch, over all hosts.
             seed: determines the order of the images and their augmentation.
             shuffle: whether each epoch has an order of its own (`datasets.order`).
@@ -162,7 +183,7 @@ class Dataset:
                 the same shape; images are uint8 arrays of shape (height, width, channels).
             fit: how an image is made to have `size`: stretched, cropped in the middle, or padded.
             corrupt: what to do with an image that cannot be decoded: raise, skip it, or use a black one.
-            cache: "disk" caches decoded pixels, None does not.
+            cache: "disk" caches decoded pixels if they take at most half of the free space, None does not.
             dtype: "float32", scaled to the range 0 to 1, or "uint8".
             rank, world: this host's number, from 0, and the number of hosts; each gets its part of every batch.
 
@@ -190,16 +211,17 @@ class Dataset:
         )
 
     def info(self) -> dict[str, Any]:
-        """What is known of the set: its source, number of files, their size in bytes, and what of it is here.
+        """Return the source, the number of files and their size in bytes, and how many bytes of them are cached.
 
-        Of one on Kaggle or a hub also its version, title, licence, page, and which sign-in was used.
+        For a data set on Kaggle or a hub also its version, title, licence, page, server, and the sign-in that was used;
+        this costs one call. If the server does not answer, only what needs no call is returned.
         """
-        pixels = sum(one.pixels for one in kept(self.source) if one.source == self.source)
+        pixels = sum(one.pixels for one in list_cached(self.source) if one.source == self.source)
         known = {"source": self.source, "files": len(self._contents.files), "size": self._size, **self._about()}
         return {**known, **self._contents.info(), "pixels_here": pixels}
 
     def close(self) -> None:
-        """Let go of files and connections; what was fetched stays in the cache."""
+        """Stop prefetching and close files. Fetched bytes stay in the cache."""
         self._contents.close()
 
     def __enter__(self) -> Dataset:
@@ -209,40 +231,47 @@ class Dataset:
         self.close()
 
     def __reduce__(self) -> Any:
-        return dataset, (self._reopened, self._hub)
+        return dataset, (self._source_to_reopen, self._hub)
 
     @property
-    def _reopened(self) -> str:
-        """What opens the same version again."""
+    def _source_to_reopen(self) -> str:
+        """The argument of `dataset` that opens the same version again."""
         return self.source if self.source.startswith("kaggle:") else self._given
 
     def __repr__(self) -> str:
         return f"<Dataset {self.source}: {len(self._contents.files):,} files, {self._size / 1e6:,.1f} MB>"
 
-    def _known(self, name: str) -> str:
+    def _checked(self, name: str) -> str:
+        """Return `name` if it is a file's. Raises `NotFound`, with up to three similar names."""
         names = self._contents.files
         if name in names:
             return name
         base = name.rsplit("/", 1)[-1].lower()
         near = [each for each in names if each.rsplit("/", 1)[-1].lower() == base][:3]
-        near = near or difflib.get_close_matches(name, list(names)[:_MOST_COMPARED], 3)
-        hint = f"Near it are {', '.join(near)}." if near else "See `.files` for what there is."
+        near = near or difflib.get_close_matches(name, list(names)[:_MAX_COMPARED_NAMES], 3)
+        hint = f"Similar names: {', '.join(near)}." if near else "`.files` lists the names."
         raise NotFound(f"There is no file {name!r} in {self.source}.", hint, status=404)
 
 
 def dataset(source: str | Path, hub: str | None = None) -> Dataset:
-    """The data set that `source` names.
+    """Open the data set `source`. Only its directory or list of files is fetched.
 
     Args:
-        source: kaggle:owner/name, with @version or /folder if need be, or the link to its page; kaggle:c/competition;
-            the web address of a zip archive; drive:/My Drive/x and any other URL of fsspec's, an archive or a folder;
-            a zip archive or a folder on this machine; folder/*.zip, there or at a URL, for several archives as one.
-        hub: the hub that Kaggle's sets and the drive are on; None for what the settings say.
+        source: one of
+            kaggle:owner/name, optionally with @version and /folder, or the link to its page;
+            kaggle:c/competition;
+            the URL of a zip archive;
+            drive:/My Drive/x or any other fsspec URL, of an archive or a folder;
+            the path of a zip archive or a folder on this machine;
+            folder/*.zip, as a path or a URL, for several archives as one data set.
+        hub: the URL of the hub for kaggle: and drive: sources; None for the one in the settings.
 
-    Raises `InputError` for a source that is not understood, `NotFound`, `Forbidden`, `RulesNotAccepted`, `SignInError`
-    and `ConnectionFailed` by what the server says, and `ArchiveInvalid` for an archive that cannot be trusted.
+    Raises `InputError` for a source of no known form, `NotFound`, `Forbidden`, `RulesNotAccepted`, `RateLimited` or
+    another `RemoteError` for an error answer, `SignInError` if the sign-in is refused, `ConnectionFailed` if the server
+    does not answer, `ExtraMissing` if a file system's library is not installed, and `ArchiveInvalid` for an archive
+    that is invalid or contradicts itself.
     """
-    name = named(source)
+    name = normalize_source(source)
     if name.startswith("kaggle:"):
         return _from_kaggle(name, hub)
     if name.startswith(("http://", "https://")) and "::" not in name:
@@ -253,17 +282,19 @@ def dataset(source: str | Path, hub: str | None = None) -> Dataset:
     if path.is_dir():
         return Dataset(name, path.name, FolderContents(path))
     if path.is_file():
-        return Dataset(name, path.stem, Archived(LocalFile(path), folder_for(name)))
+        return Dataset(name, path.stem, ArchiveContents(LocalFile(path), folder_for(name)))
     if "*" in path.name:
-        return _joined(name, {str(one): Archived(LocalFile(one), folder_for(str(one))) for one in _here(path)})
-    raise InputError(f"{str(source)!r} is no data set.", _UNDERSTOOD)
+        return _join_archives(
+            name, {str(one): ArchiveContents(LocalFile(one), folder_for(str(one))) for one in _glob_local(path)}
+        )
+    raise InputError(f"{str(source)!r} is no data set.", _ACCEPTED_SOURCES)
 
 
-def named(source: str | Path) -> str:
-    """The source in the form that `Dataset.source` has it in: a link to kaggle.com as kaggle:…, a path in full."""
+def normalize_source(source: str | Path) -> str:
+    """Return the source in canonical form: a link to kaggle.com as kaggle:…, drive: as drive://, a path as absolute."""
     given = str(source)
-    if (of_page := from_page(given)) is not None:
-        return of_page
+    if (linked := source_of_page(given)) is not None:
+        return linked
     if given.startswith("drive:") and not given.startswith("drive://"):
         return "drive://" + given.removeprefix("drive:").lstrip("/")
     if given.startswith("file://"):
@@ -273,34 +304,35 @@ def named(source: str | Path) -> str:
 
 
 def _from_kaggle(source: str, hub: str | None) -> Dataset:
-    name, folder = parsed(source)
+    """Open a `kaggle:` source on Kaggle or a hub."""
+    name, folder = parse_source(source)
     server = credentials.kaggle(hub)
     start = ("datasets", _server_key(server))
-    pinned = isinstance(name, Name) and name.version is not None
-    here = pinned and whole_file(settings.load().cache.joinpath(*start, *_place(name), _ARCHIVE)) is not None
-    # What is here does not wait long for a server that is away.
-    http = Http(server, attempts=2) if here else Http(server)
+    pinned = isinstance(name, DatasetName) and name.version is not None
+    is_cached = pinned and whole_file(settings.load().cache.joinpath(*start, *_cache_path(name), _ARCHIVE)) is not None
+    # Few retries if the whole data set is cached, because then it opens without the server too.
+    http = Http(server, attempts=2) if is_cached else Http(server)
     api = KaggleApi(http)
     try:
-        if isinstance(name, Name) and not pinned:
+        if isinstance(name, DatasetName) and not pinned:
             name = replace(name, version=wait(api.current_version(name)))
-        cache = settings.load().cache.joinpath(*start, *_place(name))
+        cache = settings.load().cache.joinpath(*start, *_cache_path(name))
         file = RemoteFile(http, lambda: api.download_address(name), cache / _ARCHIVE, f"kaggle:{name}")
-        note(cache, f"kaggle:{name}")
-        contents: Contents = Archived(file, cache)
-        called = f"kaggle:{name}"
+        record_source(cache, f"kaggle:{name}")
+        contents: Contents = ArchiveContents(file, cache)
+        shown = f"kaggle:{name}"
         if folder:
-            contents, called = Subset(contents, folder, called), f"{called}/{folder}"
+            contents, shown = Subset(contents, folder, shown), f"{shown}/{folder}"
 
         def about() -> dict[str, Any]:
-            version = {"version": name.version} if isinstance(name, Name) else {}
-            who = {"server": server.url, "signed_in_by": server.source if server.authorization else None}
+            version = {"version": name.version} if isinstance(name, DatasetName) else {}
+            sign_in = {"server": server.url, "signed_in_by": server.source if server.authorization else None}
             try:
-                return {**version, **wait(api.about(name)), **who}
+                return {**version, **wait(api.about(name)), **sign_in}
             except ConnectionFailed:
-                return {**version, **who}  # the server is away, and the set is read from this machine's copy
+                return {**version, **sign_in}  # the server does not answer, and the data set is read from the cache
 
-        opened = Dataset(called, (folder or name.name).rpartition("/")[2], contents, source, hub, about)
+        opened = Dataset(shown, (folder or name.name).rpartition("/")[2], contents, source, hub, about)
     except BaseException:
         _close(http)
         raise
@@ -308,33 +340,33 @@ def _from_kaggle(source: str, hub: str | None) -> Dataset:
     return opened
 
 
-def _place(name: Name | Competition) -> tuple[str, ...]:
-    """Where a set lies in the folder of its server. No owner's name has a dot in it, so competitions are apart."""
+def _cache_path(name: DatasetName | Competition) -> tuple[str, ...]:
+    """Return the path in the server's cache folder. Owner names have no dot, so `.competitions` cannot collide."""
     if isinstance(name, Competition):
         return ".competitions", name.name
     return name.owner, name.name, str(name.version)
 
 
 def _from_web(link: str, hub: str | None) -> Dataset:
-    """A zip archive at a web address. What signs in, in the address, is shown nowhere."""
+    """Open the zip archive at a web address. User, password and query of the address are never shown or logged."""
     parts = urlsplit(link)
     if not parts.hostname:
-        raise InputError(f"{link!r} is no data set.", _UNDERSTOOD)
+        raise InputError(f"{link!r} is no data set.", _ACCEPTED_SOURCES)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     host += f":{parts.port}" if parts.port else ""
     address = parts._replace(netloc=host, fragment="").geturl()
     shown = parts._replace(netloc=host, query="", fragment="").geturl()
     login = base64.b64encode(unquote(f"{parts.username}:{parts.password or ''}").encode()).decode()
-    signing = f"Basic {login}" if parts.username else None
-    http = Http(Server(f"server {host}", f"{parts.scheme}://{host}", shown, signing, secrets=(login,)))
+    authorization = f"Basic {login}" if parts.username else None
+    http = Http(Server(f"server {host}", f"{parts.scheme}://{host}", shown, authorization, secrets=(login,)))
 
     async def locate() -> str:
         return address
 
     try:
-        # What is asked for after the "?" may be another file: it has a folder of its own.
+        # Another query may be another file: the cache folder's name includes a hash of the query.
         cache = folder_for(shown, "web", hashlib.sha256(address.encode()).hexdigest()[:16])
-        contents = Archived(RemoteFile(http, locate, cache / _ARCHIVE, shown), cache)
+        contents = ArchiveContents(RemoteFile(http, locate, cache / _ARCHIVE, shown), cache)
         opened = Dataset(shown, Path(unquote(parts.path)).stem or parts.hostname, contents, link, hub)
     except BaseException:
         _close(http)
@@ -344,45 +376,48 @@ def _from_web(link: str, hub: str | None) -> Dataset:
 
 
 def _from_store(url: str, hub: str | None) -> Dataset:
-    """An archive or a folder on a file system that fsspec opens, or several archives."""
-    system, path = stored.opened(url, hub)
+    """Open an archive, a folder, or several archives on a file system that fsspec opens."""
+    system, path = stored.open_filesystem(url, hub)
     contents: Contents
     if "*" in path.rpartition("/")[2]:
         start = url.rpartition("/")[0]
-        there = {f"{start}/{one.rpartition('/')[2]}": one for one in stored.matching(system, path, url)}
+        archives = {f"{start}/{one.rpartition('/')[2]}": one for one in stored.glob_files(system, path, url)}
         parts: dict[str, Contents] = {}
-        for each, one in there.items():
+        for each, one in archives.items():
             cache = folder_for(each)
-            parts[each] = Archived(stored.StoredFile(system, one, cache / _ARCHIVE, each), cache)
-        return _joined(url, parts, hub)
+            parts[each] = ArchiveContents(stored.StoredFile(system, one, cache / _ARCHIVE, each), cache)
+        return _join_archives(url, parts, hub)
     if stored.is_folder(system, path, url):
         contents = stored.StoredFolder(system, path, folder_for(url), url)
     else:
         cache = folder_for(url)
-        contents = Archived(stored.StoredFile(system, path, cache / _ARCHIVE, url), cache)
+        contents = ArchiveContents(stored.StoredFile(system, path, cache / _ARCHIVE, url), cache)
     name = Path(url.partition("::")[0].rstrip("/"))
     return Dataset(url, name.stem if name.suffix == ".zip" else name.name, contents, url, hub)
 
 
-def _here(pattern: Path) -> list[Path]:
+def _glob_local(pattern: Path) -> list[Path]:
     return sorted(one for one in pattern.parent.glob(pattern.name) if one.is_file())
 
 
-def _joined(source: str, parts: dict[str, Contents], hub: str | None = None) -> Dataset:
-    """Several archives as one data set."""
+def _join_archives(source: str, parts: dict[str, Contents], hub: str | None = None) -> Dataset:
+    """Return several archives, by their names, as one data set.
+
+    Raises `NotFound` if there is none or a shard is missing, `InputError` for a file that is in two of them.
+    """
     if not parts:
-        raise NotFound(f"There is no archive {source}.", "Check its name.", status=404)
+        raise NotFound(f"There is no archive {source}.", "Check the folder and the pattern.", status=404)
     check_complete((name.rpartition("/")[2] for name in parts), source)
     return Dataset(source, source.split("/")[-2] or "archives", Joined(parts, source), source, hub)
 
 
 def _close(http: Http) -> None:
-    """Close the connections without waiting: this may run on the loop's own thread, when garbage is collected."""
+    """Close the connections without waiting: garbage collection may call this on the event loop's own thread."""
     asyncio.run_coroutine_threadsafe(http.close(), get_loop())
 
 
 def _server_key(server: Server) -> str:
-    """A folder's name for a server. The embedded hub's port changes with every start, its folder does not."""
+    """Return the name of a server's cache folder; the embedded hub's does not depend on its port, which changes."""
     if server.folder is not None:
         return f"embedded-{hashlib.sha256(server.source.encode()).hexdigest()[:8]}"
     return urlsplit(server.url).netloc.replace(":", "_")

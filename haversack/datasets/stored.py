@@ -1,8 +1,8 @@
 """Data sets on any file system that fsspec opens: a drive, an object store, another archive.
 
-An archive is read by ranges into a sparse file, as one on Kaggle is; the files of a folder are fetched one by one,
-whole, and kept. What a file system tells of a file (its hash, else its time and size) decides whether what is kept is
-still of use. Of a whole archive every member's CRC is compared, for few file systems tell a hash.
+An archive is read by ranges into a sparse file, like one on Kaggle. The files of a folder are fetched one by one,
+whole, and cached. Cached bytes are stale if the file's size or tag differs; the tag is the first of `_TAGS` that the
+file system reports. A complete archive is verified by the CRC of every member, because few file systems report a hash.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ from filelock import FileLock
 from haversack import disk, progress
 from haversack.archive.writer import pack
 from haversack.blocks.sparse import SparseFile, require_space
-from haversack.datasets.contents import DatasetFile, PlainFile, occupied, put_whole
+from haversack.datasets.contents import DatasetFile, PlainFile, target_exists
 from haversack.errors import ExtraMissing, Forbidden, HaversackError, InputError, IntegrityError, NotFound, RemoteError
 
 log = logging.getLogger(__name__)
 
-# So many calls are made side by side, each for so many bytes at most.
+# Parallel calls to a file system.
 _CONNECTIONS = 8
-_RANGE = 8 << 20
-# What file systems call a tag that changes with a file's bytes; times, where they have nothing better.
+# The largest range of one call, in bytes.
+_MAX_RANGE = 8 << 20
+# Keys of a file's info that change with its bytes, in order of preference; times are the last resort.
 _TAGS = ("md5", "md5Hash", "ETag", "etag", "crc32c", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
-def opened(url: str, hub: str | None) -> tuple[Any, str]:
-    """The file system and the path in it that an fsspec URL names. `hub` is for `drive://` URLs.
+def open_filesystem(url: str, hub: str | None) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL and the path in it; `hub` is the hub for `drive://` URLs.
 
-    Raises `InputError` for a URL of no file system, `ExtraMissing` where its library is not installed.
+    Raises `InputError` if fsspec knows no such file system, `ExtraMissing` if its library is not installed.
     """
     options = {"hub": hub} if url.startswith("drive://") else {}
     try:
@@ -49,68 +50,77 @@ def opened(url: str, hub: str | None) -> tuple[Any, str]:
     except HaversackError:
         raise
     except ImportError as error:
-        raise ExtraMissing(f"{url} cannot be opened: {error}.", "Install that library.") from error
+        raise ExtraMissing(f"{url} cannot be opened: {error}.", "Install the library for it with pip.") from error
     except ValueError as error:
-        raise InputError(f"{url} is no data set: {error}.", "Give a URL that fsspec opens, such as s3://…") from error
+        raise InputError(f"{url} is no data set: {error}.", "Use a URL that fsspec opens, such as s3://…") from error
     return system, str(path)
 
 
 def is_folder(system: Any, path: str, source: str) -> bool:
-    """Whether there is a folder, not a file. Raises `NotFound` where there is neither."""
-    with _said(source):
+    """Whether `path` is a folder. Raises `NotFound` if there is nothing; messages call it `source`."""
+    with _translated_errors(source):
         return bool(system.info(path)["type"] == "directory") if path.strip("/") else True
 
 
-def matching(system: Any, pattern: str, source: str) -> list[str]:
-    """The files whose names fit a pattern such as `folder/*.zip`, sorted."""
-    with _said(source):
+def glob_files(system: Any, pattern: str, source: str) -> list[str]:
+    """Return the sorted paths of the files that match a pattern such as `folder/*.zip`; messages call it `source`."""
+    with _translated_errors(source):
         found = system.glob(pattern, detail=True)
     return sorted(path for path, about in found.items() if about["type"] == "file")
 
 
-def check_free(system: Any, folder: str, archives: Sequence[Path], source: str) -> None:
-    """Raise `InputError` where a zip archive lies in `folder` that is none of those."""
+def check_no_other_archives(system: Any, folder: str, archives: Sequence[Path], source: str) -> None:
+    """Raise `InputError` if `folder` has a zip file whose name is none of `archives`; messages call it `source`."""
     own = {archive.name for archive in archives}
     try:
-        there = [name.rpartition("/")[2] for name in matching(system, f"{folder}/*.zip", source)]
+        existing = [name.rpartition("/")[2] for name in glob_files(system, f"{folder}/*.zip", source)]
     except NotFound:
         return
-    if other := sorted(set(there) - own):
-        raise InputError(f"{source} has an archive of its own: {other[0]}.", "Remove it, or name another folder.")
+    if other := sorted(set(existing) - own):
+        raise InputError(f"{source} has another archive already: {other[0]}.", "Remove it, or choose another folder.")
 
 
-def put(system: Any, here: Path, there: str, source: str) -> None:
-    """Have the file `here` also at `there`, verified by its hash where that is told, else by its size."""
+def upload(system: Any, local: Path, path: str, source: str) -> None:
+    """Upload the file `local` to `path`, unless it is there already; create its folder.
 
-    def is_there() -> bool:
+    The result is verified by its MD5 if the file system reports one, else by its size. Raises `IntegrityError` if it
+    differs, and `NotFound`, `Forbidden` or `RemoteError` if the file system fails; messages call it `source`.
+    """
+
+    def is_uploaded() -> bool:
         system.invalidate_cache()
-        about = system.info(there)
-        told = about.get("md5") or about.get("md5Hash")
-        return bool(about["size"] == here.stat().st_size and (not told or told == disk.md5(here)))
+        about = system.info(path)
+        md5 = about.get("md5") or about.get("md5Hash")
+        return bool(about["size"] == local.stat().st_size and (not md5 or md5 == disk.md5(local)))
 
-    with _said(source):
-        if system.exists(there) and is_there():
+    with _translated_errors(source):
+        if system.exists(path) and is_uploaded():
             return
-        system.makedirs(there.rpartition("/")[0], exist_ok=True)
-        system.put_file(str(here), there)
-        if not is_there():
-            raise IntegrityError(f"What is at {source} now is not what was put there.", "Put it again.")
+        system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        system.put_file(str(local), path)
+        if not is_uploaded():
+            raise IntegrityError(f"The file at {source} differs from the one that was uploaded.", "Upload it again.")
 
 
 class StoredFile:
-    """One file of an fsspec file system, kept in part or whole at `kept`; `Elsewhere` for an archive."""
+    """The file `remote_path` of an fsspec file system as `RemoteBytes`, cached in the sparse file `path`.
 
-    def __init__(self, system: Any, there: str, kept: Path, source: str) -> None:
-        self.path = kept
+    Messages call it `source`. Raises `NotFound`, `Forbidden` or `RemoteError` if the file system cannot describe it.
+    """
+
+    def __init__(self, system: Any, remote_path: str, path: Path, source: str) -> None:
+        self.path = path
         self._system = system
-        self._there = there
+        self._remote_path = remote_path
         self._source = source
-        self._ahead = _ReadAhead()
-        with _said(source):
-            about = system.info(there)
+        self._read_ahead = _ReadAhead()
+        with _translated_errors(source):
+            about = system.info(remote_path)
         if about.get("size") is None:
-            raise RemoteError(f"It is not told how large {source} is.", "Copy it to this machine first.")
-        self._sparse = SparseFile(kept, int(about["size"]), _tag(about))
+            raise RemoteError(
+                f"The file system does not report the size of {source}.", "Copy it to this machine first."
+            )
+        self._sparse = SparseFile(path, int(about["size"]), _tag(about))
 
     @property
     def size(self) -> int:
@@ -125,24 +135,24 @@ class StoredFile:
         return self._sparse.present
 
     def read_at(self, offset: int, size: int) -> bytes:
-        for start, stop in self._missing([(offset, offset + size)]):
-            self._bring(start, stop)
+        for start, stop in self._missing_ranges([(offset, offset + size)]):
+            self._fetch_range(start, stop)
         return self._sparse.read_at(offset, size)
 
     def want(self, ranges: Iterable[tuple[int, int]]) -> None:
-        self._ahead.begin([partial(self._bring, start, stop) for start, stop in ranges])
+        self._read_ahead.prefetch([partial(self._fetch_range, start, stop) for start, stop in ranges])
 
     def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        missing = self._missing(ranges)
+        missing = self._missing_ranges(ranges)
         needed = sum(stop - start for start, stop in missing)
         require_space(self.path.parent, needed)
         with progress.bar(self._source, needed) as advance:
 
-            def bring(part: tuple[int, int]) -> None:
-                self._bring(*part)
+            def fetch_part(part: tuple[int, int]) -> None:
+                self._fetch_range(*part)
                 advance(part[1] - part[0])
 
-            _side_by_side(bring, missing)
+            _run_parallel(fetch_part, missing)
 
     def complete(self, check: Callable[[Path], None]) -> Path:
         if not self._sparse.complete:
@@ -156,18 +166,22 @@ class StoredFile:
         self._sparse.forget(start, stop)
 
     def close(self) -> None:
-        self._ahead.close()
+        self._read_ahead.close()
         self._sparse.close()
 
     def _verify(self, check: Callable[[Path], None]) -> None:
+        """Verify the fetched file by its size and tag on the file system, and by `check`.
+
+        Does nothing if another process has completed it. If the file is wrong, discard it and raise `IntegrityError`.
+        """
         if self._sparse.complete:
             return
         try:
             self._system.invalidate_cache()
-            with _said(self._source):
-                about = self._system.info(self._there)
+            with _translated_errors(self._source):
+                about = self._system.info(self._remote_path)
             if (about["size"], _tag(about)) != (self.size, self.tag):
-                raise IntegrityError(f"{self._source} changed while it was fetched.", "Fetch it again.")
+                raise IntegrityError(f"{self._source} changed while it was being fetched.", "Fetch it again.")
             check(self._sparse.part)
         except IntegrityError:
             size, tag = self.size, self.tag
@@ -175,39 +189,45 @@ class StoredFile:
             self._sparse = SparseFile(self.path, size, tag)
             raise
 
-    def _missing(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The ranges that are not here, each once, none too large for one call."""
+    def _missing_ranges(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the parts of `ranges` that are not cached, without duplicates, each of at most `_MAX_RANGE` bytes."""
         missing: dict[tuple[int, int], None] = {}
         for start, stop in ranges:
             for begin, end in self._sparse.missing(start, stop):
-                missing.update(((at, min(at + _RANGE, end)), None) for at in range(begin, end, _RANGE))
+                missing.update(((at, min(at + _MAX_RANGE, end)), None) for at in range(begin, end, _MAX_RANGE))
         return list(missing)
 
-    def _bring(self, start: int, stop: int) -> None:
+    def _fetch_range(self, start: int, stop: int) -> None:
+        """Fetch and store the missing blocks of [start, stop). Raises `IntegrityError` if the file is too short."""
         for begin, end in list(self._sparse.missing(start, stop)):
-            with _said(self._source):
-                data = self._system.cat_file(self._there, start=begin, end=end)
+            with _translated_errors(self._source):
+                data = self._system.cat_file(self._remote_path, start=begin, end=end)
             if len(data) != end - begin:
-                raise IntegrityError(f"{self._source} became shorter while it was read.", "Open it again.")
+                raise IntegrityError(f"{self._source} was truncated while it was being read.", "Open it again.")
             self._sparse.write(begin, data)
             self._sparse.keep(begin, end)
 
 
 class StoredFolder:
-    """The files of a folder on an fsspec file system; what was fetched of them is kept below `cache`."""
+    """`Contents` of the folder `root` of an fsspec file system; fetched files are cached below `cache`.
+
+    The folder is listed once, at construction. Messages call it `source`. Raises `NotFound`, `Forbidden` or
+    `RemoteError` if it cannot be listed, `InputError` if it has a file with an unsafe name.
+    """
 
     def __init__(self, system: Any, root: str, cache: Path, source: str) -> None:
         self._system = system
         self._cache = cache
         self._source = source
-        self._ahead = _ReadAhead()
-        with _said(source):
+        self._read_ahead = _ReadAhead()
+        with _translated_errors(source):
             found = system.find(root, detail=True)
-        self._there = {
-            _name(path, root, source): (path, about) for path, about in found.items() if not path.endswith("/")
+        # Each file's path on the file system and its info, by its name.
+        self._remote = {
+            _relative_name(path, root, source): (path, about) for path, about in found.items() if not path.endswith("/")
         }
         self.files: Mapping[str, DatasetFile] = {
-            name: PlainFile(name, int(about["size"])) for name, (_, about) in sorted(self._there.items())
+            name: PlainFile(name, int(about["size"])) for name, (_, about) in sorted(self._remote.items())
         }
 
     @cached_property
@@ -218,103 +238,105 @@ class StoredFolder:
     def content(self) -> str:
         known = hashlib.sha256(self._source.encode())
         for name, file in self.files.items():
-            known.update(f"\n{name} {file.size} {_tag(self._there[name][1])}".encode())
+            known.update(f"\n{name} {file.size} {_tag(self._remote[name][1])}".encode())
         return known.hexdigest()[:16]
 
     def read(self, name: str) -> bytes:
-        here = self._here(name)
-        if here.exists():
-            return here.read_bytes()
-        there, _ = self._there[name]
-        with _said(self._source):
-            data = cast(bytes, self._system.cat_file(there))
-        self._check(name, len(data))
+        cached = self._cached_path(name)
+        if cached.exists():
+            return cached.read_bytes()
+        remote_path, _ = self._remote[name]
+        with _translated_errors(self._source):
+            data = cast(bytes, self._system.cat_file(remote_path))
+        self._check_size(name, len(data))
         return data
 
     def open(self, name: str) -> BinaryIO:
         return open(self.path(name), "rb")
 
     def path(self, name: str) -> Path:
-        here = self._here(name)
-        if not here.exists():
-            here.parent.mkdir(parents=True, exist_ok=True)
-            require_space(here.parent, self.files[name].size)
-            put_whole(here, lambda aside: self._bring(name, aside))
-        return here
+        cached = self._cached_path(name)
+        if not cached.exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            require_space(cached.parent, self.files[name].size)
+            with disk.replacing(cached) as temporary:
+                self._fetch_file(name, temporary)
+        return cached
 
     def write(self, name: str, target: Path) -> None:
-        if self._here(name).exists():
-            shutil.copyfile(self._here(name), target)
+        if self._cached_path(name).exists():
+            shutil.copyfile(self._cached_path(name), target)
         else:
-            self._bring(name, target)
+            self._fetch_file(name, target)
 
-    def is_at(self, name: str, path: Path) -> bool:
+    def matches(self, name: str, path: Path) -> bool:
         return path.stat().st_size == self.files[name].size and filecmp.cmp(self.path(name), path, shallow=False)
 
-    def want(self, names: Iterable[str]) -> None:
-        self._ahead.begin([partial(self.path, name) for name in names])
+    def prefetch(self, names: Iterable[str]) -> None:
+        self._read_ahead.prefetch([partial(self.path, name) for name in names])
 
     def fetch(self, names: Iterable[str]) -> None:
-        missing = [name for name in names if not self._here(name).exists()]
+        missing = [name for name in names if not self._cached_path(name).exists()]
         needed = sum(self.files[name].size for name in missing)
         self._cache.mkdir(parents=True, exist_ok=True)
         require_space(self._cache, needed)
         with progress.bar(self._source, needed) as advance:
 
-            def bring(name: str) -> None:
+            def fetch_file(name: str) -> None:
                 self.path(name)
                 advance(self.files[name].size)
 
-            _side_by_side(bring, missing)
+            _run_parallel(fetch_file, missing)
 
     def complete(self) -> None:
         self.fetch(self.files)
 
     def save(self, target: Path) -> None:
         if target.exists():
-            raise occupied(target)
+            raise target_exists(target)
         self.complete()
         target.parent.mkdir(parents=True, exist_ok=True)
-        pack(self._files_here, target)
+        pack(self._cached_files, target)
 
     def info(self) -> dict[str, object]:
-        here = [file.size for name, file in self.files.items() if self._here(name).exists()]
-        return {"files_here": len(here), "size_here": sum(here)}
+        cached = [file.size for name, file in self.files.items() if self._cached_path(name).exists()]
+        return {"files_here": len(cached), "size_here": sum(cached)}
 
     def close(self) -> None:
-        self._ahead.close()
+        self._read_ahead.close()
 
     @cached_property
-    def _files_here(self) -> Path:
+    def _cached_files(self) -> Path:
         return self._cache / "files" / self.content
 
-    def _here(self, name: str) -> Path:
-        return self._files_here / name
+    def _cached_path(self, name: str) -> Path:
+        return self._cached_files / name
 
-    def _bring(self, name: str, target: Path) -> None:
-        with _said(self._source):
-            self._system.get_file(self._there[name][0], str(target))
-        self._check(name, target.stat().st_size)
+    def _fetch_file(self, name: str, target: Path) -> None:
+        with _translated_errors(self._source):
+            self._system.get_file(self._remote[name][0], str(target))
+        self._check_size(name, target.stat().st_size)
 
-    def _check(self, name: str, size: int) -> None:
+    def _check_size(self, name: str, size: int) -> None:
         if size != self.files[name].size:
-            raise IntegrityError(f"{name} in {self._source} changed while it was read.", "Open it again.")
+            raise IntegrityError(f"{name} in {self._source} changed while it was being read.", "Open it again.")
 
 
 class _ReadAhead:
-    """Calls made before their answers are asked for. What cannot be had is told to who asks for it."""
+    """Makes calls in background threads. A call that fails is only logged: the reader's own call raises the error."""
 
     def __init__(self) -> None:
+        # Guards both fields below.
         self._lock = threading.Lock()
-        self._wanted: deque[Callable[[], object]] = deque()
+        self._queue: deque[Callable[[], object]] = deque()
         self._threads: list[threading.Thread] = []
 
-    def begin(self, calls: Sequence[Callable[[], object]]) -> None:
-        """Make these calls, in this order, in place of those before that were not made yet."""
+    def prefetch(self, calls: Sequence[Callable[[], object]]) -> None:
+        """Make these calls in the background, in this order; calls of before that have not started are dropped."""
         with self._lock:
-            self._wanted = deque(calls)
+            self._queue = deque(calls)
             self._threads = [thread for thread in self._threads if thread.is_alive()]
-            # Daemons: the end of a program does not wait for what it will not read any more.
+            # Daemons, so that the program's exit does not wait for prefetched data.
             new = [
                 threading.Thread(target=self._work, daemon=True, name="haversack-ahead")
                 for _ in range(min(_CONNECTIONS - len(self._threads), len(calls)))
@@ -324,8 +346,9 @@ class _ReadAhead:
             thread.start()
 
     def close(self) -> None:
+        """Drop the calls that have not started, and wait for the others."""
         with self._lock:
-            self._wanted.clear()
+            self._queue.clear()
             threads = list(self._threads)
         for thread in threads:
             thread.join()
@@ -333,23 +356,23 @@ class _ReadAhead:
     def _work(self) -> None:
         while True:
             with self._lock:
-                if not self._wanted:
+                if not self._queue:
                     return
-                call = self._wanted.popleft()
+                call = self._queue.popleft()
             try:
                 call()
             except (HaversackError, OSError) as error:
-                log.debug("Nothing is fetched ahead: %s", error)
+                log.debug("Prefetching stopped: %s", error)
                 with self._lock:
-                    self._wanted.clear()
+                    self._queue.clear()
 
 
-def _side_by_side(call: Callable[[Any], None], arguments: Iterable[Any]) -> None:
-    """Make all the calls, a few at a time; the first failure ends it."""
+def _run_parallel(call: Callable[[Any], None], arguments: Iterable[Any]) -> None:
+    """Make a call with each argument, `_CONNECTIONS` at a time; at the first failure start no more and raise it."""
     with ThreadPoolExecutor(_CONNECTIONS, "haversack-fetch") as pool:
         running: set[Future[None]] = set()
         for argument in arguments:
-            # No more are begun than can run: the end of a program waits for those that were.
+            # Submit no more calls than can run: the pool's exit waits for every submitted call.
             if len(running) == _CONNECTIONS:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -360,11 +383,12 @@ def _side_by_side(call: Callable[[Any], None], arguments: Iterable[Any]) -> None
 
 
 def _tag(about: Mapping[str, Any]) -> str:
+    """Return a tag that changes with the file's bytes, or "" if the file system reports none."""
     return next((f"{key} {about[key]}" for key in _TAGS if about.get(key)), "")
 
 
-def _name(path: str, root: str, source: str) -> str:
-    """A file's name in the folder. Raises `InputError` for one that would leave it."""
+def _relative_name(path: str, root: str, source: str) -> str:
+    """Return a file's name relative to `root`. Raises `InputError` for one that would leave the folder."""
     name = path.removeprefix(root).lstrip("/")
     if not name or "\\" in name or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
         raise InputError(f"{source} has a file that would leave its folder: {path!r}.", "Rename it there.")
@@ -372,8 +396,8 @@ def _name(path: str, root: str, source: str) -> str:
 
 
 @contextmanager
-def _said(source: str) -> Iterator[None]:
-    """Failures of a file system in words of our own."""
+def _translated_errors(source: str) -> Iterator[None]:
+    """Convert a file system's exceptions in the block to `NotFound`, `Forbidden` or `RemoteError`, about `source`."""
     try:
         yield
     except HaversackError:
@@ -381,7 +405,7 @@ def _said(source: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise NotFound(f"There is no {source}.", "Check its name.", status=404) from error
     except PermissionError as error:
-        raise Forbidden(f"{source} is not open to you.", "Ask its owner, or sign in.", status=403) from error
+        raise Forbidden(f"You may not open {source}.", "Ask its owner for access, or sign in.", status=403) from error
     except Exception as error:
         # Each file system's library has exceptions of its own.
         reason = str(error).strip().rstrip(".") or type(error).__name__

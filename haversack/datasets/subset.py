@@ -1,4 +1,4 @@
-"""A part of a data set as a data set of its own: the files of one folder, by their names in it, or a single file."""
+"""A part of a data set as a data set: the files of one folder, by their names relative to it, or a single file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from haversack.archive.writer import pack
-from haversack.datasets.contents import Contents, DatasetFile, PlainFile, occupied, sizes_of
+from haversack.datasets.contents import Contents, DatasetFile, PlainFile, sizes_of, target_exists
 from haversack.errors import NotFound
 
 
 class Subset:
-    """The files of `whole` below `folder`; `source` is what the user is told. Raises `NotFound` where there is none.
+    """`Contents` of the folder, or the single file, `folder` of `whole`; nothing else is fetched.
 
-    Only what belongs to them is fetched.
+    `source` names the whole data set in messages. Raises `NotFound` if `whole` has no such folder or file.
     """
 
     def __init__(self, whole: Contents, folder: str, source: str) -> None:
@@ -32,7 +32,9 @@ class Subset:
             if name == folder or name.startswith(f"{folder}/")
         }
         if not self._files:
-            raise NotFound(f"There is no folder or file {folder!r} in {source}.", _near(folder, names), status=404)
+            raise NotFound(
+                f"There is no folder or file {folder!r} in {source}.", _suggestion(folder, names), status=404
+            )
 
     @property
     def files(self) -> Mapping[str, DatasetFile]:
@@ -58,11 +60,11 @@ class Subset:
     def write(self, name: str, target: Path) -> None:
         self._whole.write(self._prefix + name, target)
 
-    def is_at(self, name: str, path: Path) -> bool:
-        return self._whole.is_at(self._prefix + name, path)
+    def matches(self, name: str, path: Path) -> bool:
+        return self._whole.matches(self._prefix + name, path)
 
-    def want(self, names: Iterable[str]) -> None:
-        self._whole.want(self._prefix + name for name in names)
+    def prefetch(self, names: Iterable[str]) -> None:
+        self._whole.prefetch(self._prefix + name for name in names)
 
     def fetch(self, names: Iterable[str]) -> None:
         self._whole.fetch(self._prefix + name for name in names)
@@ -81,18 +83,22 @@ class Subset:
 
 
 def save_packed(contents: Contents, target: Path, source: str) -> None:
-    """Put the files of `contents` at `target` as one archive. Raises `InputError` where another file is."""
+    """Pack the files of `contents` into one new archive `target`, by way of a temporary folder beside it.
+
+    `source` names the data set in messages. Raises `InputError` if `target` exists, `DiskFull`, and the errors of
+    `extraction.extract`.
+    """
     from haversack.datasets.extraction import extract
 
     if target.exists():
-        raise occupied(target)
+        raise target_exists(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".haversack-", dir=target.parent) as aside:
-        pack(extract(contents, Path(aside) / "files", source), target)
+    with tempfile.TemporaryDirectory(prefix=".haversack-", dir=target.parent) as temporary:
+        pack(extract(contents, Path(temporary) / "files", source), target)
 
 
-def _near(folder: str, names: Iterable[str]) -> str:
-    """A sentence with the folders that may have been meant."""
+def _suggestion(folder: str, names: Iterable[str]) -> str:
+    """Return a sentence that names up to three folders similar to `folder`, or else the first three."""
     folders = dict.fromkeys(name.rpartition("/")[0] for name in names if "/" in name)
     near = difflib.get_close_matches(folder, list(folders)[:1000], 3, 0.5) or list(folders)[:3]
-    return f"There is {', '.join(near)}." if near else "It has no folders."
+    return f"Similar folders: {', '.join(near)}." if near else "The data set has no folders."

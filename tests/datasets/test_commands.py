@@ -112,7 +112,7 @@ def test_rm_tells_what_it_would_free_and_frees_it(published: str, capsys: Captur
     run("ls", published)
     capsys.readouterr()
     assert run("rm", published, "--dry-run") == 0
-    assert "would be free again" in capsys.readouterr().out
+    assert "would be freed" in capsys.readouterr().out
     assert run("ls", "--json") == 0
     assert f"{published}@1" in [one["source"] for one in json.loads(capsys.readouterr().out)["kept"]]
     assert run("rm", published, "--json") == 0
@@ -120,7 +120,7 @@ def test_rm_tells_what_it_would_free_and_frees_it(published: str, capsys: Captur
     assert run("rm", "--all") == run("rm", "--all", "--json") == 0
     capsys.readouterr()
     assert run("rm", "--all") == 0
-    assert capsys.readouterr().out == "Nothing of that is kept here.\n"
+    assert capsys.readouterr().out == "Nothing to remove: none of it is cached.\n"
 
 
 def test_get_fetches_a_folder(published: str, files: dict[str, bytes], tmp_path: Path, capsys: Captured) -> None:

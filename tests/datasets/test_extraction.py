@@ -43,7 +43,7 @@ def test_other_bytes_are_never_overwritten(archive: Path, tmp_path: Path, name: 
     mine = tmp_path / "to" / name
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    with pytest.raises(InputError, match="another file"):
+    with pytest.raises(InputError, match="a different file"):
         dataset(str(archive)).extract(tmp_path / "to")
     assert tree(tmp_path / "to") == {name: b"mine"}
 
@@ -60,7 +60,7 @@ def test_conflict_is_told_before_anything_is_fetched(published: str, tmp_path: P
 def test_file_where_a_folder_must_be_is_a_conflict(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "images").write_text("mine")
-    with pytest.raises(InputError, match="another file"):
+    with pytest.raises(InputError, match="a different file"):
         dataset(str(archive)).extract(tmp_path / "to")
 
 
@@ -76,7 +76,7 @@ def test_link_that_leads_out_is_not_followed(archive: Path, tmp_path: Path) -> N
 def test_link_to_a_file_is_not_written_through(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "labels.csv").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="another file"):
+    with pytest.raises(InputError, match="a different file"):
         dataset(str(archive)).extract(tmp_path / "to")
     assert not (tmp_path / "elsewhere").exists()
 

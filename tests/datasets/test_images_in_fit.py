@@ -24,7 +24,7 @@ SESSIONS = """if True:
     import hashlib, json, os, signal, sys
     import keras
     import haversack
-    from haversack.training import session
+    from haversack.training.keras import session
     session.RHYTHM = session.Rhythm(first=0, share=0, shortest=0)
 
     class Kill(keras.callbacks.Callback):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from haversack.archive.writer import folder_files, write_shards
-from haversack.datasets.cache import kept, remove
+from haversack.datasets.cache import list_cached, remove
 from haversack.datasets.publication import put_shards
 from haversack.datasets.source import dataset
 from haversack.errors import InputError, NotFound
@@ -82,8 +82,8 @@ def test_a_folder_is_put_on_the_drive_in_archives(
         data.want(["noise.bin", "labels.csv"])
         data.fetch()
         assert {name: data.read(name) for name in data.files} == files
-    remove(kept(put["source"]))
-    assert not kept()
+    remove(list_cached(put["source"]))
+    assert not list_cached()
 
 
 def test_archives_that_are_there_are_not_put_again(hub: RunningHub, folder: Path) -> None:
@@ -102,13 +102,13 @@ def test_archives_that_are_there_are_not_put_again(hub: RunningHub, folder: Path
 def test_other_archives_in_the_folder_are_told(hub: RunningHub, folder: Path) -> None:
     name = f"drive:/set-{uuid.uuid4().hex[:8]}"
     put_shards(folder, name, LIMIT)
-    with pytest.raises(InputError, match="has an archive of its own"):
+    with pytest.raises(InputError, match="has another archive already"):
         put_shards(folder, name, 2 * LIMIT)
 
 
 @pytest.mark.parametrize("place", ["kaggle:me/x", "https://example.org/x", "x.zip"])
 def test_places_that_take_one_archive_are_told(folder: Path, place: str) -> None:
-    with pytest.raises(InputError, match="does not take several archives"):
+    with pytest.raises(InputError, match="cannot hold several archives"):
         put_shards(folder, place)
 
 

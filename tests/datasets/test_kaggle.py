@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from haversack.datasets.kaggle import Competition, Name, parsed
+from haversack.datasets.kaggle import Competition, DatasetName, parse_source
 from haversack.datasets.publication import put
-from haversack.datasets.source import dataset, named
+from haversack.datasets.source import dataset, normalize_source
 from haversack.errors import Forbidden, InputError, NotFound, RateLimited, RulesNotAccepted, SignInError
 from tests import calls
 from tests.archive.zips import zipped
@@ -25,11 +25,11 @@ from tests.datasets.proxy import Proxy, between
 
 
 def test_name_without_version() -> None:
-    assert parsed("kaggle:taindow/rsna-train-224x") == (Name("taindow", "rsna-train-224x"), "")
+    assert parse_source("kaggle:taindow/rsna-train-224x") == (DatasetName("taindow", "rsna-train-224x"), "")
 
 
 def test_name_with_version() -> None:
-    assert parsed("kaggle:a/b@12") == (Name("a", "b", 12), "")
+    assert parse_source("kaggle:a/b@12") == (DatasetName("a", "b", 12), "")
 
 
 @pytest.mark.parametrize(
@@ -41,26 +41,26 @@ def test_name_with_version() -> None:
 )  # fmt: skip
 def test_malformed_name_is_refused(source: str) -> None:
     with pytest.raises(InputError, match="kaggle:owner/name"):
-        parsed(source)
+        parse_source(source)
 
 
 @pytest.mark.parametrize(
     ("source", "name", "folder"),
     [
-        ("kaggle:a/b/train", Name("a", "b"), "train"),
-        ("kaggle:a/b@3/train/cat dog/", Name("a", "b", 3), "train/cat dog"),
+        ("kaggle:a/b/train", DatasetName("a", "b"), "train"),
+        ("kaggle:a/b@3/train/cat dog/", DatasetName("a", "b", 3), "train/cat dog"),
         ("kaggle:c/titanic", Competition("titanic"), ""),
         ("kaggle:c/titanic/test", Competition("titanic"), "test"),
     ],
 )
-def test_folders_and_competitions(source: str, name: Name | Competition, folder: str) -> None:
-    assert parsed(source) == (name, folder)
+def test_folders_and_competitions(source: str, name: DatasetName | Competition, folder: str) -> None:
+    assert parse_source(source) == (name, folder)
 
 
 @pytest.mark.parametrize("source", ["kaggle:a/b/../c", "kaggle:a/b//c", "kaggle:a/b/./c", "kaggle:a/b/c\0"])
 def test_folder_that_leads_out_is_refused(source: str) -> None:
     with pytest.raises(InputError, match="kaggle:owner/name"):
-        parsed(source)
+        parse_source(source)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_folder_that_leads_out_is_refused(source: str) -> None:
     ],
 )
 def test_link_of_a_page_is_a_source(link: str, source: str) -> None:
-    assert named(link) == source
+    assert normalize_source(link) == source
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_rules_that_are_not_accepted_are_told_with_the_link(hub: RunningHub, arc
     name = f"competition-{uuid.uuid4().hex[:8]}"
     put(archive, f"kaggle:c/{name}")
     (hub.root / "kaggle" / "c" / name / "RULES").touch()
-    said = f"not accepted by who is signed in by HAVERSACK_TOKEN. .*{hub.url}/competitions/{name}/rules"
+    said = f"not accepted for the account signed in by HAVERSACK_TOKEN\\. .*{hub.url}/competitions/{name}/rules"
     with pytest.raises(RulesNotAccepted, match=said):
         dataset(f"kaggle:c/{name}")
 
@@ -176,10 +176,14 @@ def answering(status: int, message: str, **headers: str) -> http.server.Threadin
 @pytest.mark.parametrize(
     ("status", "kind", "said"),
     [
-        (403, Forbidden, r"is private or does not exist, for who is signed in by KAGGLE_USERNAME and KAGGLE_KEY\."),
+        (
+            403,
+            Forbidden,
+            r"is private or does not exist; the account signed in by KAGGLE_USERNAME and KAGGLE_KEY cannot",
+        ),
         (404, NotFound, r"There is no data set a/b on the Kaggle service"),
         (401, SignInError, r"refused the sign-in of KAGGLE_USERNAME and KAGGLE_KEY\. Make a new token at https://"),
-        (429, RateLimited, r"takes no more calls for now, signed in by KAGGLE_USERNAME and KAGGLE_KEY"),
+        (429, RateLimited, r"reached its rate limit for the account signed in by KAGGLE_USERNAME and KAGGLE_KEY"),
     ],
 )
 def test_refusals_of_a_mirror_are_told_with_the_sign_in_and_the_page(

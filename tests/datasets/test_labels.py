@@ -21,45 +21,45 @@ def table(folder: Path, text: str, name: str = "labels.csv") -> str:
 
 
 def test_folders_are_classes() -> None:
-    found = labels.of(NAMES, "folder", nothing)
+    found = labels.labels_for(NAMES, "folder", nothing)
     assert (found.classes, found.values.tolist()) == (("a", "b"), [0, 1, 0])
 
 
 @pytest.mark.parametrize("key", ["x.png", "x", "a/x.png"])
 def test_images_are_found_by_name_file_name_or_stem(tmp_path: Path, key: str) -> None:
     path = table(tmp_path, f"image,kind\n{key},cat\ny,dog\nz,cat\n")
-    found = labels.of(NAMES, path, nothing)
+    found = labels.labels_for(NAMES, path, nothing)
     assert (found.classes, found.values.tolist()) == (("cat", "dog"), [0, 1, 0])
 
 
 def test_whole_numbers_stay_whole_numbers(tmp_path: Path) -> None:
-    found = labels.of(NAMES, table(tmp_path, "image,age\nx,40\ny,7\nz,0\n"), nothing)
+    found = labels.labels_for(NAMES, table(tmp_path, "image,age\nx,40\ny,7\nz,0\n"), nothing)
     assert (found.values.dtype, found.values.tolist()) == (np.int64, [40, 7, 0])
 
 
 def test_other_numbers_are_float32(tmp_path: Path) -> None:
-    found = labels.of(NAMES, table(tmp_path, "image,age\nx,40\ny,.5\nz,0\n"), nothing)
+    found = labels.labels_for(NAMES, table(tmp_path, "image,age\nx,40\ny,.5\nz,0\n"), nothing)
     assert (found.values.dtype, found.values.tolist()) == (np.float32, [40, 0.5, 0])
 
 
 def test_several_columns_are_vectors(tmp_path: Path) -> None:
-    found = labels.of(NAMES, table(tmp_path, "image,p,q\nx,1,0\ny,0,1\nz,1,1\n"), nothing)
+    found = labels.labels_for(NAMES, table(tmp_path, "image,p,q\nx,1,0\ny,0,1\nz,1,1\n"), nothing)
     assert found.values.tolist() == [[1, 0], [0, 1], [1, 1]]
 
 
 def test_columns_are_chosen_by_name(tmp_path: Path) -> None:
     path = table(tmp_path, "n\timage\twho\n1\tx\tann\n2\ty\tbob\n3\tz\tann\n", "labels.tsv")
-    assert labels.of(NAMES, (path, "image", "who"), nothing).classes == ("ann", "bob")
+    assert labels.labels_for(NAMES, (path, "image", "who"), nothing).classes == ("ann", "bob")
 
 
 def test_table_of_the_data_set_is_read_from_it() -> None:
-    found = labels.of(NAMES, "labels.csv", {"labels.csv": b"image,v\nx,1\ny,2\nz,3\n"}.__getitem__)
+    found = labels.labels_for(NAMES, "labels.csv", {"labels.csv": b"image,v\nx,1\ny,2\nz,3\n"}.__getitem__)
     assert found.values.tolist() == [1, 2, 3]
 
 
 def test_dict_and_function() -> None:
-    assert labels.of(NAMES, {"x": 1.5, "y": 2, "z": 3}, nothing).values.tolist() == [1.5, 2, 3]
-    assert labels.of(NAMES, lambda name: name[0] == "a", nothing).values.tolist() == [1, 0, 1]
+    assert labels.labels_for(NAMES, {"x": 1.5, "y": 2, "z": 3}, nothing).values.tolist() == [1.5, 2, 3]
+    assert labels.labels_for(NAMES, lambda name: name[0] == "a", nothing).values.tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -75,20 +75,20 @@ def test_dict_and_function() -> None:
 )
 def test_tables_that_do_not_label_are_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        labels.of(NAMES, table(tmp_path, text), nothing)
+        labels.labels_for(NAMES, table(tmp_path, text), nothing)
 
 
 def test_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no column 'label'\. Its columns are image, v"):
-        labels.of(NAMES, (table(tmp_path, "image,v\nx,1\n"), "image", "label"), nothing)
+        labels.labels_for(NAMES, (table(tmp_path, "image,v\nx,1\n"), "image", "label"), nothing)
 
 
 def test_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_bytes("größe,v".encode("latin-1"))
     with pytest.raises(InputError, match="not text in UTF-8"):
-        labels.of(NAMES, str(tmp_path / "l.csv"), nothing)
+        labels.labels_for(NAMES, str(tmp_path / "l.csv"), nothing)
 
 
 def test_labels_of_several_kinds_are_refused() -> None:
-    with pytest.raises(InputError, match=r"not of one kind: a/x\.png has 1, b/y\.png has 'dog'"):
-        labels.of(NAMES, {"x": 1, "y": "dog", "z": 2}, nothing)
+    with pytest.raises(InputError, match=r"not of one type: a/x\.png has 1, b/y\.png has 'dog'"):
+        labels.labels_for(NAMES, {"x": 1, "y": "dog", "z": 2}, nothing)

@@ -64,7 +64,7 @@ def test_archive_may_be_saved_under_a_name(published: str, archive: Path, tmp_pa
 
 def test_saving_overwrites_no_other_file(published: str, tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_text("mine")
-    with dataset(published) as data, pytest.raises(InputError, match="another file"):
+    with dataset(published) as data, pytest.raises(InputError, match="a different file"):
         data.save(tmp_path / "x.zip")
     assert (tmp_path / "x.zip").read_text() == "mine"
 
@@ -142,7 +142,7 @@ def test_damage_in_what_was_fetched_is_mended(published: str, files: dict[str, b
 
 
 def test_unknown_file_is_told_with_near_names(published: str) -> None:
-    with dataset(published) as data, pytest.raises(NotFound, match=r"Near it are images/12\.png"):
+    with dataset(published) as data, pytest.raises(NotFound, match=r"Similar names: images/12\.png"):
         data.read("12.png")
 
 
@@ -172,7 +172,7 @@ def test_archive_that_is_none_is_not_published(hub: RunningHub, tmp_path: Path) 
 
 @pytest.mark.parametrize("source", ["nowhere", "nowhere.zip", "https://"])
 def test_unknown_source_is_refused(source: str) -> None:
-    with pytest.raises(InputError, match="Understood are kaggle:owner/name"):
+    with pytest.raises(InputError, match="Use kaggle:owner/name"):
         dataset(source)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from haversack.datasets.cache import kept, remove
+from haversack.datasets.cache import list_cached, remove
 from haversack.datasets.source import dataset
 from haversack.drive.filesystem import store
 from haversack.errors import ArchiveInvalid, InputError, NotFound
@@ -94,8 +94,8 @@ def test_folder_of_the_drive(hub: RunningHub, folder: Path, files: dict[str, byt
     with dataset(f"drive:/My Drive/{name}") as data:
         assert {each: data.read(each) for each in data.files} == files
         data.fetch()
-    remove(kept(f"drive://My Drive/{name}"))
-    assert not kept()
+    remove(list_cached(f"drive://My Drive/{name}"))
+    assert not list_cached()
 
 
 def test_archive_of_the_drive(hub: RunningHub, archive: Path, files: dict[str, bytes]) -> None:
@@ -155,7 +155,7 @@ def test_what_signs_in_by_the_address_is_not_shown(web: str, archive: Path, file
     address = web.replace("//", "//me:password@") + f"/{archive.name}?signature=secret"
     with dataset(address) as data:
         assert data.read("labels.csv") == files["labels.csv"]
-        shown = f"{data!r} {data.info()} {kept()}"
+        shown = f"{data!r} {data.info()} {list_cached()}"
     assert "password" not in shown
     assert "secret" not in shown
 

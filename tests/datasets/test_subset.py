@@ -62,5 +62,5 @@ def test_two_folders_are_not_one_content(published: str) -> None:
 
 
 def test_an_unknown_folder_is_told_with_those_there_are(published: str) -> None:
-    with pytest.raises(NotFound, match=r"no folder or file 'image' in .* There is images"):
+    with pytest.raises(NotFound, match=r"no folder or file 'image' in .* Similar folders: images"):
         dataset(f"{published}/image")
