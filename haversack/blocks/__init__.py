@@ -1,1 +1,1 @@
-"""Files that are here in part: sparse on the local disk, filled by range requests as they are needed."""
+"""Files of which this machine holds only some blocks: sparse on the local disk, filled by range requests."""

@@ -1,7 +1,8 @@
-"""The room that a cache may take on the disk: what was used longest ago goes first.
+"""A size limit for a cache folder, kept by LRU eviction.
 
-A cache is a folder of folders of files, where the files of one entry share a name up to the first dot. Entries are
-removed whole. Who has a removed file open reads on in it, so processes that share a cache need not ask each other.
+A cache is a folder of folders of files. The files of one entry share the part of their name before the first dot, and
+an entry is evicted as a whole. A process that has an evicted file open can still read it, so processes that share a
+cache need no coordination.
 """
 
 from __future__ import annotations
@@ -16,28 +17,34 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
-_SMALLEST = 256 << 20
+_SMALLEST_DEFAULT = 256 << 20
 
 
 @dataclass
-class _CachedFile:
+class _Entry:
+    """The files of one cache entry: `used` is their latest access or change, `size` what they occupy on the disk."""
+
     used: float = 0.0
     size: int = 0
     files: list[str] = field(default_factory=list)
 
 
 class Budget:
-    """At most about `limit` bytes in `folder`; by default a tenth of what is free on its disk, 256 MB at least."""
+    """Keeps `folder` at about `limit` bytes; the default is a tenth of the disk's free space, at least 256 MiB.
+
+    Thread-safe: `_lock` guards `_added`, the bytes added since the last eviction, and `_eviction_lock` is held by the
+    thread that evicts.
+    """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder = folder
-        self.limit = limit if limit is not None else max(_SMALLEST, shutil.disk_usage(folder).free // 10)
+        self.limit = limit if limit is not None else max(_SMALLEST_DEFAULT, shutil.disk_usage(folder).free // 10)
         self._added = 0
         self._lock = threading.Lock()
-        self._evicting = threading.Lock()
+        self._eviction_lock = threading.Lock()
 
     def add(self, size: int) -> None:
-        """So many bytes came. Now and then the oldest go, on a thread of their own."""
+        """Report that `size` bytes were added; after every eighth of the limit an eviction starts in a new thread."""
         with self._lock:
             self._added += size
             if self._added <= self.limit // 8:
@@ -46,8 +53,11 @@ class Budget:
         threading.Thread(target=self.evict, name="haversack-evict", daemon=True).start()
 
     def evict(self) -> None:
-        """Remove entries until nine tenths of the budget are used. Nothing to do while another thread is at it."""
-        if not self._evicting.acquire(blocking=False):
+        """Delete the least recently used entries until at most nine tenths of the limit are used.
+
+        Does nothing if another thread is evicting. An entry that cannot be deleted is logged.
+        """
+        if not self._eviction_lock.acquire(blocking=False):
             return
         try:
             entries = self._entries()
@@ -56,37 +66,38 @@ class Budget:
                 if used <= self.limit * 9 // 10:
                     return
                 for file in entry.files:
-                    _remove(file)
+                    _delete(file)
                 used -= entry.size
         finally:
-            self._evicting.release()
+            self._eviction_lock.release()
 
-    def _entries(self) -> list[_CachedFile]:
-        found: dict[str, _CachedFile] = {}
+    def _entries(self) -> list[_Entry]:
+        found: dict[str, _Entry] = {}
         for folder in _scan(self.folder):
             for file in _scan(folder.path) if folder.is_dir(follow_symlinks=False) else ():
                 try:
-                    about = file.stat(follow_symlinks=False)
+                    status = file.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                entry = found.setdefault(os.path.join(folder.path, file.name.partition(".")[0]), _CachedFile())
-                entry.used = max(entry.used, about.st_atime, about.st_mtime)
-                entry.size += about.st_blocks * 512
+                entry = found.setdefault(os.path.join(folder.path, file.name.partition(".")[0]), _Entry())
+                entry.used = max(entry.used, status.st_atime, status.st_mtime)
+                entry.size += status.st_blocks * 512
                 entry.files.append(file.path)
         return list(found.values())
 
 
 def _scan(folder: Path | str) -> list[os.DirEntry[str]]:
+    """Return what is in a folder; an empty list if it is gone or not a folder."""
     try:
-        with os.scandir(folder) as inside:
-            return list(inside)
+        with os.scandir(folder) as entries:
+            return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def _remove(file: str) -> None:
+def _delete(file: str) -> None:
     try:
         os.unlink(file)
     except OSError as error:
         if error.errno != errno.ENOENT:
-            _log.warning("%s cannot be removed from the cache: %s", file, error)
+            _log.warning("%s cannot be deleted from the cache: %s. Delete it by hand to free its space.", file, error)

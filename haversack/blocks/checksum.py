@@ -1,7 +1,8 @@
-"""The md5 of a file that is still being filled: read behind the bytes that came, so that little is left at the end.
+"""The MD5 of a sparse file, computed by a thread while the file is being filled, so that little is left at the end.
 
-What is read was just written, so it comes from memory. Bytes that are mended after they were read are not seen again:
-who finds another hash than was promised looks at the whole file before that is believed.
+The thread reads blocks soon after they were written, mostly from the page cache. It does not notice a block that is
+written again after it was hashed. A caller whose expected MD5 differs must therefore hash the whole file before it
+calls the file damaged.
 """
 
 from __future__ import annotations
@@ -12,49 +13,57 @@ from typing import Any
 
 from haversack.blocks.sparse import SparseFile
 
-_PIECE = 4 << 20
-# Seconds between two looks for more.
-_PAUSE = 0.05
+_CHUNK = 4 << 20
+_POLL_INTERVAL = 0.05  # seconds
 
 
-class FollowingMd5:
-    """The md5 of `file`, as a context manager; its thread ends with the block."""
+class BackgroundMd5:
+    """Computes the MD5 of `file`; a context manager, at whose exit its thread has ended.
+
+    `_stopped` ends the thread at once; `_no_more` tells it that no more blocks will come. `_failure` is the error that
+    ended it, read after the thread was joined.
+    """
 
     def __init__(self, file: SparseFile) -> None:
         self._file = file
         self._md5 = hashlib.md5(usedforsecurity=False)
-        self._over, self._whole = threading.Event(), threading.Event()
+        self._stopped, self._no_more = threading.Event(), threading.Event()
         self._failure: OSError | ValueError | None = None
         self._thread = threading.Thread(target=self._follow, name="haversack-md5", daemon=True)
 
-    def __enter__(self) -> FollowingMd5:
+    def __enter__(self) -> BackgroundMd5:
         self._thread.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
 
     def hexdigest(self) -> str:
-        """The hash of the file, every block of which is here."""
-        self._whole.set()
+        """Return the MD5 in hex; call it once, when every block is present.
+
+        If blocks are missing, return the MD5 of some of the bytes before the first missing one. Raises the `OSError` or
+        `ValueError` (the file was closed) that ended the thread.
+        """
+        self._no_more.set()
         self._thread.join()
         if self._failure is not None:
             raise self._failure
         return self._md5.hexdigest()
 
     def _follow(self) -> None:
+        """Hash the file from start to end; wait at a missing block until it is present or no more will come."""
         at, size = 0, self._file.size
         try:
-            while at < size and not self._over.is_set():
-                come = next((start for start, _ in self._file.missing(at, size)), size)
-                if come < min(at + _PIECE, size):
-                    if self._whole.is_set():
+            while at < size and not self._stopped.is_set():
+                present_to = next((start for start, _ in self._file.missing(at, size)), size)
+                if present_to < min(at + _CHUNK, size):
+                    if self._no_more.is_set():
                         return
-                    self._over.wait(_PAUSE)
+                    self._stopped.wait(_POLL_INTERVAL)
                     continue
-                data = self._file.read_at(at, min(_PIECE, come - at))
+                data = self._file.read_at(at, min(_CHUNK, present_to - at))
                 self._md5.update(data)
                 at += len(data)
-        except (OSError, ValueError) as error:  # ValueError: the file was closed meanwhile
+        except (OSError, ValueError) as error:  # ValueError: the file was closed
             self._failure = error

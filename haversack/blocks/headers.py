@@ -1,4 +1,8 @@
-"""What storage says of a file in the headers of its answers (RFC 9110; `x-goog-hash` as in Google Cloud Storage)."""
+"""What a storage server's response headers say about a file.
+
+The headers are those of RFC 9110 (https://www.rfc-editor.org/rfc/rfc9110) and `x-goog-hash` of Google Cloud Storage
+(https://cloud.google.com/storage/docs/xml-api/reference-headers#xgooghash).
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,10 @@ from haversack.errors import RemoteError
 
 @dataclass(frozen=True)
 class ContentInfo:
-    """A file as storage speaks of it: its size in bytes, a tag that changes with its bytes, its md5 in hex if known.
+    """A file according to its server.
 
-    `ranges` says whether a part of it can be asked for.
+    `size` is in bytes. `tag` changes whenever the content changes (`ETag`, else `Last-Modified`, else ""). `md5` is in
+    hex, None if the server does not send it. `ranges` is whether the server answers range requests.
     """
 
     size: int
@@ -27,30 +32,31 @@ class ContentInfo:
     ranges: bool
 
 
-def content_of(response: aiohttp.ClientResponse, name: str) -> ContentInfo:
-    """The file that an answer is about. Raises `RemoteError` where it does not say how large that is."""
+def parse_content_info(response: aiohttp.ClientResponse, name: str) -> ContentInfo:
+    """Return what the headers of `response` say; `name` is the file's name for error messages.
+
+    Raises `RemoteError` if they do not contain the size.
+    """
     headers = response.headers
     ranges = response.status == 206
-    size = _total(headers) if ranges else headers.get("Content-Length")
+    size = _total_size(headers) if ranges else headers.get("Content-Length")
     if size is None:
-        raise RemoteError(f"The server does not say how large {name} is.", "Try again later.", status=response.status)
-    return ContentInfo(
-        int(size), headers.get("ETag") or headers.get("Last-Modified") or "", _md5_named(headers), ranges
-    )
+        raise RemoteError(f"The server does not send the size of {name}.", "Try again later.", status=response.status)
+    return ContentInfo(int(size), headers.get("ETag") or headers.get("Last-Modified") or "", _md5(headers), ranges)
 
 
 def range_start(headers: Mapping[str, str]) -> int:
-    """The first byte of a partial answer."""
+    """Return the offset of the first byte of a 206 response, from its `Content-Range`."""
     return int(headers["Content-Range"].split()[1].split("-")[0])
 
 
-def _total(headers: Mapping[str, str]) -> str | None:
+def _total_size(headers: Mapping[str, str]) -> str | None:
     found = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range", ""))
     return found and found[1]
 
 
-def _md5_named(headers: CIMultiDictProxy[str]) -> str | None:
-    """The md5 in hex from `x-goog-hash: crc32c=…,md5=…`, in one header or several; composite objects have none."""
+def _md5(headers: CIMultiDictProxy[str]) -> str | None:
+    """Return the MD5 in hex from one or more headers `x-goog-hash: crc32c=…,md5=…`; composite objects have none."""
     found = re.search(r"md5=([A-Za-z0-9+/=]+)", ",".join(headers.getall("x-goog-hash", [])))
     try:
         return base64.b64decode(found[1], validate=True).hex() if found else None

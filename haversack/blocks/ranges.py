@@ -1,11 +1,13 @@
-"""A remote file whose bytes come when they are read: range requests into a sparse file.
+"""A remote file that is fetched by range requests as it is read, into a sparse local file.
 
-Several ranges are fetched side by side, and none twice: who needs bytes that are on their way waits for them. How many,
-`streams` finds out. What readers ask for, and say they `want` next, has connections of its own, beside those that fetch
-the rest of the file. Whatever breaks off goes on at the byte where it stopped. Signed addresses expire, so the address
-is asked for anew when storage refuses it. Every answer must be of the content that the first one spoke of (RFC 9110:
-`Content-Range`, `ETag`); another one starts the file over. From a server that ignores ranges the file comes whole, in
-one stream. A complete file is checked against the md5 that storage names (`x-goog-hash`).
+Several ranges are fetched in parallel, and no block twice: a reader of a block that is in flight waits for it.
+`streams` determines how many are fetched at once. What a reader needs now, and what is prefetched, has connections of
+its own in addition to those of a full download.
+
+A range that breaks off is resumed at the byte where it stopped. A signed address that expired is requested anew. Every
+response must be of the content that the first one announced (RFC 9110: `Content-Range`, `ETag`); if the content
+changed, a full download starts over and a read raises. From a server that ignores ranges the whole file is fetched in
+one stream. A complete file is compared with the MD5 that the server sends (`x-goog-hash`).
 """
 
 from __future__ import annotations
@@ -25,42 +27,60 @@ from filelock import FileLock, Timeout
 from fsspec.asyn import get_loop
 
 from haversack import disk, progress, settings
-from haversack.blocks.checksum import FollowingMd5
-from haversack.blocks.headers import ContentInfo, content_of, range_start
+from haversack.blocks.checksum import BackgroundMd5
+from haversack.blocks.headers import ContentInfo, parse_content_info, range_start
 from haversack.blocks.sparse import BLOCK, SparseFile, require_space, whole_file
-from haversack.blocks.streams import FIRST, Streams
+from haversack.blocks.streams import FIRST, StreamLimiter
 from haversack.errors import ConnectionFailed, HaversackError, IntegrityError, RemoteError, SignInError
 from haversack.http import Http, wait
 
 log = logging.getLogger(__name__)
 
-# One request asks for at most this much.
 _LARGEST_RANGE = 8 << 20
+"""Bytes that one request asks for, at most."""
 _SMALLEST_RANGE = 1 << 20
-# So much of a range is synced at once; after a power cut, that much of each is fetched again.
-_SYNCED_AT_ONCE = 8 << 20
-_PIECE = 256 << 10
-# Streams for what is wanted next, at most.
-_MOST_WANTING = 16
-# What storage answers to an address that has expired or that it does not know any more.
-_REFUSED = (400, 401, 403, 404, 410)
+_SYNC_INTERVAL = 8 << 20
+"""Bytes of a range between two syncs, which a power cut may lose of each range in flight."""
+_CHUNK = 256 << 10
+_MAX_PREFETCH_TASKS = 16
+_STALE_ADDRESS_STATUSES = (400, 401, 403, 404, 410)
+"""With these, storage refuses an address that has expired or that it no longer knows."""
+_MAX_DOWNLOADS = 3
+"""How often a full download is begun while the content changes on the server."""
 
 
-class _Changed(Exception):
-    """An answer was of another content than the first."""
+class _ContentChanged(Exception):
+    """A response is of other content than the first one."""
 
 
 class _RangesIgnored(Exception):
-    """A range was asked for and the whole came."""
+    """The server answered a range request with another range or the whole file."""
 
 
 class RemoteFile:
-    """A file of some server, kept in part or whole at `path`; it is `Bytes` for an archive.
+    """A file on a server whose fetched blocks lie at `path`; it implements `archive.directory.Bytes`.
 
-    `locate` gives an address to fetch from, a fresh one on every call. `name` is what the user is told. Made from
-    ordinary code, never on the loop's thread. At most the setting `streams` ranges of it are fetched side by side.
-    Raises what the server's answers mean (`http.error_of`), `ConnectionFailed` for a server that is away unless the
-    whole file is here already.
+    Args:
+        http: client for the server.
+        locate: coroutine function that returns an address from which the file can be fetched, a new one on every call.
+        path: the local file; see `SparseFile` for the files beside it.
+        name: the file's name in messages.
+
+    Creating one sends a request for the file's description. The setting `streams` limits how many ranges a download
+    fetches in parallel. Any thread may call the methods, except the event loop's. `complete` reopens the local file if
+    its content changed or is damaged; a read in another thread may then fail. Processes share blocks through `path`.
+
+    | field | changed in |
+    |---|---|
+    | `_sparse`, `_content` | the caller's thread; `_content.ranges` also on the event loop |
+    | `_fetched_to`, `_read_ahead` | the caller's thread; a race between readers only changes the read-ahead |
+    | `_bars` | the caller's thread |
+    | `_address`, guarded by `_locate_lock` where it is requested | the event loop |
+    | `_in_flight`: range of missing blocks -> future that is done once its fetch ended | the event loop |
+    | `_prefetch_queue`, `_prefetch_tasks` | the event loop |
+
+    Raises the error of the server's response (`http.error_of`) and `DiskFull`. Raises `ConnectionFailed` if the server
+    does not answer and `path` is not complete.
     """
 
     def __init__(self, http: Http, locate: Callable[[], Awaitable[str]], path: Path, name: str) -> None:
@@ -68,329 +88,382 @@ class RemoteFile:
         self.name = name
         self._http = http
         self._locate = locate
-        self.streams = Streams(settings.load().streams)
-        self._shown: list[_Shown] = []
+        self.streams = StreamLimiter(settings.load().streams)
+        self._bars: list[_DownloadBar] = []
         self._address: str | None = None
-        self._locating = asyncio.Lock()
-        self._fetched_to, self._ahead = -1, 0
-        # These three belong to the loop's thread.
-        self._coming: dict[tuple[int, int], asyncio.Future[None]] = {}
-        self._wanted: deque[tuple[int, int]] = deque()
-        self._wanting: list[asyncio.Task[None]] = []
+        self._locate_lock = asyncio.Lock()
+        self._fetched_to, self._read_ahead = -1, 0
+        self._in_flight: dict[tuple[int, int], asyncio.Future[None]] = {}
+        self._prefetch_queue: deque[tuple[int, int]] = deque()
+        self._prefetch_tasks: list[asyncio.Task[None]] = []
         self._sparse = self._open()
 
     @property
     def size(self) -> int:
+        """The file's size in bytes."""
         return self._sparse.size
 
     @property
     def tag(self) -> str:
-        """What content this is; another one after `complete` when the file changed on the server."""
+        """The tag of the content; `complete` changes it if the file changed on the server."""
         return self._sparse.tag
 
     @property
     def present(self) -> int:
-        """How many of the bytes are on this machine."""
+        """The number of bytes on this machine."""
         return self._sparse.present
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """The bytes from `offset`, fetched if they are not here; the more beyond them, the longer reads follow on."""
+        """Return `size` bytes from `offset`; missing blocks are fetched, with read-ahead if the reads are sequential.
+
+        The read-ahead doubles with each sequential fetch, from 64 KiB to 8 MiB. Raises `IntegrityError` if the file
+        changed on the server, `ConnectionFailed`, `DiskFull`, and the error of the server's response.
+        """
         stop = offset + size
         if not self._sparse.complete and any(self._sparse.missing(offset, stop)):
-            follows = offset <= self._fetched_to <= stop + BLOCK
-            self._ahead = min(max(2 * self._ahead, BLOCK), _LARGEST_RANGE) if follows else 0
-            self._fetched_to = -(-(stop + self._ahead) // BLOCK) * BLOCK
+            sequential = offset <= self._fetched_to <= stop + BLOCK
+            self._read_ahead = min(max(2 * self._read_ahead, BLOCK), _LARGEST_RANGE) if sequential else 0
+            self._fetched_to = -(-(stop + self._read_ahead) // BLOCK) * BLOCK
             try:
                 wait(self._fill([(offset, self._fetched_to)], urgent=True))
-            except _Changed:
-                raise IntegrityError(f"{self.name} changed on the server while it was read.", "Open it anew.") from None
+            except _ContentChanged:
+                raise self._changed_error() from None
         return self._sparse.read_at(offset, size)
 
     def want(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Begin to fetch these ranges of bytes, in this order, in place of what was wanted before; returns at once.
+        """Prefetch the byte ranges (start, stop) in this order, in place of earlier ones still queued; does not wait.
 
-        Ranges that lie near each other are asked for together. What cannot be fetched is told to who reads it.
+        Ranges whose blocks touch are fetched by one request. After an error the queue is dropped; a read of these
+        bytes then raises its own. Does nothing for a complete file, or if the server ignores ranges.
         """
         if not self._sparse.complete and self._content.ranges:
-            get_loop().call_soon_threadsafe(self._want, list(ranges))
+            get_loop().call_soon_threadsafe(self._start_prefetch, list(ranges))
 
     def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Have these ranges of bytes here; from a server that ignores ranges, the whole file. Raises as `read_at`."""
-        holes = [hole for start, stop in _joined(list(ranges)) for hole in self._sparse.missing(start, stop)]
+        """Fetch the missing blocks of the byte ranges (start, stop), and wait; shows a progress bar.
+
+        From a server that ignores ranges the whole file is fetched. Raises `IntegrityError` if the file changed on the
+        server, `ConnectionFailed`, `DiskFull`, and the error of the server's response.
+        """
+        holes = [hole for start, stop in _to_blocks(list(ranges)) for hole in self._sparse.missing(start, stop)]
         if not holes:
             return
         try:
-            with self._showing(holes):
+            with self._progress(holes):
                 wait(self._fill(holes))
-        except _Changed:
-            raise IntegrityError(f"{self.name} changed on the server while it was read.", "Open it anew.") from None
+        except _ContentChanged:
+            raise self._changed_error() from None
 
     def complete(self, check: Callable[[Path], None]) -> Path:
-        """The whole file, verified: by its md5 where storage named one, else by `check`, which raises if it is bad.
+        """Fetch the whole file, verify it, and return its path; shows a progress bar.
 
-        Processes that want the same file wait for the one that fetches it. Raises `IntegrityError` for wrong bytes,
-        which are discarded, `DiskFull` before anything is fetched.
+        The file is verified by its MD5 if the server sends one, else by `check`, which gets the file's path and raises
+        `IntegrityError` if it is damaged. One process fetches, others wait for it. If the content changes on the server
+        the download starts over; it does so twice.
+
+        Raises `IntegrityError` for wrong bytes, which are deleted, or content that keeps changing; `DiskFull`, before
+        anything is fetched if the space is known to be short; `ConnectionFailed`; the error of the server's response.
         """
         if not self._sparse.complete:
-            with _alone(self.path, self.name):
+            with _download_lock(self.path, self.name):
                 if not self._sparse.complete:
-                    self._complete(check)
+                    self._download(check)
         return self.path
 
     def mend(self, start: int, stop: int) -> None:
-        """Fetch [start, stop) again when it is next read, because its bytes turned out to be wrong."""
+        """Mark the blocks of [start, stop), whose bytes are wrong, as missing; the next read fetches them again."""
         self._sparse.forget(start, stop)
 
     def close(self) -> None:
-        if self._wanting:
-            wait(self._want_nothing())
+        """Cancel the prefetch and close the local file."""
+        if self._prefetch_tasks:
+            wait(self._cancel_prefetch())
         self._sparse.close()
 
     def _open(self) -> SparseFile:
+        """Request the description and open the local file; if the server does not answer, a complete one will do."""
         try:
             self._content = wait(self._describe())
         except ConnectionFailed:
-            whole = whole_file(self.path)
-            if whole is None:
+            found = whole_file(self.path)
+            if found is None:
                 raise
-            log.warning("The server is away; %s is read from this machine's copy.", self.name)
-            self._content = ContentInfo(*whole, md5=None, ranges=True)
+            log.warning("The server of %s does not answer; reading the copy on this machine.", self.name)
+            self._content = ContentInfo(*found, md5=None, ranges=True)
         opened = SparseFile(self.path, self._content.size, self._content.tag)
         if opened.replaced:
-            log.warning("%s changed on the server; what was fetched before is discarded.", self.name)
+            log.warning("%s changed on the server; its old content on this machine was deleted.", self.name)
         return opened
 
-    def _complete(self, check: Callable[[Path], None]) -> None:
-        for _ in range(3):
+    def _download(self, check: Callable[[Path], None]) -> None:
+        """Fetch and verify the whole file, and start over if its content changes; then give it its final name."""
+        for _ in range(_MAX_DOWNLOADS):
             try:
-                with FollowingMd5(self._sparse) if self._content.md5 else nullcontext() as md5:
-                    with self._showing(list(self._sparse.missing(0, self.size))):
-                        # Again, where some of it was mended meanwhile.
+                with BackgroundMd5(self._sparse) if self._content.md5 else nullcontext() as md5:
+                    with self._progress(list(self._sparse.missing(0, self.size))):
+                        # Repeated, since `mend` in another thread may mark blocks as missing again.
                         while any(self._sparse.missing(0, self.size)):
                             wait(self._fill([(0, self.size)]))
                     self._verify(check, md5)
                 break
-            except _Changed:
-                wait(self._want_nothing())
+            except _ContentChanged:
+                wait(self._cancel_prefetch())
                 self._address = None
                 self._sparse.close()
                 self._sparse = self._open()
         else:
-            raise IntegrityError(f"{self.name} keeps changing on the server.", "Try again when it is settled.")
+            raise IntegrityError(f"{self.name} keeps changing on the server.", "Try again when it has settled.")
         self._sparse.finish()
 
-    def _verify(self, check: Callable[[Path], None], md5: FollowingMd5 | None) -> None:
-        part, promised = self._sparse.part, self._content.md5
+    def _verify(self, check: Callable[[Path], None], md5: BackgroundMd5 | None) -> None:
+        """Verify the partial file whose blocks are all present; if it is damaged, replace it by an empty one and raise.
+
+        Raises `IntegrityError`.
+        """
+        part, expected = self._sparse.part, self._content.md5
         try:
             if md5 is None:
                 check(part)
-            elif md5.hexdigest() != promised and (found := disk.md5(part)) != promised:
+            elif md5.hexdigest() != expected and (found := disk.md5(part)) != expected:
                 raise IntegrityError(
-                    f"What was fetched is not {self.name}: its md5 is {found}, not {promised}.",
-                    "It was discarded; fetch it again.",
+                    f"The bytes fetched of {self.name} are wrong: their MD5 is {found} instead of {expected}.",
+                    "They were deleted; fetch the file again.",
                 )
         except IntegrityError:
             self._sparse.discard()
             self._sparse = SparseFile(self.path, self._content.size, self._content.tag)
             raise
 
+    def _changed_error(self) -> IntegrityError:
+        return IntegrityError(f"{self.name} changed on the server while it was read.", "Open it again.")
+
     async def _describe(self) -> ContentInfo:
-        """The file's description, from a request for its first byte (a signed address may allow nothing but GET)."""
-        async with self._http.stream("GET", await self._link(), headers={"Range": "bytes=0-0"}) as response:
-            content = content_of(response, self.name)
+        """Return the description, from a request for the first byte: a signed address may allow nothing but GET."""
+        async with self._http.stream("GET", await self._current_address(), headers={"Range": "bytes=0-0"}) as response:
+            content = parse_content_info(response, self.name)
             if content.ranges:
-                await response.read()  # so that the connection can be used again
+                await response.read()  # a connection can be reused only after its body was read
             return content
 
-    async def _link(self) -> str:
-        async with self._locating:
+    async def _current_address(self) -> str:
+        async with self._locate_lock:
             if self._address is None:
                 self._address = await self._locate()
             return self._address
 
-    def _drop(self, address: str) -> None:
-        """Ask for a new address next time, unless another range already did."""
+    def _invalidate_address(self, address: str) -> None:
+        """Request a new address next time, unless another stream has replaced `address`."""
         if self._address == address:
             self._address = None
 
     async def _fill(self, ranges: list[tuple[int, int]], *, urgent: bool = False) -> None:
-        """Have every block of the ranges here and believed; what is `urgent` does not wait for other streams."""
+        """Fetch the missing blocks of `ranges`; `urgent` does not wait for the stream limiter.
+
+        If the server ignores ranges, fetches the whole file. Raises `_ContentChanged`, `ConnectionFailed`, `DiskFull`,
+        and the error of the server's response.
+        """
         holes = [hole for start, stop in ranges for hole in self._sparse.missing(start, stop)]
         if self._content.ranges:
             require_space(self.path.parent, sum(stop - start for start, stop in holes))
             try:
-                return await self._fetch_parts(holes, urgent)
+                return await self._fetch_holes(holes, urgent)
             except _RangesIgnored:
                 self._content = replace(self._content, ranges=False)
-                log.warning("The server of %s ignores ranges; it is fetched whole, in one stream.", self.name)
+                log.warning("The server of %s ignores ranges; fetching the whole file in one stream.", self.name)
         if holes:
             require_space(self.path.parent, self.size - self.present)
-            await self._retrying(0, self.size, self._stream_whole)
+            await self._stream_with_retries(0, self.size, self._stream_whole)
         return None
 
-    async def _fetch_parts(self, holes: list[tuple[int, int]], urgent: bool) -> None:
+    async def _fetch_holes(self, holes: list[tuple[int, int]], urgent: bool) -> None:
+        """Fetch `holes` in parallel; the first error cancels the rest and is raised."""
         most = FIRST if urgent else self.streams.most
-        turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext if urgent else self.streams.turn
-        parts = _parts(holes, most)
+        slot: Callable[[], AbstractAsyncContextManager[None]] = nullcontext if urgent else self.streams.slot
+        parts = _split(holes, most)
 
-        async def fetch_next() -> None:
+        async def fetch_parts() -> None:
             while parts:
-                async with turn():
+                async with slot():
                     if parts:
                         await self._fetch(*parts.popleft())
 
-        tasks = [asyncio.create_task(fetch_next()) for _ in range(min(most, len(parts)))]
+        tasks = [asyncio.create_task(fetch_parts()) for _ in range(min(most, len(parts)))]
         try:
             await asyncio.gather(*tasks)
         finally:
-            await _cancelled(tasks)
+            await _cancel(tasks)
 
     async def _fetch(self, start: int, stop: int) -> None:
-        """Have what is missing of [start, stop) here; waits for what is on its way already."""
+        """Fetch the missing blocks of [start, stop), and wait for those that are in flight."""
         while missing := list(self._sparse.missing(start, stop)):
-            coming = [future for (begin, end), future in self._coming.items() if begin < stop and start < end]
-            hole = next((hole for one in missing for hole in _without(one, self._coming)), None)
+            in_flight = [future for (begin, end), future in self._in_flight.items() if begin < stop and start < end]
+            hole = next((hole for one in missing for hole in _subtract(one, self._in_flight)), None)
             if hole is None:
-                await asyncio.wait(coming)
+                await asyncio.wait(in_flight)
                 continue
-            arrived = self._coming[hole] = asyncio.get_running_loop().create_future()
+            ended = self._in_flight[hole] = asyncio.get_running_loop().create_future()
             try:
-                await self._retrying(*hole, self._stream_range)
+                await self._stream_with_retries(*hole, self._stream_range)
             finally:
-                del self._coming[hole]
-                arrived.set_result(None)
+                del self._in_flight[hole]
+                ended.set_result(None)
 
-    def _want(self, ranges: list[tuple[int, int]]) -> None:
-        wanted = (hole for start, stop in _joined(ranges) for hole in self._sparse.missing(start, stop))
-        self._wanted = _parts(wanted, FIRST)
-        self._wanting = [task for task in self._wanting if not task.done()]
-        for _ in range(len(self._wanting), min(2 * self.streams.allowed, _MOST_WANTING, len(self._wanted))):
-            self._wanting.append(asyncio.create_task(self._fetch_wanted()))
+    def _start_prefetch(self, ranges: list[tuple[int, int]]) -> None:
+        """Replace the prefetch queue, and start tasks for it. Runs on the event loop."""
+        holes = (hole for start, stop in _to_blocks(ranges) for hole in self._sparse.missing(start, stop))
+        self._prefetch_queue = _split(holes, FIRST)
+        self._prefetch_tasks = [task for task in self._prefetch_tasks if not task.done()]
+        most = min(2 * self.streams.allowed, _MAX_PREFETCH_TASKS, len(self._prefetch_queue))
+        for _ in range(len(self._prefetch_tasks), most):
+            self._prefetch_tasks.append(asyncio.create_task(self._prefetch()))
 
-    async def _fetch_wanted(self) -> None:
-        while self._wanted:
+    async def _prefetch(self) -> None:
+        """Fetch ranges of the prefetch queue until it is empty; an error empties it."""
+        while self._prefetch_queue:
             try:
-                await self._fetch(*self._wanted.popleft())
-            except (HaversackError, _Changed, _RangesIgnored) as error:
-                self._wanted.clear()
-                log.debug("%s could not be fetched ahead: %s", self.name, error)
+                await self._fetch(*self._prefetch_queue.popleft())
+            except (HaversackError, _ContentChanged, _RangesIgnored) as error:
+                self._prefetch_queue.clear()
+                log.debug("The prefetch of %s stopped: %s", self.name, error)
 
-    async def _want_nothing(self) -> None:
-        self._wanted.clear()
-        await _cancelled(self._wanting)
-        self._wanting = []
+    async def _cancel_prefetch(self) -> None:
+        self._prefetch_queue.clear()
+        await _cancel(self._prefetch_tasks)
+        self._prefetch_tasks = []
 
-    async def _retrying(self, start: int, stop: int, stream: Callable[[_Cursor], Awaitable[None]]) -> None:
-        """Have [start, stop) streamed in, however often it breaks off while it still gets further."""
+    async def _stream_with_retries(self, start: int, stop: int, stream: Callable[[_Cursor], Awaitable[None]]) -> None:
+        """Call `stream` until [start, stop) is stored; retries with backoff and jitter when the connection breaks off.
+
+        Attempts are counted since the last progress. A refused address is renewed once without progress in between.
+        Raises `ConnectionFailed` after too many attempts, and the error of the server's response.
+        """
         cursor = _Cursor(start, stop)
         failures, renewed = 0, False
         while cursor.furthest < stop:
-            before, address, why = cursor.furthest, await self._link(), "it ended too early"
+            before, address, reason = cursor.furthest, await self._current_address(), "it ended too early"
             try:
                 await stream(cursor)
             except (RemoteError, SignInError) as error:
-                if renewed or not _is_refusal(error):
+                if renewed or not _may_be_stale_address(error):
                     raise
-                self._drop(address)
+                self._invalidate_address(address)
                 renewed = True
                 continue
             except (aiohttp.ClientError, TimeoutError) as error:
-                why = str(error) or type(error).__name__
+                reason = str(error) or type(error).__name__
             if cursor.furthest > before:
                 failures, renewed = 0, False
             failures += 1
             if cursor.furthest < stop:
                 if cursor.furthest - before < _SMALLEST_RANGE:
-                    self.streams.broke()
+                    self.streams.record_break()
                 if failures >= self._http.attempts:
                     raise ConnectionFailed(
-                        f"{self.name} broke off {failures} times at byte {cursor.at:,} ({why}).",
-                        "Run it again: it goes on from there.",
+                        f"{self.name} broke off {failures} times at byte {cursor.at:,} ({reason}).",
+                        "Run it again: it resumes there.",
                     )
                 await asyncio.sleep(random.uniform(0, min(self._http.longest_delay, 0.1 * 2**failures)))
 
     async def _stream_range(self, cursor: _Cursor) -> None:
+        """Request the rest of the cursor's range and store the response.
+
+        Raises `_RangesIgnored`, `_ContentChanged`, `aiohttp.ClientError`, `TimeoutError`, `DiskFull`, and the
+        error of the response.
+        """
         cursor.at = cursor.furthest
         headers = {"Range": f"bytes={cursor.at}-{cursor.stop - 1}"}
-        stream = self._http.stream("GET", await self._link(), headers=headers, refused=self.streams.refused)
+        stream = self._http.stream(
+            "GET", await self._current_address(), headers=headers, refused=self.streams.record_refusal
+        )
         async with stream as response:
             if response.status != 206:
                 raise _RangesIgnored
-            self._check(response)
+            self._check_unchanged(response)
             if range_start(response.headers) != cursor.at:
                 raise _RangesIgnored
             await self._store(response, cursor)
 
     async def _stream_whole(self, cursor: _Cursor) -> None:
+        """Request the whole file, from its first byte, and store the response.
+
+        Raises `_ContentChanged`, `aiohttp.ClientError`, `TimeoutError`, `DiskFull`, and the error of the response.
+        """
         cursor.at = 0
-        async with self._http.stream("GET", await self._link()) as response:
-            self._check(response)
+        async with self._http.stream("GET", await self._current_address()) as response:
+            self._check_unchanged(response)
             await self._store(response, cursor)
 
-    def _check(self, response: aiohttp.ClientResponse) -> None:
-        content = content_of(response, self.name)
+    def _check_unchanged(self, response: aiohttp.ClientResponse) -> None:
+        """Raise `_ContentChanged` if the size or the tag is not that of the first response."""
+        content = parse_content_info(response, self.name)
         if (content.size, content.tag) != (self._content.size, self._content.tag):
-            raise _Changed
+            raise _ContentChanged
 
     async def _store(self, response: aiohttp.ClientResponse, cursor: _Cursor) -> None:
+        """Write the body to the local file from `cursor.at`, and mark its blocks as they become whole."""
         try:
-            async for data in response.content.iter_chunked(_PIECE):
+            async for data in response.content.iter_chunked(_CHUNK):
                 data = data[: cursor.stop - cursor.at]
                 self._sparse.write(cursor.at, data)
                 cursor.at += len(data)
                 if cursor.at > cursor.furthest:
-                    self._arrived(cursor.furthest, cursor.at)
+                    self._count(cursor.furthest, cursor.at)
                     cursor.furthest = cursor.at
-                    cursor.believed = self._sparse.believe(cursor.believed, cursor.at)
-                if cursor.furthest == cursor.stop or cursor.furthest - cursor.kept >= _SYNCED_AT_ONCE:
-                    cursor.kept = await asyncio.to_thread(self._sparse.keep, cursor.kept, cursor.furthest)
+                    cursor.written = self._sparse.mark_written(cursor.written, cursor.at)
+                if cursor.furthest == cursor.stop or cursor.furthest - cursor.synced >= _SYNC_INTERVAL:
+                    cursor.synced = await asyncio.to_thread(self._sparse.keep, cursor.synced, cursor.furthest)
         finally:
-            cursor.kept = self._sparse.keep(cursor.kept, cursor.furthest)
+            cursor.synced = self._sparse.keep(cursor.synced, cursor.furthest)
 
-    def _arrived(self, start: int, stop: int) -> None:
-        self.streams.arrived(stop - start)
-        for shown in tuple(self._shown):
-            shown.arrived(start, stop)
+    def _count(self, start: int, stop: int) -> None:
+        """Report the new bytes [start, stop) to the stream limiter and the progress bars."""
+        self.streams.record_bytes(stop - start)
+        for bar in tuple(self._bars):
+            bar.advance_by(start, stop)
 
     @contextmanager
-    def _showing(self, holes: list[tuple[int, int]]) -> Iterator[None]:
-        """Show a bar over the holes meanwhile, whoever fills them."""
-        shown = _Shown(sorted(holes))
-        self._shown.append(shown)
+    def _progress(self, holes: list[tuple[int, int]]) -> Iterator[None]:
+        """Show a progress bar over the bytes of `holes` during the block; it counts every fetch, prefetch included."""
+        bar = _DownloadBar(sorted(holes))
+        self._bars.append(bar)
         try:
             with progress.bar(self.name, sum(stop - start for start, stop in holes)) as advance:
-                get_loop().call_soon_threadsafe(shown.begin, advance)
+                get_loop().call_soon_threadsafe(bar.show, advance)
                 yield
         finally:
-            self._shown.remove(shown)
+            self._bars.remove(bar)
 
 
 @dataclass
 class _Cursor:
-    """Where the fetching of one range is: `at` now, `furthest` ever; up to `believed` the blocks are here, and up to
-    `kept` they are synced.
+    """The progress of one range, as offsets in the file.
+
+    `at` is where the current response has come to, `furthest` the furthest of all responses. Blocks before `written`
+    are marked present, those before `synced` also synced. It belongs to one task of the event loop.
     """
 
     at: int
     stop: int
 
     def __post_init__(self) -> None:
-        self.furthest = self.believed = self.kept = self.at
+        self.furthest = self.written = self.synced = self.at
 
 
 @dataclass
-class _Shown:
-    """A bar over the bytes of `holes`, which are in order and share none; it is moved on the loop's thread."""
+class _DownloadBar:
+    """A progress bar over the bytes of `holes`, which are sorted and disjoint. Belongs to the event loop's thread."""
 
     holes: list[tuple[int, int]]
     count: int = 0
     advance: progress.Advance | None = None
 
-    def begin(self, advance: progress.Advance) -> None:
+    def show(self, advance: progress.Advance) -> None:
+        """Move the bar by what came so far, and from now on by every new byte."""
         self.advance = advance
         advance(self.count)
 
-    def arrived(self, start: int, stop: int) -> None:
+    def advance_by(self, start: int, stop: int) -> None:
+        """Count those of the new bytes [start, stop) that lie in `holes`."""
         first = max(0, bisect.bisect_right(self.holes, (start, start)) - 1)
         more = 0
         for begin, end in self.holes[first:]:
@@ -403,8 +476,8 @@ class _Shown:
 
 
 @contextmanager
-def _alone(path: Path, name: str) -> Iterator[None]:
-    """Be the only process that fetches the whole of `path`; waits for another one, and says so."""
+def _download_lock(path: Path, name: str) -> Iterator[None]:
+    """Hold the lock of the process that downloads `path`; if another process has it, log that and wait."""
     lock = FileLock(path.with_name(path.name + ".filling"))
     try:
         lock.acquire(timeout=0)
@@ -417,15 +490,15 @@ def _alone(path: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Return once the tasks have ended, whatever they were at."""
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel the tasks and wait until they have ended; their errors are dropped."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The ranges in whole blocks, each block once, where it was first asked for; neighbours are one range."""
+def _to_blocks(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Round ranges outwards to blocks, keep each block once, where it comes first, and join neighbours in sequence."""
     seen: set[int] = set()
     joined: list[tuple[int, int]] = []
     for start, stop in ranges:
@@ -440,8 +513,8 @@ def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _without(hole: tuple[int, int], taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What is left of a hole outside of the taken ranges."""
+def _subtract(hole: tuple[int, int], taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the parts of `hole` that no range of `taken` covers, in order."""
     left, (at, stop) = [], hole
     for begin, end in sorted(taken):
         if begin < stop and at < end:
@@ -451,13 +524,14 @@ def _without(hole: tuple[int, int], taken: Iterable[tuple[int, int]]) -> list[tu
     return [*left, (at, stop)] if at < stop else left
 
 
-def _parts(missing: Iterable[tuple[int, int]], streams: int) -> deque[tuple[int, int]]:
-    """The ranges to ask for: the missing ones, cut so that every stream has something to do."""
-    holes = list(missing)
-    total = sum(stop - start for start, stop in holes)
+def _split(holes: Iterable[tuple[int, int]], streams: int) -> deque[tuple[int, int]]:
+    """Cut holes into ranges for `streams` streams to share, each at most 1 to 8 MiB long."""
+    cut = list(holes)
+    total = sum(stop - start for start, stop in cut)
     length = -(-min(max(total // streams, _SMALLEST_RANGE), _LARGEST_RANGE) // BLOCK) * BLOCK
-    return deque((at, min(at + length, stop)) for start, stop in holes for at in range(start, stop, length))
+    return deque((at, min(at + length, stop)) for start, stop in cut for at in range(start, stop, length))
 
 
-def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, SignInError) or getattr(error, "status", 0) in _REFUSED
+def _may_be_stale_address(error: Exception) -> bool:
+    """Whether a new address may help against this error."""
+    return isinstance(error, SignInError) or getattr(error, "status", 0) in _STALE_ADDRESS_STATUSES

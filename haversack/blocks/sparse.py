@@ -1,16 +1,20 @@
-"""A local file of which some blocks are here, and the journal that says which.
+"""A sparse local file that holds some blocks of a remote file, and the journal of which ones.
 
-`NAME.part` has the remote file's size from the start, with holes. `NAME.journal` has one line of JSON (what the content
-is) and then one byte for each block: 1 when the block is here and synced, 2 when it is here and was only written. What
-was written outlives its process but not its machine, so after a start of the machine a 2 counts for nothing: what the
-journal says is true after SIGKILL and after a power cut. The journal is mapped into memory: processes that share the
-file see each other's blocks at once. When every block is here the file is renamed to `NAME`, and only then is there a
-file of that name.
+The file `NAME.part` has the size of the remote file from the start, with holes. `NAME.journal` has a line of JSON that
+identifies the content, then one byte for each block. The journal is mapped into memory, so processes that share the
+file see each other's blocks at once. When every block is present the file is renamed to `NAME`; a file of that name is
+always complete. This module fetches nothing.
 
-A file that can be fetched again does without the syncing: it is not `lasting`, its journal is believed until the
-machine is started anew, and only the complete file beyond that.
+| byte | block | valid after SIGKILL | valid after a power cut or reboot |
+|---|---|---|---|
+| 0 | missing | | |
+| 1 | present and synced | yes | yes; no with `lasting=False` |
+| 2 | present, written but not synced | yes | no |
 
-Whoever fills the file decides what content it is: a different `tag` or size starts it over. Nothing is fetched here.
+With `lasting=False` nothing is synced before the file is complete, for data that can be fetched again. Its journal is
+then valid until the next boot; after that, even a complete file starts over when it is opened as a `SparseFile`.
+
+The content is identified by size and `tag`; opening the file with others starts it over.
 """
 
 from __future__ import annotations
@@ -32,127 +36,151 @@ from haversack import disk
 from haversack.errors import DiskFull, IntegrityError
 
 BLOCK = 64 << 10
-"""Bytes in a block; small, so that one image out of an archive brings little else."""
+"""Bytes in a block; small, so that reading one image of an archive fetches little else."""
 
 _MISSING, _SYNCED, _WRITTEN = b"\0", b"\1", b"\2"
-_HERE = re.compile(b"[^\0]")
+_PRESENT = re.compile(b"[^\0]")
 
 
 class SparseFile:
-    """The file `path` with `size` bytes of the content that `tag` names; see the module's words.
+    """The file `path` with `size` bytes of the content that `tag` identifies; opening it creates or continues it.
 
-    `replaced` says that another content was here under this name, and is gone. Safe for threads and processes: opening,
-    finishing and discarding take a lock, and a block written twice is written with the same bytes.
+    `replaced` is whether other content, or a journal that is no longer valid, was found here and deleted. `lasting` is
+    whether blocks are synced (see the module).
+
+    | state | files | next state |
+    |---|---|---|
+    | partial | `NAME.part`, `NAME.journal` | complete: `finish`; removed: `discard`, `remove` |
+    | complete | `NAME`, `NAME.journal` | partial: `forget`; removed: `discard`, `remove` |
+    | removed | none; an open descriptor still reads | partial, when another `SparseFile` is opened |
+
+    A block becomes written by `mark_written`, synced by `keep` or `finish`, and missing again by `forget`.
+
+    Thread-safe, and safe for several processes. The file lock `NAME.lock` guards the files' names (opening, `finish`,
+    `forget`, `remove`). `_mark_lock` guards `_descriptor` and the journal's mapping against `close` while blocks are
+    marked. Two writers of one block need no lock, since they write the same bytes. Raises `OSError`.
     """
 
     def __init__(self, path: Path, size: int, tag: str, *, lasting: bool = True) -> None:
         self.path, self.size, self.tag, self.lasting = path, size, tag, lasting
-        self._keeping = threading.Lock()
+        self._mark_lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock():
-            known = _header(self._journal)
-            whole = path if path.exists() else self.part
-            there = known is not None and whole.exists() and whole.stat().st_size == known["size"]
-            boot = known.pop("boot", None) if known else None
-            same = there and known == self._header and (lasting or boot == disk.boot_id())
-            self.replaced = there and not same
-            if not same:
-                whole = self._start()
-            self._data = os.open(whole, os.O_RDWR)
-            if same and boot != disk.boot_id():
-                self._forget_unsynced()
+        with self._file_lock():
+            found = _read_header(self._journal)
+            data = path if path.exists() else self.part
+            exists = found is not None and data.exists() and data.stat().st_size == found["size"]
+            boot = found.pop("boot", None) if found else None
+            valid = exists and found == self._header and (lasting or boot == disk.boot_id())
+            self.replaced = exists and not valid
+            if not valid:
+                data = self._create_empty()
+            self._descriptor = os.open(data, os.O_RDWR)
+            if valid and boot != disk.boot_id():
+                self._drop_unsynced()
             self._map_journal()
 
     @property
     def complete(self) -> bool:
-        """Whether every byte is here and the file has its name."""
+        """Whether every block is present and the file has its final name."""
         return self._is_at(self.path)
 
     @property
     def descriptor(self) -> int:
-        """The open file with the bytes, which `close` closes."""
-        return self._data
+        """The open file descriptor of the data, which `close` closes."""
+        return self._descriptor
 
     @property
     def present(self) -> int:
-        """How many of the bytes are here."""
+        """The number of bytes in blocks that are present."""
         return self.size - sum(stop - start for start, stop in self.missing(0, self.size))
 
     def missing(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The ranges of bytes, in whole blocks, that must come before [start, stop) can be read."""
-        at, last = self._first + start // BLOCK, self._first + -(-min(stop, self.size) // BLOCK)
+        """Yield the missing ranges (start, stop) of bytes in the blocks that overlap [start, stop), in order."""
+        at, last = self._first_block + start // BLOCK, self._first_block + -(-min(stop, self.size) // BLOCK)
         while 0 <= (hole := self._blocks.find(_MISSING, at, last)) < last:
-            here = _HERE.search(self._blocks, hole, last)
-            at = here.start() if here else last
-            yield (hole - self._first) * BLOCK, min((at - self._first) * BLOCK, self.size)
+            present = _PRESENT.search(self._blocks, hole, last)
+            at = present.start() if present else last
+            yield (hole - self._first_block) * BLOCK, min((at - self._first_block) * BLOCK, self.size)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Put `data` in place; it is not believed before `believe` or `keep`. Raises `DiskFull`."""
+        """Write `data` at `offset`; its blocks stay missing until `mark_written` or `keep`. Raises `DiskFull`."""
         view = memoryview(data)
         try:
             while view:
-                written = os.pwrite(self._data, view, offset)
+                written = os.pwrite(self._descriptor, view, offset)
                 view, offset = view[written:], offset + written
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise _disk_full(self.path.parent, self.size) from error
 
-    def believe(self, start: int, stop: int) -> int:
-        """Believe the blocks that lie wholly in the written range [start, stop), until the machine is started anew.
+    def mark_written(self, start: int, stop: int) -> int:
+        """Mark the blocks that lie wholly in [start, stop) as present until the next boot; return the end of the last.
 
-        Returns where the last of them ends.
+        Returns `start` if there is no such block, or if the system does not tell boots apart.
         """
         return self._mark_whole(start, stop, _WRITTEN) if disk.boot_id() else start
 
     def keep(self, start: int, stop: int) -> int:
-        """Believe the blocks that lie wholly in the written range [start, stop); returns where the last one ends."""
+        """Sync the file if `lasting`, then mark the blocks that lie wholly in [start, stop) as present and synced.
+
+        Returns the end of the last such block, or `start` if there is none.
+        """
         return self._mark_whole(start, stop, _SYNCED)
 
     def forget(self, start: int, stop: int) -> None:
-        """Believe the blocks that touch [start, stop) no longer: their bytes turned out to be wrong."""
-        with self._lock():
+        """Mark the blocks that overlap [start, stop) as missing, for wrong bytes; `complete` then is False."""
+        with self._file_lock():
             self._mark(start // BLOCK, -(-min(stop, self.size) // BLOCK), _MISSING)
             if self.complete:
                 self.path.rename(self.part)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """The bytes from `offset`. What is missing reads as zeros: ask `missing` first."""
-        data = os.pread(self._data, size, offset)
+        """Return `size` bytes from `offset`; missing blocks read as zeros, so check `missing` first.
+
+        Raises `IntegrityError` if the file is too short.
+        """
+        data = os.pread(self._descriptor, size, offset)
         if len(data) != size:
-            raise IntegrityError(f"{self.path} is shorter than its journal says.", "Remove it, and fetch it again.")
+            raise IntegrityError(
+                f"{self.path} is shorter than its journal says.", "Delete it and its journal, then fetch it again."
+            )
         return data
 
     def finish(self) -> None:
-        """Give the complete file its name."""
-        with self._lock():
+        """Sync the file, whose blocks must all be present, and rename it to its final name.
+
+        Does nothing if the file is complete, or another `SparseFile` has replaced it.
+        """
+        with self._file_lock():
             if self._is_at(self.part):
-                os.fdatasync(self._data)
+                os.fdatasync(self._descriptor)
                 self._mark(0, -(-self.size // BLOCK), _SYNCED)
                 self.part.rename(self.path)
                 disk.sync_folder(self.path.parent)
 
     def discard(self) -> None:
-        """Remove the file: its content was not what was promised."""
+        """Delete the file and its journal, and close it."""
         self.remove()
         self.close()
 
     def remove(self) -> None:
-        """Take the file's names away; who has it open reads on in it."""
-        with self._lock():
+        """Delete the file and its journal; open descriptors still read it."""
+        with self._file_lock():
             for path in (self._journal, self.part, self.path):
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        with self._keeping:
-            if self._data >= 0:
+        """Close the file. Marking does nothing afterwards; reading fails. May be called twice."""
+        with self._mark_lock:
+            if self._descriptor >= 0:
                 self._blocks.close()
-                os.close(self._data)
-                self._data = -1
+                os.close(self._descriptor)
+                self._descriptor = -1
 
     @property
     def part(self) -> Path:
-        """Where the file lies until it is complete."""
+        """The path of the file until it is complete."""
         return self.path.with_name(self.path.name + ".part")
 
     @property
@@ -161,21 +189,24 @@ class SparseFile:
 
     @property
     def _header(self) -> dict[str, object]:
-        """What the content is, in the journal; beside it stands which start of the machine it is."""
+        """The identity of the content in the journal, which also has the boot id."""
         return {"size": self.size, "tag": self.tag, "block": BLOCK}
 
     def _is_at(self, path: Path) -> bool:
-        """Whether the file has that name; another process may have removed it, and begun another one there."""
+        """Whether `path` is our open file; another process may have deleted it and created another one."""
         try:
-            return os.path.samestat(os.fstat(self._data), path.stat())
+            return os.path.samestat(os.fstat(self._descriptor), path.stat())
         except FileNotFoundError:
             return False
 
-    def _lock(self) -> FileLock:
+    def _file_lock(self) -> FileLock:
         return FileLock(self.path.with_name(self.path.name + ".lock"))
 
-    def _start(self) -> Path:
-        """An empty file and journal. The journal goes first and comes last, so it never speaks of another file."""
+    def _create_empty(self) -> Path:
+        """Create an empty data file and journal, and return the former's path.
+
+        The journal is deleted first and written last, so it never describes another file.
+        """
         for path in (self._journal, self.part, self.path):
             path.unlink(missing_ok=True)
         with open(self.part, "wb") as data:
@@ -183,7 +214,8 @@ class SparseFile:
         self._write_journal(bytes(-(-self.size // BLOCK)))
         return self.part
 
-    def _forget_unsynced(self) -> None:
+    def _drop_unsynced(self) -> None:
+        """Mark blocks that were written before this boot, but not synced, as missing."""
         self._write_journal(self._journal.read_bytes().partition(b"\n")[2].replace(_WRITTEN, _MISSING))
 
     def _write_journal(self, blocks: bytes) -> None:
@@ -193,35 +225,39 @@ class SparseFile:
     def _map_journal(self) -> None:
         with open(self._journal, "r+b") as journal:
             self._blocks = mmap.mmap(journal.fileno(), 0)
-        self._first = self._blocks.find(b"\n") + 1
+        self._first_block = self._blocks.find(b"\n") + 1
 
     def _mark_whole(self, start: int, stop: int, value: bytes) -> int:
+        """Mark the blocks wholly in [start, stop); the end of the file ends its short last block.
+
+        Returns the end of the last block marked, or `start` if there is none or the file is closed.
+        """
         first = -(-start // BLOCK)
         last = -(-stop // BLOCK) if stop == self.size else stop // BLOCK
         if first >= last:
             return start
-        with self._keeping:
-            if self._data < 0:
+        with self._mark_lock:
+            if self._descriptor < 0:
                 return start
             if self.lasting and value == _SYNCED:
-                os.fdatasync(self._data)
+                os.fdatasync(self._descriptor)
             self._mark(first, last, value)
         return min(last * BLOCK, self.size)
 
     def _mark(self, first: int, last: int, value: bytes) -> None:
-        self._blocks[self._first + first : self._first + last] = value * (last - first)
+        self._blocks[self._first_block + first : self._first_block + last] = value * (last - first)
         if self.lasting and value != _WRITTEN:
             self._blocks.flush()
 
 
 def whole_file(path: Path) -> tuple[int, str] | None:
-    """Size and tag of the complete `SparseFile` at `path`, or None where there is none."""
-    known = _header(path.with_name(path.name + ".journal"))
-    return (int(known["size"]), known["tag"]) if known and path.exists() else None
+    """Return (size in bytes, tag) of the complete `SparseFile` at `path`, None if there is none."""
+    found = _read_header(path.with_name(path.name + ".journal"))
+    return (int(found["size"]), found["tag"]) if found and path.exists() else None
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raise `DiskFull` where fewer than `needed` bytes are free on the disk of `folder`."""
+    """Raise `DiskFull` if fewer than `needed` bytes are free on the disk of `folder`."""
     if needed > shutil.disk_usage(folder).free:
         raise _disk_full(folder, needed)
 
@@ -230,15 +266,15 @@ def _disk_full(folder: Path, needed: int) -> DiskFull:
     free = shutil.disk_usage(folder).free
     return DiskFull(
         f"The disk of {folder} is full: {needed:,} bytes are needed and {free:,} are free.",
-        "Free space there, or name another folder.",
+        "Free space on it, or choose another folder.",
     )
 
 
-def _header(journal: Path) -> dict[str, Any] | None:
-    """What a journal says the content is; None where it is missing or none of ours."""
+def _read_header(journal: Path) -> dict[str, Any] | None:
+    """Return the JSON header of a journal; None if it is missing, invalid, or has the wrong number of blocks."""
     try:
         with open(journal, "rb") as file:
-            header = json.loads(file.readline())
+            header: dict[str, Any] = json.loads(file.readline())
             blocks = len(file.read())
         return header if blocks == -(-header["size"] // BLOCK) and header["block"] == BLOCK else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -1,11 +1,9 @@
-"""How many ranges of a file are fetched side by side: as many as the server, and the way to it, repay.
+"""How many ranges of a file are fetched in parallel: found by additive increase and multiplicative decrease.
 
-It begins with a few. While more of them bring more bytes a second, more are added; where they do not, it goes back to
-as many as did, and looks again a while later. A server that refuses for its load halves them, a connection that breaks
-off before it brought much takes one away, and none is added for some seconds after that: additive increase,
-multiplicative decrease, as in TCP (RFC 5681), over streams.
-
-All methods are called on the loop's thread.
+The limiter begins with a few streams. It adds streams as long as that raises the throughput, else it returns to the
+previous number and tries again after a pause. A refused connection, or a request refused for the server's load (429,
+503), halves the number; a connection that breaks off early takes one away. Both start a pause as well. This is the
+AIMD of TCP (RFC 5681, https://www.rfc-editor.org/rfc/rfc5681), applied to the number of streams.
 """
 
 from __future__ import annotations
@@ -18,16 +16,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 FIRST = 4
-"""Streams to begin with."""
+"""The number of streams at the beginning."""
 
-_WINDOW = 0.5  # seconds that the bytes are counted over
-_GAIN = 1.1  # streams that were added have to bring so many times what came without them
-_REST = 10.0  # seconds without a try to add any, after a refusal or when more did not help
-_BURST = 1.0  # seconds in which streams that were begun together fail together
+_WINDOW = 0.5  # seconds over which the throughput is measured
+_GAIN = 1.1  # factor by which more streams must raise the throughput
+_PAUSE = 10.0  # seconds without more streams after a refusal, a break, or streams that did not help
+_BURST = 1.0  # seconds within which several failures count as one, since streams started together fail together
 
 
-class Streams:
-    """At most `most` streams at once, `allowed` at present."""
+class StreamLimiter:
+    """Allows `allowed` streams at once, at most `most`; `now` is a clock in seconds.
+
+    Not thread-safe: all methods belong to the event loop's thread. `_running` of the allowed streams are in use and
+    `_waiting` are queued. `_received` bytes came since `_window_start`. `_previous` is (number of streams, bytes per
+    second) before streams were added, None outside of such a trial. `_settling` skips the window in which connections
+    are new. Until `_paused_until` no streams are added. `_last_decrease` is when `allowed` was decreased.
+    """
 
     def __init__(self, most: int, now: Callable[[], float] = time.monotonic) -> None:
         self.most = most
@@ -35,68 +39,70 @@ class Streams:
         self._now = now
         self._running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._count = 0
-        self._begun = now()
+        self._received = 0
+        self._window_start = now()
         self._settling = True
-        self._before: tuple[int, float] | None = None
-        self._resting = self._cut = -math.inf
+        self._previous: tuple[int, float] | None = None
+        self._paused_until = self._last_decrease = -math.inf
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Be one of the streams, once that is allowed."""
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait in FIFO order until one more stream is allowed; the stream counts as running in the block."""
+        admitted = asyncio.get_running_loop().create_future()
+        self._waiting.append(admitted)
         self._admit()
         try:
-            await turn
+            await admitted
             yield
         finally:
-            if not turn.cancelled():
+            if not admitted.cancelled():
                 self._running -= 1
             self._admit()
 
-    def arrived(self, count: int) -> None:
-        """So many bytes came."""
-        self._count += count
-        if (now := self._now()) - self._begun >= _WINDOW:
-            rate = self._count / (now - self._begun)
-            self._count, self._begun = 0, now
-            self._judge(rate, now)
+    def record_bytes(self, count: int) -> None:
+        """Record that `count` bytes came; at the end of a window, adjust the number of streams."""
+        self._received += count
+        if (now := self._now()) - self._window_start >= _WINDOW:
+            rate = self._received / (now - self._window_start)
+            self._received, self._window_start = 0, now
+            self._adjust(rate, now)
 
-    def refused(self) -> None:
-        """The server takes no more for now."""
-        self._lower(self.allowed // 2)
+    def record_refusal(self) -> None:
+        """Record that the server refused a connection or a request: halve the number of streams."""
+        self._decrease(self.allowed // 2)
 
-    def broke(self) -> None:
-        """A stream broke off before it brought much."""
-        self._lower(self.allowed - 1)
+    def record_break(self) -> None:
+        """Record that a connection broke off early: allow one stream fewer."""
+        self._decrease(self.allowed - 1)
 
-    def _judge(self, rate: float, now: float) -> None:
-        """Add streams while that helps; `rate` is in bytes per second."""
+    def _adjust(self, rate: float, now: float) -> None:
+        """Add streams, or take back those added last; `rate` is the throughput of the last window in bytes/second."""
         if self._settling:
-            self._settling = False  # new connections were being made
-        elif self._running < self.allowed or now < self._resting:
-            self._before = None
-        elif self._before is not None and rate < _GAIN * self._before[1]:
-            self.allowed, self._before, self._resting = self._before[0], None, now + _REST
+            self._settling = False  # the window included new connections
+        elif self._running < self.allowed or now < self._paused_until:
+            self._previous = None
+        elif self._previous is not None and rate < _GAIN * self._previous[1]:
+            self.allowed, self._previous, self._paused_until = self._previous[0], None, now + _PAUSE
         elif self.allowed == self.most:
-            self._before = None
+            self._previous = None
         else:
-            self._before = self.allowed, rate
+            self._previous = self.allowed, rate
             self.allowed = min(self.most, self.allowed + max(1, self.allowed // 2))
             self._settling = True
             self._admit()
 
-    def _lower(self, to: int) -> None:
+    def _decrease(self, to: int) -> None:
+        """Allow `to` streams, at least one, once in a burst of failures; start a pause."""
         now = self._now()
-        self._before, self._resting = None, now + _REST
-        if now - self._cut >= _BURST:
-            self._cut = now
+        self._previous, self._paused_until = None, now + _PAUSE
+        if now - self._last_decrease >= _BURST:
+            self._last_decrease = now
             self.allowed = max(1, to)
 
     def _admit(self) -> None:
+        """Start waiting streams while more are allowed."""
         while self._waiting and self._running < self.allowed:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            admitted = self._waiting.popleft()
+            if not admitted.done():
+                admitted.set_result(None)
                 self._running += 1

@@ -170,7 +170,7 @@ def test_wrong_bytes_are_told_and_the_next_call_has_the_right_ones(
 ) -> None:
     right, storage.data = storage.data, os.urandom(len(storage.data))
     file = clients(tmp_path / "f")
-    with pytest.raises(IntegrityError, match="discarded; fetch it again"):
+    with pytest.raises(IntegrityError, match="deleted; fetch the file again"):
         file.complete(unchecked)
     storage.data = right
     assert file.complete(unchecked).read_bytes() == right

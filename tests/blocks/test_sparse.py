@@ -138,7 +138,7 @@ def test_what_can_be_fetched_again_is_not_believed_after_a_new_start(tmp_path: P
 def test_what_was_only_written_is_believed_until_a_new_start(tmp_path: Path) -> None:
     file = SparseFile(tmp_path / "f", SIZE, "a")
     file.write(0, bytes(4 * BLOCK))
-    assert file.believe(0, 3 * BLOCK + 5) == 3 * BLOCK
+    assert file.mark_written(0, 3 * BLOCK + 5) == 3 * BLOCK
     file.keep(0, BLOCK)
     again = SparseFile(tmp_path / "f", SIZE, "a")
     assert list(again.missing(0, SIZE)) == [(3 * BLOCK, SIZE)]
@@ -149,7 +149,7 @@ def test_what_was_only_written_is_believed_until_a_new_start(tmp_path: Path) -> 
 
 def test_a_finished_file_is_believed_after_a_new_start(tmp_path: Path) -> None:
     file = SparseFile(tmp_path / "f", SIZE, "a")
-    file.believe(0, SIZE)
+    file.mark_written(0, SIZE)
     file.finish()
     journal = tmp_path / "f.journal"
     journal.write_bytes(re.sub(rb'"boot": ".', b'"boot": "_', journal.read_bytes()))
