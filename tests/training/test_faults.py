@@ -137,7 +137,7 @@ def test_a_training_goes_on_while_the_drive_is_away_and_ends_when_it_is_back(
     training.wait_until(lambda: any(own_hub.my_drive.glob("runs/run/*.safetensors")))
     own_hub.process.send_signal(signal.SIGKILL)
     own_hub.process.wait()
-    training.wait_until(lambda: "go there once it answers" in training.said)
+    training.wait_until(lambda: "replicated once it works again" in training.said)
     reached = training.batches
     training.wait_until(lambda: training.batches >= reached + 5)
     enough.touch()
@@ -145,7 +145,7 @@ def test_a_training_goes_on_while_the_drive_is_away_and_ends_when_it_is_back(
     back = _start_again(own_hub)
     try:
         assert training.end().startswith("weights ")
-        assert training.said.count("go there once it answers") == 1
+        assert training.said.count("replicated once it works again") == 1
         there = Checkpoints("run", "drive://runs").latest  # with a data folder of its own: another machine
         assert there is not None
         assert there.step == training.batches

@@ -1,1 +1,1 @@
-"""Checkpoints of any training loop: taken in memory, committed on this disk, replicated to a store, owned by one."""
+"""Checkpoints of any training loop: committed on this disk, replicated to a store, owned by one session."""

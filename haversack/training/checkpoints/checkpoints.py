@@ -1,4 +1,4 @@
-"""`Checkpoints`: complete, verified states of a run, saved beside a loop that does not wait for them.
+"""`Checkpoints`: complete, verified states of a run, saved without blocking the training loop.
 
     with haversack.Checkpoints("rsna", "drive://haversack/runs") as checkpoints:
         restored = checkpoints.restore(like=state)
@@ -8,10 +8,12 @@
             if step % 100 == 0:
                 checkpoints.save(step, state)
 
-`save` copies the tree and returns; a thread writes it to this machine's disk, and another brings it to the store that
-outlives the machine. What is committed is complete, and what is restored was read whole and compared with its hashes.
-This module holds the order of things: what can be saved stands in `snapshot`, how one checkpoint gets to a disk in
-`store`, to a drive in `remote` and `carrier`, who may write in `ownership`.
+`save` copies the tree and returns. The writer thread writes the copy to this machine's disk, and the replicator thread
+uploads it to a store that outlives the machine. A committed checkpoint is complete, and `restore` compares everything
+that it reads with the hashes in the manifest.
+
+This module has the order of these steps. `snapshot` copies trees, `store` commits to the disk, `remote` to a store,
+`replicator` uploads, `ownership` explains who may commit.
 """
 
 from __future__ import annotations
@@ -37,27 +39,33 @@ from haversack.errors import (
     InputError,
     IntegrityError,
     NotFound,
+    RunLost,
     RunTaken,
     TrainingError,
 )
 from haversack.training.checkpoints import manifest, ownership, store, tensors
 from haversack.training.checkpoints.failpoints import failpoint
-from haversack.training.checkpoints.manifest import CheckpointManifest, Kind
+from haversack.training.checkpoints.manifest import ARRAYS_FILE, CheckpointManifest, Kind
 from haversack.training.checkpoints.ownership import RunOwner
 from haversack.training.checkpoints.remote import RemoteStore
 from haversack.training.checkpoints.replicator import Replicator
 from haversack.training.checkpoints.snapshot import Arrays, Buffers, Snapshot, rebuild
-from haversack.training.checkpoints.store import Link, LocalStore, Refused
+from haversack.training.checkpoints.store import ChainConflict, Link, LocalStore
+from haversack.training.checkpoints.tensors import FileChecksum
 
-_LONGEST_NAME = 200
-_CLAIMS = 10
-"""Attempts to claim a run that others claim at the same time."""
+_MAX_NAME_BYTES = 200
+_CLAIM_ATTEMPTS = 10
+"""How often a claim is retried that lost a race with another session's claim."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One committed state of a run. `where` is its folder, `size` in bytes, `when` it was saved, `session` by whom."""
+    """One committed state of a run.
+
+    `where` is its folder, or its link's path in the store; `size` is in bytes; `when` is the time of the save (UTC) and
+    `session` the session that saved it.
+    """
 
     id: str
     step: int
@@ -72,7 +80,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A checkpoint that is not whole, and why."""
+    """A damaged or incomplete checkpoint, and what is wrong with it."""
 
     where: str
     reason: str
@@ -80,7 +88,7 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class Restored:
-    """What `restore` found: the newest whole checkpoint, and the newer ones that are not."""
+    """The result of `restore`: `tree` and `facts` of `checkpoint`, and the damaged ones that were tried before it."""
 
     step: int
     tree: Any
@@ -93,38 +101,97 @@ class Checkpoints:
     """The checkpoints of the run `name`.
 
     Args:
-        name: one folder's name.
-        where: None for the data folder of this machine alone; a folder to be used instead of it; or a URL that fsspec
-            opens (`drive://haversack/runs`, `s3://bucket/runs`) for a store besides it that outlives the machine.
-        keep: how many of the newest are kept, besides the best one and the milestones.
-        take_over: whether to take the run from a session that seems to be alive.
+        name: name of the run, which becomes a folder's name.
+        where: None for this machine's data folder; a folder to use in its place; or a URL that fsspec opens
+            (`drive://haversack/runs`, `s3://bucket/runs`) of a store that outlives the machine, in addition to the data
+            folder.
+        keep: number of newest checkpoints that retention keeps, in addition to the best one and the milestones.
+        take_over: whether to claim the run from a session that seems alive.
 
-    Looking (`all`, `latest`, `restore`) leaves the run to whoever owns it; the first `save`, or `claim`, makes it this
-    session's. `close`, or the end of the `with`, waits until the last checkpoint is in the store and tells what kept it
-    away; without it that store may get the last one only with the next session. One object is used by one thread, and
-    may be used again after `close`.
+    Reading (`all`, `latest`, `restore`) claims nothing. The first `save`, or `claim`, claims the run for this session.
+    `close`, or the end of the `with` block, waits until the last checkpoint is in the store and raises if it cannot get
+    there; without `close` the last checkpoint may reach the store only in the next session. Not thread-safe: use one
+    object in one thread. It may be used again after `close`.
 
-    Raises `InputError` for a name that is no folder's name.
+    Raises `InputError` for a name that is not one folder's name on every file system, and for `keep` below 1.
+
+    The states of a checkpoint:
+
+    | state | what exists |
+    |---|---|
+    | in memory | a copy of the tree in `_buffers` |
+    | written | a folder `.aside-…` with arrays and manifest, both synced |
+    | committed | a folder such as `00000012` on the disk, durable |
+    | replicated | also `ID.safetensors` and a link such as `00000009.json` in the store |
+    | superseded | the same, but retention no longer keeps it: it is not among the newest, the best or a milestone |
+    | deleted | nothing |
+
+    Its transitions; "writer" and "replicator" are threads of this object, "caller" is the thread that calls it:
+
+    | transition | cause | thread |
+    |---|---|---|
+    | → in memory | `save` copies the tree | caller |
+    | in memory → written | the arrays are written, then the manifest | writer |
+    | written → committed | the folder is renamed to its number, the folder above is synced | writer |
+    | in memory or written → deleted | the write fails; the next call raises why | writer |
+    | in memory or written → deleted | the process dies; the next claim deletes the folder | |
+    | committed → replicated | the arrays are uploaded, then the link is created | replicator |
+    | committed or replicated → superseded | a newer checkpoint is committed | writer |
+    | superseded → deleted | on the disk: retention after a save, but not while it is uploaded | writer |
+    | superseded → deleted | in the store: retention after the newer one is replicated | replicator |
+    | committed or replicated → deleted | `delete` | caller |
+
+    The replicator skips a checkpoint that is no longer the newest when its turn comes, unless it is the best or a
+    milestone.
+
+    The states of this object's claim on the run:
+
+    | state | `_session` | `_lost` | next state |
+    |---|---|---|---|
+    | unclaimed | None | None | claimed |
+    | claimed | the session | None | released or lost |
+    | lost | the session; None after `close` | the error | none: `claim` and `save` raise `_lost` |
+    | released | None | None | claimed |
+
+    | transition | cause |
+    |---|---|
+    | unclaimed or released → claimed | `claim` commits a claim in the store (later if it fails) and on the disk |
+    | the same, by taking over | the same, although an owner seems alive; only with `take_over`, else `RunTaken` |
+    | claimed → lost | a commit here or in the store finds another session's link, or our last link gone |
+    | claimed → released | `close` commits a release on the disk and in the store |
+
+    A former owner stays "claimed" after a take-over until its next commit, which is refused.
+
+    | field | type | changed by |
+    |---|---|---|
+    | `_buffers` | `Buffers` | caller, while no write is pending; read by the writer |
+    | `_pending_write`, `_pending_cleanup` | `Future` or None | caller |
+    | `_session` | `RunOwner` or None | caller |
+    | `_lost` | `RunLost` or None | caller or writer; never reset |
+    | `_last_link` | the last manifest committed on the disk | caller (`claim`, `delete`), writer (`save`) |
+
+    No lock guards them: the caller waits for the pending write before it uses what the writer uses, and the writer is
+    one thread. `Replicator` has its own table.
     """
 
     def __init__(self, name: str, where: str | Path | None = None, *, keep: int = 3, take_over: bool = False) -> None:
         if keep < 1:
-            raise InputError(f"keep={keep} would keep no checkpoint.", "Keep at least 1.")
-        self.name = _checked(name)
+            raise InputError(f"keep={keep} would delete every checkpoint.", "Keep at least 1.")
+        self.name = _check_name(name)
         self.keep = keep
         self.take_over = take_over
         is_url = isinstance(where, str) and "://" in where
         parent = settings.load().data / "runs" if where is None or is_url else Path(where).expanduser().absolute()
         self.folder = parent / self.name
         self._local = LocalStore(self.folder / "checkpoints")
-        self._carrier = Replicator(self._local, RemoteStore(str(where), self.name), keep) if is_url else None
+        self._replicator = Replicator(self._local, RemoteStore(str(where), self.name), keep) if is_url else None
         self._buffers = Buffers()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="haversack-checkpoint")
-        self._writing: Future[None] | None = None
-        self._clearing: Future[None] | None = None
+        self._pending_write: Future[None] | None = None
+        self._pending_cleanup: Future[None] | None = None
         self._session: RunOwner | None = None
-        self._lost: HaversackError | None = None
-        self._last: CheckpointManifest | None = None
+        self._lost: RunLost | None = None
+        self._last_link: CheckpointManifest | None = None
 
     # Saving
 
@@ -138,78 +205,89 @@ class Checkpoints:
         milestone: bool = False,
         wait: bool = False,
     ) -> None:
-        """Save `tree` as the state of the run after `step`; returns when it is copied, or committed with `wait`.
+        """Save `tree` as the state of the run after `step`; return once it is copied, or with `wait` as `wait()` does.
 
         Args:
-            step: a number that the caller can go on from; a larger one need not be newer.
+            step: number from which the caller can resume. A later save may have a smaller one.
             tree: nested dicts, lists and tuples of arrays (numpy, JAX, torch) and plain values (None, bool, int, float,
                 str, bytes).
-            facts: JSON to be kept with it, readable without the arrays.
-            best: whether it takes the place of the best one so far, which is kept whatever its age.
-            milestone: whether it is kept for good.
+            facts: JSON that can be read without the arrays.
+            best: whether this is the best checkpoint so far. Retention keeps the last one that was saved as best.
+            milestone: whether retention always keeps it.
+            wait: whether to wait until it is committed and in the store.
 
-        One is written at a time: this waits for the one before it. Raises that one's error, then is ready again:
-        `DiskFull`, `TrainingError`; `RunTaken` when another session owns the run, `RunLost` when one has taken it over;
-        `InputError` for what cannot be saved. A store that is away is no error here; `wait` and `close` raise it.
+        One checkpoint is written at a time, so `save` waits for the previous one and raises its error: `DiskFull`,
+        `TrainingError` if the disk fails, `RunLost`. This call then saves nothing; the next call works again, except
+        after `RunLost`. Also raises `RunTaken` if another session owns the run, and `InputError` for a tree or facts
+        that cannot be saved. A store that does not answer is not an error here, only in `wait` and `close`.
         """
-        self._settle()
-        kept = manifest.checked_facts(facts)
+        self._wait_for_write()
+        copied_facts = manifest.copy_facts(facts)
         self.claim()
         failpoint("before-snapshot")
-        snapshot = self._buffers.take(tree)
+        snapshot = self._buffers.copy(tree)
         failpoint("after-snapshot")
         link = self._new_link("checkpoint")
-        link = replace(link, step=step, tree=snapshot.structure, facts=kept, best=best, milestone=milestone)
-        self._writing = self._writer.submit(self._write, link, snapshot)
-        # Apart, since removing a gigabyte takes a while: the buffers are free once the new one is written.
-        self._clearing = self._writer.submit(self._retain)
+        link = replace(link, step=step, tree=snapshot.structure, facts=copied_facts, best=best, milestone=milestone)
+        self._pending_write = self._writer.submit(self._write, link, snapshot)
+        # A task of its own: the next save may use the buffers while old checkpoints, gigabytes perhaps, are deleted.
+        self._pending_cleanup = self._writer.submit(self._apply_retention)
         if wait:
             self.wait()
 
     def claim(self) -> None:
-        """Make the run this session's; nothing to do when it is. Raises `RunTaken`, and `RunLost` once it was lost."""
+        """Claim the run for this session; does nothing if it is claimed.
+
+        Raises `RunTaken` if another session owns the run and seems alive (unless `take_over`), `RunLost` if this object
+        lost the run before, `DiskFull` and `TrainingError` if the claim cannot be written.
+        """
         if self._lost is not None:
             raise self._lost
         attempts = 0
         while self._session is None:
             try:
-                self._take()
-            except Refused as error:
-                # Another session came between the look and the claim; the next look shows it.
+                self._try_claim()
+            except ChainConflict as error:
+                # A race: another session committed between our read of the chain and our claim. Read it again.
                 attempts += 1
-                if attempts == _CLAIMS:
-                    raise self._taken_just_now() from error
+                if attempts == _CLAIM_ATTEMPTS:
+                    raise self._race_error() from error
             except OSError as error:
-                raise self._said(error, "the beginning of the session") from error
+                raise self._disk_error(error, "the claim") from error
 
     @property
     def saving(self) -> bool:
-        """Whether a checkpoint is being written, so that a `save` now would wait for it."""
-        return self._writing is not None and not self._writing.done()
+        """Whether a write is pending, so that `save` would wait for it."""
+        return self._pending_write is not None and not self._pending_write.done()
 
     @property
     def pending(self) -> int:
-        """How many checkpoints are still to be brought to the store that outlives this machine, as far as is known."""
-        return self._carrier.pending if self._carrier is not None else 0
+        """The number of checkpoints that the store lacks, as far as is known; 0 without a store."""
+        return self._replicator.pending if self._replicator is not None else 0
 
     def wait(self) -> None:
-        """Return when what was saved is committed, here and in the store, and what falls out here is gone.
+        """Wait until what was saved is committed on the disk and in the store, and retention on the disk is done.
 
-        Raises as `save` does for the one before, and `ConnectionFailed` or what the store raises when it is not there.
+        Raises the error of the pending write (`DiskFull`, `TrainingError`, `RunLost`). Raises `ConnectionFailed` or
+        another `HaversackError` of the store if the last checkpoint cannot be uploaded.
         """
-        self._settle()
-        self._cleared()
-        if self._carrier is not None and self._session is not None:
+        self._wait_for_write()
+        self._wait_for_cleanup()
+        if self._replicator is not None and self._session is not None:
             try:
-                self._carrier.wait()
-            except Refused as error:
-                raise self._lose() from error
+                self._replicator.wait()
+            except ChainConflict as error:
+                raise self._mark_lost() from error
 
     def close(self) -> None:
-        """Wait, and let go of the run, so that another session may have it. Raises as `wait`. Twice is fine."""
+        """Wait as `wait` does and release the run, so that another session can claim it. May be called twice.
+
+        Raises the error of the pending write (`DiskFull`, `TrainingError`, `RunLost`). Raises `ConnectionFailed` or
+        another `HaversackError` of the store if the last checkpoint or the release cannot be uploaded.
+        """
         try:
-            self._settle()
-            self._cleared()
+            self._wait_for_write()
+            self._wait_for_cleanup()
             if self._session is not None and self._lost is None:
                 self._release()
         finally:
@@ -223,229 +301,271 @@ class Checkpoints:
     ) -> None:
         self.close()
 
-    # Looking
+    # Reading
 
     def all(self) -> list[Checkpoint]:
-        """The checkpoints that are there, oldest first; whether they are whole shows when they are restored."""
+        """Return the checkpoints on the disk and in the store, oldest first; only manifests are read and verified.
+
+        Of two copies the one on the disk is returned. If the store fails, what is on the disk is returned, with a
+        warning in the log; raises the store's `ConnectionFailed` or other `HaversackError` if the disk has nothing.
+        """
         first_copies: dict[str, Checkpoint] = {}
-        for checkpoint in [copy.describe() for copy in _sound(self._copies(looking=True))]:
+        for checkpoint in [copy.describe() for copy in _readable(self._list_copies(for_reader=True))]:
             first_copies.setdefault(checkpoint.id, checkpoint)
         return [*reversed(first_copies.values())]
 
     @property
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint, None when there is none."""
+        """The newest checkpoint, None if there is none.
+
+        Raises `ConnectionFailed` or another `HaversackError` of the store if it fails and the disk has nothing.
+        """
         return next(reversed(self.all()), None)
 
     def restore(self, like: Any = None, *, step: int | None = None) -> Restored | None:
-        """The newest checkpoint that is whole, or the newest of `step`; None when none was ever saved.
+        """Return the newest checkpoint that is complete and undamaged; with `step`, the newest of that step.
 
         Args:
-            like: a tree such as was saved; arrays come back in its kinds, and JAX's on its devices in its sharding.
-                Without it all arrays are numpy's, and namedtuples are tuples.
+            like: a tree of the same form as the saved one. Arrays get its libraries, and JAX's arrays its devices and
+                sharding. Without it all arrays are numpy's, and namedtuples are tuples.
+            step: the step to restore.
 
-        What is newer and not whole is passed over, with a warning. Raises `IntegrityError` when none is whole,
-        `NotFound` when there is none of `step`, `TrainingError` when `like` is another tree than was saved,
-        `ConnectionFailed` when the store does not answer and nothing is here.
+        Every byte is compared with the manifest's hash. Damaged checkpoints are passed over with a warning. Returns
+        None if the run has no checkpoint.
+
+        Raises `IntegrityError` if all are damaged, `NotFound` if there is none of `step`, `TrainingError` if `like`
+        differs from the saved tree or a download cannot be written, `DiskFull`, `ConnectionFailed` if the store does
+        not answer and nothing is on the disk, and the error of the pending write.
         """
-        self._settle()
+        self._wait_for_write()
         passed_over: dict[str, PassedOver] = {}
-        # Looked up again after each that is not whole: the run's owner may have saved and cleared away meanwhile.
-        while copy := next((copy for copy in self._newest_first(step) if copy.where not in passed_over), None):
+        # Listed again after each damaged one: the owner may have saved and deleted checkpoints in the meantime.
+        while copy := next((copy for copy in self._candidates(step) if copy.where not in passed_over), None):
             try:
-                made, arrays = self._read(copy)
+                checkpoint, arrays = self._read(copy)
             except IntegrityError as error:
                 passed_over[copy.where] = PassedOver(copy.where, error.what)
-                warnings.warn(f"A checkpoint of {self.name} was passed over: {error.what}", stacklevel=2)
+                message = f"A damaged checkpoint of the run {self.name} was passed over: {error.what}"
+                warnings.warn(message, stacklevel=2)
                 continue
-            tree = rebuild(made.tree, arrays, like)
-            return Restored(made.step, tree, made.facts, copy.describe(), [*passed_over.values()])
+            tree = rebuild(checkpoint.tree, arrays, like)
+            return Restored(checkpoint.step, tree, checkpoint.facts, copy.describe(), [*passed_over.values()])
         if passed_over:
             raise IntegrityError(
-                f"None of the {len(passed_over)} checkpoints of {self.name} is whole.",
-                "Look for a copy elsewhere, or begin a run of another name.",
+                f"None of the {len(passed_over)} checkpoints of the run {self.name} is complete and undamaged.",
+                "Look for a copy elsewhere, or start a run of another name.",
             )
         if step is not None:
-            raise self._none_of(step)
+            raise self._not_found(step)
         return None
 
     def delete(self, step: int) -> None:
-        """Delete the checkpoints of `step` for good. Raises `NotFound` when there is none, and as `claim`, `wait`."""
+        """Delete all checkpoints of `step` for good, on the disk and in the store.
+
+        Raises `NotFound` if there is none, `RunTaken` or `RunLost` if another session has the run, `DiskFull` or
+        `TrainingError` if a claim or the pending write fails, and `ConnectionFailed` or another `HaversackError` of the
+        store.
+        """
         self.claim()
         self.wait()
-        found = [copy for copy in _sound(self._copies()) if _step_of(copy) == step]
+        found = [copy for copy in _readable(self._list_copies()) if _step_of(copy) == step]
         if not found:
-            raise self._none_of(step)
-        # The newest link of a chain stays, so another one comes after what is to go.
-        self._last = self._local.commit(self._new_link("claim"))
-        if self._carrier is not None:
-            self._carrier.remote.commit(self._last)
+            raise self._not_found(step)
+        # A chain's newest link cannot be deleted, so commit a claim after the checkpoints.
+        self._last_link = self._local.commit(self._new_link("claim"))
+        if self._replicator is not None:
+            self._replicator.remote.commit(self._last_link)
         for copy in found:
-            copy.store.remove(copy.link)
+            copy.store.delete(copy.link)
 
-    # Its own
+    # Private
 
-    def _take(self) -> None:
-        """One attempt to make the run this session's in both chains. Raises `Refused`."""
+    def _try_claim(self) -> None:
+        """Claim the run in the store (or leave that pending) and then on the disk, in one attempt.
+
+        Raises `ChainConflict` if another session commits in the meantime, `RunTaken`, and `OSError`.
+        """
         links = self._local.links()
-        known = [copy.link.manifest for copy in self._copies() if copy.link.manifest]
+        known = [copy.link.manifest for copy in self._list_copies() if copy.link.manifest]
         if not self.take_over:
             self._check_free(known)
-        session = RunOwner.begin()
+        session = RunOwner.of_this_process()
         term = max((link.term for link in known), default=0) + 1
         count = max((link.count for link in known), default=0)
         claim = CheckpointManifest(secrets.token_hex(8), "claim", session, time.time(), term, count)
-        if self._carrier is not None:
-            self._carrier.begin(claim)
-        self._last = self._local.take(claim, links)
+        if self._replicator is not None:
+            self._replicator.claim(claim)
+        self._last_link = self._local.commit_claim(claim, links)
         self._session = session
 
-    def _settle(self) -> None:
-        """Wait for what is being written; its error is raised once."""
-        if self._writing is not None:
-            # Forgotten only when it is done: an interrupt here must not free the buffers that are being written.
-            futures.wait([self._writing])
-            writing, self._writing = self._writing, None
-            writing.result()
-        if self._carrier is not None and self._carrier.refused and self._lost is None:
-            raise self._lose()
+    def _wait_for_write(self) -> None:
+        """Wait for the pending write and raise its error, once; raises `RunLost` if the replicator lost the run."""
+        if self._pending_write is not None:
+            # Cleared only once it is done: after a KeyboardInterrupt here the buffers are still being written.
+            futures.wait([self._pending_write])
+            write, self._pending_write = self._pending_write, None
+            write.result()
+        if self._replicator is not None and self._replicator.lost and self._lost is None:
+            raise self._mark_lost()
 
     def _write(self, link: CheckpointManifest, snapshot: Snapshot) -> None:
-        def fill(folder: Path) -> dict[str, tensors.Written]:
-            return {manifest.STATE: tensors.write(folder / manifest.STATE, snapshot.arrays)}
+        """Commit a checkpoint on the disk and schedule its replication. Runs in the writer thread.
+
+        Raises `RunLost`, `DiskFull`, `TrainingError`.
+        """
+
+        def write_files(folder: Path) -> dict[str, FileChecksum]:
+            return {ARRAYS_FILE: tensors.write(folder / ARRAYS_FILE, snapshot.arrays)}
 
         try:
-            self._last = self._local.commit(link, fill)
-            if self._carrier is not None:
-                self._carrier.soon()
-        except Refused as error:
-            raise self._lose() from error
+            self._last_link = self._local.commit(link, write_files)
+            if self._replicator is not None:
+                self._replicator.schedule()
+        except ChainConflict as error:
+            raise self._mark_lost() from error
         except OSError as error:
-            raise self._said(error, f"the checkpoint of step {link.step}") from error
+            raise self._disk_error(error, f"the checkpoint of step {link.step}") from error
 
-    def _cleared(self) -> None:
-        if self._clearing is not None:
-            futures.wait([self._clearing])
+    def _wait_for_cleanup(self) -> None:
+        if self._pending_cleanup is not None:
+            futures.wait([self._pending_cleanup])
 
-    def _retain(self) -> None:
-        """Delete what falls out here, after the newer one is there; what cannot be deleted now is the next time."""
+    def _apply_retention(self) -> None:
+        """Delete expired checkpoints from the disk; log what cannot be deleted. Runs in the writer thread."""
         if self._lost is not None:
             return
         try:
-            self._delete_old()
+            self._delete_expired()
         except OSError as error:
-            _log.warning("An old checkpoint of %s could not be deleted: %s.", self.name, error)
+            _log.warning(
+                "An expired checkpoint of the run %s cannot be deleted: %s. The next save retries.", self.name, error
+            )
         failpoint("after-removal")
 
-    def _delete_old(self) -> None:
+    def _delete_expired(self) -> None:
+        """Delete the expired links and copies on the disk, except the one that is being uploaded."""
         links = self._local.links()
-        staying = store.kept([*links, *self._local.fetched()], self.keep)
-        for link in [*store.fallen_out(links, self.keep), *self._local.fetched()]:
-            if link not in staying and not (self._carrier is not None and link.name == self._carrier.carrying):
-                self._local.remove(link)
+        staying = store.retained([*links, *self._local.fetched_copies()], self.keep)
+        for link in [*store.expired(links, self.keep), *self._local.fetched_copies()]:
+            if link not in staying and not (self._replicator is not None and link.name == self._replicator.uploading):
+                self._local.delete(link)
 
     def _release(self) -> None:
-        """End the session in both chains; the one here also when the other store is away."""
+        """Commit a release on the disk, also if the store fails, and then in the store.
+
+        Raises `RunLost`, `DiskFull`, `TrainingError`, and the store's `HaversackError`s.
+        """
         release = self._new_link("release")
         try:
             self._local.commit(release)
-            if self._carrier is not None:
-                self._carrier.end(release)
-        except Refused as error:
-            raise self._lose() from error
+            if self._replicator is not None:
+                self._replicator.release(release)
+        except ChainConflict as error:
+            raise self._mark_lost() from error
         except HaversackError:
             raise
         except OSError as error:
-            raise self._said(error, "the end of the session") from error
+            raise self._disk_error(error, "the release") from error
 
     def _new_link(self, kind: Kind) -> CheckpointManifest:
+        """Return a link of this session with the next count, not yet in a chain."""
         assert self._session is not None
-        assert self._last is not None
-        count = self._last.count + (kind == "checkpoint")
-        return CheckpointManifest(secrets.token_hex(8), kind, self._session, time.time(), self._last.term, count)
+        assert self._last_link is not None
+        count = self._last_link.count + (kind == "checkpoint")
+        return CheckpointManifest(secrets.token_hex(8), kind, self._session, time.time(), self._last_link.term, count)
 
-    def _copies(self, *, looking: bool = False) -> list[_Copy]:
-        """Every link here, then every one in the store that outlives the machine; without those when it is away.
+    def _list_copies(self, *, for_reader: bool = False) -> list[_Copy]:
+        """Return all links on the disk, then all in the store; those of the store are left out if it fails.
 
-        Who is `looking` for a checkpoint is told so, and gets the store's error when there is nothing here.
+        `for_reader` logs a warning if the store fails, or raises its `HaversackError` if the disk has nothing.
         """
-        found = [_Copy(link, self._local) for link in (*self._local.links(), *self._local.fetched())]
-        if self._carrier is None:
+        found = [_Copy(link, self._local) for link in (*self._local.links(), *self._local.fetched_copies())]
+        if self._replicator is None:
             return found
         try:
-            return found + [_Copy(link, self._carrier.remote) for link in self._carrier.remote.links()]
+            return found + [_Copy(link, self._replicator.remote) for link in self._replicator.remote.links()]
         except HaversackError as error:
-            if looking and not found:
+            if for_reader and not found:
                 raise
-            if looking:
-                _log.warning("%s What is on this machine is used.", error.what)
+            if for_reader:
+                _log.warning("%s Using the checkpoints on this machine.", error.what)
             return found
 
-    def _newest_first(self, step: int | None) -> list[_Copy]:
-        """What is or may be a checkpoint, of `step` where one is given; of two copies the one here comes first."""
-        copies = self._copies(looking=True)
-        good = _sound(copies)
+    def _candidates(self, step: int | None) -> list[_Copy]:
+        """Return the copies to try in `restore`, newest first, on the disk before the store; of `step` if given.
+
+        Without `step`, links with an unreadable manifest come first.
+        """
+        copies = self._list_copies(for_reader=True)
+        readable = _readable(copies)
         if step is not None:
-            return [copy for copy in good if _step_of(copy) == step]
-        # One whose manifest cannot be read may be the newest: it is to be told of, so it comes first.
-        return [copy for copy in reversed(copies) if copy.link.manifest is None] + good
+            return [copy for copy in readable if _step_of(copy) == step]
+        # One with an unreadable manifest may be the newest, so it is tried first and reported as passed over.
+        return [copy for copy in reversed(copies) if copy.link.manifest is None] + readable
 
     def _read(self, copy: _Copy) -> tuple[CheckpointManifest, Arrays]:
-        """A checkpoint's arrays, brought here first where they are elsewhere."""
-        made, link = copy.link.manifest, copy.link
-        if made is None:
-            raise IntegrityError(f"{link.name}: {link.fault}.", "Take another checkpoint.")
+        """Return the manifest and the verified arrays of a copy; one in the store is downloaded to the disk first.
+
+        Raises `IntegrityError`, after deleting a download that is damaged; `DiskFull`, `TrainingError`, and the store's
+        `HaversackError`s.
+        """
+        checkpoint, link = copy.link.manifest, copy.link
+        if checkpoint is None:
+            raise IntegrityError(f"{link.name}: {link.fault}.", "Restore another checkpoint.")
         try:
             if isinstance(copy.store, RemoteStore):
                 remote = copy.store
-                link = self._local.adopt(made, lambda folder: remote.fetch(made, folder))
-            return made, self._local.read(link)
+                link = self._local.add_copy(checkpoint, lambda folder: remote.fetch(checkpoint, folder))
+            return checkpoint, self._local.read(link)
         except IntegrityError:
             if link is not copy.link:
-                self._local.remove(link)
+                self._local.delete(link)
             raise
         except OSError as error:
             if isinstance(error, HaversackError):
                 raise
-            raise self._said(error, f"the copy of step {made.step}") from error
+            raise self._disk_error(error, f"the local copy of step {checkpoint.step}") from error
 
-    def _none_of(self, step: int) -> NotFound:
-        return NotFound(f"The run {self.name} has no checkpoint of step {step}.", "See what it has with all().")
+    def _not_found(self, step: int) -> NotFound:
+        return NotFound(f"The run {self.name} has no checkpoint of step {step}.", "List its checkpoints with all().")
 
-    def _newest_link(self) -> CheckpointManifest | None:
-        """The last thing that any session did in either store."""
-        return _newest([copy.link.manifest for copy in self._copies() if copy.link.manifest])
+    def _newest_known(self) -> CheckpointManifest | None:
+        """Return the newest link of any session, on the disk or in the store."""
+        return _newest([copy.link.manifest for copy in self._list_copies() if copy.link.manifest])
 
     def _check_free(self, known: list[CheckpointManifest]) -> None:
+        """Raise `RunTaken` if the newest of the `known` links is from a session elsewhere that seems alive."""
         newest = _newest(known)
-        if newest is None or newest.kind == "release" or newest.session.is_here:
+        if newest is None or newest.kind == "release" or newest.session.is_this_process:
             return
         if newest.session.seems_alive(newest.time):
-            raise ownership.taken(self.name, newest.session, newest.time)
+            raise ownership.run_taken(self.name, newest.session, newest.time)
 
-    def _taken_just_now(self) -> RunTaken:
-        newest = self._newest_link()
+    def _race_error(self) -> RunTaken:
+        """Return the error for a claim that lost every race; it names the owner of the newest link."""
+        newest = self._newest_known()
         assert newest is not None
-        return ownership.taken(self.name, newest.session, newest.time)
+        return ownership.run_taken(self.name, newest.session, newest.time)
 
-    def _lose(self) -> HaversackError:
-        """Stop for good: another session has the run."""
-        newest = self._newest_link()
+    def _mark_lost(self) -> RunLost:
+        """Move to the state "lost" and return the `RunLost`, which names the new owner if there is one."""
+        newest = self._newest_known()
         owner = newest.session if newest is not None and newest.session != self._session else None
-        self._lost = ownership.lost(self.name, owner)
+        self._lost = ownership.run_lost(self.name, owner)
         return self._lost
 
-    def _said(self, error: OSError, what: str) -> HaversackError:
+    def _disk_error(self, error: OSError, what: str) -> HaversackError:
+        """Return `DiskFull` or `TrainingError` for an `OSError` from writing `what`; a `HaversackError` as it is."""
         if isinstance(error, HaversackError):
             return error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DiskFull(
-                f"The disk is full, so {what} of {self.name} was not written.",
-                "Free space on it; the checkpoints before it are kept.",
+                f"The disk is full, so {what} of the run {self.name} was not written.",
+                "Free space on it; the checkpoints saved before are intact.",
             )
         return TrainingError(
-            f"{what[0].upper()}{what[1:]} of {self.name} could not be written: {error.strerror or error}.",
-            f"Look at {self.folder}; the checkpoints before it are kept.",
+            f"{what[0].upper()}{what[1:]} of the run {self.name} could not be written: {error.strerror or error}.",
+            f"Check the folder {self.folder}; the checkpoints saved before are intact.",
         )
 
 
@@ -462,31 +582,34 @@ class _Copy:
         return f"{parent}/{self.link.name}"
 
     def describe(self) -> Checkpoint:
-        made = self.link.manifest
-        assert made is not None
-        when = datetime.fromtimestamp(made.time, UTC)
+        """Return the public description of a checkpoint whose manifest is readable."""
+        found = self.link.manifest
+        assert found is not None
+        when = datetime.fromtimestamp(found.time, UTC)
         return Checkpoint(
-            made.id, made.step, self.where, made.size, when, made.best, made.milestone, made.session, made.facts
+            found.id, found.step, self.where, found.size, when, found.best, found.milestone, found.session, found.facts
         )
 
 
-def _sound(copies: list[_Copy]) -> list[_Copy]:
-    """The checkpoints whose manifests can be read, newest first, of two copies the one here first."""
-    good = [copy for copy in copies if copy.link.manifest and copy.link.manifest.kind == "checkpoint"]
-    return sorted(good, key=lambda copy: copy.link.manifest.age if copy.link.manifest else (0, 0), reverse=True)
+def _readable(copies: list[_Copy]) -> list[_Copy]:
+    """Return the checkpoints whose manifest is readable, newest first; copies of one checkpoint keep their order."""
+    readable = [copy for copy in copies if copy.link.manifest and copy.link.manifest.kind == "checkpoint"]
+    return sorted(readable, key=lambda copy: copy.link.manifest.order if copy.link.manifest else (0, 0), reverse=True)
 
 
 def _newest(known: list[CheckpointManifest]) -> CheckpointManifest | None:
-    return max(known, key=lambda link: (*link.age, link.kind == "release"), default=None)
+    """Return the newest link; a release is newer than other links of the same order."""
+    return max(known, key=lambda link: (*link.order, link.kind == "release"), default=None)
 
 
-def _checked(name: str) -> str:
-    """A name that stays in its folder, on any file system."""
-    bad = not name or name.startswith(".") or len(name.encode()) > _LONGEST_NAME
+def _check_name(name: str) -> str:
+    """Return `name`; raises `InputError` if it is not one folder's name on every file system."""
+    bad = not name or name.startswith(".") or len(name.encode()) > _MAX_NAME_BYTES
     if bad or any(sign in "/\\:*?#[]" or not sign.isprintable() for sign in name):
         raise InputError(
             f"{name!r} cannot be the name of a run.",
-            "Choose a name without a dot in front and without any of these: / \\ : * ? # [ ]",
+            f"Choose a name of up to {_MAX_NAME_BYTES} bytes that does not start with a dot and has none of "
+            "/ \\ : * ? # [ ] in it.",
         )
     return name
 

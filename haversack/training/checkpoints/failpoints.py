@@ -1,8 +1,10 @@
-"""Points of a commit at which a test can kill the process: `HAVERSACK_FAILPOINT=name`, or `name:3` for the third pass.
+"""Points in the code at which a test can kill or stop the process.
 
-The kill is a real SIGKILL, as a machine that vanishes deals it; `name:3:SIGSTOP` has the process sleep there instead,
-until it is sent SIGCONT. With `HAVERSACK_FAILPOINT_TRAIL=file` each pass is noted there, as the process, its thread and
-the point, so that a kill from outside can be told where it struck. Unset, a point costs two comparisons.
+`HAVERSACK_FAILPOINT=NAME[:N[:SIGNAL]]` sends SIGNAL (SIGKILL if not given) at the Nth time (the first if not given)
+that the point NAME is reached. SIGKILL ends the process as a machine does that disappears; SIGSTOP suspends it until it
+receives SIGCONT. `HAVERSACK_FAILPOINT_TRAIL=FILE` appends a line for every point that is reached: process id, thread
+name, point. A test that kills the process from outside reads there what it interrupted. Without these variables a point
+costs two comparisons.
 """
 
 from __future__ import annotations
@@ -11,24 +13,24 @@ import os
 import signal
 import threading
 
-_NAME, _TURN, _SIGNAL, *_ = [*os.environ.get("HAVERSACK_FAILPOINT", "").split(":"), "", ""]
+_NAME, _COUNT, _SIGNAL, *_ = [*os.environ.get("HAVERSACK_FAILPOINT", "").split(":"), "", ""]
 _TRAIL = os.environ.get("HAVERSACK_FAILPOINT_TRAIL")
-_passed = 0
+_reached = 0
 
 
 def failpoint(name: str) -> None:
-    """Die or sleep here when the environment says so."""
-    global _passed
+    """Mark the point `name`: log it to the trail and send the signal, if the environment asks for either."""
+    global _reached
     if _TRAIL:
-        _note(name, _TRAIL)
+        _append_to_trail(name, _TRAIL)
     if name != _NAME:
         return
-    _passed += 1
-    if _passed == int(_TURN or 1):
-        # Sent to the thread itself, so that it does not go on until another one has taken the signal.
+    _reached += 1
+    if _reached == int(_COUNT or 1):
+        # Sent to this thread, so that it runs no further; another thread could be chosen to receive a process's signal.
         signal.pthread_kill(threading.get_ident(), signal.Signals[_SIGNAL or "SIGKILL"])
 
 
-def _note(name: str, trail: str) -> None:
+def _append_to_trail(name: str, trail: str) -> None:
     with open(trail, "ab", buffering=0) as file:
         file.write(f"{os.getpid()} {threading.current_thread().name} {name}\n".encode())

@@ -1,15 +1,19 @@
-"""Who owns a run: the session that wrote the newest link of its chain.
+"""Ownership of a run: the session that wrote the newest link of the run's chain owns it.
 
-Whatever a session commits is a link, and each link names its successor before that exists. A successor can be created
-once only, on a disk by a rename that never replaces, on a drive by its id. So of two sessions that go on from one link
-the second is refused, whatever their clocks say and however long either was asleep. A session that takes a run over
-writes a link without a checkpoint (a claim); from then on what the former owner commits is refused, and it stops.
+Everything that a session commits is a link: a checkpoint, a claim or a release. A link names its successor before that
+exists, and a successor can be created only once: on a disk by a rename that never replaces, in a store by exclusive
+creation, on a drive by the file id that the link before it reserved. So of two sessions that extend the same link the
+second is refused, whatever their clocks say and however long either was suspended. A session takes a run over by
+committing a claim. The former owner's next commit is refused, and that session stops.
 
-A link may have been created and cleared away again by retention before a session that slept tries to create it. The
-newest link of a chain is never cleared away, so that session finds a later one than its own, and knows.
+A session that was suspended may miss a successor that was created and then deleted by retention. The newest link of a
+chain is never deleted, so on waking up the session finds a link newer than its own, or no longer its own, and knows
+that it lost the run.
 
-Whether an owner still lives is asked of this machine's kernel where it ran here. Elsewhere the age of its last link is
-a hint and no more: it decides what is said, and never who may commit.
+On the same machine the kernel tells whether an owner is alive (process id and start time). On another machine the time
+of its last link is a hint: it decides whether `RunTaken` is raised, but never who may commit.
+
+`Checkpoints` has the table of a claim's states.
 """
 
 from __future__ import annotations
@@ -25,15 +29,19 @@ from pathlib import Path
 from haversack import disk, place
 from haversack.errors import RunLost, RunTaken
 
-RECENT = 600.0
-"""Seconds for which a session on another machine that said nothing is taken to be alive: twice the longest pause
-between two saves."""
+_SILENCE_ALLOWED = 600.0
+"""Seconds after its last link for which a session on another machine counts as alive: twice the longest pause between
+two saves of `haversack.fit`."""
 
 
 @dataclass(frozen=True)
 class RunOwner:
-    """One life of one process that trains. `since` in seconds since 1970; `machine` and `started` tell processes apart
-    that have one number."""
+    """A session that owns or owned a run: one life of one training process.
+
+    `machine` identifies the boot and the pid namespace, within which a `pid` is one process at a time. `started` is the
+    start time of the process as the kernel reports it; it tells apart processes that had the same `pid`. `place` is
+    where the code runs (`place.here`), `since` when the session began in seconds since 1970.
+    """
 
     id: str
     host: str
@@ -44,77 +52,81 @@ class RunOwner:
     since: float
 
     @classmethod
-    def begin(cls) -> RunOwner:
-        """A session of this process that begins now."""
+    def of_this_process(cls) -> RunOwner:
+        """Return a new session of this process, with a new id, that begins now."""
         pid = os.getpid()
-        host, machine = socket.gethostname(), _machine()
-        return cls(secrets.token_hex(8), host, machine, pid, _started(pid), place.here(), time.time())
+        host, machine = socket.gethostname(), _machine_id()
+        return cls(secrets.token_hex(8), host, machine, pid, _start_time(pid), place.here(), time.time())
 
     @property
-    def is_here(self) -> bool:
-        """Whether it is one of this process."""
-        return (self.machine, self.pid, self.started) == (_machine(), os.getpid(), _started(os.getpid()))
+    def is_this_process(self) -> bool:
+        """Whether it is a session of this process, this one or an earlier one."""
+        return (self.machine, self.pid, self.started) == (_machine_id(), os.getpid(), _start_time(os.getpid()))
 
-    def seems_alive(self, last_heard: float) -> bool:
-        """Whether its process runs; elsewhere, whether it was heard of lately or ahead of our clock."""
-        if self.machine == _machine():
-            return _started(self.pid) == self.started != ""
-        return time.time() - last_heard < RECENT
+    def seems_alive(self, last_link: float) -> bool:
+        """Whether the session still runs; `last_link` is the time of its last link in seconds since 1970.
+
+        On this machine: whether its process runs. On another machine: whether `last_link` is less than 10 minutes ago,
+        or in the future, since the two clocks may differ.
+        """
+        if self.machine == _machine_id():
+            return _start_time(self.pid) == self.started != ""
+        return time.time() - last_link < _SILENCE_ALLOWED
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since, UTC).astimezone()
         return f"process {self.pid} on {self.host} ({self.place}) since {since:%Y-%m-%d %H:%M:%S}"
 
 
-def taken(name: str, owner: RunOwner, last_heard: float) -> RunTaken:
-    """What a second session is told."""
-    heard = max(0.0, time.time() - last_heard)
+def run_taken(name: str, owner: RunOwner, last_link: float) -> RunTaken:
+    """Return the error for a session that tries to claim the run `name`, which `owner` owns."""
+    silence = max(0.0, time.time() - last_link)
     return RunTaken(
-        f"The run {name} belongs to {owner}, last heard of {_duration(heard)} ago.",
+        f"The run {name} belongs to {owner}, which last wrote to it {_format_duration(silence)} ago.",
         "Stop that session, or take the run over with take_over=True; that session then stops at its next save.",
     )
 
 
-def lost(name: str, owner: RunOwner | None) -> RunLost:
-    """What the former owner is told; without a new owner its checkpoints were moved or deleted."""
+def run_lost(name: str, owner: RunOwner | None) -> RunLost:
+    """Return the error for the former owner of the run `name`; `owner` is the new one, None if there is none."""
     if owner is None:
         return RunLost(
-            f"The checkpoints of the run {name} are not where they were, so nothing more of this session is saved.",
-            "Put them back and go on from them, or begin anew.",
+            f"The checkpoints of the run {name} were moved or deleted, so this session cannot save any more.",
+            "Move them back and resume from them, or start a new run.",
         )
     return RunLost(
-        f"The run {name} was taken over by {owner}, so nothing more of this session is saved.",
-        "Go on there, or take it back with take_over=True.",
+        f"The run {name} was taken over by {owner}, so this session cannot save any more.",
+        "Continue there, or take the run back with take_over=True.",
     )
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= unit:
             return f"{seconds / unit:.0f} {name}"
     return f"{seconds:.0f} s"
 
 
-def _machine() -> str:
-    """This boot of this machine, or of this container: where a process number means one process."""
+def _machine_id() -> str:
+    """Return the boot id and the pid namespace, within which a process id means one process; else the host's name."""
     try:
         return disk.boot_id() + os.readlink("/proc/self/ns/pid")
     except OSError:
         return socket.gethostname()
 
 
-def _started(pid: int) -> str:
-    """When a process started, in the kernel's own ticks; "" when there is none of that number."""
+def _start_time(pid: int) -> str:
+    """Return when the process `pid` started, in clock ticks since boot; "" if there is none, or it is a zombie."""
     try:
-        # The name in parentheses may hold anything, so what follows the last one is read (proc(5)).
+        # The name in parentheses may contain spaces and parentheses, so parse after the last one (proc(5)).
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "" if Path("/proc/self").exists() else _started_elsewhere(pid)
+        return "" if Path("/proc/self").exists() else _running_without_proc(pid)
     return "" if state in "ZX" else fields[18]
 
 
-def _started_elsewhere(pid: int) -> str:
-    """Where there is no /proc: whether there is such a process at all."""
+def _running_without_proc(pid: int) -> str:
+    """Return "running" if the process `pid` exists, else ""; for systems without /proc, which give no start time."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

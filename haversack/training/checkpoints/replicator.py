@@ -1,8 +1,8 @@
-"""Brings a run's checkpoints from this machine's disk to the store that outlives it, behind the loop's back.
+"""Replicates a run's checkpoints from this machine's disk to a store, in a thread of its own.
 
-The loop never waits for a store. One that is away is remarked once; what was committed here meanwhile stays here, and
-once it answers gets what it should have by then: the newest checkpoint, the best one and the milestones. What falls out
-there is removed after the newer one is there, its size compared.
+The training loop never waits for the store. If the store does not answer, that is logged once, and the checkpoints stay
+on this disk. Once it answers, it receives what it should hold by then: the newest checkpoint, the best one and the
+milestones, not every checkpoint in between. Expired checkpoints are deleted there after the newer one is complete.
 """
 
 from __future__ import annotations
@@ -11,137 +11,166 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from haversack.errors import ConnectionFailed, HaversackError
-from haversack.training.checkpoints import manifest, store
+from haversack.training.checkpoints import store
 from haversack.training.checkpoints.failpoints import failpoint
-from haversack.training.checkpoints.manifest import CheckpointManifest
+from haversack.training.checkpoints.manifest import ARRAYS_FILE, CheckpointManifest
 from haversack.training.checkpoints.remote import RemoteStore
-from haversack.training.checkpoints.store import Link, LocalStore, Refused
+from haversack.training.checkpoints.store import ChainConflict, Link, LocalStore
 
 _log = logging.getLogger(__name__)
 
 
 class Replicator:
-    """Between the two stores of one run, of which `remote` keeps the newest `keep`, the best and the milestones."""
+    """Replicates one run from `local` to `remote`, where the newest `keep`, the best and the milestones are kept.
+
+    | field | type | changed by |
+    |---|---|---|
+    | `lost` | bool, whether another session extended the store's chain | replicator thread; reset by `claim` |
+    | `uploading` | name of the local link in flight, "" if none; it must not be deleted | replicator thread |
+    | `pending` | number of checkpoints that the store lacks, as far as is known | caller, writer, replicator thread |
+    | `_claim` | claim that is not yet committed in the store, None once it is | `claim`; replicator thread |
+    | `_term` | term of this session | `claim` |
+    | `_error` | why the last attempt failed, None if it did not | `claim`; replicator thread |
+    | `_requests` | number of the latest request; an older one in the queue is skipped | `schedule`, `claim`, `wait` |
+
+    There is no lock: each field is one reference, read and replaced at once. `schedule` may be called by the writer
+    thread; `claim`, `wait` and `release` belong to the caller's thread, while no write is pending.
+    """
 
     def __init__(self, local: LocalStore, remote: RemoteStore, keep: int) -> None:
         self.remote = remote
-        self.refused = False
-        self.carrying = ""
+        self.lost = False
+        self.uploading = ""
         self.pending = 0
-        """How many checkpoints the store should have by now and has not, as far as is known."""
         self._local = local
         self._keep = keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="haversack-carrier")
         self._latest: Future[None] | None = None
-        self._asked = 0
+        self._requests = 0
         self._claim: CheckpointManifest | None = None
         self._term = 0
         self._error: HaversackError | None = None
 
-    def begin(self, claim: CheckpointManifest) -> None:
-        """Make the run this session's there too, at once or when the store answers. Raises `Refused`."""
-        self.refused, self._claim, self._term = False, claim, claim.term
+    def claim(self, claim: CheckpointManifest) -> None:
+        """Commit `claim` in the store, and schedule the replication of what the store lacks.
+
+        If the store does not work, the claim stays pending and is retried with every replication. Raises
+        `ChainConflict` if another session has the run.
+        """
+        self.lost, self._claim, self._term = False, claim, claim.term
         try:
-            self._take()
-            self.pending = len(self._due(self.remote.links()))
+            self._commit_claim()
+            self.pending = len(self._missing(self.remote.links()))
         except (HaversackError, OSError) as error:
-            self._away(error)
+            self._record_failure(error)
         self._submit()
 
-    def soon(self) -> None:
-        """Have the thread bring what is due; asking again before it has begun changes nothing."""
+    def schedule(self) -> None:
+        """Schedule the replication of what the store lacks; requests that have not started are merged into one."""
         self.pending = max(self.pending, 1)
         self._submit()
 
     def _submit(self) -> None:
-        self._asked += 1
-        self._latest = self._thread.submit(self._carry, self._asked)
+        self._requests += 1
+        self._latest = self._thread.submit(self._replicate, self._requests)
 
     def wait(self) -> None:
-        """Return when the newest checkpoint is there. Raises what keeps it away, and `Refused`."""
+        """Wait until the store has what it should hold; if the last attempt failed, retry once.
+
+        Raises `ChainConflict` if another session has the run, `ConnectionFailed` or another `HaversackError` of the
+        store if the attempt fails.
+        """
         if self._error is not None or self._latest is None:
-            self.soon()
+            self.schedule()
         assert self._latest is not None
         self._latest.result()
-        if self.refused:
-            raise Refused
+        if self.lost:
+            raise ChainConflict
         if self._error is not None:
             raise self._error
 
-    def end(self, release: CheckpointManifest) -> None:
-        """Wait, and let go of the run there. Raises as `wait`."""
+    def release(self, release: CheckpointManifest) -> None:
+        """Wait as `wait` does, then commit `release` there. Raises `ChainConflict` and the store's errors."""
         self.wait()
         self.remote.commit(release)
 
-    def _carry(self, asked: int) -> None:
-        if asked != self._asked or self.refused:
+    def _replicate(self, request: int) -> None:
+        """Commit the pending claim and replicate once; does nothing if a later request is queued or the run is lost."""
+        if request != self._requests or self.lost:
             return
         try:
-            self._take()
-            self._bring()
-        except Refused:
-            self.refused = True
+            self._commit_claim()
+            self._replicate_missing()
+        except ChainConflict:
+            self.lost = True
         except (HaversackError, OSError) as error:
-            self._away(error)
+            self._record_failure(error)
         else:
             if self._error is not None:
-                _log.warning("%s has the newest checkpoint again.", self.remote.url)
+                _log.warning("%s works again and has the newest checkpoint.", self.remote.url)
             self._error = None
-            if asked == self._asked:
+            if request == self._requests:
                 self.pending = 0
         failpoint("after-carrying")
 
-    def _take(self) -> None:
-        """Make the claim, unless that is done. A session that was begun there while it was away comes before ours."""
+    def _commit_claim(self) -> None:
+        """Commit the claim if it is pending.
+
+        Raises `ChainConflict` if the store has a session of the same term or a later one, which claimed the run while
+        the store did not answer us.
+        """
         if self._claim is None:
             return
         links = self.remote.links()
         terms = [link.manifest.term for link in links if link.manifest]
         if max(terms, default=0) >= self._claim.term:
-            raise Refused
-        self.remote.take(self._claim, links)
+            raise ChainConflict
+        self.remote.commit_claim(self._claim, links)
         self._claim = None
 
-    def _bring(self) -> None:
+    def _replicate_missing(self) -> None:
+        """Upload the checkpoints that the store lacks, then delete its expired links. Raises `ChainConflict`."""
         links = self.remote.links()
         if any(link.manifest.term > self._term for link in links if link.manifest):
-            raise Refused
-        for link, made in self._due(links):
-            self._bring_one(link, made)
+            raise ChainConflict
+        for link, checkpoint in self._missing(links):
+            self._upload(link, checkpoint)
         links = self.remote.links()
-        for link in store.fallen_out(links, self._keep):
-            self.remote.remove(link)
+        for link in store.expired(links, self._keep):
+            self.remote.delete(link)
 
-    def _due(self, links: list[Link]) -> list[tuple[Link, CheckpointManifest]]:
-        """The checkpoints here that the store should have besides those of its `links`.
+    def _missing(self, links: list[Link]) -> list[tuple[Link, CheckpointManifest]]:
+        """Return the local checkpoints that the store should hold and that are not among its `links`, oldest first.
 
-        What was not sent in time and has been overtaken since, on another machine, stays here.
+        A newest local checkpoint is left out if the store has a newer one, from a session on another machine.
         """
-        there = {link.manifest.id: link.manifest for link in store.sound(links) if link.manifest}
-        newest = max((made.age for made in there.values()), default=(0, 0))
-        here = [(link, link.manifest) for link in store.kept(self._local.links(), 1) if link.manifest]
+        stored = {link.manifest.id: link.manifest for link in store.readable_checkpoints(links) if link.manifest}
+        newest = max((checkpoint.order for checkpoint in stored.values()), default=(0, 0))
+        local = [(link, link.manifest) for link in store.retained(self._local.links(), 1) if link.manifest]
         return [
-            (link, made)
-            for link, made in here
-            if made.id not in there and (made.age >= newest or made.best or made.milestone)
+            (link, checkpoint)
+            for link, checkpoint in local
+            if checkpoint.id not in stored and (checkpoint.order >= newest or checkpoint.best or checkpoint.milestone)
         ]
 
-    def _bring_one(self, link: Link, made: CheckpointManifest) -> None:
-        self.carrying = link.name
-        arrays = self._local.folder / link.name / manifest.STATE
+    def _upload(self, link: Link, checkpoint: CheckpointManifest) -> None:
+        """Commit a local checkpoint in the store; does nothing if retention deleted it on this disk before."""
+        self.uploading = link.name
+        arrays = self._local.folder / link.name / ARRAYS_FILE
         try:
-            self.remote.commit(made, arrays)
+            self.remote.commit(checkpoint, arrays)
         except FileNotFoundError as error:
-            # Removed here before it was begun: a newer one is there, whose turn comes.
+            # The local arrays are gone if a newer checkpoint expired this one, and then the newer one is uploaded next.
             if arrays.exists():
-                raise ConnectionFailed(f"{self.remote.url} is not there any more.", "Look at the store.") from error
+                raise ConnectionFailed(f"{self.remote.url} is gone.", "Check the store.") from error
         finally:
-            self.carrying = ""
+            self.uploading = ""
 
-    def _away(self, error: HaversackError | OSError) -> None:
-        self.pending = max(self.pending, len(store.kept(self._local.links(), 1)))
+    def _record_failure(self, error: HaversackError | OSError) -> None:
+        """Remember why the store failed; log it if the previous attempt succeeded."""
+        self.pending = max(self.pending, len(store.retained(self._local.links(), 1)))
         if not isinstance(error, HaversackError):
-            error = ConnectionFailed(f"{self.remote.url} does not work as it should: {error}.", "Look at the store.")
+            error = ConnectionFailed(f"{self.remote.url} does not work as expected: {error}.", "Check the store.")
         if self._error is None:
-            _log.warning("%s The checkpoints are on this machine and go there once it answers.", error.what)
+            _log.warning("%s Checkpoints stay on this machine and are replicated once it works again.", error.what)
         self._error = error

@@ -1,8 +1,10 @@
-"""The folder of this machine that a run's checkpoints lie in: one folder each, complete or absent.
+"""The store on this machine's disk: a folder with one folder for each link, complete or absent.
 
-A checkpoint is written aside, the files first and the manifest last; all is on the disk before the folder gets its
-name, by a rename that fails where that name is taken. What goes is renamed out of sight first, so that no half of it is
-ever seen. Folders whose names are not ours are left alone.
+A link is written to a temporary folder, its files first and its manifest last. Everything is synced before the folder
+is renamed to the link's number, and the rename fails if that number is taken. To delete a link, its folder is renamed
+to a hidden name first, so no reader sees half of it. Folders with other names are left alone.
+
+The module also has what both stores share: links as they were found, and which of them retention keeps.
 """
 
 from __future__ import annotations
@@ -20,23 +22,28 @@ from haversack import disk
 from haversack.errors import IntegrityError
 from haversack.training.checkpoints import manifest, tensors
 from haversack.training.checkpoints.failpoints import failpoint
-from haversack.training.checkpoints.manifest import FILE, CheckpointManifest
-from haversack.training.checkpoints.tensors import Written
+from haversack.training.checkpoints.manifest import ARRAYS_FILE, MANIFEST_FILE, CheckpointManifest
+from haversack.training.checkpoints.snapshot import Arrays
+from haversack.training.checkpoints.tensors import FileChecksum
 
-Fill = Callable[[Path], Mapping[str, Written]]
-"""Writes a checkpoint's files into the folder it is given, and returns what they must be."""
+WriteFiles = Callable[[Path], Mapping[str, FileChecksum]]
+"""Writes a checkpoint's files into the given folder and returns their checksums by file name."""
 
-_LINK = re.compile(r"\d{8,}")
-_ASIDE, _GONE, _FETCHED = ".aside-", ".gone-", "fetched-"
+_LINK_NAME = re.compile(r"\d{8,}")
+_TEMPORARY, _DELETED, _FETCHED = ".aside-", ".gone-", "fetched-"
+"""How the names of other folders begin: a link being written, a link being deleted, a copy from another store."""
 
 
-class Refused(Exception):
-    """The link to be made is there already, or later ones are: never a user's, who is told `RunLost` or `RunTaken`."""
+class ChainConflict(Exception):
+    """Another session extended the chain, or the link to delete is the newest one.
+
+    Internal: `Checkpoints` raises `RunTaken` or `RunLost` in its place.
+    """
 
 
 @dataclass(frozen=True)
 class Link:
-    """One link as it was found: `manifest` is None when it cannot be read, and `fault` says why."""
+    """A link as it was found in a store: `manifest` is None if it cannot be read, and `fault` says why."""
 
     name: str
     manifest: CheckpointManifest | None
@@ -48,178 +55,212 @@ class Link:
         return int(self.name.partition(".")[0])
 
     def may_be(self, other: Link) -> bool:
-        """Whether nothing says that the two are different links."""
+        """False only if both manifests are readable and their ids differ."""
         return self.manifest is None or other.manifest is None or self.manifest.id == other.manifest.id
 
 
-def sound(links: Iterable[Link]) -> list[Link]:
-    """The checkpoints among links whose manifests can be read, oldest first, the first copy of each."""
+def readable_checkpoints(links: Iterable[Link]) -> list[Link]:
+    """Return the checkpoints among `links` whose manifest is readable, oldest first; of several copies the first."""
     by_id: dict[str, tuple[CheckpointManifest, Link]] = {}
     for link in links:
         if link.manifest is not None and link.manifest.kind == "checkpoint":
             by_id.setdefault(link.manifest.id, (link.manifest, link))
-    return [link for _, link in sorted(by_id.values(), key=lambda pair: pair[0].age)]
+    return [link for _, link in sorted(by_id.values(), key=lambda pair: pair[0].order)]
 
 
-def kept(links: Iterable[Link], keep: int) -> list[Link]:
-    """Of the checkpoints among `links` the newest `keep`, the best and the milestones, oldest first."""
-    good = sound(links)
-    best = [link for link in good if link.manifest and link.manifest.best][-1:]
+def retained(links: Iterable[Link], keep: int) -> list[Link]:
+    """Return the checkpoints that retention keeps, oldest first: the newest `keep`, the last best one, milestones."""
+    checkpoints = readable_checkpoints(links)
+    best = [link for link in checkpoints if link.manifest and link.manifest.best][-1:]
     return [
-        link for link in good if link in good[-keep:] or link in best or (link.manifest and link.manifest.milestone)
+        link
+        for link in checkpoints
+        if link in checkpoints[-keep:] or link in best or (link.manifest and link.manifest.milestone)
     ]
 
 
-def fallen_out(links: list[Link], keep: int) -> list[Link]:
-    """What is older than the newest `keep` and is not kept; claims and what cannot be read go with their neighbours."""
-    good, staying = sound(links), kept(links, keep)
-    if len(good) <= keep:
+def expired(links: list[Link], keep: int) -> list[Link]:
+    """Return the links that retention deletes: those before the newest `keep` checkpoints that it does not keep.
+
+    Claims, releases and unreadable links among them are included.
+    """
+    checkpoints, staying = readable_checkpoints(links), retained(links, keep)
+    if len(checkpoints) <= keep:
         return []
-    return [link for link in links if link not in staying and link.number < good[-keep].number]
+    return [link for link in links if link not in staying and link.number < checkpoints[-keep].number]
 
 
 class LocalStore:
-    """Checkpoints in `folder`, which is made when the first is written."""
+    """The chain of a run in `folder`, which is created by the first commit.
+
+    Readers need no lock, since a link is complete or absent. Only the owner of the run commits, from one thread at a
+    time. `_tip` is the last link of the chain when this object claimed the run or committed last, None before that; a
+    commit is refused if the chain has gone on from there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._tip: Link | None = None
 
     def links(self) -> list[Link]:
-        """The chain's links that are still there, oldest first."""
-        return [self._link(name) for name in self._names()]
+        """Return the links of the chain that have not been deleted, oldest first."""
+        return [self._read_link(name) for name in self._names()]
 
-    def fetched(self) -> list[Link]:
-        """Copies of what lies in another store."""
+    def fetched_copies(self) -> list[Link]:
+        """Return the checkpoints that `add_copy` added, in no order."""
         if not self.folder.is_dir():
             return []
-        return [self._link(path.name) for path in self.folder.iterdir() if path.name.startswith(_FETCHED)]
+        return [self._read_link(path.name) for path in self.folder.iterdir() if path.name.startswith(_FETCHED)]
 
-    def take(self, claim: CheckpointManifest, seen: list[Link]) -> CheckpointManifest:
-        """Make a claim the link after those that were `seen`. Raises `Refused` when there are others by now."""
+    def commit_claim(self, claim: CheckpointManifest, seen: list[Link]) -> CheckpointManifest:
+        """Commit `claim` as the successor of the last link in `seen`, then delete what dead sessions left unfinished.
+
+        Returns the claim with its place in the chain. Raises `ChainConflict` if the chain has later links than `seen`,
+        and `OSError`.
+        """
         self._tip = seen[-1] if seen else None
-        made = self.commit(claim)
+        committed = self.commit(claim)
         for folder in (self.folder.parent, self.folder.parent.parent):
-            disk.sync_folder(folder)  # they may be new
-        self._clear_away()
-        return made
+            disk.sync_folder(folder)  # the commit may have created them
+        self._delete_leftovers()
+        return committed
 
-    def commit(self, link: CheckpointManifest, fill: Fill | None = None) -> CheckpointManifest:
-        """Make `link`, with the files that `fill` writes, the successor of the last one that this object made.
+    def commit(self, link: CheckpointManifest, write_files: WriteFiles | None = None) -> CheckpointManifest:
+        """Commit `link`, with the files that `write_files` writes, as the successor of the last link of this object.
 
-        Raises `Refused` when another session made it, `OSError` as the disk does; nothing is left of it then.
+        Returns the link with its place in the chain; it is durable. Raises `ChainConflict` if another session committed
+        a successor, and `OSError`; both leave nothing of the link behind.
         """
         number = self._tip.number + 1 if self._tip else 1
-        aside = self.folder / f"{_ASIDE}{link.session.id}-{secrets.token_hex(4)}"
+        temporary = self._temporary_folder(link)
         try:
             failpoint("before-write")
             self._check_tip()
-            aside.mkdir(parents=True)
+            temporary.mkdir(parents=True)
             link = replace(link, number=number, previous=_name(number - 1), next=_name(number + 1))
-            link = self._fill(aside, link, fill)
+            link = self._write(temporary, link, write_files)
             failpoint("before-rename")
-            self._rename(aside, number)
+            self._rename(temporary, number)
         except FileNotFoundError as error:
             self._check_tip()
             if self._names()[-1:] >= [_name(number)]:
-                raise Refused from error  # its new owner cleared our folder away
+                raise ChainConflict from error  # the new owner deleted our temporary folder
             raise
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         failpoint("after-rename")
         self._tip = Link(_name(number), link)
         return link
 
-    def adopt(self, link: CheckpointManifest, fill: Fill) -> Link:
-        """Keep a copy of a checkpoint of another store, outside the chain."""
+    def add_copy(self, link: CheckpointManifest, write_files: WriteFiles) -> Link:
+        """Store a copy of another store's checkpoint beside the chain, by atomic replace. Raises `OSError`."""
         target = self.folder / f"{_FETCHED}{link.id}"
-        aside = self.folder / f"{_ASIDE}{link.session.id}-{secrets.token_hex(4)}"
+        temporary = self._temporary_folder(link)
         try:
-            aside.mkdir(parents=True)
-            self._fill(aside, link, fill)
+            temporary.mkdir(parents=True)
+            self._write(temporary, link, write_files)
             shutil.rmtree(target, ignore_errors=True)
-            aside.rename(target)
+            temporary.rename(target)
             disk.sync_folder(self.folder)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        return self._link(target.name)
+            shutil.rmtree(temporary, ignore_errors=True)
+        return self._read_link(target.name)
 
-    def read(self, link: Link) -> dict:
-        """The arrays of a checkpoint. Raises `IntegrityError` when it is not whole, in whatever way."""
+    def read(self, link: Link) -> Arrays:
+        """Return the arrays of a checkpoint whose manifest is readable.
+
+        Raises `IntegrityError` if they are missing, cannot be read, or differ from the manifest's checksum.
+        """
         assert link.manifest is not None
         try:
-            return tensors.read(self.folder / link.name / manifest.STATE, link.manifest.files[manifest.STATE])
+            return tensors.read(self.folder / link.name / ARRAYS_FILE, link.manifest.files[ARRAYS_FILE])
         except OSError as error:
             raise IntegrityError(
-                f"{link.name} cannot be read: {error.strerror}.", "Take another checkpoint."
+                f"{link.name} cannot be read: {error.strerror}.", "Restore another checkpoint."
             ) from error
 
-    def remove(self, link: Link) -> None:
-        """Delete for good; the newest link of the chain stays, since it tells who owns the run."""
-        names = self._names()
-        if names[-1:] == [link.name]:
-            raise Refused
-        gone = self.folder / f"{_GONE}{link.name}-{secrets.token_hex(4)}"
+    def delete(self, link: Link) -> None:
+        """Delete a link or a fetched copy, for good; nothing happens if it is gone.
+
+        Raises `ChainConflict` for the newest link of the chain, which must stay since it names the owner, and
+        `OSError`.
+        """
+        if self._names()[-1:] == [link.name]:
+            raise ChainConflict
+        hidden = self.folder / f"{_DELETED}{link.name}-{secrets.token_hex(4)}"
         with suppress(FileNotFoundError):
-            (self.folder / link.name).rename(gone)
+            (self.folder / link.name).rename(hidden)
         failpoint("during-removal")
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+    def _temporary_folder(self, link: CheckpointManifest) -> Path:
+        return self.folder / f"{_TEMPORARY}{link.session.id}-{secrets.token_hex(4)}"
 
     def _names(self) -> list[str]:
+        """Return the names of the chain's links, oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted((path.name for path in self.folder.iterdir() if _LINK.fullmatch(path.name)), key=int)
+        return sorted((path.name for path in self.folder.iterdir() if _LINK_NAME.fullmatch(path.name)), key=int)
 
-    def _link(self, name: str) -> Link:
+    def _read_link(self, name: str) -> Link:
         try:
-            content = (self.folder / name / FILE).read_bytes()
+            content = (self.folder / name / MANIFEST_FILE).read_bytes()
             return Link(name, manifest.decode(content, name))
         except OSError as error:
             return Link(name, None, f"its manifest cannot be read: {error.strerror}")
         except IntegrityError as error:
             return Link(name, None, error.what)
 
-    def _fill(self, aside: Path, link: CheckpointManifest, fill: Fill | None) -> CheckpointManifest:
-        if fill is not None:
-            link = replace(link, files=dict(fill(aside)))
+    def _write(self, folder: Path, link: CheckpointManifest, write_files: WriteFiles | None) -> CheckpointManifest:
+        """Write the files and then the manifest into `folder` and sync it; return `link` with the files' checksums."""
+        if write_files is not None:
+            link = replace(link, files=dict(write_files(folder)))
         failpoint("before-manifest")
-        with open(aside / FILE, "xb") as file:
+        with open(folder / MANIFEST_FILE, "xb") as file:
             file.write(link.encode())
             file.flush()
             os.fsync(file.fileno())
-        disk.sync_folder(aside)
+        disk.sync_folder(folder)
         failpoint("after-manifest")
         return link
 
-    def _rename(self, aside: Path, number: int) -> None:
+    def _rename(self, temporary: Path, number: int) -> None:
+        """Rename `temporary` to the link of `number` and check that it is the last link after ours.
+
+        Raises `ChainConflict` if the number is taken, or if the check fails; then the link is deleted again.
+        """
         try:
-            aside.rename(self.folder / _name(number))
+            temporary.rename(self.folder / _name(number))
         except OSError as error:
             if (self.folder / _name(number)).exists():
-                raise Refused from error
+                raise ChainConflict from error
             raise
         disk.sync_folder(self.folder)
         try:
             self._check_tip()
             if self._names()[-1] != _name(number):
-                # A link of this place was made and cleared away while we slept: later ones show it.
-                raise Refused
-        except Refused:
+                # While this session was suspended, another one committed this number and retention deleted it; the
+                # later links show that.
+                raise ChainConflict
+        except ChainConflict:
             shutil.rmtree(self.folder / _name(number), ignore_errors=True)
             raise
 
     def _check_tip(self) -> None:
-        """The newest link is cleared away by its successors alone: where ours is not, the chain is another's."""
+        """Raise `ChainConflict` if our last link is gone or another's: only the successors of a link delete it."""
         if self._tip is None:
             return
-        there = self._link(self._tip.name)
-        if not (self.folder / there.name).exists() or not there.may_be(self._tip):
-            raise Refused
+        found = self._read_link(self._tip.name)
+        if not (self.folder / found.name).exists() or not found.may_be(self._tip):
+            raise ChainConflict
 
-    def _clear_away(self) -> None:
-        """Remove what was being written or removed when a session died; a living one that lost the run fails for it."""
+    def _delete_leftovers(self) -> None:
+        """Delete the temporary folders of dead sessions, and folders whose deletion was interrupted.
+
+        A former owner that is alive loses its temporary folder too; its commit then fails, as it must.
+        """
         for path in self.folder.iterdir():
-            if path.name.startswith((_ASIDE, _GONE)):
+            if path.name.startswith((_TEMPORARY, _DELETED)):
                 shutil.rmtree(path, ignore_errors=True)
 
 

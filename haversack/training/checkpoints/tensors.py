@@ -1,15 +1,15 @@
-"""Arrays in one file of the safetensors format, hashed while they are written and while they are read.
+"""One file of arrays in the safetensors format, hashed while it is written and while it is read.
 
-Format: https://huggingface.co/docs/safetensors: eight bytes of length, a JSON header, then the arrays in one row. The
-library of that name writes a file in one call without a hash, which would mean reading a gigabyte again; these lines
-write the same bytes, and the tests hold them against it. An array of a kind that the format does not know is stored as
-its bytes, with its kind in the header's metadata.
+Format: https://huggingface.co/docs/safetensors: eight bytes with the length of the header, the header in JSON, then the
+arrays one after the other. The safetensors library writes a file in one call and computes no hash, so a gigabyte would
+have to be read again to hash it. This module writes the same bytes, and the tests compare it with the library. An array
+whose dtype the format does not have is stored as bytes; its dtype is in the header's metadata.
 
-The hash is XXH3 with 128 bits. It finds what disks and networks do to bytes; it is no signature.
+The hash is XXH3 with 128 bits. It detects damage by disks and networks; it is not a signature.
 
-Linux keeps what is written in memory until it is asked for, so a plain write and fsync leaves the disk idle for half of
-the time. Here every few megabytes are sent on their way at once, and the next are copied and hashed meanwhile; fsync
-still comes last, and nothing counts as written before it.
+Linux keeps written pages in memory until writeback starts, so a plain write and fsync leaves the disk idle half of the
+time. Here writeback is started every few megabytes, and the next bytes are copied and hashed in the meantime. fsync
+comes last, and the file is durable only after it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -29,7 +30,7 @@ from haversack.errors import IntegrityError
 from haversack.training.checkpoints.failpoints import failpoint
 from haversack.training.checkpoints.snapshot import Arrays
 
-_KINDS = {
+_FORMAT_NAMES = {
     "float64": "F64",
     "float32": "F32",
     "float16": "F16",
@@ -46,86 +47,81 @@ _KINDS = {
     "uint8": "U8",
     "bool": "BOOL",
 }
-_NAMES = {kind: name for name, kind in _KINDS.items()}
-_PIECE = 8 << 20
-_START_WRITING = 2
-"""SYNC_FILE_RANGE_WRITE of sync_file_range(2)."""
+"""numpy's name of a dtype -> the format's."""
+_NUMPY_NAMES = {name: numpy_name for numpy_name, name in _FORMAT_NAMES.items()}
+_CHUNK = 8 << 20
+_SYNC_FILE_RANGE_WRITE = 2
+"""Flag of sync_file_range(2): start writeback and do not wait for it."""
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a file must be: `size` in bytes, `xxh3` its hash in hexadecimal digits."""
+class FileChecksum:
+    """What a file must be: its size in bytes and its XXH3 hash, 128 bits in hex."""
 
     size: int
     xxh3: str
 
 
-def write(path: Path, arrays: Arrays) -> Written:
-    """Write a new file and have the disk keep it. Raises `OSError` as the disk does."""
-    # The widest first, so that every array lies at a multiple of its own width.
+def write(path: Path, arrays: Arrays) -> FileChecksum:
+    """Write `arrays` to the new file `path`, fsync it, and return its checksum.
+
+    Raises `FileExistsError` if there is a file, and other `OSError`s of the disk.
+    """
+    # The widest dtype first, so that every array is aligned to its item size.
     ordered = dict(sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
-    digest, size, started = xxhash.xxh3_128(), 0, 0
+    digest, size, flushed = xxhash.xxh3_128(), 0, 0
     with open(path, "xb", buffering=1 << 20) as file:
-        for piece in _pieces(ordered):
-            file.write(piece)
-            digest.update(piece)
-            size += len(piece)
-            if size - started >= _PIECE // 2:
+        for chunk in _chunks(ordered):
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+            if size - flushed >= _CHUNK // 2:
                 file.flush()
-                _start_writing(file.fileno(), started, size - started)
-                started = size
+                _start_writeback(file.fileno(), flushed, size - flushed)
+                flushed = size
             failpoint("mid-write")
         file.flush()
         failpoint("before-fsync")
         os.fsync(file.fileno())
     failpoint("after-fsync")
-    return Written(size, digest.hexdigest())
+    return FileChecksum(size, digest.hexdigest())
 
 
-def read(path: Path, expected: Written) -> Arrays:
-    """The arrays of a file; they share one piece of memory.
+def read(path: Path, expected: FileChecksum) -> Arrays:
+    """Return the arrays in the file `path`; they are views of one buffer.
 
-    Raises `IntegrityError` when its bytes are not those that were written, `OSError` when it cannot be read.
+    Raises `IntegrityError` if the file's size or hash is not the `expected` one, `OSError` if it cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size != expected.size:
-            raise _broken(path, f"has {size} bytes instead of {expected.size}")
+            raise _damaged(path, f"has {size} bytes instead of {expected.size}")
         digest, descriptor = xxhash.xxh3_128(), file.fileno()
-        length = int(_read(descriptor, 0, 8, digest).view("<u8")[0])
+        length = int(_read_hashed(descriptor, 0, 8, digest).view("<u8")[0])
         if length > size - 8:
-            raise _broken(path, "has a header that cannot be")
-        header = _read(descriptor, 8, length, digest).tobytes()
-        data = _read(descriptor, 8 + length, size - 8 - length, digest)
+            raise _damaged(path, "has a header longer than the file")
+        header = _read_hashed(descriptor, 8, length, digest).tobytes()
+        data = _read_hashed(descriptor, 8 + length, size - 8 - length, digest)
     if digest.hexdigest() != expected.xxh3:
-        raise _broken(path, "has other bytes than were written")
-    return _arrays(json.loads(header), data)
+        raise _damaged(path, "does not match its hash")
+    return _split(json.loads(header), data)
 
 
-def weigh(path: Path) -> Written:
-    """The size and the hash of a file as it is."""
-    with open(path, "rb", buffering=0) as file:
-        size, digest, room = 0, xxhash.xxh3_128(), memoryview(bytearray(_PIECE))
-        while count := file.readinto(room):
-            digest.update(room[:count])
-            size += count
-    return Written(size, digest.hexdigest())
-
-
-def _start_writing(descriptor: int, start: int, count: int) -> None:
-    """Have the disk begin with these bytes. It is a hint: where it is not known or fails, fsync does all the work."""
+def _start_writeback(descriptor: int, start: int, count: int) -> None:
+    """Ask the kernel to write these bytes to the disk now; does nothing where it cannot, since fsync follows anyway."""
     if _sync_file_range is not None:
-        _sync_file_range(descriptor, ctypes.c_int64(start), ctypes.c_int64(count), _START_WRITING)
+        _sync_file_range(descriptor, ctypes.c_int64(start), ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)
 
 
-def _header(arrays: Arrays) -> bytes:
+def _encode_header(arrays: Arrays) -> bytes:
+    """Return the length and the JSON header of a file that holds `arrays` in this order, padded to 8 bytes."""
     entries: dict[str, object] = {}
     foreign, at = {}, 0
     for name, array in arrays.items():
-        kind, shape = _KINDS.get(array.dtype.name if array.dtype.isnative else ""), list(array.shape)
+        kind, shape = _FORMAT_NAMES.get(array.dtype.name if array.dtype.isnative else ""), list(array.shape)
         if kind is None:
-            foreign[name] = _text_of(array.dtype)
+            foreign[name] = _dtype_name(array.dtype)
             kind, shape = "U8", [*shape, array.dtype.itemsize]
         entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + array.nbytes]}
         at += array.nbytes
@@ -136,68 +132,74 @@ def _header(arrays: Arrays) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _pieces(arrays: Arrays) -> Iterator[memoryview]:
-    """The file in pieces, each to be done with before the next is asked for.
+def _chunks(arrays: Arrays) -> Iterator[memoryview]:
+    """Yield the content of the file in chunks; a chunk is valid only until the next one is requested.
 
-    Small arrays are gathered: each piece that is written and hashed asks three times for Python's lock, which the loop
-    holds.
+    Small arrays are gathered into one chunk: writing and hashing a chunk takes Python's GIL three times, and the
+    training loop holds it.
     """
-    yield memoryview(_header(arrays))
-    room, filled = np.empty(_PIECE, np.uint8).data, 0
+    yield memoryview(_encode_header(arrays))
+    buffer, filled = np.empty(_CHUNK, np.uint8).data, 0
     for array in arrays.values():
         flat = memoryview(array.reshape(-1).view(np.uint8).data)
-        if filled + len(flat) > _PIECE:
-            yield room[:filled]
+        if filled + len(flat) > _CHUNK:
+            yield buffer[:filled]
             filled = 0
-        if len(flat) > _PIECE:
-            yield from (flat[start : start + _PIECE] for start in range(0, len(flat), _PIECE))
+        if len(flat) > _CHUNK:
+            yield from (flat[start : start + _CHUNK] for start in range(0, len(flat), _CHUNK))
         else:
-            room[filled : filled + len(flat)] = flat
+            buffer[filled : filled + len(flat)] = flat
             filled += len(flat)
-    yield room[:filled]
+    yield buffer[:filled]
 
 
-def _read(descriptor: int, start: int, count: int, digest: xxhash.xxh3_128) -> np.ndarray:
-    """Bytes of a file in new memory. Two threads read while this one hashes: making room in memory takes a core."""
-    room = np.empty(count, np.uint8)
-    pieces = [(room.data[at : at + _PIECE], start + at) for at in range(0, count, _PIECE)]
+def _read_hashed(descriptor: int, start: int, count: int, digest: xxhash.xxh3_128) -> np.ndarray:
+    """Return `count` bytes of a file as uint8 and add them to `digest`.
+
+    Two threads read ahead of the hash, since faulting in the pages of a new buffer takes a core by itself.
+    """
+    buffer = np.empty(count, np.uint8)
+    parts = [(buffer.data[at : at + _CHUNK], start + at) for at in range(0, count, _CHUNK)]
     with ThreadPoolExecutor(2) as readers:
-        for piece in readers.map(lambda piece: _fill(descriptor, *piece), pieces):
-            digest.update(piece)
-    return room
+        for part in readers.map(lambda part: _read_into(descriptor, *part), parts):
+            digest.update(part)
+    return buffer
 
 
-def _fill(descriptor: int, piece: memoryview, start: int) -> memoryview:
+def _read_into(descriptor: int, part: memoryview, start: int) -> memoryview:
+    """Fill `part` with the bytes from `start` and return it; at the end of the file the rest stays as it was."""
     at = 0
-    while at < len(piece) and (count := os.preadv(descriptor, [piece[at:]], start + at)):
+    while at < len(part) and (count := os.preadv(descriptor, [part[at:]], start + at)):
         at += count
-    return piece
+    return part
 
 
-def _arrays(header: dict[str, dict], data: np.ndarray) -> Arrays:
+def _split(header: dict[str, dict[str, Any]], data: np.ndarray) -> Arrays:
+    """Return the arrays that `header` describes, as views of `data`."""
     foreign = json.loads(header.pop("__metadata__", {}).get("kinds", "{}"))
     found = {}
     for name, entry in header.items():
         start, stop = entry["data_offsets"]
         shape = entry["shape"][:-1] if name in foreign else entry["shape"]
-        dtype = _dtype(foreign.get(name) or _NAMES[entry["dtype"]])
+        dtype = _parse_dtype(foreign.get(name) or _NUMPY_NAMES[entry["dtype"]])
         found[name] = data[start:stop].view(dtype).reshape(shape)
     return found
 
 
-def _text_of(dtype: np.dtype) -> str:
-    """A name that gives the kind back; the kinds of ml_dtypes have no string of their own."""
+def _dtype_name(dtype: np.dtype) -> str:
+    """Return a name from which `_parse_dtype` makes the dtype again; those of ml_dtypes have no `str` of their own."""
     return dtype.str if dtype.isbuiltin == 1 or dtype.kind in "MmUS" or not dtype.isnative else dtype.name
 
 
-def _dtype(text: str) -> np.dtype:
+def _parse_dtype(text: str) -> np.dtype:
     try:
         return np.dtype(text)
     except TypeError:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, text))
+        dtype: np.dtype = np.dtype(getattr(ml_dtypes, text))
+        return dtype
 
 
-def _broken(path: Path, how: str) -> IntegrityError:
-    return IntegrityError(f"{path} {how}.", "Take another checkpoint.")
+def _damaged(path: Path, fault: str) -> IntegrityError:
+    return IntegrityError(f"{path} {fault}.", "Restore another checkpoint.")

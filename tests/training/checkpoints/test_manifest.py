@@ -10,19 +10,19 @@ from haversack.errors import InputError, IntegrityError
 from haversack.training.checkpoints import manifest
 from haversack.training.checkpoints.manifest import CheckpointManifest
 from haversack.training.checkpoints.ownership import RunOwner
-from haversack.training.checkpoints.tensors import Written
+from haversack.training.checkpoints.tensors import FileChecksum
 
 WRITTEN = CheckpointManifest(
     id="ab" * 8,
     kind="checkpoint",
-    session=RunOwner.begin(),
+    session=RunOwner.of_this_process(),
     time=time.time(),
     term=2,
     count=7,
     step=700,
     tree={"dict": [["w", {"array": "w"}], ["nan", {"float": "7ff8000000000000"}]]},
     facts={"keras": "3.15", "loss": 0.1, "é": None},
-    files={"state.safetensors": Written(12, "00" * 16)},
+    files={"state.safetensors": FileChecksum(12, "00" * 16)},
     number=9,
     previous="00000008",
     next="00000010",
@@ -66,17 +66,17 @@ def test_a_format_of_the_future_says_so() -> None:
 
 
 def test_of_two_sessions_the_later_ones_checkpoints_are_newer() -> None:
-    assert replace(WRITTEN, term=3, count=1).age > WRITTEN.age
-    assert replace(WRITTEN, count=8).age > WRITTEN.age
+    assert replace(WRITTEN, term=3, count=1).order > WRITTEN.order
+    assert replace(WRITTEN, count=8).order > WRITTEN.order
 
 
 def test_facts_are_copied() -> None:
     given = {"a": [1]}
-    kept = manifest.checked_facts(given)
+    kept = manifest.copy_facts(given)
     given["a"].append(2)
     assert kept == {"a": [1]}
 
 
 def test_facts_that_are_no_json_are_refused() -> None:
     with pytest.raises(InputError, match="facts"):
-        manifest.checked_facts({"a": {1, 2}})
+        manifest.copy_facts({"a": {1, 2}})

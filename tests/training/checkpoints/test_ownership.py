@@ -137,9 +137,9 @@ def test_a_new_object_in_the_same_process_goes_on_and_the_old_one_stops(tmp_path
 
 def elsewhere(folder: Path, heard: float) -> None:
     """A run that a session on another machine claimed at `heard`."""
-    session = replace(RunOwner.begin(), machine="another", host="camp-2", id="ab" * 8)
+    session = replace(RunOwner.of_this_process(), machine="another", host="camp-2", id="ab" * 8)
     store = LocalStore(folder / "run" / "checkpoints")
-    store.take(CheckpointManifest("cd" * 8, "claim", session, heard, 1, 0), [])
+    store.commit_claim(CheckpointManifest("cd" * 8, "claim", session, heard, 1, 0), [])
 
 
 @pytest.mark.parametrize("ahead", [-5.0, 1e6], ids=["lately", "in the future"])
@@ -156,8 +156,8 @@ def test_another_machine_that_said_nothing_for_long_is_taken_for_dead(tmp_path: 
 
 
 def test_a_process_of_the_same_number_is_not_the_owner(tmp_path: Path) -> None:
-    session = replace(RunOwner.begin(), started="1", id="ab" * 8)
-    LocalStore(tmp_path / "run" / "checkpoints").take(
+    session = replace(RunOwner.of_this_process(), started="1", id="ab" * 8)
+    LocalStore(tmp_path / "run" / "checkpoints").commit_claim(
         CheckpointManifest("cd" * 8, "claim", session, time.time(), 1, 0), []
     )
     Checkpoints("run", tmp_path).claim()
@@ -257,7 +257,7 @@ def test_a_link_that_was_passed_over_is_looked_at_again(tmp_path: Path, whole: b
     first.wait_for_sleep()
     assert link.with_name("00000004.json").exists()
     if whole:
-        theirs = replace(RunOwner.begin(), machine="another", host="camp-2")
+        theirs = replace(RunOwner.of_this_process(), machine="another", host="camp-2")
         link.write_bytes(CheckpointManifest("cd" * 8, "claim", theirs, time.time(), 2, 1, number=3).encode())
     first.process.send_signal(signal.SIGCONT)
     assert first.answer().startswith("RunLost: The run run was taken over by process" if whole else "done")

@@ -184,7 +184,7 @@ def test_the_loop_goes_on_while_the_store_is_away_and_it_is_said_once(
         with pytest.raises(ConnectionFailed):
             run.close()
     assert [checkpoint.step for checkpoint in Checkpoints("run").all()] == [2, 3, 4]
-    assert len([record for record in caplog.records if "go there once it answers" in record.message]) == 1
+    assert len([record for record in caplog.records if "replicated once it works again" in record.message]) == 1
 
 
 def test_a_store_that_is_back_catches_up(away: str, another_machine: Path) -> None:

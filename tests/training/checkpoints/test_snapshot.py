@@ -21,7 +21,7 @@ Moments = namedtuple("Moments", "mu nu")
 
 def through(tree: Any, like: Any = None) -> Any:
     """A tree taken apart, written as JSON, and put together."""
-    taken = Buffers().take(tree)
+    taken = Buffers().copy(tree)
     return rebuild(json.loads(json.dumps(taken.structure)), taken.arrays, like)
 
 
@@ -63,15 +63,15 @@ def test_an_array_with_gaps_comes_back() -> None:
 
 def test_the_buffers_are_used_again() -> None:
     buffers = Buffers()
-    first = buffers.take({"a": np.zeros(3), "b": np.zeros(2)}).arrays
-    second = buffers.take({"a": np.ones(3), "b": np.ones(4)}).arrays
+    first = buffers.copy({"a": np.zeros(3), "b": np.zeros(2)}).arrays
+    second = buffers.copy({"a": np.ones(3), "b": np.ones(4)}).arrays
     assert second["a"] is first["a"]
     assert second["b"] is not first["b"]
 
 
 def test_a_large_array_is_copied_whole() -> None:
     array = np.random.default_rng(0).random(5_000_001)
-    assert (Buffers().take(array).arrays["value"] == array).all()
+    assert (Buffers().copy(array).arrays["value"] == array).all()
 
 
 SHAPE_ALONE = jax.ShapeDtypeStruct((2,), jnp.float32)
@@ -80,7 +80,7 @@ SHAPE_ALONE = jax.ShapeDtypeStruct((2,), jnp.float32)
 @pytest.mark.parametrize("value", [object(), {1, 2}, np.array([object()]), np.zeros(2, "i4,f8"), 1j, SHAPE_ALONE])
 def test_what_cannot_be_kept_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match="layers/0"):
-        Buffers().take({"layers": [value]})
+        Buffers().copy({"layers": [value]})
 
 
 def test_without_like_jax_arrays_are_numpys() -> None:
@@ -106,7 +106,7 @@ def test_an_array_is_restored_like_an_abstract_one() -> None:
 
 def test_a_snapshot_survives_donation() -> None:
     array = jnp.arange(1000.0)
-    taken = Buffers().take(array)
+    taken = Buffers().copy(array)
     jax.jit(lambda x: x + 1, donate_argnums=0)(array)
     assert (taken.arrays["value"] == np.arange(1000)).all()
 
@@ -126,9 +126,12 @@ def test_a_namedtuple_is_one_again_with_like() -> None:
 @pytest.mark.parametrize(
     ("like", "said"),
     [
-        ({"a": [np.zeros(3)], "b": 1}, r"a/0 is float64 of shape \(2,\) in the checkpoint, and here it is float64"),
-        ({"a": [np.zeros(2, "f4")], "b": 1}, "here it is float32"),
-        ({"a": [np.zeros(2), 1], "b": 1}, "a has 1 parts in the checkpoint, and here it is a list of 2"),
+        (
+            {"a": [np.zeros(3)], "b": 1},
+            r"a/0 is float64 of shape \(2,\) in the checkpoint, but in `like` it is float64",
+        ),
+        ({"a": [np.zeros(2, "f4")], "b": 1}, "in `like` it is float32"),
+        ({"a": [np.zeros(2), 1], "b": 1}, "a has 1 parts in the checkpoint, but in `like` it is a list of 2"),
         ({"a": [np.zeros(2)]}, r"The tree has the keys \['a', 'b'\]"),
         ({"a": ["text"], "b": 1}, "a/0 is an array"),
     ],
@@ -155,7 +158,7 @@ from haversack.training.checkpoints.snapshot import Buffers, rebuild
 mesh = jax.make_mesh((8,), ("batch",))
 rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("batch",), ()))
 tree = {"rows": jax.device_put(np.arange(16.0), rows), "whole": jax.device_put(np.ones(3), whole)}
-taken = Buffers().take(tree)
+taken = Buffers().copy(tree)
 back = rebuild(taken.structure, taken.arrays, tree)
 same = all(back[name].sharding == tree[name].sharding for name in tree)
 step = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
