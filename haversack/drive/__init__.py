@@ -1,11 +1,14 @@
-"""The drive: looked up, read, written and mounted over Drive v3, whether Google's or a hub's.
+"""Read, write, search and mount a drive over Google Drive's v3 API, served by Google or by a hub.
 
-Bytes go one way: `api` speaks the protocol, `content` keeps what was read, `journal` what is still to be uploaded,
-`tree` joins them into one tree of paths, and `filesystem` (fsspec) and `mount` (FUSE) both stand on that tree.
+`remote` speaks the protocol. `index` caches names and metadata, `cache` caches bytes that were read, and `writeback`
+holds written files until they are uploaded. `tree` joins these into one tree of paths; `filesystem` (fsspec) and `fuse`
+(the mount) are built on that tree.
 """
 
+from __future__ import annotations
+
 ROOT, ALIAS = "My Drive", "MyDrive"
-"""What Colab calls My Drive in a mount: the folder, and the link to it without a space."""
+"""What Colab calls My Drive in a mount: the folder, and the symbolic link to it whose name has no space."""
 
 MARK = "haversack"
-"""The key in `appProperties` of files that haversack made for itself, and may delete for good."""
+"""The key in `appProperties` that marks files haversack created for itself; only these may be deleted permanently."""

@@ -1,1 +1,1 @@
-"""Drive v3 over HTTP: its calls, batches of calls, and resumable uploads."""
+"""Drive v3 over HTTP: typed requests, batch requests, and resumable uploads."""

@@ -1,10 +1,10 @@
-"""Drive v3, the part of it that haversack speaks: thin, typed, asynchronous.
+"""An asynchronous, typed client for the part of Drive v3 that haversack uses.
 
-`calls` describes each call, `batch` puts many into one, `upload` brings bytes up; this is what carries them out.
-Creating is repeatable, because the id is generated beforehand: a second attempt meets its own file and compares the
-hash. Every upload's MD5 is compared with what the drive says it stored.
+`calls` describes each request, `batch` combines many into one HTTP request, and `upload` implements the upload
+protocols; `DriveApi` sends them. Creating a file can be retried because its id is generated beforehand: a retry that
+finds the id in use compares the MD5. Every upload's MD5 is compared with the one that the drive reports.
 
-This module keeps no state between calls but a stock of generated ids; what is known of the drive stands in `index`.
+The only state here is a stock of generated ids and the id of the shared drive; metadata is cached in `index`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from haversack.drive.remote.calls import (
     Page,
     Quota,
 )
-from haversack.drive.remote.upload import Overtaken, ResumableUpload, carry_out
+from haversack.drive.remote.upload import ResumableUpload, UploadSuperseded, send
 from haversack.errors import AlreadyExists, HaversackError, IntegrityError, NotFound, RateLimited
 from haversack.http import Http
 
@@ -45,74 +45,87 @@ __all__ = [
     "Changes",
     "DriveApi",
     "File",
-    "Overtaken",
     "Page",
     "Quota",
     "ResumableUpload",
+    "UploadSuperseded",
 ]
 
 T = TypeVar("T")
-_IDS_AT_ONCE = 1000
-_STOCK = 50
+_IDS_PER_CALL = 1000
+_MIN_NEW_IDS = 50
 
 
 class DriveApi:
-    """Calls of Drive v3 on one server. Every method raises what `http.error_of` and `Http.request` say."""
+    """The Drive v3 API of one server. All methods run on the event loop; use `http.wait` from other threads.
+
+    Transient failures are retried with backoff (see `Http`). After that, every method may raise `ConnectionFailed`,
+    `SignInError`, `NotFound`, `AlreadyExists`, `Forbidden`, `QuotaExceeded`, `RateLimited`, or `RemoteError` for other
+    statuses and invalid responses. A method's docstring names an error only where it adds to this.
+
+    Args:
+        server: The server, its sign-in, and the id of its root folder (`root` for My Drive).
+        http: The HTTP client to use; by default a new one.
+    """
 
     def __init__(self, server: Server, http: Http | None = None) -> None:
         self.server = server
         self.http = http or Http(server)
         self._ids: list[str] = []
+        # The id of the shared drive that the root folder is in; "" for My Drive, None while unknown.
         self._shared_drive: str | None = None if server.root != "root" else ""
 
     async def do(self, call: Call[T]) -> T:
-        """Carry out one call."""
-        return await self._do(await self._placed(call))
+        """Send one call, with retries, and return its parsed response."""
+        return await self._send(await self._in_shared_drive(call))
 
-    async def _do(self, call: Call[T]) -> T:
+    async def _send(self, call: Call[T]) -> T:
         answer = await self.http.request(
             call.method, call.path, params=call.params, json=call.json, accept=call.accept, again=True
         )
         return call.read(answer)
 
     async def batch(self, wanted: Sequence[Call[T]]) -> list[T | HaversackError]:
-        """Carry out many calls, a hundred at a time: what each gives or its own error, in their order.
+        """Send many calls in batch requests of up to 100; return each call's result, or its error, in order.
 
-        Parts that fail for a reason that passes are tried again, without the others. Raises only when the drive does
-        not answer a batch as a whole.
+        Parts that fail for a transient reason are retried without the others. Raises only if a batch request as a whole
+        fails, or if a part's body cannot be parsed (`RemoteError`).
         """
-        found: dict[int, T | HaversackError] = {}
+        results: dict[int, T | HaversackError] = {}
         waiting, attempt = list(range(len(wanted))), 0
         while waiting:
             attempt += 1
             size = int(max(1, min(batch.LIMIT, self.http.tempo.rate)))
             pieces = [waiting[start : start + size] for start in range(0, len(waiting), size)]
-            answers = await asyncio.gather(*(self._batch([wanted[number] for number in piece]) for piece in pieces))
-            again: dict[int, float] = {}
-            for number, answer in zip(waiting, (one for piece in answers for one in piece), strict=True):
+            answers = await asyncio.gather(
+                *(self._send_batch([wanted[number] for number in piece]) for piece in pieces)
+            )
+            pauses: dict[int, float] = {}
+            for number, answer in zip(waiting, (part for piece in answers for part in piece), strict=True):
                 if answer.status < 400 or answer.status in wanted[number].accept:
-                    found[number] = wanted[number].read(answer)
+                    results[number] = wanted[number].read(answer)
                 elif (pause := self.http.pause_after(answer, attempt)) is not None:
-                    again[number] = pause
+                    pauses[number] = pause
                 else:
-                    found[number] = error_of(answer, self.server.name)
-            waiting = list(again)
-            await asyncio.sleep(max(again.values(), default=0.0))
-        return [found[number] for number in range(len(wanted))]
+                    results[number] = error_of(answer, self.server.name)
+            waiting = list(pauses)
+            await asyncio.sleep(max(pauses.values(), default=0.0))
+        return [results[number] for number in range(len(wanted))]
 
-    async def _placed(self, call: Call[T]) -> Call[T]:
-        """A call for the drive that is meant: where a folder stands for My Drive, it may lie in a shared drive."""
+    async def _in_shared_drive(self, call: Call[T]) -> Call[T]:
+        """Direct `call` to the shared drive that the root folder is in, if any; the first call looks that up."""
         if self._shared_drive is None:
-            self._shared_drive = await self._do(calls.shared_drive(self.server.root))
-        return calls.within(call, self._shared_drive) if self._shared_drive else call
+            self._shared_drive = await self._send(calls.shared_drive(self.server.root))
+        return calls.in_shared_drive(call, self._shared_drive) if self._shared_drive else call
 
-    async def _batch(self, wanted: Sequence[Call[Any]]) -> list[Answer]:
-        kind, body = batch.encoded([await self._placed(call) for call in wanted])
+    async def _send_batch(self, wanted: Sequence[Call[Any]]) -> list[Answer]:
+        """Send one batch request, report rate-limited parts to the pacing, and return the response to each part."""
+        kind, body = batch.encode([await self._in_shared_drive(call) for call in wanted])
         answer = await self.http.request(
             "POST", batch.PATH, data=body, headers={"Content-Type": kind}, again=True, calls=len(wanted)
         )
-        # A part without an answer is tried again like one that the server lost.
-        parts = [part or Answer(503) for part in batch.decoded(answer, len(wanted))]
+        # A part that is missing from the response is retried like one that failed with 503.
+        parts = [part or Answer(503) for part in batch.decode(answer, len(wanted))]
         limited = [part for part in parts if isinstance(error_of(part, self.server.name), RateLimited)]
         if limited:
             self.http.tempo.refused(max(part.retry_after for part in limited), len(limited))
@@ -120,28 +133,31 @@ class DriveApi:
         return parts
 
     async def get(self, file_id: str) -> File:
-        """The file of that id; `root` is My Drive."""
+        """Return the metadata of a file by id; the id `root` is My Drive. Raises `NotFound` if it does not exist."""
         return await self.do(calls.get(file_id))
 
     async def lookup(self, parent: str, name: str) -> list[File]:
-        """The files called exactly `name` in the folder `parent`, newest first: one call, whatever the folder's size.
+        """Return the files named exactly `name` in the folder `parent`, trash excluded, last modified first.
 
-        Drive compares names without case, so they are compared again here.
+        The cost does not depend on the size of the folder. Drive's query ignores case; this method does not.
         """
         return (await self.lookups([(parent, name)]))[0]
 
     async def lookups(self, wanted: Sequence[tuple[str, str]]) -> list[list[File]]:
-        """Many lookups of (parent, name) at once, a hundred to a call; each as `lookup` gives it."""
-        asked: Sequence[Call[Page]] = [calls.named(parent, name) for parent, name in wanted]
+        """Look up many (parent, name) pairs in batch requests of 100; return one list for each pair, as `lookup` does.
+
+        Raises the first pair's error if any lookup fails.
+        """
+        requests: Sequence[Call[Page]] = [calls.named(parent, name) for parent, name in wanted]
         pages: Sequence[Page | HaversackError] = (
-            [await self.do(asked[0])] if len(asked) == 1 else await self.batch(asked)
+            [await self.do(requests[0])] if len(requests) == 1 else await self.batch(requests)
         )
         found = []
         for (parent, name), page in zip(wanted, pages, strict=True):
             if isinstance(page, HaversackError):
                 raise page
             files = list(page.files)
-            while page.token is not None:  # Drive may cut a page anywhere, also before the first file
+            while page.token is not None:  # a page may hold fewer files than exist, even none
                 page = await self.do(calls.named(parent, name, page.token))
                 files += page.files
             same = [file for file in files if file.name == name]
@@ -149,7 +165,7 @@ class DriveApi:
         return found
 
     async def list(self, parent: str) -> AsyncIterator[File]:
-        """The files and folders in the folder `parent`, in the server's own order."""
+        """Yield the files and folders in the folder `parent`, trash excluded, in the server's order."""
         async for page in self.list_of([parent]):
             for file in page.files:
                 yield file
@@ -157,20 +173,21 @@ class DriveApi:
     async def list_of(
         self, parents: Sequence[str], token: str | None = None, *, sharing: bool = False
     ) -> AsyncIterator[Page]:
-        """What lies in up to `PARENTS_PER_QUERY` folders, page by page; `token` goes on behind an earlier page.
+        """Yield the pages of a listing of up to `PARENTS_PER_QUERY` folders, trash excluded.
 
-        Drive has been seen to answer such a query with nothing where there is something: ask for each folder alone
-        when none of them gave a file. With `sharing`, `File.owned` and `File.shared` are filled in.
+        `token` continues after an earlier page. `sharing` fills in `File.owned` and `File.shared`. Drive has been seen
+        to return nothing for several folders that are not empty: if no page holds a file, list each folder alone.
         """
-        async for page in self.pages(lambda token: calls.listing(parents, token, sharing=sharing), token):
+        async for page in self._pages(lambda token: calls.listing(parents, token, sharing=sharing), token):
             yield page
 
     async def search(self, query: str, *, sharing: bool = False) -> AsyncIterator[Page]:
-        """The files anywhere on the drive that `query` describes, page by page."""
-        async for page in self.pages(lambda token: calls.search(query, None, token, sharing=sharing)):
+        """Yield the pages of files anywhere on the drive that match `query` (Drive's `q`; see `calls.search`)."""
+        async for page in self._pages(lambda token: calls.search(query, None, token, sharing=sharing)):
             yield page
 
-    async def pages(self, call: Callable[[str | None], Call[Page]], token: str | None = None) -> AsyncIterator[Page]:
+    async def _pages(self, call: Callable[[str | None], Call[Page]], token: str | None = None) -> AsyncIterator[Page]:
+        """Yield the page at `token` (None: the first) and all after it; `call` makes the request from a page token."""
         while True:
             page = await self.do(call(token))
             yield page
@@ -179,11 +196,14 @@ class DriveApi:
             token = page.token
 
     async def changes_token(self) -> str:
-        """Where the list of changes ends now. Take it before anything is looked at that changes are to keep true."""
+        """Return the start page token: the current end of the changes feed.
+
+        Get it before you read metadata that the feed is to keep current; otherwise changes between the two are missed.
+        """
         return await self.do(calls.changes_token())
 
     async def changes(self, token: str) -> AsyncIterator[Changes]:
-        """What changed since `token`, page by page; the last page's token is where to go on later."""
+        """Yield the pages of the changes feed from `token` on; continue later at the last page's `token`."""
         while True:
             page = await self.do(calls.changes(token))
             yield page
@@ -192,19 +212,20 @@ class DriveApi:
             token = page.token
 
     async def new_id(self) -> str:
-        """An id that no file has yet."""
+        """Return an unused file id."""
         return (await self.new_ids(1))[0]
 
     async def new_ids(self, count: int) -> builtins.list[str]:
-        """Ids that no file has yet: a call for each thousand, none while the stock lasts."""
+        """Return `count` unused file ids: from the stock, which is refilled with up to 1,000 ids a request."""
         while len(self._ids) < count:
-            missing = max(count - len(self._ids), _STOCK)
-            made = await self.do(calls.new_ids(min(missing, _IDS_AT_ONCE)))
-            self._ids += made
+            missing = max(count - len(self._ids), _MIN_NEW_IDS)
+            generated = await self.do(calls.new_ids(min(missing, _IDS_PER_CALL)))
+            self._ids += generated
         taken, self._ids = self._ids[:count], self._ids[count:]
         return taken
 
     async def create_folder(self, parent: str, name: str) -> File:
+        """Create a folder, even if `parent` already holds one of that name, and return it."""
         file_id = await self.new_id()
         try:
             return await self.do(calls.create_folder(file_id, parent, name))
@@ -214,11 +235,14 @@ class DriveApi:
     async def update(
         self, file: File, *, name: str | None = None, parent: str | None = None, modified: float | None = None
     ) -> File:
-        """Rename a file, move it, or set its time; only what is given changes."""
+        """Rename a file, move it to the folder `parent`, or set its modification time, and return it.
+
+        `modified` is in seconds since 1970. None leaves a value unchanged.
+        """
         return await self.do(calls.update(file, name=name, parent=parent, modified=modified))
 
     async def copy(self, file: File, parent: str, name: str) -> File:
-        """A copy of a file made by the drive itself."""
+        """Copy a file on the server to `name` in the folder `parent`; return the copy."""
         file_id = await self.new_id()
         try:
             return await self.do(calls.copy(file, file_id, parent, name))
@@ -226,55 +250,62 @@ class DriveApi:
             return await self.get(file_id)
 
     async def trash(self, file_id: str) -> None:
-        """Put a file, or a folder with all it holds, into the trash; nothing to do when it is gone."""
+        """Move a file, or a folder with its content, to the trash. Does nothing if it does not exist."""
         await self.do(calls.trash(file_id))
 
     async def restore(self, file_id: str) -> File:
-        """Take a file out of the trash."""
+        """Restore a file from the trash to the folder it was in, and return it."""
         return await self.do(calls.restore(file_id))
 
     async def delete(self, file_id: str) -> None:
-        """Delete for good, past the trash."""
+        """Delete a file permanently, bypassing the trash. Does nothing if it does not exist."""
         await self.do(calls.delete(file_id))
 
     async def empty_trash(self) -> None:
-        """Delete for good what the trash holds."""
+        """Permanently delete everything in the trash."""
         await self.do(calls.empty_trash())
 
     async def marks(self, file_id: str) -> dict[str, str]:
-        """The `appProperties` of a file: what this application noted on it, which no other can see or set."""
+        """Return a file's `appProperties`: private key-value pairs that only this application can see and set."""
         return await self.do(calls.marks(file_id))
 
     async def about(self) -> Quota:
+        """Return the storage quota and the signed-in user."""
         return await self.do(calls.quota())
 
     def download(self, file_id: str, start: int, stop: int) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """The bytes from `start` to before `stop` as a stream; the answer's status is 206, or 200 with the whole."""
+        """Open a stream of the bytes [start, stop) of a file, to be used as an asynchronous context manager.
+
+        The response's status is 206, or 200 with the whole file if the server does not serve ranges. Retries end once
+        the response begins: a body that breaks off raises `aiohttp.ClientError` or `TimeoutError`.
+        """
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         return self.http.stream("GET", f"{FILES}/{file_id}", params={"alt": "media"}, headers=headers)
 
     async def upload(self, upload: ResumableUpload) -> File:
-        """Carry out an upload, going on with its session where there is one, and return the file as it then is.
+        """Upload a file, resuming `upload.session` if it is set; return the file's metadata afterwards.
 
-        Raises `IntegrityError` when the drive stored other bytes, `Overtaken` when it is no longer wanted, and
-        `AlreadyExists` when it is exclusive and the id is another's.
+        Raises `IntegrityError` if the drive reports another MD5 than that of the bytes sent, `UploadSuperseded` if
+        `upload.is_wanted` returned False, and `AlreadyExists` if the id is in use by a file that cannot be read or, for
+        an `exclusive` upload, that has another MD5.
         """
-        answer = await carry_out(self.http, upload)
+        answer = await send(self.http, upload)
         if answer.status == 409:
             try:
-                made = await self.get(upload.file_id)
+                existing = await self.get(upload.file_id)
             except NotFound as error:
-                raise upload.in_use() from error
-            if made.md5 != await upload.hash():
+                raise upload.id_in_use() from error
+            if existing.md5 != await upload.hash():
                 if upload.exclusive:
-                    raise upload.in_use()
-                # Ours, from an attempt with older bytes: give it the new ones.
+                    raise upload.id_in_use()
+                # An earlier attempt of this process or its predecessor stored older bytes: replace them.
                 upload.exists = True
                 return await self.upload(upload)
-            return made
-        file = calls.as_file(answer)
+            return existing
+        file = calls.parse_file(answer)
         if file.md5 != await upload.hash():
             raise IntegrityError(
-                f"The drive stored other bytes of {upload.name} than were sent.", "The upload is tried again."
+                f"The drive stored different bytes of {upload.name} than were sent.",
+                "Upload it again; a pending file is retried automatically.",
             )
         return file

@@ -1,7 +1,8 @@
-"""Up to a hundred calls in one: `multipart/mixed` bodies whose parts are HTTP requests and answers.
+"""Batch requests: up to 100 API requests in one HTTP request, encoded as `multipart/mixed`.
 
-Protocol: https://developers.google.com/workspace/drive/api/guides/performance#batch-requests. Each part has a status of
-its own. A batch carries no media, and saves round trips only: each part counts against the quota as a call.
+Protocol: https://developers.google.com/workspace/drive/api/guides/performance#batch-requests. Each part of the response
+has its own status. A batch cannot carry file content. It saves round trips only: each part counts against the quota as
+one request.
 """
 
 from __future__ import annotations
@@ -20,37 +21,40 @@ from haversack.errors import RemoteError
 
 PATH = "/batch/drive/v3"
 LIMIT = 100
-"""How many calls one batch holds at most."""
+"""Maximum number of requests in one batch."""
 
 
-def encoded(calls: Sequence[Call[Any]]) -> tuple[str, bytes]:
-    """The Content-Type and body of a batch; the parts are numbered in their order."""
-    edge = f"batch_{secrets.token_hex(16)}"
-    parts = [_part(edge, number, call) for number, call in enumerate(calls)]
-    return f"multipart/mixed; boundary={edge}", b"".join(parts) + f"--{edge}--\r\n".encode()
+def encode(calls: Sequence[Call[Any]]) -> tuple[str, bytes]:
+    """Return the `Content-Type` and the body of a batch request; part N has the Content-ID N, counted from 0."""
+    boundary = f"batch_{secrets.token_hex(16)}"
+    parts = [_part(boundary, number, call) for number, call in enumerate(calls)]
+    return f"multipart/mixed; boundary={boundary}", b"".join(parts) + f"--{boundary}--\r\n".encode()
 
 
-def decoded(answer: Answer, count: int) -> list[Answer | None]:
-    """The answers to `count` numbered parts, in order; None for one that is missing.
+def decode(answer: Answer, count: int) -> list[Answer | None]:
+    """Split a batch response into the responses to its `count` parts, in the order of the requests.
 
-    Raises `RemoteError` when the whole is no answer to a batch.
+    A part that is missing from the response is None. Raises `RemoteError` if the response is not multipart.
     """
     head = f"Content-Type: {answer.headers.get('Content-Type', '')}\r\n\r\n".encode()
     whole = message_from_bytes(head + answer.body)
     if not whole.is_multipart():
-        raise RemoteError("The drive's answer to a batch of calls has no parts.", "Check the address.")
+        raise RemoteError(
+            "The drive's response to a batch request is not multipart.",
+            "Check the drive's address: another server may be there.",
+        )
     answers: list[Answer | None] = [None] * count
     for part in whole.walk():
         number = str(part.get("Content-ID", "")).strip("<> ").removeprefix("response-")
         text = part.get_payload(decode=True)
         if number.isdigit() and int(number) < count and isinstance(text, bytes):
-            answers[int(number)] = _answer(text)
+            answers[int(number)] = _parse_part(text)
     return answers
 
 
-def _part(edge: str, number: int, call: Call[Any]) -> bytes:
+def _part(boundary: str, number: int, call: Call[Any]) -> bytes:
     target = URL(call.path).update_query(call.params).raw_path_qs if call.params else call.path
-    head = f"--{edge}\r\nContent-Type: application/http\r\nContent-ID: <{number}>\r\n\r\n"
+    head = f"--{boundary}\r\nContent-Type: application/http\r\nContent-ID: <{number}>\r\n\r\n"
     head += f"{call.method} {target} HTTP/1.1\r\n"
     if call.json is None:
         return f"{head}\r\n\r\n".encode()
@@ -58,8 +62,8 @@ def _part(edge: str, number: int, call: Call[Any]) -> bytes:
     return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}\r\n".encode()
 
 
-def _answer(text: bytes) -> Answer:
-    """The HTTP answer that one part holds."""
+def _parse_part(text: bytes) -> Answer:
+    """Parse the HTTP response inside one part; a status line without a number counts as 502."""
     head, _, body = text.replace(b"\r\n", b"\n").partition(b"\n\n")
     first, *rest = head.decode(errors="replace").split("\n")
     words = first.split(" ", 2)

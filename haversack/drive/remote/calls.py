@@ -1,8 +1,10 @@
-"""Drive v3's calls, each as a record: what is sent, and how the answer is read.
+"""The requests of Drive v3, each a `Call` record: what to send, and how to parse the response.
 
-Protocol: https://developers.google.com/workspace/drive/api/reference/rest/v3. A call asks for the fields that `File`
-holds and no more. One record serves a call by itself and a part of a batch (`drive.api`); both may repeat it, since
-whatever is created gets an id that was generated beforehand: a second attempt meets its own file.
+Protocol: https://developers.google.com/workspace/drive/api/reference/rest/v3. Requests ask only for the fields of
+`File`. `api.DriveApi` sends a `Call` alone or as a part of a batch. Every `Call` may be retried: whatever it creates
+has an id that was generated beforehand, so a retry finds the file that the first attempt created.
+
+Each function here returns a `Call` and sends nothing; its docstring says what the call does when it is sent.
 """
 
 from __future__ import annotations
@@ -24,24 +26,25 @@ SHORTCUT = "application/vnd.google-apps.shortcut"
 FILES = "/drive/v3/files"
 CHANGES = "/drive/v3/changes"
 PARENTS_PER_QUERY = 50
-"""How many folders one query names at most; more than about a hundred are refused with 413."""
+"""Maximum number of folders in one query; Drive refuses more than about a hundred with 413."""
 
-_FILE = "id,name,mimeType,size,md5Checksum,createdTime,modifiedTime,version,trashed,"
-_FILE += "shortcutDetails(targetId,targetMimeType)"
-FILE_AND_PARENT = _FILE + ",parents"
-_SHARING = ",ownedByMe,shared"
-_TRASH = f"{FILES}/trash"
-_PAGE = 1000
+_FILE_FIELDS = "id,name,mimeType,size,md5Checksum,createdTime,modifiedTime,version,trashed,"
+_FILE_FIELDS += "shortcutDetails(targetId,targetMimeType)"
+FILE_AND_PARENT = _FILE_FIELDS + ",parents"
+_SHARING_FIELDS = ",ownedByMe,shared"
+_TRASH_PATH = f"{FILES}/trash"
+_PAGE_SIZE = 1000
 
 
-# Hundreds of thousands are made in a row, and a frozen one takes eight times as long to make.
+# Not frozen: listings create hundreds of thousands of these, and a frozen one takes eight times as long to create.
 @dataclass(slots=True)
 class File:
-    """One file or folder of the drive, which nobody changes.
+    """The metadata of one file or folder on the drive. Treat it as immutable.
 
-    `size` in bytes; `modified` and `created` in seconds since 1970; `md5` is "" without bytes. `target` and
-    `target_type` are what a shortcut leads to, "" for everything else. `owned` and `shared` are as they are only where
-    they were asked for.
+    `size` is in bytes; `modified` and `created` are in seconds since 1970 (`created` is 0.0 if unknown). `parent` is
+    the id of its folder, "" if the response names none. `md5` is in hex, "" for folders and Google documents. `version`
+    grows with every change on the drive. `target` and `target_type` are a shortcut's target id and MIME type, ""
+    otherwise. `owned` and `shared` are meaningful only if the request had `sharing=True`.
     """
 
     id: str
@@ -66,9 +69,9 @@ class File:
 
 @dataclass(frozen=True)
 class Quota:
-    """Bytes that the drive holds, `in_trash` of them in the trash, and may hold; `limit` is None where there is none.
+    """The drive's storage quota: bytes `used` (`in_trash` of them in the trash), and `limit`, None if unlimited.
 
-    `user` is who is signed in, as the drive names them.
+    `user` is the e-mail address of the signed-in user, else their display name, else "".
     """
 
     used: int
@@ -79,7 +82,7 @@ class Quota:
 
 @dataclass(frozen=True)
 class Page:
-    """A part of a listing; `token` leads to the next part, None behind the last."""
+    """One page of a listing; `token` is the page token of the next page, None on the last one."""
 
     files: list[File]
     token: str | None
@@ -87,7 +90,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Change:
-    """A file as it is now, perhaps in the trash; `file` is None when it is gone for good or out of sight."""
+    """An entry of the changes feed: the file as it is now, maybe in the trash; None if it is no longer accessible."""
 
     file_id: str
     file: File | None
@@ -95,7 +98,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """What changed up to `token`, which leads on; `last` says that nothing more has changed yet."""
+    """One page of the changes feed; `token` is where to continue, and `last` says that the feed ends here for now."""
 
     changes: list[Change]
     token: str
@@ -108,7 +111,7 @@ class _Shortcut(msgspec.Struct, rename="camel", gc=False):
 
 
 class _FileAnswer(msgspec.Struct, rename="camel", gc=False):
-    """A file as it stands in an answer, its numbers in quotes."""
+    """A `files` resource in a response. Drive sends its numbers as strings."""
 
     id: str
     name: str
@@ -130,8 +133,8 @@ class _ListAnswer(msgspec.Struct, rename="camel"):
     next_page_token: str | None = None
 
 
-class _Happened(msgspec.Struct, rename="camel"):
-    """A change; without `file_id` it is one of a shared drive itself."""
+class _ChangeAnswer(msgspec.Struct, rename="camel"):
+    """A `changes` resource in a response; `file_id` is "" for a change of a shared drive itself."""
 
     file_id: str = ""
     removed: bool = False
@@ -139,19 +142,23 @@ class _Happened(msgspec.Struct, rename="camel"):
 
 
 class _ChangesAnswer(msgspec.Struct, rename="camel"):
-    changes: list[_Happened] = []
+    changes: list[_ChangeAnswer] = []
     next_page_token: str | None = None
     new_start_page_token: str | None = None
 
 
-_ENTRY = msgspec.json.Decoder(_FileAnswer, strict=False)
-_FOUND = msgspec.json.Decoder(_ListAnswer, strict=False)
-_LOG = msgspec.json.Decoder(_ChangesAnswer, strict=False)
+_FILE_DECODER = msgspec.json.Decoder(_FileAnswer, strict=False)
+_LIST_DECODER = msgspec.json.Decoder(_ListAnswer, strict=False)
+_CHANGES_DECODER = msgspec.json.Decoder(_ChangesAnswer, strict=False)
 
 
 @dataclass(frozen=True)
 class Call(Generic[T_co]):
-    """A call that may be repeated. A status in `accept` is no error; `read` says what the answer means."""
+    """One API request that may be retried. `read` parses its response.
+
+    `path` is relative to the server's URL. Statuses in `accept` count as success and are passed to `read`, which
+    raises `RemoteError` for a body that is not JSON of the expected type.
+    """
 
     method: str
     path: str
@@ -162,92 +169,118 @@ class Call(Generic[T_co]):
 
 
 def get(file_id: str, *, sharing: bool = False) -> Call[File]:
-    """The file of that id; `root` is My Drive."""
-    fields = FILE_AND_PARENT + _SHARING * sharing
-    return Call("GET", f"{FILES}/{file_id}", as_file, asking(fields))
+    """Get a file's metadata by id; the id `root` is My Drive. `sharing` fills in `File.owned` and `File.shared`."""
+    fields = FILE_AND_PARENT + _SHARING_FIELDS * sharing
+    return Call("GET", f"{FILES}/{file_id}", parse_file, fields_params(fields))
 
 
 def named(parent: str, name: str, token: str | None = None) -> Call[Page]:
-    """The files called `name` in the folder `parent`; Drive compares without case, so the caller compares again."""
-    return search(f"name = '{escaped(name)}' and '{escaped(parent)}' in parents and trashed = false", parent, token)
+    """Get a page of the files named `name` in the folder `parent`, trash excluded.
+
+    Drive ignores case in names, so the caller must compare them again. `token` continues after an earlier page.
+    """
+    return search(f"name = '{_escape(name)}' and '{_escape(parent)}' in parents and trashed = false", parent, token)
 
 
 def listing(parents: Sequence[str], token: str | None = None, *, sharing: bool = False) -> Call[Page]:
-    """A page of what lies in up to `PARENTS_PER_QUERY` folders, in the server's own order."""
-    within = " or ".join(f"'{escaped(parent)}' in parents" for parent in parents)
+    """Get a page of the children of up to `PARENTS_PER_QUERY` folders, trash excluded, in the server's order.
+
+    `token` continues after an earlier page. `sharing` fills in `File.owned` and `File.shared`.
+    """
+    in_any = " or ".join(f"'{_escape(parent)}' in parents" for parent in parents)
     only = parents[0] if len(parents) == 1 else None
-    return search(f"({within}) and trashed = false", only, token, sharing=sharing)
+    return search(f"({in_any}) and trashed = false", only, token, sharing=sharing)
 
 
 def search(query: str, parent: str | None = None, token: str | None = None, *, sharing: bool = False) -> Call[Page]:
-    """A page of the files that `query` describes (Drive's `q`); those are known to lie in `parent` when it is given."""
+    """Get a page of the files that match `query`, in the language of Drive's `q` parameter.
+
+    Query language: https://developers.google.com/workspace/drive/api/guides/search-files
+
+    Args:
+        query: The query; it should exclude the trash.
+        parent: The id of the only folder that the query can match files of. Then the response need not name it.
+        token: The page token of an earlier page, to continue after it.
+        sharing: Fill in `File.owned` and `File.shared`.
+    """
 
     def read(answer: Answer) -> Page:
-        found = _decoded(_FOUND, answer)
+        found = _decoded(_LIST_DECODER, answer)
         return Page([_file(entry, parent) for entry in found.files], found.next_page_token or None)
 
-    fields = (_FILE if parent is not None else FILE_AND_PARENT) + _SHARING * sharing
-    params: dict[str, str | int] = {"q": query, "pageSize": _PAGE, **_everywhere(f"nextPageToken,files({fields})")}
+    fields = (_FILE_FIELDS if parent is not None else FILE_AND_PARENT) + _SHARING_FIELDS * sharing
+    params: dict[str, str | int] = {
+        "q": query,
+        "pageSize": _PAGE_SIZE,
+        **_list_params(f"nextPageToken,files({fields})"),
+    }
     if token is not None:
         params["pageToken"] = token
     return Call("GET", FILES, read, params)
 
 
 def create_folder(file_id: str, parent: str, name: str) -> Call[File]:
-    about = {"id": file_id, "name": name, "parents": [parent], "mimeType": FOLDER}
-    return Call("POST", FILES, as_file, asking(FILE_AND_PARENT), about)
+    """Create a folder with the new id `file_id` in the folder `parent`; status 409 if the id is in use."""
+    resource = {"id": file_id, "name": name, "parents": [parent], "mimeType": FOLDER}
+    return Call("POST", FILES, parse_file, fields_params(FILE_AND_PARENT), resource)
 
 
 def copy(file: File, file_id: str, parent: str, name: str) -> Call[File]:
-    """A copy made by the drive itself, with the id `file_id`."""
-    about = {"id": file_id, "name": name, "parents": [parent]}
-    return Call("POST", f"{FILES}/{file.id}/copy", as_file, asking(FILE_AND_PARENT), about)
+    """Copy a file on the server into the folder `parent`, with the new id `file_id`; status 409 if the id is in use."""
+    resource = {"id": file_id, "name": name, "parents": [parent]}
+    return Call("POST", f"{FILES}/{file.id}/copy", parse_file, fields_params(FILE_AND_PARENT), resource)
 
 
 def update(
     file: File, *, name: str | None = None, parent: str | None = None, modified: float | None = None
 ) -> Call[File]:
-    """Rename a file, move it, or set its time; only what is given changes."""
-    params = asking(FILE_AND_PARENT)
-    about: dict[str, Any] = {}
+    """Rename a file, move it to the folder `parent`, or set its modification time.
+
+    `modified` is in seconds since 1970. None leaves a value unchanged.
+    """
+    params = fields_params(FILE_AND_PARENT)
+    resource: dict[str, Any] = {}
     if name is not None:
-        about["name"] = name
+        resource["name"] = name
     if modified is not None:
-        about["modifiedTime"] = rfc3339(modified)
+        resource["modifiedTime"] = rfc3339(modified)
     if parent is not None and parent != file.parent:
         params |= {"addParents": parent, "removeParents": file.parent}
-    return Call("PATCH", f"{FILES}/{file.id}", as_file, params, about)
+    return Call("PATCH", f"{FILES}/{file.id}", parse_file, params, resource)
 
 
 def trash(file_id: str) -> Call[None]:
-    """Put a file, or a folder with all it holds, into the trash; nothing to do when it is gone."""
-    return Call("PATCH", f"{FILES}/{file_id}", _nothing, asking("id"), {"trashed": True}, accept=(404,))
+    """Move a file, or a folder with its content, to the trash. Succeeds if it does not exist."""
+    return Call("PATCH", f"{FILES}/{file_id}", _nothing, fields_params("id"), {"trashed": True}, accept=(404,))
 
 
 def restore(file_id: str) -> Call[File]:
-    """Take a file out of the trash, to where it was."""
-    return Call("PATCH", f"{FILES}/{file_id}", as_file, asking(FILE_AND_PARENT), {"trashed": False})
+    """Restore a file from the trash to the folder it was in."""
+    return Call("PATCH", f"{FILES}/{file_id}", parse_file, fields_params(FILE_AND_PARENT), {"trashed": False})
 
 
 def delete(file_id: str) -> Call[None]:
-    """Delete for good, past the trash; nothing to do when it is gone."""
+    """Delete a file permanently, bypassing the trash. Succeeds if it does not exist."""
     return Call("DELETE", f"{FILES}/{file_id}", _nothing, {"supportsAllDrives": "true"}, accept=(404,))
 
 
 def empty_trash() -> Call[None]:
-    return Call("DELETE", _TRASH, _nothing)
+    """Permanently delete everything in the trash."""
+    return Call("DELETE", _TRASH_PATH, _nothing)
 
 
 def marks(file_id: str) -> Call[dict[str, str]]:
-    """The `appProperties` of a file: what this application noted on it, which no other can see or set."""
+    """Get a file's `appProperties`: private key-value pairs that only the application that set them can see."""
 
     def read(answer: Answer) -> dict[str, str]:
         return dict(answer.json().get("appProperties", {}))
 
-    return Call("GET", f"{FILES}/{file_id}", read, asking("appProperties"))
+    return Call("GET", f"{FILES}/{file_id}", read, fields_params("appProperties"))
 
 
 def quota() -> Call[Quota]:
+    """Get the storage quota and the signed-in user."""
+
     def read(answer: Answer) -> Quota:
         found = answer.json()
         quota, user = found.get("storageQuota", {}), found.get("user", {})
@@ -262,78 +295,87 @@ def quota() -> Call[Quota]:
 
 
 def changes_token() -> Call[str]:
-    """Where the list of changes ends now; what changes from now on is found behind it."""
+    """Get the start page token: the current end of the changes feed."""
     return Call("GET", f"{CHANGES}/startPageToken", lambda answer: str(answer.json()["startPageToken"]))
 
 
 def changes(token: str) -> Call[Changes]:
-    """A page of what changed since `token`."""
+    """Get the page of the changes feed at the page token `token`."""
 
     def read(answer: Answer) -> Changes:
-        found = _decoded(_LOG, answer)
-        following = found.next_page_token or found.new_start_page_token
-        if not following:
-            raise RemoteError("The drive's list of changes leads nowhere.", "Try again later.")
-        return Changes([_change(one) for one in found.changes if one.file_id], following, not found.next_page_token)
+        found = _decoded(_CHANGES_DECODER, answer)
+        next_token = found.next_page_token or found.new_start_page_token
+        if not next_token:
+            raise RemoteError("The drive's changes feed returned no page token.", "Try again later.")
+        return Changes([_change(one) for one in found.changes if one.file_id], next_token, not found.next_page_token)
 
     fields = f"nextPageToken,newStartPageToken,changes(fileId,removed,file({FILE_AND_PARENT}))"
-    return Call("GET", CHANGES, read, {"pageToken": token, "pageSize": _PAGE, **_everywhere(fields)})
+    return Call("GET", CHANGES, read, {"pageToken": token, "pageSize": _PAGE_SIZE, **_list_params(fields)})
 
 
 def new_ids(count: int) -> Call[list[str]]:
-    """Ids that no file has yet, up to 1,000."""
+    """Generate `count` unused file ids, at most 1,000."""
     params: dict[str, str | int] = {"count": count, "fields": "ids"}
     return Call("GET", f"{FILES}/generateIds", lambda answer: [str(one) for one in answer.json()["ids"]], params)
 
 
 def shared_drive(file_id: str) -> Call[str]:
-    """The id of the shared drive that a file or folder lies in, or is; "" for one in somebody's My Drive."""
-    return Call("GET", f"{FILES}/{file_id}", lambda answer: str(answer.json().get("driveId", "")), asking("driveId"))
+    """Get the id of the shared drive that a file or folder is in (or is the root of); "" in a user's My Drive."""
+    return Call(
+        "GET", f"{FILES}/{file_id}", lambda answer: str(answer.json().get("driveId", "")), fields_params("driveId")
+    )
 
 
-def within(call: Call[T_co], drive: str) -> Call[T_co]:
-    """A call for the shared drive of that id: searches, changes and the trash are each drive's own."""
+def in_shared_drive(call: Call[T_co], drive: str) -> Call[T_co]:
+    """Return `call` with the parameters that direct it to the shared drive with the id `drive`.
+
+    Searches, the changes feed and the trash are separate for each drive; other calls are returned unchanged.
+    """
     if call.path == FILES and call.method == "GET":
         return replace(call, params={**call.params, "corpora": "drive", "driveId": drive})
     if call.path.startswith(CHANGES):
         return replace(call, params={**call.params, "driveId": drive, "supportsAllDrives": "true"})
-    return replace(call, params={**call.params, "driveId": drive}) if call.path == _TRASH else call
+    return replace(call, params={**call.params, "driveId": drive}) if call.path == _TRASH_PATH else call
 
 
-def asking(fields: str) -> dict[str, str | int]:
+def fields_params(fields: str) -> dict[str, str | int]:
+    """Return the query parameters that select response `fields` and allow files in shared drives."""
     return {"fields": fields, "supportsAllDrives": "true"}
 
 
-def _everywhere(fields: str) -> dict[str, str | int]:
-    """As `asking`, with what lies in shared drives."""
-    return asking(fields) | {"includeItemsFromAllDrives": "true"}
+def _list_params(fields: str) -> dict[str, str | int]:
+    """Return `fields_params`, plus the parameter that includes shared drives in listings."""
+    return fields_params(fields) | {"includeItemsFromAllDrives": "true"}
 
 
-def escaped(text: str) -> str:
-    """A text as it stands between quotes in a query."""
+def _escape(text: str) -> str:
+    """Escape `text` for use between single quotes in a query."""
     return text.replace("\\", "\\\\").replace("'", "\\'")
 
 
 def rfc3339(seconds: float) -> str:
+    """Format seconds since 1970 as an RFC 3339 timestamp in UTC, with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def as_file(answer: Answer) -> File:
-    return _file(_decoded(_ENTRY, answer))
+def parse_file(answer: Answer) -> File:
+    """Parse a response that holds one `files` resource. Raises `RemoteError` for any other body."""
+    return _file(_decoded(_FILE_DECODER, answer))
 
 
 def _decoded(decoder: msgspec.json.Decoder[T_co], answer: Answer) -> T_co:
-    """The answer's JSON, its types checked on the way."""
+    """Decode a JSON body and check its types. Raises `RemoteError` if either fails."""
     try:
         return decoder.decode(answer.body or b"{}")
     except (ValueError, RecursionError) as error:
         raise RemoteError(
-            f"The drive's answer is not one of its API ({error}).",
-            "Check the address: another server may be there.",
+            f"The drive's response is not a valid Drive v3 response ({error}).",
+            "Check the drive's address: another server may be there.",
         ) from error
 
 
 def _file(entry: _FileAnswer, parent: str | None = None) -> File:
+    """Convert a `files` resource; `parent` replaces the parent named in it, for requests that leave that out."""
     shortcut, created = entry.shortcut_details, entry.created_time
     return File(
         entry.id,
@@ -353,8 +395,8 @@ def _file(entry: _FileAnswer, parent: str | None = None) -> File:
     )
 
 
-def _change(one: _Happened) -> Change:
-    return Change(one.file_id, None if one.removed or one.file is None else _file(one.file))
+def _change(entry: _ChangeAnswer) -> Change:
+    return Change(entry.file_id, None if entry.removed or entry.file is None else _file(entry.file))
 
 
 def _nothing(answer: Answer) -> None:

@@ -1,13 +1,13 @@
-"""Bringing one state of a file onto the drive: in one call when it is small, else in a resumable upload.
+"""Upload one version of a file: in a single multipart request if it is small, otherwise by a resumable upload.
 
-Protocol: https://developers.google.com/workspace/drive/api/guides/manage-uploads. A resumable upload is a session with
-a URI; after a break the drive is asked how far it has got (308 with `Range`), and only what it lacks is sent. Each call
-that succeeds is followed by one that carries twice as much, so that round trips do not add up. The URI and the file's
-hash are the journal's to keep on disk, so an upload goes on in another process too. A session that the drive has
-forgotten (404, 410) is begun anew.
+Protocol: https://developers.google.com/workspace/drive/api/guides/manage-uploads. A resumable upload has an upload
+session with a URI. After an interruption the drive is asked how many bytes it has (308 with `Range`), and only the rest
+is sent. Each chunk is twice as long as the one before, up to 256 MiB, so that round trips do not add up. The journal
+stores the session URI and the file's MD5 on disk, so that another process can resume. A session that the drive no
+longer knows (404, 410) is replaced by a new one.
 
-An upload may begin before the file has all its bytes (`growing`): its calls then say `bytes a-b/*` and carry multiples
-of 256 KiB, and the one that names the total makes it a file.
+An upload may start before the file is complete (`writeback.streaming`). Its chunks are then multiples of 256 KiB and
+say `bytes a-b/*`; the chunk that names the total size completes the file.
 """
 
 from __future__ import annotations
@@ -23,32 +23,42 @@ from pathlib import Path
 from typing import Any
 
 from haversack.answer import Answer, is_retryable
-from haversack.drive.remote.calls import FILE_AND_PARENT, asking, rfc3339
+from haversack.drive.remote.calls import FILE_AND_PARENT, fields_params, rfc3339
 from haversack.errors import AlreadyExists, ConnectionFailed, RemoteError
 from haversack.http import Http
 
 MULTIPART_LIMIT = 5 << 20
-"""Up to this many bytes go up in one call (Google's own recommendation); more in a resumable upload."""
-UNIT = 256 << 10
-"""What a call that is not the last carries is a multiple of so many bytes, as the protocol asks."""
+"""Files of up to this many bytes are uploaded in one request, as Google recommends; larger ones in chunks."""
+CHUNK_MULTIPLE = 256 << 10
+"""The length of every chunk but the last must be a multiple of this many bytes, by the protocol."""
 CHUNK = 8 << 20
-"""Bytes in the first call of a resumable upload, and after a break."""
-_LONGEST = 256 << 20
-_PIECE = 2 << 20
-_UPLOAD = "/upload/drive/v3/files"
+"""Bytes in the first chunk of a resumable upload, and in the first one after a failure."""
+_MAX_CHUNK = 256 << 20
+_READ_SIZE = 2 << 20
+_UPLOAD_PATH = "/upload/drive/v3/files"
 
 
 @dataclass
 class ResumableUpload:
-    """One upload of one state of a file: the journal's view of it.
+    """One upload of one version of a file, and how far it has got.
 
-    `source` holds `size` bytes with hash `md5`, which may come later than the upload begins. `file_id` is the file to
-    be made or, when `exists`, to get new content.
-    `marks` become its `appProperties`. `exclusive` says that a file of that id with other bytes is somebody else's.
-    `session` is the resumable upload's URI, a secret; its first call carries `first` bytes, where that is more than
-    `CHUNK`. `on_session` is called when it is known; `moved` with the bytes that the drive has; `is_wanted` is asked
-    before every call, and the upload ends with `Overtaken` when it says no, so that no state that was overtaken is ever
-    completed.
+    Args:
+        source: The local file with the content; it must not change while `is_wanted` returns True.
+        size: The file's size in bytes.
+        md5: The MD5 of the content in hex, or a future of it, which is awaited once all bytes are sent.
+        file_id: The id of the file to create or, with `exists`, to replace the content of.
+        exists: Whether the file exists on the drive.
+        parent: The id of the folder to create the file in; not sent with `exists`.
+        name: The name to create the file with; not sent with `exists`.
+        modified: The file's modification time, in seconds since 1970.
+        marks: The `appProperties` to create the file with; not sent with `exists`.
+        exclusive: Whether an existing file with this id but another MD5 is an error rather than to be replaced.
+        session: The URI of the upload session to resume, which is a secret; None opens a new one.
+        on_session: Called with the URI of each new session, and with None when the drive has dropped the session.
+        moved: Called with the number of bytes that the drive has stored, whenever it reports that.
+        is_wanted: Called before every request; the upload raises `UploadSuperseded` once this returns False, so that an
+            outdated version of a file is never completed on the drive.
+        first_chunk: The length of the first chunk in bytes, if it is more than `CHUNK`.
     """
 
     source: Path
@@ -65,96 +75,109 @@ class ResumableUpload:
     on_session: Callable[[str | None], None] = lambda session: None
     moved: Callable[[int], None] = lambda position: None
     is_wanted: Callable[[], bool] = lambda: True
-    first: int = 0
+    first_chunk: int = 0
 
     @property
     def total(self) -> int | None:
-        """How many bytes it is going to be, where that is known by now."""
+        """The final size in bytes; None while it is unknown."""
         return self.size
 
     @property
-    def sent(self) -> int:
-        """The drive can have no more bytes than these."""
+    def max_stored(self) -> int:
+        """An upper bound of the bytes that the drive can have, which limits what it claims to have."""
         return self.size
 
-    async def reach(self, position: int, most: int) -> int:
-        """Where the call ends that begins at `position` and carries at most so many bytes."""
-        return min(position + most, self.size)
+    async def chunk_end(self, position: int, max_size: int) -> int:
+        """Return the end of the chunk that starts at `position` and has at most `max_size` bytes."""
+        return min(position + max_size, self.size)
 
     def read(self, position: int, size: int) -> bytes:
+        """Read up to `size` bytes of the source at `position`. Raises `OSError`."""
         with open(self.source, "rb", buffering=0) as file:
             return os.pread(file.fileno(), size, position)
 
     async def hash(self) -> str:
+        """Return the MD5 in hex; wait for it if it is still being computed."""
         return self.md5 if isinstance(self.md5, str) else await asyncio.wrap_future(self.md5)
 
     def metadata(self) -> dict[str, Any]:
-        about: dict[str, Any] = {"modifiedTime": rfc3339(self.modified)}
+        """Return the `files` resource to send as JSON: the time only, for a file that exists."""
+        resource: dict[str, Any] = {"modifiedTime": rfc3339(self.modified)}
         if not self.exists:
-            about |= {"id": self.file_id, "name": self.name, "parents": [self.parent]}
+            resource |= {"id": self.file_id, "name": self.name, "parents": [self.parent]}
             if self.marks:
-                about["appProperties"] = self.marks
-        return about
+                resource["appProperties"] = self.marks
+        return resource
 
-    def target(self) -> tuple[str, str]:
-        """Method and path of the call that begins it."""
-        return ("PATCH", f"{_UPLOAD}/{self.file_id}") if self.exists else ("POST", _UPLOAD)
+    def start_request(self) -> tuple[str, str]:
+        """Return the method and path of the request that starts the upload."""
+        return ("PATCH", f"{_UPLOAD_PATH}/{self.file_id}") if self.exists else ("POST", _UPLOAD_PATH)
 
     def check_wanted(self) -> None:
+        """Raise `UploadSuperseded` if `is_wanted` returns False."""
         if not self.is_wanted():
-            raise Overtaken
+            raise UploadSuperseded
 
-    def in_use(self) -> AlreadyExists:
-        return AlreadyExists(f"{self.name} is on the drive already, under the id that it was to get.", "Look at it.")
+    def id_in_use(self) -> AlreadyExists:
+        """Return the error for an id that another file has."""
+        return AlreadyExists(
+            f"The id that was reserved for {self.name} is in use by another file on the drive.",
+            "Compare the two files before you upload it again.",
+        )
 
 
-class Overtaken(Exception):
-    """An upload ended early because what it uploads is no longer wanted; the journal's own word, never a user's."""
+class UploadSuperseded(Exception):
+    """An upload stopped because its content is outdated. Only the code that set `is_wanted` sees this, never a user."""
 
 
-async def carry_out(http: Http, upload: ResumableUpload) -> Answer:
-    """Send all of it; the answer is the file's JSON, or 409 when its id is in use. Raises `Overtaken` and as `Http`."""
+async def send(http: Http, upload: ResumableUpload) -> Answer:
+    """Send the whole file; return the response, which is the file's JSON, or status 409 if its id is in use.
+
+    Raises `UploadSuperseded`, `ConnectionFailed`, `SignInError`, or `RemoteError` (and its subclasses).
+    """
     if upload.total is not None and upload.total <= MULTIPART_LIMIT and upload.session is None:
         return await _multipart(http, upload)
     return await _resumable(http, upload)
 
 
 async def _multipart(http: Http, upload: ResumableUpload) -> Answer:
+    """Send metadata and content in one request (`uploadType=multipart`)."""
     content = await asyncio.to_thread(upload.source.read_bytes)
     upload.check_wanted()
-    edge = secrets.token_hex(16)
-    head = f"--{edge}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(upload.metadata())}\r\n"
-    head += f"--{edge}\r\nContent-Type: application/octet-stream\r\n\r\n"
-    method, path = upload.target()
+    boundary = secrets.token_hex(16)
+    head = f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(upload.metadata())}\r\n"
+    head += f"--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n"
+    method, path = upload.start_request()
     return await http.request(
         method,
         path,
-        params=asking(FILE_AND_PARENT) | {"uploadType": "multipart"},
-        data=head.encode() + content + f"\r\n--{edge}--\r\n".encode(),
-        headers={"Content-Type": f"multipart/related; boundary={edge}"},
+        params=fields_params(FILE_AND_PARENT) | {"uploadType": "multipart"},
+        data=head.encode() + content + f"\r\n--{boundary}--\r\n".encode(),
+        headers={"Content-Type": f"multipart/related; boundary={boundary}"},
         accept=(409,),
         again=True,
     )
 
 
 async def _resumable(http: Http, upload: ResumableUpload) -> Answer:
+    """Send the file in chunks, and resume after failures until `http.attempts` in a row brought no progress."""
     failures = 0
-    position: int | None = None  # None: the drive is asked first
-    most = max(upload.first, CHUNK)
+    position: int | None = None  # None: unknown, so the next request asks the drive
+    max_size = max(upload.first_chunk, CHUNK)
     while True:
         upload.check_wanted()
         if failures:
             await asyncio.sleep(http.delay(failures))
         if upload.session is None:
-            if (refused := await _begin(http, upload)) is not None:
-                return refused
+            if (refusal := await _open_session(http, upload)) is not None:
+                return refusal
             position = 0
-        stop = await upload.reach(position, most) if position is not None else None
+        stop = await upload.chunk_end(position, max_size) if position is not None else None
         try:
             answer = await _send_chunk(http, upload, position, stop)
         except (ConnectionFailed, RemoteError) as error:
             failures += 1
-            most = CHUNK
+            max_size = CHUNK
             if failures >= http.attempts or (isinstance(error, RemoteError) and not is_retryable(error)):
                 raise
             position = None
@@ -164,32 +187,39 @@ async def _resumable(http: Http, upload: ResumableUpload) -> Answer:
             upload.on_session(None)
             failures += 1
             if failures >= http.attempts:
-                raise RemoteError(f"The drive forgot the upload of {upload.name} again and again.", "Try later.")
+                raise RemoteError(
+                    f"The drive dropped the upload session of {upload.name} on every attempt.", "Try again later."
+                )
         elif answer.status != 308:
             return answer
         else:
-            stored = min(_stored(answer), upload.sent)
+            stored = min(_stored_bytes(answer), upload.max_stored)
             if position is not None:
                 failures = 0 if stored > position else failures + 1
-                most = min(most * 2, _LONGEST)
+                max_size = min(max_size * 2, _MAX_CHUNK)
             if failures >= http.attempts:
-                raise RemoteError(f"The drive takes no more of {upload.name}.", "Try later.", status=308)
+                raise RemoteError(
+                    f"The drive stopped accepting bytes of {upload.name}.", "Try again later.", status=308
+                )
             position = stored
             upload.moved(position)
 
 
-async def _begin(http: Http, upload: ResumableUpload) -> Answer | None:
-    """Open a session; returns the answer instead when the file is already there."""
-    method, path = upload.target()
-    about = {"X-Upload-Content-Type": "application/octet-stream"}
+async def _open_session(http: Http, upload: ResumableUpload) -> Answer | None:
+    """Open an upload session, set `upload.session` and return None; if the id is in use, return the 409 instead.
+
+    Raises `RemoteError` if the response has no session URI.
+    """
+    method, path = upload.start_request()
+    headers = {"X-Upload-Content-Type": "application/octet-stream"}
     if upload.total is not None:
-        about["X-Upload-Content-Length"] = str(upload.total)
+        headers["X-Upload-Content-Length"] = str(upload.total)
     answer = await http.request(
         method,
         path,
-        params=asking(FILE_AND_PARENT) | {"uploadType": "resumable"},
+        params=fields_params(FILE_AND_PARENT) | {"uploadType": "resumable"},
         json=upload.metadata(),
-        headers=about,
+        headers=headers,
         accept=(409,),
         again=True,
     )
@@ -197,17 +227,21 @@ async def _begin(http: Http, upload: ResumableUpload) -> Answer | None:
         return answer
     upload.session = answer.headers.get("Location")
     if upload.session is None:
-        raise RemoteError("The drive opened no session for an upload.", "Try again.", status=answer.status)
+        raise RemoteError(
+            f"The drive returned no session URI for the upload of {upload.name}.",
+            "Try again later.",
+            status=answer.status,
+        )
     upload.on_session(upload.session)
     return None
 
 
 async def _send_chunk(http: Http, upload: ResumableUpload, start: int | None, stop: int | None) -> Answer:
-    """Send the bytes from `start` to before `stop`; without them only ask how far the drive has got."""
+    """Send the bytes [start, stop); if either is None, or there are none, ask how many bytes the drive has stored."""
 
     async def pieces(start: int, stop: int) -> AsyncIterator[bytes]:
-        for at in range(start, stop, _PIECE):
-            piece = await asyncio.to_thread(upload.read, at, min(_PIECE, stop - at))
+        for at in range(start, stop, _READ_SIZE):
+            piece = await asyncio.to_thread(upload.read, at, min(_READ_SIZE, stop - at))
             upload.check_wanted()
             yield piece
 
@@ -216,14 +250,17 @@ async def _send_chunk(http: Http, upload: ResumableUpload, start: int | None, st
     return await _put(http, upload, f"{start}-{stop - 1}", stop - start, lambda: pieces(start, stop))
 
 
-async def _put(http: Http, upload: ResumableUpload, sent: str, size: int, data: bytes | Callable[[], Any]) -> Answer:
+async def _put(
+    http: Http, upload: ResumableUpload, span: str, size: int, data: bytes | Callable[[], AsyncIterator[bytes]]
+) -> Answer:
+    """Send a PUT of the session with `Content-Range: bytes span/total` and `size` bytes of `data`, without retries."""
     assert upload.session is not None
     total = "*" if upload.total is None else upload.total
-    headers = {"Content-Range": f"bytes {sent}/{total}", "Content-Length": str(size)}
+    headers = {"Content-Range": f"bytes {span}/{total}", "Content-Length": str(size)}
     return await http.request("PUT", upload.session, data=data, headers=headers, accept=(404, 409, 410), again=False)
 
 
-def _stored(answer: Answer) -> int:
-    """How many bytes the drive has, from a 308's `Range: bytes=0-N`; the header is absent when there are none."""
+def _stored_bytes(answer: Answer) -> int:
+    """Return how many bytes the drive has, from a 308's `Range: bytes=0-N`; 0 if the header is missing."""
     last = answer.headers.get("Range", "").rpartition("-")[2]
     return int(last) + 1 if last.isascii() and last.isdigit() else 0

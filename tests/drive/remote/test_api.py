@@ -13,7 +13,7 @@ import pytest
 from haversack import credentials
 from haversack.drive.remote import calls
 from haversack.drive.remote import upload as uploading
-from haversack.drive.remote.api import Changes, DriveApi, File, Overtaken, Page, ResumableUpload
+from haversack.drive.remote.api import Changes, DriveApi, File, Page, ResumableUpload, UploadSuperseded
 from haversack.errors import NotFound, RemoteError, SignInError
 from haversack.http import wait
 from tests.conftest import RunningHub
@@ -81,7 +81,7 @@ def test_a_resumable_upload_goes_on_with_its_session(
     positions: list[int] = []
     upload.moved = positions.append
     upload.is_wanted = lambda: len(positions) < 2
-    with pytest.raises(Overtaken):
+    with pytest.raises(UploadSuperseded):
         wait(api.upload(upload))
     assert upload.session is not None
     upload.is_wanted = lambda: True
@@ -190,7 +190,7 @@ def test_many_folders_are_listed_in_one_query(api: DriveApi, parent: File, proxy
 def test_a_listing_goes_on_from_a_page_in_the_middle(
     api: DriveApi, parent: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "_PAGE", 3)
+    monkeypatch.setattr(calls, "_PAGE_SIZE", 3)
     made = wait(api.batch([calls.create_folder(one, parent.id, one) for one in wait(api.new_ids(8))]))
     first, *rest = wait(gathered(api.list_of([parent.id])))
     again = wait(gathered(api.list_of([parent.id], first.token)))
@@ -217,7 +217,7 @@ def test_changes_tell_what_was_made_trashed_and_deleted(api: DriveApi, parent: F
 
 
 def test_changes_go_on_where_they_ended(api: DriveApi, parent: File, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "_PAGE", 2)
+    monkeypatch.setattr(calls, "_PAGE_SIZE", 2)
     token = wait(api.changes_token())
     made = [wait(api.create_folder(parent.id, str(number))).id for number in range(5)]
 
