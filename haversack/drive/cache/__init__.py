@@ -1,1 +1,1 @@
-"""The bytes of files that were read, cached on local disk."""
+"""Bytes read from the drive, cached on the local disk."""
