@@ -82,7 +82,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(
     for writer in writers:
         writer.start()
     # Those that are on their way just then may still arrive before the kill does.
-    while pending(own_folders / "data") < PENDING + uploader._WORKERS:
+    while pending(own_folders / "data") < PENDING + uploader._MAX_WORKERS:
         time.sleep(0.01)
     kill(mountpoint)
     for writer in writers:

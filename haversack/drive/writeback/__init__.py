@@ -1,1 +1,1 @@
-"""Files written here and not yet on the drive: the journal that survives a crash, and the uploads that empty it."""
+"""Written files: a journal on the local disk that survives a crash, and the uploads that bring them to the drive."""

@@ -1,12 +1,13 @@
-"""What was written and is not on the drive yet.
+"""The journal of one drive: files that were written here and are not uploaded yet.
 
-A file opened for writing becomes a `Draft`: its bytes lie in a local file, shared by everyone who has it open. `commit`
-(what `close()` does) puts a record beside them, and then they survive the death of the process. `uploading` brings them
-up, and `wait` (what `fsync` and unmount do) returns once the drive holds them, their MD5 compared.
+A file that is opened for writing becomes a `Draft`, whose bytes are in a local file that all its open handles share.
+`commit` (called by `close()`) saves a record next to it; from then on the file survives the death of the process.
+`Uploader` uploads committed drafts, and `wait` (called by `fsync` and unmount) returns once the drive has the bytes and
+their MD5 was compared.
 
-Each process has a journal folder of its own and holds its lock for life; a folder whose owner is dead is taken over by
-the next process that opens the drive, and resumable uploads go on from what the drive has of them. What is pending is
-never removed but by its upload or by the user's own `unlink`.
+Each process has its own journal folder and holds the folder's lock for its lifetime. The folder of a dead process is
+taken over by the next process that opens the drive, which resumes its uploads. A pending draft is deleted only after
+its upload, or when the user deletes or replaces the file.
 """
 
 from __future__ import annotations
@@ -21,22 +22,33 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from haversack.drive.remote.api import DriveApi, File
+from haversack.drive.remote.api import DriveApi
+from haversack.drive.remote.calls import File
 from haversack.drive.writeback.draft import Draft, load
 from haversack.drive.writeback.uploader import Uploader
 from haversack.errors import DiskFull, HaversackError
 
 _log = logging.getLogger(__name__)
 
-# Programs write, rename and delete in bursts; what is settled within this many seconds costs no call.
-_SETTLE = 0.3
+# Seconds between a commit and its upload: programs often write, rename and delete a file in quick succession.
+_UPLOAD_DELAY = 0.3
 
 
 class Journal:
-    """The drafts of one drive; `home` is the folder of its journals, that of this process among them.
+    """The drafts of one drive, in this process. Thread-safe; not to be used on the event loop's thread.
 
-    `on_drive` is called with each file as it is after its upload, `on_trashed` with the id of each that it put into
-    the trash, `on_retired` with a file and the local one that holds its bytes when the journal needs them no more.
+    `home` is the folder with the journal folders of all processes. The constructor takes over the folders of dead
+    processes and starts to upload what they left. It raises `OSError` if it cannot create its own.
+
+    The journal's lock guards everything here and most of a `Draft`. `Draft.lock` is acquired before it.
+
+    Args:
+        folder: The `home` folder, created if it is missing.
+        api: The drive.
+        on_drive: Called after each upload with the file's new metadata, while the journal's lock is held.
+        on_trashed: Called with the id of each file that the journal trashed.
+        on_retired: Called with an uploaded file and the local file of its bytes, which the callee may move away; if it
+            does not, the journal deletes it.
     """
 
     def __init__(
@@ -53,29 +65,35 @@ class Journal:
         self._on_retired = on_retired
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self.uploading = Uploader(api, self._lock, self._changed, self._ended, on_trashed)
+        self.uploading = Uploader(api, self._lock, self._changed, self._on_upload_ended, on_trashed)
+        # By folder id and name.
         self._drafts: dict[tuple[str, str], Draft] = {}
-        self._leaving: set[Draft] = set()
-        self._owned: dict[str, Draft] = {}
+        # Removed drafts whose files on the drive are still to be trashed.
+        self._to_trash: set[Draft] = set()
+        # By the ids in `Draft.claimed_ids`.
+        self._by_id: dict[str, Draft] = {}
+        # The owner locks of this process's folder and of those it took over.
         self._locks: list[FileLock] = []
         self._folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._gate = FileLock(folder / "journals.lock")
-        with self._gate:
+        # Held while journal folders are created, taken over or deleted.
+        self._folders_lock = FileLock(folder / "journals.lock")
+        with self._folders_lock:
             self._folder.mkdir(mode=0o700)
-            self._hold(self._folder)
+            self._try_own(self._folder)
             for other in sorted(folder.iterdir()):
-                if other.is_dir() and other != self._folder and self._hold(other):
+                if other.is_dir() and other != self._folder and self._try_own(other):
                     self._take_over(other)
 
-    # Finding
+    # Look-up
 
     def at(self, parent: str, name: str) -> Draft | None:
+        """Return the draft of that name in the folder `parent`, or None; the reference count stays as it is."""
         with self._changed:
             return self._drafts.get((parent, name))
 
     def hold_at(self, parent: str, name: str) -> Draft | None:
-        """The draft there with one holder more."""
+        """Return the draft of that name in the folder `parent`, or None. The caller must release it."""
         with self._changed:
             draft = self._drafts.get((parent, name))
             if draft is not None:
@@ -83,34 +101,40 @@ class Journal:
             return draft
 
     def hold_of(self, file_id: str) -> Draft | None:
-        """The draft that rewrites that file, with one holder more."""
+        """Return the draft that holds new bytes for the file with that id, or None. The caller must release it."""
         with self._changed:
-            draft = self._owned.get(file_id)
+            draft = self._by_id.get(file_id)
             if draft is None or draft.file_id != file_id or draft.removed:
                 return None
             self.hold(draft)
             return draft
 
     def owned(self) -> Set[str]:
-        """The ids on the drive that drafts are, or are becoming, or take the place of; it changes as they do."""
-        return self._owned.keys()
+        """Return a live view of the ids of all files that a draft has new bytes for, or replaces, or removes."""
+        return self._by_id.keys()
 
     def within(self, parent: str) -> list[Draft]:
+        """Return the drafts in the folder `parent`, without those in its subfolders."""
         with self._changed:
             return [draft for draft in self._drafts.values() if draft.parent == parent]
 
     def pending(self) -> list[Draft]:
-        """What is committed and not on the drive."""
+        """Return the drafts that are committed and not uploaded."""
         with self._changed:
             return [draft for draft in self._drafts.values() if draft.pending]
 
     # Writing
 
     def open(self, parent: str, name: str, base: File | None, fill: Callable[[int], None] | None) -> Draft:
-        """The draft of a file, for one more holder; made when there is none.
+        """Return the draft of that name in the folder `parent`, created if there is none. The caller must release it.
 
-        `base` is the file on the drive that it rewrites. `fill` writes its present bytes into a descriptor; None
-        starts empty, and then also empties a draft that is there.
+        Raises the errors of `fill`, and `OSError`.
+
+        Args:
+            parent: The id of the folder.
+            name: The file's name in it.
+            base: The file on the drive that the draft gets new bytes for; None for a new file.
+            fill: Writes the file's present bytes into a file descriptor. None makes the draft empty, also if it exists.
         """
         with self._changed:
             draft = self._drafts.get((parent, name))
@@ -120,12 +144,12 @@ class Journal:
             if fill is None:
                 self.truncate(draft, 0)
             return draft
-        # Filling may take long, so it is done outside the lock; who comes second drops its copy.
-        draft = Draft(secrets.token_hex(8), self._folder, parent, name, _now(), holders=1)
+        # Filling may take long, so it is done without the lock. If two threads do it, the second deletes its copy.
+        draft = Draft(secrets.token_hex(8), self._folder, parent, name, _now(), references=1)
         if base is not None:
             draft.file_id, draft.exists, draft.begun = base.id, True, True
             draft.modified, draft.uploaded = base.modified, base
-        draft.data, draft.descriptor = draft.new_data()
+        draft.data, draft.descriptor = draft.create_data_file()
         try:
             if fill is not None:
                 fill(draft.descriptor)
@@ -133,81 +157,99 @@ class Journal:
             else:
                 draft.dirty, draft.modified = True, _now()
         except BaseException:
-            draft.drop_data()
+            draft.delete_data()
             raise
         with self._changed:
             if (parent, name) not in self._drafts:
                 self._drafts[parent, name] = draft
-                self._claim(draft)
+                self._update_claims(draft)
                 return draft
-        draft.drop_data()
+        draft.delete_data()
         return self.open(parent, name, base, fill)
 
     def apart(self, base: File, fill: Callable[[int], None]) -> Draft:
-        """A draft of a file that was deleted while it is open: it stays off the drive, and goes with its holders."""
+        """Return a draft of an orphan, a file that was deleted while it is open. The caller must release it.
+
+        It is never uploaded, and deleted when its reference count drops to 0. `fill` is as in `open`; its errors are
+        raised.
+        """
         draft = Draft(
-            secrets.token_hex(8), self._folder, base.parent, base.name, base.modified, holders=1, removed=True
+            secrets.token_hex(8), self._folder, base.parent, base.name, base.modified, references=1, removed=True
         )
-        draft.data, draft.descriptor = draft.new_data()
+        draft.data, draft.descriptor = draft.create_data_file()
         try:
             fill(draft.descriptor)
         except BaseException:
-            draft.drop_data()
+            draft.delete_data()
             raise
         draft.size = os.fstat(draft.descriptor).st_size
         return draft
 
     def hold(self, draft: Draft) -> None:
-        """One holder more."""
+        """Increment a draft's reference count, and open its data file if it is closed. Raises `OSError`."""
         with self._changed:
-            draft.holders += 1
+            draft.references += 1
             if draft.descriptor < 0:
                 draft.descriptor = os.open(draft.data, os.O_RDWR)
 
     def read(self, draft: Draft, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes of a draft at `offset`, fewer only at its end. Raises `OSError`."""
         with draft.lock:
             return os.pread(draft.descriptor, size, offset)
 
     def write(self, draft: Draft, data: bytes, offset: int | None) -> int:
-        """Write all of `data` at `offset`, or at the end with None. Raises `OSError` when the local disk is full."""
+        """Write all of `data` at `offset`, or at the end if that is None; return its size. Raises `OSError`."""
         rest = memoryview(data)
 
-        def put(descriptor: int, position: int) -> int:
+        def write_next(descriptor: int, position: int) -> int:
             nonlocal rest
             written = os.pwrite(descriptor, rest, position)
             rest = rest[written:]
             return written
 
-        return self.take(draft, len(data), offset, put)
+        return self.take(draft, len(data), offset, write_next)
 
     def take(self, draft: Draft, size: int, offset: int | None, put: Callable[[int, int], int]) -> int:
-        """As `write`, of `size` bytes from elsewhere: `put` puts the next of them into an open file at a position."""
+        """Write `size` bytes from any source; return `size`. Raises `OSError`.
+
+        Args:
+            draft: The draft to write to; the caller has acquired it.
+            size: How many bytes to write.
+            offset: Where to write them; None appends.
+            put: Called with a file descriptor and a position until all bytes are written. It writes the next bytes of
+                the source there and returns how many.
+        """
         with draft.lock:
-            self._touch(draft)
+            self._mark_dirty(draft)
             start = position = draft.size if offset is None else offset
-            if draft.ahead is not None and start < draft.ahead.taken:
-                draft.ahead.end()
+            if draft.streaming is not None and start < draft.streaming.read_until:
+                draft.streaming.cancel()
             draft.appended = draft.appended + size if start == draft.size else 0
             try:
                 while position < start + size:
                     position += put(draft.descriptor, position)
             finally:
                 draft.size = max(draft.size, position)
-            self.uploading.follow(draft)
+            self.uploading.stream(draft)
             return size
 
     def truncate(self, draft: Draft, size: int) -> None:
+        """Set the size of a draft in bytes; a longer one is filled with zeros. Raises `OSError`."""
         with draft.lock:
             if size == 0:
-                self._start_empty(draft)
+                self._replace_data(draft)
             elif size != draft.size:
-                self._touch(draft)
-                draft.end_ahead()
+                self._mark_dirty(draft)
+                draft.cancel_streaming()
                 os.ftruncate(draft.descriptor, size)
                 draft.size = size
 
     def set_modified(self, draft: Draft, modified: float) -> bool:
-        """Set the time that goes up with the bytes. False when they are on the drive already, and it has to be told."""
+        """Set a draft's modification time, in seconds since 1970. Raises `OSError` if the record cannot be written.
+
+        Returns whether the upload will set the time on the drive. If it is False, the bytes are uploaded already, and
+        the caller must set the time there.
+        """
         with self._changed:
             draft.modified = modified
             if draft.pending:
@@ -215,53 +257,68 @@ class Journal:
             return draft.pending or draft.dirty
 
     def commit(self, draft: Draft) -> None:
-        """Make the bytes as they are now survive this process, and have them uploaded. Nothing to do when unchanged."""
+        """Save the record of a draft's current bytes, and schedule their upload. Raises `OSError`.
+
+        From then on the bytes survive the process. Does nothing if the draft is not dirty, or removed.
+        """
         with draft.lock:
             if not draft.dirty or draft.removed:
                 return
             with self._changed:
                 draft.committed = draft.data
                 draft.save()
-                # Why the drive did not take the bytes before stays known: `close()` says it again.
+                # `error` stays set: `close()` reports why the previous upload failed.
                 draft.dirty, draft.pending, draft.failures, draft.appended = False, True, 0, 0
-                self.uploading.put(draft, time.monotonic() + _SETTLE)
+                self.uploading.schedule(draft, time.monotonic() + _UPLOAD_DELAY)
 
     def release(self, draft: Draft) -> None:
-        """One holder less; the last one's leaving commits what is not, and lets an uploaded draft go."""
+        """Commit a draft, decrement its reference count, and retire the draft if nothing needs it any more.
+
+        Raises `OSError` if the commit fails; the reference count is decremented nevertheless.
+        """
         try:
             self.commit(draft)
         finally:
             with self._changed:
-                draft.holders -= 1
+                draft.references -= 1
                 self._retire(draft)
 
     def abandon(self, draft: Draft) -> None:
-        """Release a draft without what was written since its last commit, unless others hold it too."""
+        """Release a draft and, if nobody else has acquired it, discard what was written since its last commit.
+
+        Only writes after a truncation to 0 can be discarded; bytes that were overwritten in place are not restored. If
+        others have acquired the draft, it is committed as by `release`. Raises `OSError`.
+        """
         with draft.lock, self._changed:
-            if draft.holders == 1 and draft.dirty:
+            if draft.references == 1 and draft.dirty:
                 if draft.data != draft.committed:
                     draft.data.unlink(missing_ok=True)
                 draft.dirty = False
-                draft.end_ahead()
+                draft.cancel_streaming()
                 draft.close()
                 if draft.pending and draft.committed is not None:
                     draft.data, draft.size = draft.committed, draft.committed.stat().st_size
                 else:
-                    draft.uploaded = None  # the local bytes are those of no file
+                    draft.uploaded = None  # `data` does not have the bytes of that file
         self.release(draft)
 
-    # Names
+    # Renaming and removing
 
     def move(self, draft: Draft, parent: str, name: str, over: File | None) -> None:
-        """Give a draft another name, in place of `over`, a file on the drive, and of any draft there."""
+        """Move a draft to `name` in the folder `parent`, where it replaces `over` and any other draft.
+
+        `over` is the file of that name on the drive, if there is one. A draft that has no file on the drive yet gets
+        the id of `over` and thus overwrites it; otherwise `over` is trashed after the draft's upload. Raises `OSError`
+        if the record cannot be written.
+        """
         with self._changed:
-            there = self._drafts.get((parent, name))
-            if there is not None and there is not draft:
-                self._discard(there)
-                draft.after += [one for one in (there, *there.after) if one.uploading]
-                draft.replaces += there.replaces
-                if there.begun and there.file_id and (over is None or over.id != there.file_id):
-                    draft.replaces.append(there.file_id)
+            other = self._drafts.get((parent, name))
+            if other is not None and other is not draft:
+                self._discard(other)
+                draft.waits_for += [one for one in (other, *other.waits_for) if one.uploading]
+                draft.replaces += other.replaces
+                if other.begun and other.file_id and (over is None or over.id != other.file_id):
+                    draft.replaces.append(other.file_id)
             if self._drafts.get((draft.parent, draft.name)) is draft:
                 del self._drafts[draft.parent, draft.name]
             draft.parent, draft.name = parent, name
@@ -270,79 +327,84 @@ class Journal:
                 if draft.begun:
                     draft.replaces.append(over.id)
                 else:
-                    # The file that stands there keeps its id, its links and its history, and gets the new bytes.
+                    # The file on the drive keeps its id, its links and its revisions, and gets the new bytes.
                     draft.file_id, draft.exists, draft.begun, draft.uploaded = over.id, True, True, over
-                    draft.end_ahead()
-            self._claim(draft)
+                    draft.cancel_streaming()
+            self._update_claims(draft)
             if draft.pending:
                 draft.save()
 
     def remove(self, draft: Draft) -> list[str]:
-        """Forget a draft and its bytes. Returns the ids that the drive holds of it, to be put into the trash.
+        """Remove a draft; return the ids of its files on the drive, which the caller must trash.
 
-        What is on its way there just now, of it or of what it took the place of, is put into the trash once it has
-        arrived, by this process or the next.
+        If an upload of this draft, or of one that it replaced, is in flight, nothing is returned: the journal trashes
+        the files when that upload ends. The record stays on disk until then, so the next process can do it.
         """
         with self._changed:
             self._discard(draft)
-            if not draft.uploading and not draft.is_held_up:
-                return draft.ids
-            self._leaving.add(draft)
-            self._claim(draft)
-            draft.note()
+            if not draft.uploading and not draft.is_blocked:
+                return draft.remote_ids
+            self._to_trash.add(draft)
+            self._update_claims(draft)
+            draft.save_if_room()
             return []
 
     # Uploading
 
     def wait(self, draft: Draft) -> None:
-        """Return once what was committed of `draft` is on the drive; raise why it is not after a try that failed."""
+        """Upload a draft now and block until it is on the drive, or removed. Returns at once if it is not pending.
+
+        Raises the error of the first upload that fails during the call; the draft stays pending and is retried.
+        """
         with self._changed:
             failures = draft.failures
             if draft.pending:
-                self.uploading.put(draft, 0.0)
+                self.uploading.schedule(draft, 0.0)
             while draft.pending and not draft.removed:
                 if draft.failures > failures and draft.error is not None:
                     raise draft.error
                 self._changed.wait()
 
     def drain(self, progress: Callable[[int, int], None] = lambda files, size: None) -> dict[Draft, Exception]:
-        """Commit what is open and upload everything, trying each once more; returns what failed and why.
+        """Commit all drafts and upload them now, once each; return the drafts that failed, with their errors.
 
-        `progress` is called now and then with the files and bytes still to go.
+        Blocks until every upload has ended, and every removed draft's files are trashed. `progress` is called at least
+        twice a second, with the numbers of files and bytes that are left, while the journal's lock is held.
         """
         uncommitted = self._commit_all()
-        failed = self._bring_all(progress)
+        failed = self._upload_all(progress)
         if uncommitted:
-            # On a full disk there is room for a record once others have gone up.
+            # The disk may have been too full for their records, and the uploads have freed space.
             uncommitted = self._commit_all()
-            failed = self._bring_all(progress)
+            failed = self._upload_all(progress)
         return failed | uncommitted
 
     def is_full(self) -> bool:
-        """Whether the drive refused the last try of something for want of room."""
+        """Whether the last upload of a pending draft failed because the drive is full."""
         with self._changed:
             return any(draft.pending for draft in self.uploading.refused)
 
     def close(self) -> None:
-        """Let go of the journal; what is pending waits on disk for the next process."""
+        """Stop uploading, and release the journal folders; the next process uploads the drafts that are pending.
+
+        Supersedes the uploads in flight and blocks until they have ended. The journal must not be used afterwards.
+        """
         with self._changed:
             self.uploading.close()
             for draft in self._drafts.values():
                 draft.generation += 1
-                draft.end_ahead()
+                draft.cancel_streaming()
             self._changed.notify_all()
-            while self._leaving or any(draft.uploading for draft in self._drafts.values()):
+            while self._to_trash or any(draft.uploading for draft in self._drafts.values()):
                 self._changed.wait()
             if not self._drafts:
-                self._clear(self._folder)
+                self._delete_folder(self._folder)
             for lock in self._locks:
                 lock.release()
             self._locks.clear()
 
-    # The journal's own
-
     def _commit_all(self) -> dict[Draft, Exception]:
-        """Commit what is open; returns what cannot be, and why."""
+        """Commit all drafts; return those whose records cannot be written, with their errors."""
         failed: dict[Draft, Exception] = {}
         with self._changed:
             drafts = list(self._drafts.values())
@@ -353,11 +415,11 @@ class Journal:
                 failed[draft] = error
         return failed
 
-    def _bring_all(self, progress: Callable[[int, int], None]) -> dict[Draft, Exception]:
-        """Upload what is pending, trying each once more; returns what failed and why."""
+    def _upload_all(self, progress: Callable[[int, int], None]) -> dict[Draft, Exception]:
+        """Upload all pending drafts, once each; return those that failed, with their errors."""
         failed: dict[Draft, Exception] = {}
         with self._changed:
-            # A try that is under way began before, perhaps when the drive was still full: it is not the one more.
+            # An upload in flight does not count: it may fail because the drive was full when it started.
             waiting = {draft: draft.failures + draft.uploading for draft in self.pending()}
             while True:
                 for draft, failures in waiting.items():
@@ -366,13 +428,14 @@ class Journal:
                 left = [draft for draft in waiting if draft.pending and draft not in failed]
                 for draft in left:
                     if draft.due and not draft.uploading:
-                        self.uploading.put(draft, 0.0)
+                        self.uploading.schedule(draft, 0.0)
                 progress(len(left), sum(max(draft.size - draft.moved, 0) for draft in left))
-                if not left and not self._leaving:
+                if not left and not self._to_trash:
                     return failed
                 self._changed.wait(0.5)
 
-    def _hold(self, folder: Path) -> bool:
+    def _try_own(self, folder: Path) -> bool:
+        """Acquire the owner lock of a journal folder. Returns False if another process, or this one, holds it."""
         lock = FileLock(folder / "owner.lock", thread_local=False)
         try:
             lock.acquire(blocking=False)
@@ -382,41 +445,43 @@ class Journal:
         return True
 
     def _take_over(self, folder: Path) -> None:
-        """Load the pending drafts of a dead process, and clear away what it had not committed.
+        """Load the drafts from the folder of a dead process, schedule their uploads, and delete uncommitted data files.
 
-        Where a record cannot be read, nothing is cleared away: the bytes that it names may be any.
+        If a record cannot be read, no data file is deleted, because any of them may be the one that it names.
         """
-        kept, all_read = set(), True
+        committed, all_read = set(), True
         for record in sorted(folder.glob("*.json")):
             try:
                 draft = load(record)
             except (OSError, ValueError, TypeError, KeyError) as error:
-                _log.error("The journal record %s cannot be read (%r); it is left as it is.", record, error)
+                _log.error(
+                    "Cannot read the journal record %s (%r): its file is not uploaded, and stays there.", record, error
+                )
                 all_read = False
                 continue
             if draft.removed:
-                self._leaving.add(draft)
-                self._claim(draft)
-                threading.Thread(target=self._bury, args=(draft,), daemon=True).start()
+                self._to_trash.add(draft)
+                self._update_claims(draft)
+                threading.Thread(target=self._trash_files, args=(draft,), daemon=True).start()
                 continue
-            kept.add(draft.data)
+            committed.add(draft.data)
             while (draft.parent, draft.name) in self._drafts:
                 draft.name += " (1)"
             self._drafts[draft.parent, draft.name] = draft
-            self._claim(draft)
+            self._update_claims(draft)
             with self._lock:
-                self.uploading.put(draft, 0.0)
+                self.uploading.schedule(draft, 0.0)
         for data in folder.glob("*.data") if all_read else ():
-            if data not in kept:
+            if data not in committed:
                 data.unlink()
-        if not kept and not any(draft.folder == folder for draft in self._leaving):
-            self._clear(folder)
+        if not committed and not any(draft.folder == folder for draft in self._to_trash):
+            self._delete_folder(folder)
 
-    def _clear(self, folder: Path) -> None:
-        """Remove a journal folder in which nothing is left, and its lock. What has a record is left to be done."""
+    def _delete_folder(self, folder: Path) -> None:
+        """Delete a journal folder that this process owns, unless it has records, and release its lock."""
         if any(folder.glob("*.json")):
             return
-        with self._gate:
+        with self._folders_lock:
             for lock in [lock for lock in self._locks if Path(lock.lock_file).parent == folder]:
                 for file in folder.iterdir():
                     file.unlink()
@@ -424,29 +489,29 @@ class Journal:
                 lock.release()
                 self._locks.remove(lock)
 
-    def _claim(self, draft: Draft) -> None:
-        """Note which of the drive's files a draft stands for by now."""
-        for file_id in draft.claimed:
-            if self._owned.get(file_id) is draft:
-                del self._owned[file_id]
-        there = self._drafts.get((draft.parent, draft.name)) is draft or draft in self._leaving
-        draft.claimed = frozenset(filter(None, (draft.file_id, *draft.replaces))) if there else frozenset()
-        self._owned |= dict.fromkeys(draft.claimed, draft)
+    def _update_claims(self, draft: Draft) -> None:
+        """Recompute `draft.claimed_ids` and its entries in `_by_id`. The caller holds the journal's lock."""
+        for file_id in draft.claimed_ids:
+            if self._by_id.get(file_id) is draft:
+                del self._by_id[file_id]
+        claims = self._drafts.get((draft.parent, draft.name)) is draft or draft in self._to_trash
+        draft.claimed_ids = frozenset(filter(None, (draft.file_id, *draft.replaces))) if claims else frozenset()
+        self._by_id |= dict.fromkeys(draft.claimed_ids, draft)
 
-    def _touch(self, draft: Draft) -> None:
-        """The bytes are about to change: what is being uploaded of them is overtaken."""
+    def _mark_dirty(self, draft: Draft) -> None:
+        """Mark a draft as dirty and modified now, before its bytes change; supersede its upload in flight."""
         with self._changed:
             draft.dirty = True
             draft.generation += 1
             draft.modified = _now()
             draft.session = None
 
-    def _start_empty(self, draft: Draft) -> None:
-        """Empty a draft, leaving the committed bytes where they are until new ones are committed."""
-        data, descriptor = draft.new_data()
-        self._touch(draft)
-        draft.end_ahead()
-        draft.ahead = None
+    def _replace_data(self, draft: Draft) -> None:
+        """Give a draft a new, empty data file; keep the old one until the next commit if its bytes are pending."""
+        data, descriptor = draft.create_data_file()
+        self._mark_dirty(draft)
+        draft.cancel_streaming()
+        draft.streaming = None
         os.close(draft.descriptor)
         if draft.data == draft.committed and draft.pending:
             draft.stale.append(draft.data)
@@ -455,64 +520,75 @@ class Journal:
         draft.data, draft.descriptor, draft.size = data, descriptor, 0
 
     def _discard(self, draft: Draft) -> None:
+        """Mark a draft as removed, supersede its upload, and delete its record. The caller holds the journal's lock."""
         draft.removed = True
         draft.generation += 1
-        draft.end_ahead()
+        draft.cancel_streaming()
         draft.pending = draft.dirty = False
         if self._drafts.get((draft.parent, draft.name)) is draft:
             del self._drafts[draft.parent, draft.name]
-        self._claim(draft)
+        self._update_claims(draft)
         draft.record.unlink(missing_ok=True)
         self._retire(draft)
         self._changed.notify_all()
 
-    def _bury(self, draft: Draft) -> None:
-        """Put into the trash what of a removed draft has reached the drive."""
+    def _trash_files(self, draft: Draft) -> None:
+        """Trash the files on the drive of a removed draft, and delete its record.
+
+        If trashing fails, the record stays, and the next process retries.
+        """
         try:
-            for file_id in draft.ids:
+            for file_id in draft.remote_ids:
                 self.uploading.trash(file_id)
             draft.record.unlink(missing_ok=True)
         except HaversackError as error:
-            _log.warning("%s is still to be put into the trash, with the next mount: %s", draft.name, error)
+            _log.warning("Cannot trash the deleted file %s; the next mount retries: %s", draft.name, error)
         with self._changed:
-            self._leaving.discard(draft)
-            self._claim(draft)
+            self._to_trash.discard(draft)
+            self._update_claims(draft)
             self._retire(draft)
             self._changed.notify_all()
 
-    def _ended(self, draft: Draft) -> None:
-        """An upload ended. What is on the drive by now becomes one of its files, in the same moment for everyone."""
-        for one in self._leaving:
-            if (one is draft or draft in one.after) and not one.uploading and not one.is_held_up:
-                threading.Thread(target=self._bury, args=(one,), daemon=True).start()
-        if draft in self._leaving:
+    def _on_upload_ended(self, draft: Draft) -> None:
+        """Handle the end of an upload, with the journal's lock held.
+
+        Reports a file that was uploaded and deletes its record, retires a draft that is not used any more, and trashes
+        the files of removed drafts that waited for this upload.
+        """
+        for removed in self._to_trash:
+            if (removed is draft or draft in removed.waits_for) and not removed.uploading and not removed.is_blocked:
+                threading.Thread(target=self._trash_files, args=(removed,), daemon=True).start()
+        if draft in self._to_trash:
             return
         if draft.uploaded is not None and draft.exists and not (draft.pending or draft.removed):
             try:
                 self._on_drive(draft.uploaded)
             except DiskFull as error:
-                # It is on the drive all the same, whose list of changes tells of it once there is room here.
-                _log.warning("%s is on the drive, which cannot be noted here: %s", draft.name, error)
+                # The upload succeeded; the changes feed will report the file once the disk has room.
+                _log.warning("%s is uploaded, but the index cannot be updated: %s", draft.name, error)
             draft.record.unlink(missing_ok=True)
-        self._claim(draft)
+        self._update_claims(draft)
         self._retire(draft)
 
     def _retire(self, draft: Draft) -> None:
-        """Let a draft go that nobody holds and that the drive has, or that was removed."""
-        if draft.holders > 0 or draft.pending or draft.dirty or draft.uploading:
+        """Retire a draft that is neither referenced, pending, dirty nor in flight, and hand its bytes to `on_retired`.
+
+        Deletes its data files, and its journal folder if that belonged to another process and is now empty.
+        """
+        if draft.references > 0 or draft.pending or draft.dirty or draft.uploading:
             return
         if self._drafts.get((draft.parent, draft.name)) is draft:
             del self._drafts[draft.parent, draft.name]
-            self._claim(draft)
+            self._update_claims(draft)
         draft.close()
         if draft.uploaded is not None and not draft.removed and draft.data.exists():
             self._on_retired(draft.uploaded, draft.data)
-        draft.drop_data()
-        others = (*self._drafts.values(), *self._leaving)
+        draft.delete_data()
+        others = (*self._drafts.values(), *self._to_trash)
         if draft.folder != self._folder and not any(other.folder == draft.folder for other in others):
-            self._clear(draft.folder)
+            self._delete_folder(draft.folder)
 
 
 def _now() -> float:
-    """The time as a drive keeps it, in whole milliseconds: a file's time stays the same when it gets there."""
+    """Return the time in seconds since 1970, in whole milliseconds, as a drive stores it."""
     return time.time_ns() // 1_000_000 / 1000

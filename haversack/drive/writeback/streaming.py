@@ -1,13 +1,15 @@
-"""The upload of a file that is still being written: what was appended goes up meanwhile, the file is made at the end.
+"""Upload a file while it is still being written, and complete it on the drive only when it is committed.
 
-It begins before anybody knows how long the file will be, follows the writer out of the page cache, and hashes the bytes
-on their way, once. At least the last byte waits until the journal has the file committed and says how long it is
-(`finish`); the call that then names the total is the first by which the drive gets a file or new content. So nothing
-that was acknowledged depends on bytes that went ahead, and bytes that went ahead for nothing were never a file's.
+The upload starts before the file's length is known, and sends appended bytes while they are still in the page cache; it
+hashes them once, as it reads them. At least the last byte is held back until the journal has committed the file and
+passes its length to `finish`. The chunk that then names the total size is the first one that gives the drive a new
+file or new content. So nothing acknowledged depends on the bytes sent earlier, and bytes sent in vain never become a
+file.
 
-What is written below what was sent ends it (`end`), and the session is taken back: `DELETE`, answered with 499, as
-Google's Cloud Storage and GData document it; a drive that knows no such call lets the session expire. It waits for the
-writer as a coroutine and holds no thread meanwhile. Why it failed is nobody's concern: the ordinary upload tells.
+A write below the bytes already sent cancels the upload, and its session is deleted: `DELETE`, answered with 499, as
+documented for Google Cloud Storage and GData. A drive that does not support this lets the session expire. While it
+waits for the writer, the upload is a suspended coroutine and occupies no thread. Its errors are only logged: the
+journal then uploads the file in the ordinary way, which reports errors.
 """
 
 from __future__ import annotations
@@ -19,31 +21,37 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 from fsspec.asyn import get_loop
 
-from haversack.drive.remote.api import DriveApi, File, ResumableUpload
-from haversack.drive.remote.upload import CHUNK, UNIT
+from haversack.drive.remote.api import DriveApi
+from haversack.drive.remote.calls import File
+from haversack.drive.remote.upload import CHUNK, CHUNK_MULTIPLE, ResumableUpload
 from haversack.errors import HaversackError
 
 _log = logging.getLogger(__name__)
-_NEVER = 1 << 62
+_UNKNOWN = 1 << 62
 
 
 class StreamingUpload(ResumableUpload):
-    """The upload of `source` while it is written, of which `there` bytes can be sent so far, beginning with the first.
+    """An upload of `source` while it is written.
 
-    `lock` is the one under which the bytes change. Those below `taken` are hashed and sent, or about to be.
-    `position` is how many of them the drive has. Each call carries `step` bytes at least, a multiple of `UNIT`, until
-    the file is whole. `size` counts once `finish` was called.
+    `read_until` is the end of the bytes that may have been hashed and sent; it is guarded by `lock`. `position` is how
+    many bytes the drive has stored. `size` is meaningless until `finish` sets it; `total` is None until then.
+
+    Args:
+        source: The local file that is being written.
+        lock: The lock that the writer holds while it changes the file.
+        written: How many bytes are in the file, from its start, when the upload starts.
+        exists: As in `ResumableUpload`, like `parent`, `name` and `modified`. The file's id is given to `start`.
+        step: The shortest chunk, in bytes, that is sent before `finish`; a multiple of `CHUNK_MULTIPLE`.
     """
 
     def __init__(
         self,
         source: Path,
         lock: threading.RLock,
-        there: int,
+        written: int,
         *,
         exists: bool,
         parent: str,
@@ -51,111 +59,122 @@ class StreamingUpload(ResumableUpload):
         modified: float,
         step: int = CHUNK,
     ) -> None:
-        super().__init__(source, _NEVER, Future(), "", exists, parent, name, modified, first=there & -UNIT)
-        self.taken = self.position = 0
-        self.ended = False
+        first_chunk = written & -CHUNK_MULTIPLE
+        super().__init__(source, _UNKNOWN, Future(), "", exists, parent, name, modified, first_chunk=first_chunk)
+        self.read_until = self.position = 0
+        self.cancelled = False
         self._lock = lock
-        self._there = there
+        self._written = written
         self._step = step
-        self._wanted = _NEVER
-        self._more = asyncio.Event()
-        self._hasher: Any = hashlib.md5(usedforsecurity=False)
+        # The writer sets `_wakeup` once `_written` has reached `_wake_at`.
+        self._wake_at = _UNKNOWN
+        self._wakeup = asyncio.Event()
+        # The hash of the first `_hashed` bytes, guarded by `_hash_lock`; None once `finish` has handed it out.
+        self._hasher: hashlib._Hash | None = hashlib.md5(usedforsecurity=False)
         self._hashed = 0
-        self._hashing = threading.Lock()
+        self._hash_lock = threading.Lock()
         self._result: Future[File] = Future()
-        self.is_wanted = lambda: not self.ended
+        self.is_wanted = lambda: not self.cancelled
 
-    def begin(self, api: DriveApi, identified: Callable[[], Awaitable[str]]) -> Future[File]:
-        """Begin to send what is there; `identified` gives the file's id."""
-        self._result = asyncio.run_coroutine_threadsafe(self._followed(api, identified), get_loop())
+    def start(self, api: DriveApi, get_file_id: Callable[[], Awaitable[str]]) -> Future[File]:
+        """Start the upload on the event loop; `get_file_id` is awaited there for the file's id. Return its result."""
+        self._result = asyncio.run_coroutine_threadsafe(self._run(api, get_file_id), get_loop())
         return self._result
 
-    # The writer's side; `lock` is held
+    # Called by the writer, which holds `lock`
 
-    def grew(self, there: int) -> None:
-        """So many bytes are in the file by now."""
-        self._there = there
-        if there >= self._wanted:
-            self._wanted = _NEVER
-            get_loop().call_soon_threadsafe(self._more.set)
+    def grow(self, written: int) -> None:
+        """Report that the file now has `written` bytes; wake the upload if that is enough for a chunk."""
+        self._written = written
+        if written >= self._wake_at:
+            self._wake_at = _UNKNOWN
+            get_loop().call_soon_threadsafe(self._wakeup.set)
 
-    def end(self) -> None:
-        """Send nothing more: what was sent is not, or not as it was, what the file is going to be."""
-        if not self.ended:
-            self.ended = True
+    def cancel(self) -> None:
+        """Cancel the upload and its session, because bytes that may have been sent are no longer those of the file."""
+        if not self.cancelled:
+            self.cancelled = True
             self._result.cancel()
 
-    # The journal's side
+    # Called by the uploader
 
     @property
-    def is_good(self) -> bool:
-        """Whether it can still become the file."""
-        return not self.ended and not self._result.done()
+    def is_usable(self) -> bool:
+        """Whether the upload is still running, so that `finish` can complete it."""
+        return not self.cancelled and not self._result.done()
 
-    def finish(self, size: int) -> tuple[Any, int]:
-        """The file is whole, with so many bytes: send the rest and make it one, once `md5` is known.
+    def finish(self, size: int) -> tuple[hashlib._Hash, int]:
+        """Send the rest of the file, which now has its final `size`, and complete it on the drive.
 
-        Returns the hash of so many of its first bytes, which the caller is to go on with.
+        To be called once. Returns the MD5 object of the first N bytes, and N: the caller must hash the rest and set the
+        future `md5`.
         """
         self.size = size
-        get_loop().call_soon_threadsafe(self._more.set)
-        with self._hashing:
+        get_loop().call_soon_threadsafe(self._wakeup.set)
+        with self._hash_lock:
             hasher, self._hasher = self._hasher, None
+            assert hasher is not None
             return hasher, self._hashed
 
     def result(self) -> File:
-        """Wait until it is on the drive. Raises as `DriveApi.upload`."""
+        """Block until the upload has ended; return the file, or raise the errors of `DriveApi.upload`.
+
+        Raises `concurrent.futures.CancelledError` if the upload was cancelled.
+        """
         return self._result.result()
 
-    # The upload's own
+    # Called by `DriveApi.upload` on the event loop
 
     @property
     def total(self) -> int | None:
-        return None if self.size == _NEVER else self.size
+        return None if self.size == _UNKNOWN else self.size
 
     @property
-    def sent(self) -> int:
-        return self.taken if self.total is None else self.size
+    def max_stored(self) -> int:
+        return self.read_until if self.total is None else self.size
 
-    async def reach(self, position: int, most: int) -> int:
+    async def chunk_end(self, position: int, max_size: int) -> int:
+        """Return the end of the next chunk; wait until `step` bytes and one more are written, or `finish` is called."""
         while self.total is None:
-            self._more.clear()
-            # Looked at only after it was said: whoever writes meanwhile sees one or is seen by the other.
-            self._wanted = position + self._step + 1
-            ready = min(self._there - 1 - position, most)
+            self._wakeup.clear()
+            # Set before `_written` is read: a writer in between either is seen here or sees `_wake_at`.
+            self._wake_at = position + self._step + 1
+            ready = min(self._written - 1 - position, max_size)
             if ready >= self._step:
-                return position + ready - ready % UNIT
+                return position + ready - ready % CHUNK_MULTIPLE
             if self.total is None:
-                await self._more.wait()
-        return await super().reach(position, most)
+                await self._wakeup.wait()
+        return await super().chunk_end(position, max_size)
 
     def read(self, position: int, size: int) -> bytes:
+        """Read bytes to send, and hash those that follow the ones already hashed. Raises `OSError`."""
         if self.total is None:
             with self._lock:
-                self.taken = max(self.taken, position + size)
+                self.read_until = max(self.read_until, position + size)
         data = super().read(position, size)
-        with self._hashing:
+        with self._hash_lock:
             if self._hasher is not None and position <= self._hashed < position + len(data):
                 self._hasher.update(memoryview(data)[self._hashed - position :])
                 self._hashed = position + len(data)
         return data
 
-    async def _followed(self, api: DriveApi, identified: Callable[[], Awaitable[str]]) -> File:
+    async def _run(self, api: DriveApi, get_file_id: Callable[[], Awaitable[str]]) -> File:
+        """Upload the file; delete the session if the upload ends before `finish`."""
         try:
-            self.file_id = await identified()
+            self.file_id = await get_file_id()
             return await api.upload(self)
         except HaversackError as error:
-            _log.debug("%s goes ahead no more: %s", self.name, error)
+            _log.debug("The streaming upload of %s failed: %s", self.name, error)
             raise
         finally:
             if self.total is None:
-                await self._take_back(api)
+                await self._delete_session(api)
 
-    async def _take_back(self, api: DriveApi) -> None:
-        """Tell the drive that the session is not gone on with."""
+    async def _delete_session(self, api: DriveApi) -> None:
+        """Ask the drive to discard the upload session; if that fails, it expires by itself."""
         if self.session is None:
             return
         try:
             await api.http.request("DELETE", self.session, accept=(404, 405, 410, 499), again=False)
         except HaversackError as error:
-            _log.debug("The upload of %s that went ahead is left to expire: %s", self.name, error)
+            _log.debug("Cannot delete the upload session of %s, which will expire: %s", self.name, error)

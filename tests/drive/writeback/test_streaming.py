@@ -116,7 +116,7 @@ def test_a_write_below_what_was_sent_takes_it_back(proxy: Proxy, drive: Drive, f
 def test_a_write_above_what_was_sent_does_not(proxy: Proxy, drive: Drive, folder: str, there: Path) -> None:
     data = os.urandom(3 * MB)
     draft = written(drive, (folder, "a"), data)
-    until(lambda: ahead(proxy) and draft.ahead is not None and draft.ahead.position > 2 * MB)
+    until(lambda: ahead(proxy) and draft.streaming is not None and draft.streaming.position > 2 * MB)
     drive.journal.write(draft, b"last", 3 * MB - 4)
     closed(drive, draft)
     assert (there / "a").read_bytes() == data[:-4] + b"last"
@@ -235,7 +235,7 @@ def test_a_drive_that_is_full_stops_what_goes_ahead_and_says_nothing(
     proxy.full = True
     data = os.urandom(3 * MB)
     draft = written(drive, (folder, "a"), data)
-    until(lambda: draft.ahead is not None and not draft.ahead.is_good)
+    until(lambda: draft.streaming is not None and not draft.streaming.is_usable)
     proxy.full = False
     closed(drive, draft)
     assert draft.error is None
@@ -325,7 +325,7 @@ def test_a_hub_that_is_ended_and_begun_anew_meanwhile_gets_it_all(
     monkeypatch.setenv("HAVERSACK_TOKEN", hub.token)
     drive, data = DriveFileSystem().drive, os.urandom(8 * MB)
     draft = written(drive, ("a",), data[: 4 * MB])
-    until(lambda: draft.ahead is not None and draft.ahead.position > 0)
+    until(lambda: draft.streaming is not None and draft.streaming.position > 0)
     hub.process.kill()
     hub.process.wait(10)
     drive.journal.write(draft, data[4 * MB :], None)
