@@ -64,7 +64,7 @@ def test_an_error_is_one_line_without_a_traceback(tmp_path: Path) -> None:
     done = haversack("hub", "--root", str(tmp_path / "hub"))
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
-        "haversack: A hub needs a token. Put one in HAVERSACK_TOKEN or in a file named with --token-file."
+        "haversack: A hub needs a token. Set HAVERSACK_TOKEN, or give a file with --token-file."
     ]
 
 
@@ -72,7 +72,7 @@ def test_a_token_file_that_is_no_text_is_said(tmp_path: Path) -> None:
     (tmp_path / "token").write_bytes(b"\xff\xfe")
     done = haversack("hub", "--root", str(tmp_path / "hub"), "--token-file", str(tmp_path / "token"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "is no text" in done.stderr
+    assert "is not a text file" in done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

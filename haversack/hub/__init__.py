@@ -1,20 +1,20 @@
-"""The hub: a plain folder served as a drive (Drive v3) and as Kaggle, on this machine's loopback interface.
+"""The hub: a server on the loopback interface that serves a plain folder through Drive v3 and through Kaggle's API.
 
-    server     the application, who may come in, how long it lives
-    signin     the token, the Kaggle key that follows from it, signed storage links
-    authority  certificates of its own               proxy      leads Google's hosts to the hub
-    drive      Drive v3's calls                      kaggle     Kaggle's calls
-    tree       what calls find and do in the folder  shelf      published data sets and their versions
-    index      the records of files                  records    the SQLite file
-    disk       comparing records with the disk       watch      the same for the whole tree, beside the calls
-    query      the language of `q`                   fields     the language of `fields`
-    uploads    resumable uploads of both             content    bytes in and out, with ranges
-    media      Drive's calls that carry bytes        resource   a file's JSON, both ways
-    multipart  bodies of several parts               names      any name as a name on disk
-    documents  Google's documents, and shortcuts     refusal    an answer that is an error
-    faults     bad networks and limits, rehearsed    wire       how a call's bytes travel
-    calls      the log of calls                      page/      the page for people
+    server     the application, its access checks and its lifetime
+    signin     the token, the Kaggle key derived from it, signed links
+    authority  the hub's own certificate authority    proxy      routes Google's host names to the hub
+    drive      Drive v3's JSON calls                  kaggle     Kaggle's calls
+    tree       reads and changes of the folder        shelf      published data sets and their versions
+    index      the table of files                     records    the SQLite database
+    disk       reconciles the table with the disk     watch      the same for the whole tree, in the background
+    query      the language of `q`                    fields     the language of `fields`
+    uploads    resumable uploads of both APIs         content    file content in and out, with ranges
+    media      Drive's calls that carry bytes         resource   a file's JSON, both ways
+    multipart  multipart bodies                       names      any name as a name on disk
+    documents  Google's documents, and shortcuts      refusal    an error response
+    faults     fault injection                        wire       how the bytes of a call are transferred
+    calls      the call log                           page/      the web page
 
-It imports nothing of haversack but `errors`: client and server are each held against Google's discovery document, so
-that they cannot share one mistake.
+It imports only `errors` and `disk` from the rest of haversack, and no protocol code of the clients: client and server
+are each tested against Google's discovery document and the official clients, so that they cannot share a mistake.
 """

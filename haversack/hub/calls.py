@@ -1,11 +1,12 @@
-"""A log of the calls that were answered, for whoever counts them: one JSON object per line.
+"""The call log: one JSON object per line for each answered call.
 
     {"at": 1760000000.123, "method": "GET", "route": "files.list", "status": 200, "received": 0, "sent": 512, "ms": 1.9}
 
-`route` is Google's name of the call; below `/upload` it is `upload.media`, `upload.multipart`, `upload.begin` (of a
-resumable one) and `upload.chunk`, a download is `files.download`. A batch is one line, with its calls in `calls`.
-`received` and `sent` count the bytes of bodies. A connection that was cut has status 499. A line is written before its
-answer leaves, or, where the answer is a file's bytes, when they were sent. Neither names, ids nor tokens are written.
+`at` is the Unix time at which the call arrived. `route` is Google's name of the method; below `/upload` it is
+`upload.media`, `upload.multipart`, `upload.begin` (a resumable upload is opened) or `upload.chunk`; a download is
+`files.download`. A batch is one line, which counts the calls it contains by name in `calls`. `received` and `sent` are
+the bytes of the bodies. A broken connection has status 499. The line is written before the response is sent; for a
+response that streams a file it is written afterwards. No name, file id or token is logged.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from aiohttp import web
 
 from haversack.errors import InputError
 
-_CALLS: web.RequestKey[Counter[str]] = web.RequestKey("calls", Counter)
-_WITHOUT_LOG = "/haversack/"
-OF_DRIVE = {
+_BATCHED_CALLS: web.RequestKey[Counter[str]] = web.RequestKey("calls", Counter)
+_UNLOGGED_PREFIX = "/haversack/"
+DRIVE_METHODS = {
     ("GET", "about"): "about.get",
     ("GET", "files"): "files.list",
     ("POST", "files"): "files.create",
@@ -41,19 +42,23 @@ OF_DRIVE = {
 
 
 class CallLog:
-    """The file, appended to; a middleware."""
+    """A middleware that appends a line to the log for each call, except those below `/haversack/`."""
 
     def __init__(self, path: Path) -> None:
+        """Open the log at `path` for appending; create it with mode 600. Raises `InputError` if that fails."""
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise InputError(f"The log {path} cannot be written ({error.strerror}).", "Name another file.") from error
+            raise InputError(
+                f"The log {path} cannot be written ({error.strerror}).", "Give another file with --log."
+            ) from error
 
     @web.middleware
     async def middleware(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if request.path.startswith(_WITHOUT_LOG):
+        """Handle `request`, log the call, and return the response of `handler`."""
+        if request.path.startswith(_UNLOGGED_PREFIX):
             return await handler(request)
         at, started = time.time(), time.perf_counter()
         answer = await handler(request)
@@ -66,29 +71,30 @@ class CallLog:
             "sent": answer.content_length or 0,
             "ms": round((time.perf_counter() - started) * 1000, 3),
         }
-        if calls := request.get(_CALLS):
+        if calls := request.get(_BATCHED_CALLS):
             line["calls"] = dict(calls)
         os.write(self._file, json.dumps(line).encode() + b"\n")
         return answer
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._file)
 
 
-def note(request: web.Request, method: str, path: str) -> None:
-    """Count one call of a batch."""
-    calls = request.get(_CALLS)
+def count_batched(request: web.Request, method: str, path: str) -> None:
+    """Count one call inside the batch `request` for its log line; `path` is relative to `/drive/v3/`."""
+    calls = request.get(_BATCHED_CALLS)
     if calls is None:
-        calls = request[_CALLS] = Counter()
-    calls[of_drive(method, path)] += 1
+        calls = request[_BATCHED_CALLS] = Counter()
+    calls[drive_method(method, path)] += 1
 
 
-def of_drive(method: str, path: str) -> str:
-    """Google's name of a call by its path below `/drive/v3/`."""
+def drive_method(method: str, path: str) -> str:
+    """Return Google's name of the Drive method for an HTTP method and a path below `/drive/v3/`, or "unknown"."""
     parts = path.strip("/").split("/")
-    exact = OF_DRIVE.get((method, *parts))
+    exact = DRIVE_METHODS.get((method, *parts))
     if exact is None and len(parts) > 1:
-        exact = OF_DRIVE.get((method, parts[0], "", *parts[2:]))
+        exact = DRIVE_METHODS.get((method, parts[0], "", *parts[2:]))
     return exact or "unknown"
 
 
@@ -96,7 +102,7 @@ def _route(request: web.Request) -> str:
     first, _, rest = request.path.lstrip("/").partition("/")
     match first:
         case "drive":
-            route = of_drive(request.method, rest.removeprefix("v3/"))
+            route = drive_method(request.method, rest.removeprefix("v3/"))
             return "files.download" if route == "files.get" and request.query.get("alt") == "media" else route
         case "upload":
             kind = request.query.get("uploadType", "media")

@@ -1,8 +1,8 @@
-"""Bytes in and out: written aside and hashed on the way in, ranges on the way out, never a whole file in memory.
+"""File content in and out: hashed while it is written, served with ranges, never a whole large file in memory.
 
-A file that comes in is written to a folder of its own beside the tree, synced, and only then renamed to its place, so
-that nothing half-written is ever in sight. Disk work runs in threads; a slow disk holds up one request, not the others.
-Answers with ranges follow RFC 9110, section 14; of several ranges in one request none is served singly, the whole is.
+An incoming file is written to a temporary file beside the tree, synced, and renamed to its place when complete, so no
+partial file is ever visible. Disk I/O runs in threads: a slow disk delays its own request and no other. Ranges follow
+RFC 9110, section 14; a request for several ranges gets the whole file.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from haversack.hub import wire
 from haversack.hub.refusal import Refusal
 
 BLOCK = 1 << 20
-_FEW = 1 << 18
-# What a user stored is never run by a browser as a page of the hub's own.
-OF_USERS = {
+_IN_MEMORY = 1 << 18
+# A browser must not run a stored file as a page of the hub's origin.
+UNTRUSTED_HEADERS = {
     "Content-Disposition": "attachment",
     "Content-Security-Policy": "sandbox",
     "X-Content-Type-Options": "nosniff",
@@ -40,7 +40,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 @dataclass(frozen=True)
 class Staged:
-    """Bytes that lie aside, whole and synced. `md5` as hex digits."""
+    """A complete temporary file: its path, its size in bytes, and its MD5 in hexadecimal."""
 
     path: Path
     size: int
@@ -49,7 +49,7 @@ class Staged:
 
 @dataclass(frozen=True)
 class Digests:
-    """Hashes of a file's content as hex digits; SHA-1 and SHA-256 only where they were asked for."""
+    """A file's hashes in hexadecimal; SHA-1 and SHA-256 are None if they were not requested."""
 
     md5: str
     sha1: str | None = None
@@ -57,8 +57,11 @@ class Digests:
 
 
 @contextmanager
-def aside(folder: Path) -> Iterator[Path]:
-    """A path for a new file in `folder`; what still lies there at the end is removed."""
+def temporary_path(folder: Path) -> Iterator[Path]:
+    """Yield a unique path in `folder` for a new file that does not exist yet.
+
+    On exit the file is deleted, unless it was renamed away.
+    """
     path = folder / f"new-{secrets.token_hex(12)}"
     try:
         yield path
@@ -67,42 +70,47 @@ def aside(folder: Path) -> Iterator[Path]:
 
 
 async def write(path: Path, chunks: AsyncIterator[bytes]) -> Staged:
-    """Write what arrives to `path`, synced. What is hashed and written is one block behind what arrives."""
+    """Write `chunks` to a new file at `path`, hash them, and fsync the file.
+
+    A block is written in a thread while the next one is received. Returns the complete file. Raises
+    `FileExistsError` if `path` exists, and whatever the iterator raises; the partial file then remains at `path`.
+    """
     hasher = hashlib.md5(usedforsecurity=False)
-    arriving = blocks(chunks)
-    first = await anext(arriving, b"")
-    following = await anext(arriving, None)
+    incoming = rechunked(chunks)
+    first = await anext(incoming, b"")
+    following = await anext(incoming, None)
     if following is None:
-        return await asyncio.to_thread(_written, path, first)
+        return await asyncio.to_thread(_write_small, path, first)
     size = 0
     with await asyncio.to_thread(open, path, "xb", 0) as file:
 
-        def put(block: bytes) -> None:
+        def hash_and_write(block: bytes) -> None:
             hasher.update(block)
             write_all(file.fileno(), block)
 
-        behind = asyncio.ensure_future(asyncio.to_thread(put, first))
+        writing = asyncio.ensure_future(asyncio.to_thread(hash_and_write, first))
         try:
             while following is not None:
                 size += len(following)
-                await behind
-                behind = asyncio.ensure_future(asyncio.to_thread(put, following))
-                following = await anext(arriving, None)
+                await writing
+                writing = asyncio.ensure_future(asyncio.to_thread(hash_and_write, following))
+                following = await anext(incoming, None)
         finally:
-            await behind
-        await asyncio.to_thread(sync, file.fileno())
+            await writing
+        await asyncio.to_thread(os.fsync, file.fileno())
     return Staged(path, len(first) + size, hasher.hexdigest())
 
 
-def _written(path: Path, content: bytes) -> Staged:
+def _write_small(path: Path, content: bytes) -> Staged:
+    """Do the same as `write` for content of one block, in a single call."""
     with open(path, "xb", 0) as file:
         write_all(file.fileno(), content)
-        sync(file.fileno())
+        os.fsync(file.fileno())
     return Staged(path, len(content), hashlib.md5(content, usedforsecurity=False).hexdigest())
 
 
 def write_all(descriptor: int, block: bytes, offset: int | None = None) -> None:
-    """Write the whole of `block`, at the file's own position where no `offset` is given."""
+    """Write all of `block` to `descriptor` at byte `offset`, or at the current position if `offset` is None."""
     left = memoryview(block)
     while left:
         if offset is None:
@@ -113,30 +121,30 @@ def write_all(descriptor: int, block: bytes, offset: int | None = None) -> None:
         left = left[written:]
 
 
-async def blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces worth a trip to a thread."""
-    waiting = bytearray()
-    broken: ConnectionError | web.RequestPayloadError | None = None
+async def rechunked(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the same bytes in blocks of at least `BLOCK` bytes; the last block may be shorter.
+
+    After a broken connection the bytes received so far are yielded, then the error (`ConnectionError` or aiohttp's
+    `RequestPayloadError`) is raised.
+    """
+    buffer = bytearray()
+    error_at_end: ConnectionError | web.RequestPayloadError | None = None
     try:
         async for chunk in chunks:
-            waiting += chunk
-            if len(waiting) >= BLOCK:
-                yield bytes(waiting)
-                waiting.clear()
+            buffer += chunk
+            if len(buffer) >= BLOCK:
+                yield bytes(buffer)
+                buffer.clear()
     except (ConnectionError, web.RequestPayloadError) as error:
-        broken = error
-    if waiting:
-        yield bytes(waiting)
-    if broken is not None:
-        raise broken
-
-
-def sync(descriptor: int) -> None:
-    os.fsync(descriptor)
+        error_at_end = error
+    if buffer:
+        yield bytes(buffer)
+    if error_at_end is not None:
+        raise error_at_end
 
 
 def digests(path: Path, *, sha: bool = False) -> Digests:
-    """A file's hashes, of all in one reading."""
+    """Return the MD5 of the file at `path`, with `sha` also its SHA-1 and SHA-256; the file is read once."""
     hashers = [hashlib.new(name, usedforsecurity=False) for name in (("md5", "sha1", "sha256") if sha else ("md5",))]
     with open(path, "rb", buffering=0) as file:
         while block := file.read(BLOCK):
@@ -145,21 +153,24 @@ def digests(path: Path, *, sha: bool = False) -> Digests:
     return Digests(*(hasher.hexdigest() for hasher in hashers))
 
 
-def staged(path: Path) -> Staged:
-    """A file that lies aside, hashed and synced."""
+def stage_file(path: Path) -> Staged:
+    """Fsync and hash an existing temporary file, and return it as staged. Raises `OSError`."""
     with open(path, "rb") as file:
-        sync(file.fileno())
+        os.fsync(file.fileno())
     return Staged(path, path.stat().st_size, digests(path).md5)
 
 
-def rename_new(source: Path, target: Path) -> None:
-    """Rename a file, never over one that is there. Raises `FileExistsError`."""
+def rename_exclusive(source: Path, target: Path) -> None:
+    """Rename a file without replacing an existing one. Raises `FileExistsError` if `target` exists.
+
+    The check is atomic where the file system supports hard links; elsewhere a race with another process is possible.
+    """
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
             raise
-        # A file system without hard links: the check and the rename are two steps there.
+        # The file system has no hard links: check, then rename.
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
         os.rename(source, target)
@@ -170,18 +181,25 @@ def rename_new(source: Path, target: Path) -> None:
 async def send(
     request: web.Request, path: Path, mime: str, *, md5: str | None = None, name: str | None = None
 ) -> web.StreamResponse:
-    """Answer with a file's bytes, or with the range that was asked for.
+    """Answer `request` with the content of the file at `path`, or with the requested range of it.
 
-    `md5` becomes the entity tag and Google storage's hash header. Raises `Refusal` for a range that cannot be served.
+    Args:
+        request: the request; its Range, If-Range and If-None-Match headers are honoured.
+        path: the file; a symbolic link is not followed.
+        mime: the Content-Type; an invalid one becomes application/octet-stream.
+        md5: the hash in hexadecimal, for the ETag and the `x-goog-hash` header.
+        name: the file name for the Content-Disposition header.
+
+    Raises `Refusal`: 404 if the file does not exist, 416 if the range cannot be satisfied.
     """
-    reply = await asyncio.to_thread(_begun, path, request, mime, md5, name)
+    reply = await asyncio.to_thread(_prepare, path, request, mime, md5, name)
     if isinstance(reply, web.Response):
-        way = wire.of(request)
-        return reply if way is None else await way.send_whole(request, reply)
+        transport = wire.transport_of(request)
+        return reply if transport is None else await transport.send_whole(request, reply)
     try:
         await reply.response.prepare(request)
         if request.method != "HEAD":
-            await _copy(request, reply)
+            await _send_file(request, reply)
         await reply.response.write_eof()
         return reply.response
     finally:
@@ -189,8 +207,8 @@ async def send(
 
 
 @dataclass(frozen=True)
-class _Large:
-    """An answer whose bytes are still to be sent: those of `file` from `start` to `stop`."""
+class _StreamedFile:
+    """A response whose body is streamed: bytes `start` to `stop` (exclusive) of `file`."""
 
     response: web.StreamResponse
     file: FileIO
@@ -198,43 +216,45 @@ class _Large:
     stop: int
 
 
-def _begun(path: Path, request: web.Request, mime: str, md5: str | None, name: str | None) -> web.Response | _Large:
-    """The answer, with its bytes where they are few."""
+def _prepare(
+    path: Path, request: web.Request, mime: str, md5: str | None, name: str | None
+) -> web.Response | _StreamedFile:
+    """Return the complete response if its body fits in memory (256 KiB) or is empty, else what to stream."""
     file = FileIO(_open(path))
     try:
         status = os.fstat(file.fileno())
-        headers = _headers(status, mime, md5, name)
+        headers = _response_headers(status, mime, md5, name)
         if request.headers.get("If-None-Match") in (headers["ETag"], "*"):
             file.close()
             return web.Response(status=304, headers=headers)
-        span = _span(request.headers, headers, status.st_size)
+        span = _requested_range(request.headers, headers, status.st_size)
         start, stop = span or (0, status.st_size)
         if span is not None:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{status.st_size}"
         code = 200 if span is None else 206
-        if stop - start <= _FEW:
+        if stop - start <= _IN_MEMORY:
             body = os.pread(file.fileno(), stop - start, start)
             file.close()
             if len(body) < stop - start:
-                raise ConnectionResetError("the file became shorter while it was sent")
+                raise ConnectionResetError("the file was truncated while it was sent")
             return web.Response(status=code, headers=headers, body=body)
         headers["Content-Length"] = str(stop - start)
-        return _Large(web.StreamResponse(status=code, headers=headers), file, start, stop)
+        return _StreamedFile(web.StreamResponse(status=code, headers=headers), file, start, stop)
     except BaseException:
         file.close()
         raise
 
 
-async def _copy(request: web.Request, reply: _Large) -> None:
-    way, count = wire.of(request), reply.stop - reply.start
-    if way is None and request.transport is not None and not request.secure:
-        # The system copies from file to connection, and no byte passes through this process.
+async def _send_file(request: web.Request, reply: _StreamedFile) -> None:
+    transport, count = wire.transport_of(request), reply.stop - reply.start
+    if transport is None and request.transport is not None and not request.secure:
+        # Zero-copy: the operating system sends the file, no byte passes through this process.
         sent = await asyncio.get_running_loop().sendfile(request.transport, reply.file, reply.start, count)
         if sent < count:
-            raise ConnectionResetError("the file became shorter while it was sent")
-    elif way is not None:
+            raise ConnectionResetError("the file was truncated while it was sent")
+    elif transport is not None:
         blocks_of_file = _read(reply.file.fileno(), reply.start, reply.stop, wire.BLOCK)
-        await way.send(request, reply.response, blocks_of_file, count)
+        await transport.send(request, reply.response, blocks_of_file, count)
     else:
         async for block in _read(reply.file.fileno(), reply.start, reply.stop, BLOCK):
             await reply.response.write(block)
@@ -244,7 +264,7 @@ async def _read(descriptor: int, start: int, stop: int, size: int) -> AsyncItera
     while start < stop:
         block = await asyncio.to_thread(os.pread, descriptor, min(size, stop - start), start)
         if not block:
-            raise ConnectionResetError("the file became shorter while it was sent")
+            raise ConnectionResetError("the file was truncated while it was sent")
         yield block
         start += len(block)
 
@@ -253,10 +273,10 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, IsADirectoryError):
-        raise Refusal(404, "notFound", "The file is gone.") from None
+        raise Refusal(404, "notFound", "The file no longer exists.") from None
 
 
-def _headers(status: os.stat_result, mime: str, md5: str | None, name: str | None) -> dict[str, str]:
+def _response_headers(status: os.stat_result, mime: str, md5: str | None, name: str | None) -> dict[str, str]:
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Type": mime
@@ -264,7 +284,7 @@ def _headers(status: os.stat_result, mime: str, md5: str | None, name: str | Non
         else "application/octet-stream",
         "Last-Modified": formatdate(status.st_mtime, usegmt=True),
         "ETag": f'"{md5}"' if md5 else f'"{status.st_mtime_ns:x}-{status.st_size:x}"',
-        **OF_USERS,
+        **UNTRUSTED_HEADERS,
     }
     if md5:
         headers["x-goog-hash"] = f"md5={base64.b64encode(bytes.fromhex(md5)).decode()}"
@@ -274,10 +294,15 @@ def _headers(status: os.stat_result, mime: str, md5: str | None, name: str | Non
     return headers
 
 
-def _span(asked: Mapping[str, str], headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
-    """First byte and the one behind the last; None for the whole."""
-    text = asked.get("Range", "").strip()
-    condition = asked.get("If-Range")
+def _requested_range(
+    request_headers: Mapping[str, str], headers: Mapping[str, str], size: int
+) -> tuple[int, int] | None:
+    """Return the first byte of the requested range and the byte after its last; None means the whole file.
+
+    Raises `Refusal` (416) for a range that is malformed or outside the file's `size` bytes.
+    """
+    text = request_headers.get("Range", "").strip()
+    condition = request_headers.get("If-Range")
     if not text or "," in text or (condition and condition not in (headers["ETag"], headers["Last-Modified"])):
         return None
     found = _RANGE.fullmatch(text)
@@ -289,20 +314,20 @@ def _span(asked: Mapping[str, str], headers: Mapping[str, str], size: int) -> tu
     else:
         start, stop = max(0, size - int(last)), size
     if start >= stop:
-        raise _unsatisfiable(f"The file has {size} bytes; {text} lies outside.", size)
+        raise _unsatisfiable(f"The file has {size} bytes; {text} is outside of it.", size)
     return start, stop
 
 
 def _unsatisfiable(message: str, size: int) -> Refusal:
-    """416, which also tells the size."""
+    """Return a 416 error with the file's size in its Content-Range header."""
     headers = {"Content-Range": f"bytes */{size}"}
     return Refusal(416, "requestedRangeNotSatisfiable", message, where="Range", headers=headers)
 
 
-def copied(source: Path, target: Path) -> Staged:
-    """A copy of a file, aside."""
+def stage_copy(source: Path, target: Path) -> Staged:
+    """Copy a file to the temporary path `target` and stage the copy. Raises `Refusal` (404) if it is gone."""
     try:
         shutil.copyfile(source, target, follow_symlinks=False)
     except FileNotFoundError:
-        raise Refusal(404, "notFound", "The file is gone.") from None
-    return staged(target)
+        raise Refusal(404, "notFound", "The file no longer exists.") from None
+    return stage_file(target)

@@ -1,14 +1,14 @@
-"""Comparing the records with the disk: the folder is the truth, and may be changed by hand at any time.
+"""Reconciles the table of files with the disk: the folder is the truth, and users may change it at any time.
 
-What is asked for is compared first: one name, the entries of a folder, or one file with the folders above it. What was
-put there by hand gets a record and an id; what is gone loses its record; a file renamed by hand within its folder keeps
-its id (it is known by its inode). Links and devices are not shown, and no path goes through a link, so nothing outside
-the folder can be reached. A file moved by hand to another folder is a new file.
+What a call is about is compared first: one name, the entries of a folder, or one file with the folders above it. A new
+entry gets a row and an id; a missing one loses its row; a file renamed within its folder keeps its id, recognized by
+its inode and mtime. A file moved to another folder is a new file. Links and devices are not shown, and no path follows
+a link, so nothing outside of the folder can be reached.
 
-Entries are read anew only where the folder's ctime says so. What the hub itself does to a folder is no reason: it takes
-the new ctime over (`own_change`). A ctime is trusted once it is older than the clock tick of any file system, so a
-change by hand in the very tick of one of ours may stay unseen until the folder is read for another reason. Large
-folders are compared in pieces, and other calls go on in between.
+A folder's entries are read again only if its ctime changed. Changes by the hub itself do not count: `own_change`
+records the ctime that they cause. A ctime is trusted once it is older than the clock tick of any file system; a change
+by hand in the same tick as one of the hub's own can go unnoticed until the folder is read for another reason. Large
+folders are compared in batches, and other calls run in between.
 """
 
 from __future__ import annotations
@@ -25,45 +25,50 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from haversack.hub import documents, names
-from haversack.hub.index import FOLDER, FoundOnDisk, HubFile, HubIndex, mime_of
+from haversack.hub.index import FOLDER, FoundOnDisk, HubFile, HubIndex, guess_mime
 from haversack.hub.refusal import Refusal, not_found
 
-_PIECE = 2000
+_BATCH = 2000
 _SETTLED_NS = 100_000_000
-_OF_SUFFIX = {suffix.encode(): mime for mime, suffix in documents.SUFFIXES.items()}
-_SUFFIXES = tuple(_OF_SUFFIX)
+_MIME_BY_SUFFIX = {suffix.encode(): mime for mime, suffix in documents.SUFFIXES.items()}
+_SUFFIXES = tuple(_MIME_BY_SUFFIX)
 
-Ways = dict[str, tuple["HubFile", Path]]
-"""Folders that were compared in the course of one call, by id, and where they lie."""
+ComparedFolders = dict[str, tuple["HubFile", Path]]
+"""Folders that were compared in the course of one call: by id, the row and the path."""
 
 
 class Disk:
-    """`folder` is My Drive; `trash` holds what was put into the trash, by id. Set `closing`, and what is being compared
-    is left as it is, to be gone on with in the hub's next life."""
+    """Compares the rows of `index` with `folder` (My Drive) and `trash` (the files in the trash, named by their ids).
+
+    Set `closing` to stop scans early; a scan that was stopped is repeated at the next start. Thread-safe. A folder's
+    scan lock is acquired before the lock of `Records`, which guards `_scan_locks`, `_active_scans` and `_own_ctimes`
+    (by folder id: the ctime that the hub's own last change caused).
+    """
 
     def __init__(self, index: HubIndex, folder: Path, trash: Path) -> None:
         self.index = index
         self.records = index.records
         self.folder = folder
         self.trash = trash
-        self._turns: weakref.WeakValueDictionary[str, _Turn] = weakref.WeakValueDictionary()
-        self._readings: list[_Reading] = []
-        self._ours: dict[str, int] = {}
+        self._scan_locks: weakref.WeakValueDictionary[str, _ScanLock] = weakref.WeakValueDictionary()
+        self._active_scans: list[_ActiveScan] = []
+        self._own_ctimes: dict[str, int] = {}
         self.closing = threading.Event()
 
     # One file
 
-    def verified(self, file: HubFile, ways: Ways) -> tuple[HubFile, Path]:
-        """The file as it is on disk now, after comparing it and the folders above it. Raises `Refusal` when gone.
+    def verify(self, file: HubFile, compared: ComparedFolders) -> tuple[HubFile, Path]:
+        """Compare a file and the folders above it with the disk; return its current row and its path.
 
-        Folders in `ways` are not compared again, and those that are join them.
+        Folders in `compared` are not compared again; those that are compared are added. The caller holds the lock of
+        `Records`. Raises `Refusal` (404) if the file does not exist any more.
         """
-        found, path = self._verified(file, ways)
+        found, path = self._verify(file, compared)
         if found.folder:
-            ways[found.id] = (found, path)
+            compared[found.id] = (found, path)
         return found, path
 
-    def _verified(self, file: HubFile, ways: Ways) -> tuple[HubFile, Path]:
+    def _verify(self, file: HubFile, compared: ComparedFolders) -> tuple[HubFile, Path]:
         for _ in range(3):
             if file.parent is None:
                 self.folder.mkdir(exist_ok=True)
@@ -71,45 +76,51 @@ class Disk:
             if file.binned:
                 path = self.trash / file.id
             else:
-                parent, folder = ways.get(file.parent) or self.verified(self.index.known(file.parent), ways)
+                parent, folder = compared.get(file.parent) or self.verify(self.index.require(file.parent), compared)
                 path = folder / os.fsdecode(file.disk)
             status = _status(path)
-            if status is not None and _is_like(file, status):
-                return (self.index.known(file.id) if self.observe(file, status) else file), path
+            if status is not None and _same_kind(file, status):
+                return (self.index.require(file.id) if self.update_from_stat(file, status) else file), path
             if file.binned:
-                self.index.drop(file.id)
+                self.index.remove(file.id)
             else:
-                self._read(parent, folder, again=True)
-            file = self.index.known(file.id)
+                self._scan(parent, folder, force=True)
+            file = self.index.require(file.id)
         raise not_found(file.id)
 
-    def seen(self, files: Sequence[HubFile], ways: Ways) -> list[HubFile]:
-        """The files as they are now, without those that are gone."""
+    def verify_all(self, files: Sequence[HubFile], compared: ComparedFolders) -> list[HubFile]:
+        """Compare files with the disk; return their current rows, without the files that do not exist any more.
+
+        Folders in `compared` are not compared again.
+        """
         found: list[HubFile] = []
         folders: dict[str, int | None] = {}
         try:
             for file in files:
                 parent = str(file.parent)
                 if not file.binned and parent not in folders:
-                    folders[parent] = self._opened(parent, ways)
+                    folders[parent] = self._open_folder(parent, compared)
                 descriptor = None if file.binned else folders[parent]
                 if descriptor is not None and not self._differs(file, descriptor):
                     found.append(file)
                 else:
-                    found += self._looked_at(file)
+                    found += self._verify_one(file)
         finally:
             for descriptor in folders.values():
                 if descriptor is not None:
                     os.close(descriptor)
         return found
 
-    def observe(self, file: HubFile, status: os.stat_result) -> bool:
-        """Take over size, time and inode from the disk; whether anything was different."""
+    def update_from_stat(self, file: HubFile, status: os.stat_result) -> bool:
+        """Set a file's size, mtime and inode from `status`; return whether any was different.
+
+        Different content is a new revision without hashes.
+        """
         if file.folder:
             if (status.st_mtime_ns, status.st_ino) == (file.modified, file.inode):
                 return False
-            # A folder's time moves with every entry; that is no change of the folder itself.
-            self.index.remember(file.id, modified=status.st_mtime_ns, inode=status.st_ino)
+            # A folder's mtime changes with its entries; that is not a change of the folder itself.
+            self.index.set_unversioned(file.id, modified=status.st_mtime_ns, inode=status.st_ino)
             return True
         if (status.st_size, status.st_mtime_ns, status.st_ino) == (file.size, file.modified, file.inode):
             return False
@@ -121,122 +132,135 @@ class Disk:
 
     # One name
 
-    def look_up(self, parent: HubFile, folder: Path, name: str) -> None:
-        """Compare one name with the disk, whatever the folder's size."""
+    def compare_name(self, parent: HubFile, folder: Path, name: str) -> None:
+        """Compare one name in a folder with the disk, in constant time.
+
+        The folder is scanned only if a file was renamed or removed by hand.
+        """
         for suffix in ("", *documents.SUFFIXES.values()):
-            disk = names.on_disk(name + suffix)
-            if names.from_disk(disk) == name + suffix and self.index.on_disk(parent.id, disk) is None:
+            disk = names.to_disk(name + suffix)
+            if names.from_disk(disk) == name + suffix and self.index.find_on_disk(parent.id, disk) is None:
                 status = _status(folder / os.fsdecode(disk))
-                # Perhaps renamed by hand: only a scan can tell a new file from one with a record under another name.
+                # Perhaps renamed by hand: only a scan can tell a new file from one that has a row under its old name.
                 if status is not None and self.index.has_inode(parent.id, status.st_ino):
-                    self._read(parent, folder)
+                    self._scan(parent, folder)
                 elif status is not None:
-                    self.index.discover(parent, [_found(folder, disk, status)])
-        for file in self.index.named(parent.id, name):
+                    self.index.insert_found(parent, [_describe(folder, disk, status)])
+        for file in self.index.find_by_name(parent.id, name):
             status = _status(folder / os.fsdecode(file.disk))
-            if status is None or not _is_like(file, status):
-                return self._read(parent, folder, again=True)
-            self.observe(file, status)
+            if status is None or not _same_kind(file, status):
+                return self._scan(parent, folder, force=True)
+            self.update_from_stat(file, status)
         return None
 
     # One folder
 
     def scan(self, parent: HubFile, folder: Path, *, contents: bool = False) -> None:
-        """Compare a folder's entries with the disk; a folder whose entries are the same is passed over.
+        """Compare a folder's entries with the disk, if its ctime says that they changed.
 
-        With `contents` also each file's state is compared, which its folder's ctime does not tell of. One at a time:
-        who comes second finds everything compared. Not to be called with the records held.
+        `contents` compares each file's size, mtime and inode too, which the folder's ctime does not cover. Scans of one
+        folder run one at a time. The caller must not hold the lock of `Records`. Raises `Refusal` (404) if the folder
+        does not exist.
         """
-        with self.records.alone():
-            turn = self._turns.get(parent.id) or _Turn()
-            self._turns[parent.id] = turn
-        with turn.lock:
-            self._read(parent, folder, contents=contents)
+        with self.records.exclusive():
+            scan_lock = self._scan_locks.get(parent.id) or _ScanLock()
+            self._scan_locks[parent.id] = scan_lock
+        with scan_lock.lock:
+            self._scan(parent, folder, contents=contents)
 
-    def _read(self, parent: HubFile, folder: Path, *, again: bool = False, contents: bool = False) -> None:
+    def _scan(self, parent: HubFile, folder: Path, *, force: bool = False, contents: bool = False) -> None:
+        """Do the same as `scan`, without the scan lock; `force` compares the entries even if the ctime is unchanged."""
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise not_found(parent.id) from None
         try:
-            with self._reading(parent.id, descriptor) as reading:
-                stored = self.index.known(parent.id)
-                if again or stored.scanned != reading.changed_at:
-                    settled = time.time_ns() - reading.changed_at > _SETTLED_NS
-                    settled = settled or self._ours.get(parent.id) == reading.changed_at
-                    self._compare(stored, folder, descriptor)
-                    self._trust(descriptor, reading, settled)
+            with self._track_scan(parent.id, descriptor) as scan:
+                stored = self.index.require(parent.id)
+                if force or stored.scanned != scan.ctime:
+                    settled = time.time_ns() - scan.ctime > _SETTLED_NS
+                    settled = settled or self._own_ctimes.get(parent.id) == scan.ctime
+                    self._compare_entries(stored, folder, descriptor)
+                    self._record_scan(descriptor, scan, settled)
             if contents:
-                self._observe_all(stored, descriptor)
+                self._update_contents(stored, descriptor)
         finally:
             os.close(descriptor)
 
     @contextmanager
-    def _reading(self, folder_id: str, descriptor: int) -> Iterator[_Reading]:
-        with self.records.alone():
-            reading = _Reading(folder_id, os.fstat(descriptor).st_ctime_ns)
-            self._readings.append(reading)
+    def _track_scan(self, folder_id: str, descriptor: int) -> Iterator[_ActiveScan]:
+        """Register a scan, so that `own_change` can update the ctime that the scan started from."""
+        with self.records.exclusive():
+            scan = _ActiveScan(folder_id, os.fstat(descriptor).st_ctime_ns)
+            self._active_scans.append(scan)
         try:
-            yield reading
+            yield scan
         finally:
-            with self.records.alone():
-                self._readings.remove(reading)
+            with self.records.exclusive():
+                self._active_scans.remove(scan)
 
     @contextmanager
     def own_change(self, parent: HubFile, folder: Path) -> Iterator[None]:
-        """Around what the hub does to a folder's entries: their being known stays so."""
-        before = _changed_at(folder)
+        """Wrap a change by the hub to a folder's entries, so that the folder still counts as compared afterwards.
+
+        The caller holds the lock of `Records`.
+        """
+        before = _ctime(folder)
         yield
-        after = _changed_at(folder)
-        self._ours[parent.id] = after
-        for reading in self._readings:
-            if (reading.folder_id, reading.changed_at) == (parent.id, before):
-                reading.changed_at = after
+        after = _ctime(folder)
+        self._own_ctimes[parent.id] = after
+        for scan in self._active_scans:
+            if (scan.folder_id, scan.ctime) == (parent.id, before):
+                scan.ctime = after
         self.records.write("UPDATE files SET scanned = ? WHERE id = ? AND scanned = ?", after, parent.id, before)
 
-    def walk(self, *, contents: bool) -> None:
-        """Compare the whole tree."""
-        waiting = [self.index.root]
-        while waiting and not self.closing.is_set():
-            folder_id = waiting.pop()
+    def scan_tree(self, *, contents: bool) -> None:
+        """Scan every folder below My Drive until `closing` is set; `contents` as in `scan`."""
+        pending = [self.index.root]
+        while pending and not self.closing.is_set():
+            folder_id = pending.pop()
             try:
-                with self.records.alone():
-                    file, path = self.verified(self.index.known(folder_id), {})
+                with self.records.exclusive():
+                    file, path = self.verify(self.index.require(folder_id), {})
                 self.scan(file, path, contents=contents)
             except (Refusal, PermissionError):
                 continue
-            waiting += self.index.folders_in(folder_id)
+            pending += self.index.folders_in(folder_id)
 
-    def _trust(self, descriptor: int, reading: _Reading, settled: bool) -> None:
-        with self.records.alone():
+    def _record_scan(self, descriptor: int, scan: _ActiveScan, settled: bool) -> None:
+        """Record the folder's current ctime as compared.
+
+        It is recorded as not compared if it changed during the scan, or if its ctime is too recent to trust.
+        """
+        with self.records.exclusive():
             now = os.fstat(descriptor).st_ctime_ns
-            whole = reading.changed_at == now and (settled or self._ours.get(reading.folder_id) == now)
-            whole = whole and not self.closing.is_set()
-            self.index.remember(reading.folder_id, scanned=now if whole else None)
+            complete = scan.ctime == now and (settled or self._own_ctimes.get(scan.folder_id) == now)
+            complete = complete and not self.closing.is_set()
+            self.index.set_unversioned(scan.folder_id, scanned=now if complete else None)
 
-    def _compare(self, parent: HubFile, folder: Path, descriptor: int) -> None:
-        """Make the records of a folder's entries what lies in it."""
-        here, folders = _entries(descriptor)
+    def _compare_entries(self, parent: HubFile, folder: Path, descriptor: int) -> None:
+        """Merge the sorted names on disk with the folder's rows, batch by batch, and apply the differences."""
+        on_disk, folders = _entries(descriptor)
         new: list[bytes] = []
         gone: list[tuple[str, bytes, int, int, int]] = []
-        place, after, more = 0, b"", True
+        place, last_name, more = 0, b"", True
         while more:
-            piece = self.index.entries(parent.id, after, _PIECE)
-            more = len(piece) == _PIECE
-            after = piece[-1][0] if piece else after
-            until = bisect_right(here, after) if more else len(here)
-            known = {disk for disk, *_ in piece}
-            present = set(here[place:until])
-            new += (disk for disk in here[place:until] if disk not in known)
-            for disk, file_id, is_folder, _, modified, inode in piece:
+            batch = self.index.entries(parent.id, last_name, _BATCH)
+            more = len(batch) == _BATCH
+            last_name = batch[-1][0] if batch else last_name
+            until = bisect_right(on_disk, last_name) if more else len(on_disk)
+            known = {disk for disk, *_ in batch}
+            present = set(on_disk[place:until])
+            new += (disk for disk in on_disk[place:until] if disk not in known)
+            for disk, file_id, is_folder, _, modified, inode in batch:
                 if disk not in present or (disk in folders) != bool(is_folder):
                     gone.append((file_id, disk, inode, modified, is_folder))
                     if disk in present:
                         new.append(disk)
             place = until
-        self._apply(parent, folder, descriptor, new, gone)
+        self._apply_differences(parent, folder, descriptor, new, gone)
 
-    def _apply(
+    def _apply_differences(
         self,
         parent: HubFile,
         folder: Path,
@@ -244,6 +268,10 @@ class Disk:
         new: list[bytes],
         gone: list[tuple[str, bytes, int, int, int]],
     ) -> None:
+        """Update the rows of a folder: `new` are names without a row, `gone` rows without an entry.
+
+        A `gone` row with the inode, mtime and kind of a `new` entry was renamed and keeps its id.
+        """
         moved_from = {(inode, modified, bool(is_folder)): file_id for file_id, _, inode, modified, is_folder in gone}
         renamed: list[tuple[str, bytes]] = []
         if gone:
@@ -259,56 +287,60 @@ class Disk:
                 new = rest
                 kept = {file_id for file_id, _ in renamed}
                 for file_id, disk, *_, is_folder in gone:
-                    if file_id not in kept and not self._is_there(descriptor, disk, bool(is_folder)):
-                        self._drop_from(parent, file_id, disk)
-                self._rename(renamed)
-        for start in range(0, len(new), _PIECE):
+                    if file_id not in kept and not self._exists(descriptor, disk, bool(is_folder)):
+                        self._remove_missing(parent, file_id, disk)
+                self._rename_entries(renamed)
+        for start in range(0, len(new), _BATCH):
             if self.closing.is_set():
                 return
-            self._discover(parent, folder, descriptor, new[start : start + _PIECE])
+            self._insert_new(parent, folder, descriptor, new[start : start + _BATCH])
 
-    def _drop_from(self, parent: HubFile, file_id: str, disk: bytes) -> None:
-        """Forget what is gone from a folder, unless the hub itself has taken it elsewhere meanwhile."""
-        file = self.index.stored(file_id)
+    def _remove_missing(self, parent: HubFile, file_id: str, disk: bytes) -> None:
+        """Remove the row of a file that is gone from a folder, unless the hub moved the file during the scan."""
+        file = self.index.find(file_id)
         if file is not None and not file.binned and (file.parent, file.disk) == (parent.id, disk):
-            self.index.drop(file_id)
+            self.index.remove(file_id)
 
-    def _rename(self, renamed: Sequence[tuple[str, bytes]]) -> None:
+    def _rename_entries(self, renamed: Sequence[tuple[str, bytes]]) -> None:
         for file_id, disk in renamed:
-            # Aside first: two files may have swapped their names.
-            self.index.remember(file_id, disk=b"/" + disk)
+            # A temporary name first: two files may have swapped their names, and names are unique.
+            self.index.set_unversioned(file_id, disk=b"/" + disk)
         for file_id, disk in renamed:
             name, _ = _name_and_mime(disk)
             self.index.update(file_id, disk=disk, name=name)
 
-    def _discover(self, parent: HubFile, folder: Path, descriptor: int, new: Iterable[bytes]) -> None:
-        found = [_found(folder, disk, status) for disk in new if (status := _status_in(descriptor, disk)) is not None]
+    def _insert_new(self, parent: HubFile, folder: Path, descriptor: int, new: Iterable[bytes]) -> None:
+        found = [
+            _describe(folder, disk, status) for disk in new if (status := _status_in(descriptor, disk)) is not None
+        ]
         with self.records.transaction():
-            if self.index.stored(parent.id) is not None:
-                self.index.discover(parent, found)
+            if self.index.find(parent.id) is not None:
+                self.index.insert_found(parent, found)
 
-    def _observe_all(self, parent: HubFile, descriptor: int) -> None:
-        after, more = b"", True
+    def _update_contents(self, parent: HubFile, descriptor: int) -> None:
+        """Compare size, mtime and inode of every file in a folder with its row."""
+        last_name, more = b"", True
         while more and not self.closing.is_set():
-            piece = self.index.entries(parent.id, after, _PIECE)
-            more = len(piece) == _PIECE
-            after = piece[-1][0] if piece else after
-            for disk, file_id, is_folder, size, modified, inode in piece:
+            batch = self.index.entries(parent.id, last_name, _BATCH)
+            more = len(batch) == _BATCH
+            last_name = batch[-1][0] if batch else last_name
+            for disk, file_id, is_folder, size, modified, inode in batch:
                 status = _status_in(descriptor, disk)
                 if status is None or is_folder or (status.st_size, status.st_mtime_ns, status.st_ino) == (
                     size, modified, inode,
                 ):  # fmt: skip
                     continue
-                with self.records.alone():
-                    file = self.index.stored(file_id)
+                with self.records.exclusive():
+                    file = self.index.find(file_id)
                     status = _status_in(descriptor, disk)
-                    if file is not None and file.disk == disk and status is not None and _is_like(file, status):
-                        self.observe(file, status)
+                    if file is not None and file.disk == disk and status is not None and _same_kind(file, status):
+                        self.update_from_stat(file, status)
 
-    def _opened(self, folder_id: str, ways: Ways) -> int | None:
+    def _open_folder(self, folder_id: str, compared: ComparedFolders) -> int | None:
+        """Open a folder, after comparing it with the disk; None if it does not exist or cannot be opened."""
         try:
-            with self.records.alone():
-                _, path = ways.get(folder_id) or self.verified(self.index.known(folder_id), ways)
+            with self.records.exclusive():
+                _, path = compared.get(folder_id) or self.verify(self.index.require(folder_id), compared)
             return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (Refusal, OSError):
             return None
@@ -317,77 +349,79 @@ class Disk:
         status = _status_in(descriptor, file.disk)
         return (
             status is None
-            or not _is_like(file, status)
+            or not _same_kind(file, status)
             or (status.st_mtime_ns, status.st_ino) != (file.modified, file.inode)
             or (not file.folder and status.st_size != file.size)
         )
 
-    def _looked_at(self, file: HubFile) -> list[HubFile]:
+    def _verify_one(self, file: HubFile) -> list[HubFile]:
+        """Return a file's current row in a list, or an empty list if it does not exist any more."""
         try:
-            with self.records.alone():
-                return [self.verified(self.index.known(file.id), {})[0]]
+            with self.records.exclusive():
+                return [self.verify(self.index.require(file.id), {})[0]]
         except Refusal:
             return []
 
-    def _is_there(self, descriptor: int, disk: bytes, is_folder: bool) -> bool:
+    def _exists(self, descriptor: int, disk: bytes, is_folder: bool) -> bool:
         status = _status_in(descriptor, disk)
         return status is not None and stat.S_ISDIR(status.st_mode) == is_folder
 
 
-class _Turn:
-    """Who compares a folder."""
+class _ScanLock:
+    """A lock in an object of its own, so that `_scan_locks` can refer to it weakly."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
 
 
 @dataclass(eq=False)
-class _Reading:
-    """A folder being compared; `changed_at` is its ctime as far as all that was done to it since is the hub's doing."""
+class _ActiveScan:
+    """A scan in progress. `ctime`: the folder's ctime at its start, moved forward by the hub's own changes."""
 
     folder_id: str
-    changed_at: int
+    ctime: int
 
 
 def _entries(descriptor: int) -> tuple[list[bytes], set[bytes]]:
-    """The sorted names of the files and folders in a folder, and which of them are folders."""
-    here, folders = [], set()
+    """Return the sorted names of the files and folders in a folder, and which of them are folders."""
+    on_disk, folders = [], set()
     with os.scandir(descriptor) as entries:
         for entry in entries:
             is_folder = entry.is_dir(follow_symlinks=False)
             if is_folder or entry.is_file(follow_symlinks=False):
                 name = os.fsencode(entry.name)
-                here.append(name)
+                on_disk.append(name)
                 if is_folder:
                     folders.add(name)
-    here.sort()
-    return here, folders
+    on_disk.sort()
+    return on_disk, folders
 
 
-def _found(folder: Path, disk: bytes, status: os.stat_result) -> FoundOnDisk:
+def _describe(folder: Path, disk: bytes, status: os.stat_result) -> FoundOnDisk:
+    """Return what a new row needs to know of an entry."""
     if stat.S_ISDIR(status.st_mode):
         return FoundOnDisk(names.from_disk(disk), disk, FOLDER, 0, status.st_mtime_ns, status.st_ino)
     name, mime = _name_and_mime(disk)
-    target = documents.target_of(folder / os.fsdecode(disk)) if mime == documents.SHORTCUT else None
+    target = documents.read_target(folder / os.fsdecode(disk)) if mime == documents.SHORTCUT else None
     return FoundOnDisk(name, disk, mime, status.st_size, status.st_mtime_ns, status.st_ino, target)
 
 
 def _name_and_mime(disk: bytes) -> tuple[str, str]:
-    """The name through the API of a file of this name on disk, and the type that it is taken for."""
+    """Return the name in the API and the MIME type of a file with this name on disk."""
     if disk.endswith(_SUFFIXES):
         stem, suffix = os.path.splitext(disk)
-        if suffix in _OF_SUFFIX:
-            return names.from_disk(stem), _OF_SUFFIX[suffix]
+        if suffix in _MIME_BY_SUFFIX:
+            return names.from_disk(stem), _MIME_BY_SUFFIX[suffix]
     name = names.from_disk(disk)
-    return name, mime_of(name)
+    return name, guess_mime(name)
 
 
-def _changed_at(folder: Path) -> int:
+def _ctime(folder: Path) -> int:
     return folder.lstat().st_ctime_ns
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """The state of a file or folder; None when there is none of that name."""
+    """Return the `lstat` of a file or folder; None if it does not exist or is neither."""
     try:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -403,6 +437,6 @@ def _status_in(descriptor: int, disk: bytes) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) else None
 
 
-def _is_like(file: HubFile, status: os.stat_result) -> bool:
-    """Whether both are a folder, or both are none."""
+def _same_kind(file: HubFile, status: os.stat_result) -> bool:
+    """Whether both are folders or both are files."""
     return stat.S_ISDIR(status.st_mode) == file.folder

@@ -1,11 +1,11 @@
-"""What a drive holds beside files and folders: Google's documents, and shortcuts. On disk each is a small plain file.
+"""Google's documents, and shortcuts. On disk each is a small plain file.
 
     NAME.gdoc, NAME.gslides   a document, a presentation: its text (UTF-8)
     NAME.gsheet               a spreadsheet: its cells as CSV (UTF-8)
     NAME.gshortcut            a shortcut: {"target": ID}
 
-Through the API they bear their name without the suffix and have no bytes: documents are exported, and the hub exports
-what it can make of plain text. It does not edit them, and what it exports is not laid out.
+In the API their names have no suffix, and they have no binary content: documents are exported instead. The hub exports
+formats that it can convert from plain text, without layout. It does not edit documents.
 """
 
 from __future__ import annotations
@@ -25,47 +25,51 @@ SLIDES = "application/vnd.google-apps.presentation"
 SHORTCUT = "application/vnd.google-apps.shortcut"
 SUFFIXES = {DOCUMENT: ".gdoc", SHEET: ".gsheet", SLIDES: ".gslides", SHORTCUT: ".gshortcut"}
 DOCUMENTS = frozenset({DOCUMENT, SHEET, SLIDES})
-_LARGEST_EXPORT = 10 * 10**6  # bytes, Drive's own limit
-_LONGEST_SHORTCUT = 10_000
+_MAX_EXPORT = 10 * 10**6  # bytes, Drive's own limit
+_MAX_SHORTCUT = 10_000
 
 
-def exports(mime: str) -> list[str]:
-    """The types that a document can be exported to."""
-    return list(_EXPORTS.get(mime, {}))
+def export_types(mime: str) -> list[str]:
+    """Return the MIME types that a file of type `mime` can be exported to; empty unless it is a document."""
+    return list(_CONVERTERS.get(mime, {}))
 
 
 def export(path: Path, mime: str, wanted: str) -> bytes:
-    """A document's content as the type `wanted`. Raises `Refusal` where it has none of that type."""
-    make = _EXPORTS.get(mime, {}).get(wanted)
-    if mime not in _EXPORTS:
+    """Return the content of the document at `path`, of type `mime`, converted to the MIME type `wanted`.
+
+    Raises `Refusal`: 403 for a file that is not a document or larger than Drive's limit of 10 MB, 400 for an
+    unsupported conversion, 404 if the file does not exist.
+    """
+    convert = _CONVERTERS.get(mime, {}).get(wanted)
+    if mime not in _CONVERTERS:
         raise Refusal(
             403, "fileNotExportable", "Export only supports Docs Editors files.", where="fileId"
         )  # fmt: skip
-    if make is None:
+    if convert is None:
         raise Refusal(400, "badRequest", "The requested conversion is not supported.", where="convertTo")
     try:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            text = file.read(_LARGEST_EXPORT + 1)
+            text = file.read(_MAX_EXPORT + 1)
     except FileNotFoundError:
-        raise Refusal(404, "notFound", "The file is gone.") from None
-    if len(text) > _LARGEST_EXPORT:
+        raise Refusal(404, "notFound", "The file no longer exists.") from None
+    if len(text) > _MAX_EXPORT:
         raise Refusal(403, "exportSizeLimitExceeded", "This file is too large to be exported.")
-    return make(text)
+    return convert(text)
 
 
-def shortcut(target: str) -> bytes:
-    """The content of a shortcut's file."""
+def shortcut_content(target: str) -> bytes:
+    """Return the content of the file that stores a shortcut to the file id `target`."""
     return json.dumps({"target": target}).encode()
 
 
-def target_of(path: Path) -> str | None:
-    """The id that a shortcut's file leads to; None where it says none."""
+def read_target(path: Path) -> str | None:
+    """Return the file id that the shortcut stored at `path` points to; None if the file has no valid id."""
     try:
         with open(path, "rb") as file:
-            said = json.loads(file.read(_LONGEST_SHORTCUT))
+            record = json.loads(file.read(_MAX_SHORTCUT))
     except (OSError, ValueError, RecursionError):
         return None
-    target = said.get("target") if isinstance(said, dict) else None
+    target = record.get("target") if isinstance(record, dict) else None
     return target if isinstance(target, str) and target.isascii() else None
 
 
@@ -80,9 +84,9 @@ def _as_tsv(text: str) -> bytes:
     return cells.getvalue().encode()
 
 
-_TEXT: dict[str, Callable[[str], bytes]] = {"text/plain": str.encode, "text/html": _as_html}
-_EXPORTS: dict[str, dict[str, Callable[[str], bytes]]] = {
-    DOCUMENT: {**_TEXT, "text/markdown": str.encode},
-    SLIDES: _TEXT,
+_TEXT_CONVERTERS: dict[str, Callable[[str], bytes]] = {"text/plain": str.encode, "text/html": _as_html}
+_CONVERTERS: dict[str, dict[str, Callable[[str], bytes]]] = {
+    DOCUMENT: {**_TEXT_CONVERTERS, "text/markdown": str.encode},
+    SLIDES: _TEXT_CONVERTERS,
     SHEET: {"text/csv": str.encode, "text/tab-separated-values": _as_tsv},
 }

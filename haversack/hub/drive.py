@@ -1,9 +1,9 @@
 """Drive v3's calls that carry JSON: files, changes, about.
 
-The protocol is Google's discovery document (`drive v3`, as google-api-python-client ships it); answers validate against
-its schemas. A hub has one user, who owns everything; what follows from sharing is refused.
+The protocol is Google's discovery document (`drive v3`, as google-api-python-client ships it); responses validate
+against its schemas. A hub has one user, who owns everything; calls about sharing and shared drives are refused.
 
-Calls are plain functions from `Call` to a dict, run in threads; bytes go through `media`.
+The calls are synchronous and run in threads. `media` handles the calls that carry file content.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from haversack.hub import content, documents, fields
 from haversack.hub import query as queries
 from haversack.hub.documents import DOCUMENTS, SHORTCUT, SUFFIXES
 from haversack.hub.fields import Mask
-from haversack.hub.index import FOLDER, HubChange, HubFile, mime_of, new_id
+from haversack.hub.index import FOLDER, HubChange, HubFile, guess_mime, new_id
 from haversack.hub.query import Query
 from haversack.hub.refusal import Refusal, invalid, unsupported
-from haversack.hub.resource import FIELDS, USER, Source, described, resource, time_text
+from haversack.hub.resource import FIELDS, USER, ResourceContext, file_resource, format_time, parse_metadata
 from haversack.hub.signin import SignIn
 from haversack.hub.tree import Tree
 
@@ -46,7 +46,10 @@ _CHANGES_FIELDS = frozenset({"kind", "nextPageToken", "newStartPageToken", "chan
 
 @dataclass(frozen=True)
 class DriveRequest:
-    """One call: `path` below `/drive/v3/` of `origin`, its query parameters, its JSON body."""
+    """One call: HTTP method, path below `/drive/v3/`, query parameters, parsed JSON body.
+
+    `origin` is the scheme and host that the client used, for links in the response.
+    """
 
     method: str
     path: str
@@ -56,7 +59,7 @@ class DriveRequest:
 
 
 class DriveService:
-    """Answers calls about `tree`; files on their way in lie in `incoming`."""
+    """Drive v3 over `tree`; new content is staged in the folder `incoming`. Thread-safe."""
 
     def __init__(self, tree: Tree, incoming: Path, signin: SignIn) -> None:
         self.tree = tree
@@ -64,7 +67,10 @@ class DriveService:
         self.signin = signin
 
     def answer(self, call: DriveRequest) -> dict[str, Any] | None:
-        """The answer's JSON; None where Drive answers nothing. Raises `Refusal`."""
+        """Carry out a call and return its response as JSON, or None for an empty response (204).
+
+        Raises `Refusal` with Drive's status and reason; 501 for a method that the hub does not support.
+        """
         match (call.method, *call.path.strip("/").split("/")):
             case ("GET", "about"):
                 return self._about(call)
@@ -78,7 +84,7 @@ class DriveService:
                 self.tree.empty_trash()
                 return None
             case ("GET", "files", file_id):
-                return self.shown(self.tree.get(file_id), call.parameters, call.origin)
+                return self.file_json(self.tree.get(file_id), call.parameters, call.origin)
             case ("PATCH", "files", file_id):
                 return self._update(file_id, call)
             case ("DELETE", "files", file_id):
@@ -88,64 +94,76 @@ class DriveService:
                 return self._copy(file_id, call)
             case ("GET", "changes", "startPageToken"):
                 answer = {"kind": "drive#startPageToken", "startPageToken": str(self.tree.next_change())}
-                return fields.cut(answer, _mask(call.parameters, "kind,startPageToken"))
+                return fields.apply(answer, _mask(call.parameters, "kind,startPageToken"))
             case ("GET", "changes"):
                 return self._changes(call)
             case ("GET", "drives"):
                 # A hub has no shared drives.
-                return fields.cut({"kind": "drive#driveList", "drives": []}, _mask(call.parameters, "kind,drives"))
+                return fields.apply({"kind": "drive#driveList", "drives": []}, _mask(call.parameters, "kind,drives"))
         raise unsupported(f"{call.method} {call.path[:100]} of Drive v3")
 
-    def shown(self, file: HubFile, parameters: Mapping[str, str], origin: str) -> dict[str, Any]:
-        """A file's JSON, cut to what `fields` asks for."""
+    def file_json(self, file: HubFile, parameters: Mapping[str, str], origin: str) -> dict[str, Any]:
+        """Return a file's JSON with the fields that the `fields` parameter selects.
+
+        The default is Drive's: kind, id, name, mimeType. Raises `Refusal` (400) for an unknown field or a malformed
+        `fields`.
+        """
         mask = _mask(parameters, "kind,id,name,mimeType")
         fields.check(mask, FIELDS)
-        return resource(file, mask, self._source(origin))
+        return file_resource(file, mask, self._resource_context(origin))
 
-    def _source(self, origin: str) -> Source:
-        return Source(self.tree, self.signin, origin)
+    def _resource_context(self, origin: str) -> ResourceContext:
+        return ResourceContext(self.tree, self.signin, origin)
 
-    def create(self, about: dict[str, Any], staged: content.Staged | None, mime: str | None) -> HubFile:
-        """A new file or folder of what `resource.described` returned."""
-        name = about.pop("name", "Untitled")
-        parents = about.pop("parents", ["root"])
-        mime = about.pop("mime", None) or mime or mime_of(name)
-        trashed = about.pop("trashed", False)
+    def create(self, metadata: dict[str, Any], staged: content.Staged | None, mime: str | None) -> HubFile:
+        """Create a file, folder, shortcut or document, and return it.
+
+        Args:
+            metadata: what `resource.parse_metadata` returned for the request's body; it is modified.
+            staged: the content; None creates a folder, a shortcut or an empty file.
+            mime: the content's type if the metadata has none; if both have none, it is guessed from the name.
+
+        Raises `Refusal`.
+        """
+        name = metadata.pop("name", "Untitled")
+        parents = metadata.pop("parents", ["root"])
+        mime = metadata.pop("mime", None) or mime or guess_mime(name)
+        trashed = metadata.pop("trashed", False)
         if mime in (FOLDER, SHORTCUT) and staged is not None:
             raise invalid("Neither a folder nor a shortcut has content.", "mimeType")
         if mime != FOLDER and staged is None:
-            with content.aside(self.incoming) as path:
-                path.write_bytes(documents.shortcut(about["target"]) if mime == SHORTCUT else b"")
-                file = self.tree.add(parents[0], name, mime, content.staged(path), about)
+            with content.temporary_path(self.incoming) as path:
+                path.write_bytes(documents.shortcut_content(metadata["target"]) if mime == SHORTCUT else b"")
+                file = self.tree.add(parents[0], name, mime, content.stage_file(path), metadata)
         else:
-            file = self.tree.add(parents[0], name, mime, staged, about)
+            file = self.tree.add(parents[0], name, mime, staged, metadata)
         return self.tree.revise(file.id, {"trashed": True}) if trashed else file
 
-    def check_new(self, about: Mapping[str, Any]) -> None:
-        """Refuse what `create` would refuse, before any byte is sent."""
-        parent = self.tree.get(about.get("parents", ["root"])[0])
+    def validate_new(self, metadata: Mapping[str, Any]) -> None:
+        """Check parent and id before content is received, and raise the `Refusal` of `create` for them."""
+        parent = self.tree.get(metadata.get("parents", ["root"])[0])
         if not parent.folder:
             raise Refusal(403, "parentNotAFolder", "The specified parent is not a folder.", where="parents")
-        if "id" in about:
-            self.tree.check_unused(about["id"])
+        if "id" in metadata:
+            self.tree.check_unused(metadata["id"])
 
-    def update(self, file_id: str, about: dict[str, Any], parameters: Mapping[str, str]) -> HubFile:
-        """Change what is said of a file, and the folder it lies in."""
+    def update(self, file_id: str, metadata: dict[str, Any], parameters: Mapping[str, str]) -> HubFile:
+        """Change a file's metadata and parent (`addParents`, `removeParents`), and return it. Raises `Refusal`."""
         file = self.tree.get(file_id)
-        parent = _one_parent(file, parameters)
-        mime = about.get("mime", file.mime)
+        parent = _new_parent(file, parameters)
+        mime = metadata.get("mime", file.mime)
         if mime != file.mime and {mime, file.mime} & {FOLDER, *SUFFIXES}:
-            raise invalid("A file cannot become a folder, shortcut or document, nor one of these a file.", "mimeType")
+            raise invalid("A file cannot become a folder, shortcut or document, or the reverse.", "mimeType")
         if parent is not None:
             parent = self.tree.get(parent).id
-        return self.tree.revise(file.id, about, parent)
+        return self.tree.revise(file.id, metadata, parent)
 
     def _about(self, call: DriveRequest) -> dict[str, Any]:
         if not call.parameters.get("fields"):
             raise Refusal(
                 400, "required", "The 'fields' parameter is required for this method.", where="fields"
             )  # fmt: skip
-        used, in_trash = self.tree.used()
+        used, in_trash = self.tree.usage()
         limit = self.tree.quota
         if limit is None:
             disk = os.statvfs(self.tree.folder)
@@ -161,7 +179,7 @@ class DriveService:
             },
             "maxUploadSize": str(5 * 2**40),
             "importFormats": {},
-            "exportFormats": {mime: documents.exports(mime) for mime in sorted(DOCUMENTS)},
+            "exportFormats": {mime: documents.export_types(mime) for mime in sorted(DOCUMENTS)},
             "maxImportSizes": {},
             "appInstalled": True,
             "canCreateDrives": False,
@@ -170,56 +188,58 @@ class DriveService:
             "teamDriveThemes": [],
             "folderColorPalette": [],
         }
-        return fields.cut(answer, _mask(call.parameters, "*"))
+        return fields.apply(answer, _mask(call.parameters, "*"))
 
     def _list(self, call: DriveRequest) -> dict[str, Any]:
         mask = _mask(call.parameters, "kind,incompleteSearch,nextPageToken,files(kind,id,name,mimeType)")
         fields.check(mask, _LIST_FIELDS)
         fields.check(mask.get("files", {}), FIELDS)
-        _only_my_drive(call.parameters)
+        _require_my_drive(call.parameters)
         query = queries.parse(call.parameters.get("q", ""), self.tree.root)
         order = _SortOrder(call.parameters.get("orderBy", ""), query)
         size = _number(call.parameters, "pageSize", 100, 1000)
-        after, values = order.after(call.parameters.get("pageToken"))
+        after, values = order.condition_after(call.parameters.get("pageToken"))
         files, last = self.tree.search(query, order.sql, after, values, size)
         answer: dict[str, Any] = {"kind": "drive#fileList", "incompleteSearch": False}
         if last is not None:
             answer["nextPageToken"] = order.token(last)
-        if fields.wants(mask, "files"):
-            source, below = self._source(call.origin), mask.get("files", {})
-            answer["files"] = [resource(file, below, source) for file in files]
-        return fields.kept(answer, mask)
+        if fields.includes(mask, "files"):
+            context, below = self._resource_context(call.origin), mask.get("files", {})
+            answer["files"] = [file_resource(file, below, context) for file in files]
+        return fields.select(answer, mask)
 
     def _generate_ids(self, call: DriveRequest) -> dict[str, Any]:
         count = _number(call.parameters, "count", 10, 1000)
         answer = {"kind": "drive#generatedIds", "space": "drive", "ids": [new_id() for _ in range(count)]}
-        return fields.cut(answer, _mask(call.parameters, "*"))
+        return fields.apply(answer, _mask(call.parameters, "*"))
 
     def _create(self, call: DriveRequest) -> dict[str, Any]:
-        about = described(call.body, creating=True)
-        return self.shown(self.create(about, None, None), call.parameters, call.origin)
+        metadata = parse_metadata(call.body, creating=True)
+        return self.file_json(self.create(metadata, None, None), call.parameters, call.origin)
 
     def _update(self, file_id: str, call: DriveRequest) -> dict[str, Any]:
-        about = described(call.body, creating=False)
-        return self.shown(self.update(file_id, about, call.parameters), call.parameters, call.origin)
+        metadata = parse_metadata(call.body, creating=False)
+        return self.file_json(self.update(file_id, metadata, call.parameters), call.parameters, call.origin)
 
     def _copy(self, file_id: str, call: DriveRequest) -> dict[str, Any]:
         file, path = self.tree.locate(file_id)
         if file.folder:
             raise Refusal(403, "cannotCopyFile", "This file cannot be copied by the user.")
-        about = described(call.body, creating=True)
-        about.setdefault("name", f"Copy of {file.name}")
-        about.setdefault("parents", [file.parent])
+        metadata = parse_metadata(call.body, creating=True)
+        metadata.setdefault("name", f"Copy of {file.name}")
+        metadata.setdefault("parents", [file.parent])
         for key in ("app_properties", "properties"):
-            about[key] = {**getattr(file, key), **about.get(key, {})}
-        about.setdefault("description", file.description)
-        about.setdefault("mime", file.mime)
+            metadata[key] = {**getattr(file, key), **metadata.get(key, {})}
+        metadata.setdefault("description", file.description)
+        metadata.setdefault("mime", file.mime)
         if file.mime == SHORTCUT:
-            return self.shown(self.create({**about, "target": file.target}, None, None), call.parameters, call.origin)
+            return self.file_json(
+                self.create({**metadata, "target": file.target}, None, None), call.parameters, call.origin
+            )
         self.tree.check_quota(file.size)
-        with content.aside(self.incoming) as aside:
-            copied = self.create(about, content.copied(path, aside), file.mime)
-        return self.shown(copied, call.parameters, call.origin)
+        with content.temporary_path(self.incoming) as temporary:
+            copied = self.create(metadata, content.stage_copy(path, temporary), file.mime)
+        return self.file_json(copied, call.parameters, call.origin)
 
     def _changes(self, call: DriveRequest) -> dict[str, Any]:
         mask = _mask(
@@ -230,10 +250,10 @@ class DriveService:
         fields.check(mask, _CHANGES_FIELDS)
         below = mask.get("changes", {}).get("file", {})
         fields.check(below, FIELDS)
-        _only_my_drive(call.parameters)
+        _require_my_drive(call.parameters)
         token = call.parameters.get("pageToken", "")
         if not token.isascii() or not token.isdigit() or len(token) > 18:
-            raise Refusal(400, "invalid", "The page token is none that the hub gave.", where="pageToken")
+            raise Refusal(400, "invalid", "The page token was not issued by this hub.", where="pageToken")
         size = _number(call.parameters, "pageSize", 100, 1000)
         following = self.tree.next_change()
         changes = self.tree.changes(int(token), size + 1)
@@ -245,20 +265,26 @@ class DriveService:
             answer["newStartPageToken"] = str(max(changes[-1].number + 1 if changes else 0, following))
         if call.parameters.get("includeRemoved", "true") == "false":
             changes = [change for change in changes if change.file is not None]
-        source = self._source(call.origin)
-        answer["changes"] = [_change(change, below, source) for change in changes]
-        return fields.cut(answer, mask)
+        context = self._resource_context(call.origin)
+        answer["changes"] = [_change(change, below, context) for change in changes]
+        return fields.apply(answer, mask)
 
     def export(self, file_id: str, parameters: Mapping[str, str]) -> tuple[bytes, str]:
-        """A document's content as another type, and that type."""
-        wanted = parameters.get("mimeType")
-        if not wanted:
+        """Return a document's content converted to the type in the `mimeType` parameter, and that type.
+
+        Raises `Refusal` if the parameter is missing, the file does not exist or the conversion is not supported.
+        """
+        mime = parameters.get("mimeType")
+        if not mime:
             raise Refusal(400, "required", "Required parameter: mimeType", where="mimeType")
         file, path = self.tree.locate(file_id)
-        return documents.export(path, file.mime, wanted), wanted
+        return documents.export(path, file.mime, mime), mime
 
-    def downloaded(self, file_id: str) -> tuple[HubFile, Path]:
-        """A file whose bytes are asked for. Raises `Refusal` where it has none."""
+    def locate_content(self, file_id: str) -> tuple[HubFile, Path]:
+        """Return a file that has binary content, and its path.
+
+        Raises `Refusal`: 404 if it does not exist, 403 if it is a folder, shortcut or document.
+        """
         file, path = self.tree.locate(file_id)
         if file.folder or file.mime in SUFFIXES:
             message = "Only files with binary content can be downloaded."
@@ -268,22 +294,25 @@ class DriveService:
         return file, path
 
 
-def _change(change: HubChange, mask: Mask, source: Source) -> dict[str, Any]:
+def _change(change: HubChange, mask: Mask, context: ResourceContext) -> dict[str, Any]:
     answer = {
         "kind": "drive#change",
         "type": "file",
         "changeType": "file",
-        "time": time_text(change.at),
+        "time": format_time(change.at),
         "fileId": change.file_id,
         "removed": change.file is None,
     }
     if change.file is not None:
-        answer["file"] = resource(change.file, mask, source)
+        answer["file"] = file_resource(change.file, mask, context)
     return answer
 
 
 class _SortOrder:
-    """`orderBy` as SQL, and page tokens: the sort keys of the last file seen, so that no page repeats or skips one."""
+    """A parsed `orderBy`: as SQL, and as page tokens.
+
+    A page token holds the sort keys of the last file of a page, so that no page repeats or skips a file.
+    """
 
     def __init__(self, text: str, query: Query) -> None:
         self.keys: list[tuple[str, str]] = []
@@ -293,12 +322,13 @@ class _SortOrder:
                 raise invalid(f"The hub does not sort by {part[:100]!r}.", "orderBy")
             self.keys.append((_SORTS[name], "DESC" if direction else "ASC"))
         if not self.keys and query.parents is not None and len(query.parents) > 1:
-            # Folder by folder, as the index has them: no page has to sort what is behind it.
+            # The index is ordered by folder, so no page has to sort the rest of the result.
             self.keys.append(("parent", "ASC"))
         self.keys.append(("seq", "ASC"))
         self.sql = ", ".join(f"{column} {direction}" for column, direction in self.keys)
 
     def token(self, file: HubFile) -> str:
+        """Return the page token of the page that follows `file`."""
         values = {
             "folded": file.name.casefold(), "modified": file.modified, "created": file.created, "size": file.size,
             "starred": int(file.starred), "-folder": -int(file.folder), "parent": file.parent, "seq": file.seq,
@@ -306,8 +336,11 @@ class _SortOrder:
         text = json.dumps([values[column] for column, _ in self.keys])
         return base64.urlsafe_b64encode(text.encode()).decode()
 
-    def after(self, token: str | None) -> tuple[str, tuple[Any, ...]]:
-        """A condition that holds for the files behind the one that `token` says."""
+    def condition_after(self, token: str | None) -> tuple[str, tuple[Any, ...]]:
+        """Return an SQL condition with its values that holds for the files after the one in the page token.
+
+        Raises `Refusal` (400) if the token does not fit this sort order.
+        """
         if not token:
             return "1", ()
         try:
@@ -317,7 +350,7 @@ class _SortOrder:
         if not isinstance(last, list) or [type(value) for value in last] != [
             str if column in ("folded", "parent") else int for column, _ in self.keys
         ]:
-            raise Refusal(400, "invalid", "The page token is not one of this search.", where="pageToken")
+            raise Refusal(400, "invalid", "The page token does not belong to this search.", where="pageToken")
         choices, values = [], []
         for index, (column, direction) in enumerate(self.keys):
             same = [f"{before} = ?" for before, _ in self.keys[:index]]
@@ -333,23 +366,26 @@ def _mask(parameters: Mapping[str, str], default: str) -> Mask:
 def _number(parameters: Mapping[str, str], name: str, default: int, largest: int) -> int:
     text = parameters.get(name, str(default))
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= largest or len(text) > 10:
-        raise invalid(f"Invalid value for {name}: it is between 1 and {largest}.", name)
+        raise invalid(f"Invalid value for {name}: it must be between 1 and {largest}.", name)
     return int(text)
 
 
-def _only_my_drive(parameters: Mapping[str, str]) -> None:
+def _require_my_drive(parameters: Mapping[str, str]) -> None:
     if parameters.get("driveId") or parameters.get("teamDriveId") or parameters.get("corpora") in ("drive", "domain"):
         raise unsupported("shared drives")
     if set(parameters.get("spaces", "drive").split(",")) != {"drive"}:
         raise unsupported("the space appDataFolder")
 
 
-def _one_parent(file: HubFile, parameters: Mapping[str, str]) -> str | None:
-    """The folder a file is moved to; None when it stays. A file always has exactly one."""
+def _new_parent(file: HubFile, parameters: Mapping[str, str]) -> str | None:
+    """Return the folder that `addParents` moves the file to; None if the file stays.
+
+    Raises `Refusal` (403) if the file would have several parents or none.
+    """
     added = [parent for parent in parameters.get("addParents", "").split(",") if parent]
     removed = [parent for parent in parameters.get("removeParents", "").split(",") if parent]
     if len(added) > 1:
-        raise Refusal(403, "cannotAddParent", "A file lies in exactly one folder.", where="addParents")
+        raise Refusal(403, "cannotAddParent", "A file is in exactly one folder.", where="addParents")
     if removed and not added and file.parent in removed:
-        raise Refusal(403, "cannotRemoveParent", "A file lies in exactly one folder.", where="removeParents")
+        raise Refusal(403, "cannotRemoveParent", "A file is in exactly one folder.", where="removeParents")
     return added[0] if added else None

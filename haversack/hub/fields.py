@@ -1,7 +1,7 @@
 """The language of `fields`, Google's partial responses: `files(id,owners/displayName),nextPageToken`, `*`.
 
-See https://developers.google.com/workspace/drive/api/guides/fields-parameter. A mask is a dict of names; what is under
-a name is the mask below it, `{"*": …}` stands for everything.
+See https://developers.google.com/workspace/drive/api/guides/fields-parameter. A parsed selection is a mask: a dict
+from field names to the masks of their subfields. An empty mask, or one that contains `*`, selects everything.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ _TOKEN = re.compile(r"\s*([A-Za-z0-9_.-]+|[*/(),])")
 
 
 def parse(text: str) -> Mask:
-    """The mask that `text` says. Raises `Refusal` where it does not follow the grammar."""
+    """Parse a field selection into a mask. Raises `Refusal` (400) if `text` does not follow the grammar."""
     tokens = _TOKEN.findall(text)
     if not tokens or "".join(tokens) != re.sub(r"\s+", "", text):
         raise _malformed(text)
-    mask, rest = _selection(tokens, text, 0)
+    mask, rest = _parse_list(tokens, text, 0)
     if rest:
         raise _malformed(text)
     return mask
 
 
 def check(mask: Mask, known: frozenset[str]) -> None:
-    """Refuse names that the resource does not have; a misspelt one would silently answer nothing."""
+    """Raise `Refusal` (400) if the mask names a field that is not in `known`, rather than ignore a misspelt name."""
     for name in mask:
         if name != "*" and name not in known:
             raise Refusal(400, "invalidParameter", f"Invalid field selection {name[:100]}", where="fields")
 
 
-def wants(mask: Mask, *path: str) -> bool:
-    """Whether an answer cut to `mask` can still hold what is at `path`."""
+def includes(mask: Mask, *path: str) -> bool:
+    """Whether a response that is cut to `mask` can contain the nested field `path`."""
     for name in path:
         if mask == {} or "*" in mask:
             return True
@@ -45,35 +45,41 @@ def wants(mask: Mask, *path: str) -> bool:
     return True
 
 
-def kept(answer: dict[str, Any], mask: Mask) -> dict[str, Any]:
-    """What the mask names of an answer whose parts are cut already."""
+def select(answer: dict[str, Any], mask: Mask) -> dict[str, Any]:
+    """Return the top-level fields that `mask` selects, with their values unchanged."""
     return answer if not mask or "*" in mask else {name: value for name, value in answer.items() if name in mask}
 
 
-def cut(value: Any, mask: Mask) -> Any:
-    """`value` with only what the mask names; lists are cut element by element."""
+def apply(answer: dict[str, Any], mask: Mask) -> dict[str, Any]:
+    """Return the fields that `mask` selects, at every level; lists are filtered element by element."""
+    if not mask or "*" in mask:
+        return answer
+    return {name: apply_to_value(value, mask[name]) for name, value in answer.items() if name in mask}
+
+
+def apply_to_value(value: Any, mask: Mask) -> Any:
+    """Do the same as `apply` for any JSON value; strings, numbers, booleans and None are returned unchanged."""
     if not mask or "*" in mask:
         return value
     if isinstance(value, list):
-        return [cut(element, mask) for element in value]
-    if not isinstance(value, dict):
-        return value
-    return {name: cut(below, mask[name]) for name, below in value.items() if name in mask}
+        return [apply_to_value(element, mask) for element in value]
+    return apply(value, mask) if isinstance(value, dict) else value
 
 
-def _selection(tokens: list[str], text: str, depth: int) -> tuple[Mask, list[str]]:
+def _parse_list(tokens: list[str], text: str, depth: int) -> tuple[Mask, list[str]]:
+    """Parse a comma-separated list of fields; return its mask and the remaining tokens."""
     if depth > 20:
         raise _malformed(text)
     mask: Mask = {}
     while True:
-        tokens = _one(tokens, mask, text, depth)
+        tokens = _parse_field(tokens, mask, text, depth)
         if not tokens or tokens[0] != ",":
             return mask, tokens
         tokens = tokens[1:]
 
 
-def _one(tokens: list[str], mask: Mask, text: str, depth: int) -> list[str]:
-    """Read `name`, `name/name`, `name(…)` into `mask`; returns what is left."""
+def _parse_field(tokens: list[str], mask: Mask, text: str, depth: int) -> list[str]:
+    """Parse `name`, `name/name` or `name(…)` into `mask`; return the remaining tokens."""
     while True:
         if not tokens or tokens[0] in "/(),":
             raise _malformed(text)
@@ -83,7 +89,7 @@ def _one(tokens: list[str], mask: Mask, text: str, depth: int) -> list[str]:
             break
         tokens = tokens[1:]
     if tokens and tokens[0] == "(":
-        below, tokens = _selection(tokens[1:], text, depth + 1)
+        below, tokens = _parse_list(tokens[1:], text, depth + 1)
         if not tokens or tokens[0] != ")":
             raise _malformed(text)
         mask.update(below)

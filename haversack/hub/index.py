@@ -1,8 +1,8 @@
-"""The records of files and folders: what each is, what it lies in, and the number of its newest change.
+"""The table of files and folders: metadata, parent, and the number of each one's latest change.
 
-Every row of the table is a `File`. What concerns more than one row, numbering the changes among it, is done in one
-statement, so that a folder of half a million files is no other matter than one of five. This module knows nothing of
-the disk; `disk` compares, and `tree` carries out calls.
+An operation on many rows, such as numbering their changes, is a single statement, so its cost per row does not grow
+with the size of a folder. This module does not access the folder: `disk` reconciles table and disk, `tree` carries out
+calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ FOLDER = "application/vnd.google-apps.folder"
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file or folder; times in nanoseconds since 1970, `size` in bytes (0 for a folder)."""
+    """A row of the table: a file or folder. Times are nanoseconds since 1970, `size` is in bytes (0 for a folder).
+
+    `disk` is its name on disk, `parent` the id of its folder (None for the root). `binned`: it was put into the trash
+    itself; `trashed`: it or a folder above it was. `records` describes the other columns.
+    """
 
     seq: int
     id: str
@@ -56,7 +60,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubChange:
-    """`file` is None when it is gone for good."""
+    """An entry of the changes feed, at time `at` (ns since 1970); `file` is None if it was deleted permanently."""
 
     number: int
     file_id: str
@@ -66,7 +70,7 @@ class HubChange:
 
 @dataclass(frozen=True, slots=True)
 class FoundOnDisk:
-    """What lies in a folder and has no record yet."""
+    """A file or folder found on disk that has no row yet. `target` is the file id that a shortcut points to."""
 
     name: str
     disk: bytes
@@ -82,7 +86,7 @@ _APP_PROPERTIES, _PROPERTIES = (
     [field.name for field in fields(HubFile)].index(name) for name in ("app_properties", "properties")
 )
 _FLAGS = tuple(index for index, field in enumerate(fields(HubFile)) if field.type == "bool")
-_BELOW = (
+_SUBTREE = (
     "WITH RECURSIVE below(id) AS (SELECT ? UNION ALL"
     " SELECT files.id FROM files JOIN below ON files.parent = below.id WHERE NOT files.binned)"
 )
@@ -90,44 +94,52 @@ _NUMBERED = "(SELECT id, row_number() OVER () AS place FROM below)"
 
 
 class HubIndex:
-    """The table of files. Every method may be called from any thread."""
+    """The table of files. Thread-safe; guarded by the lock of `Records`."""
 
     def __init__(self, records: Records) -> None:
         self.records = records
-        self.root = self._root()
+        self.root = self._find_or_create_root()
 
     # Reading
 
-    def stored(self, file_id: str) -> HubFile | None:
+    def find(self, file_id: str) -> HubFile | None:
+        """Return the file of this id ("root" is an alias of My Drive's id), or None."""
         return self._one("id = ?", self.root if file_id == "root" else file_id)
 
-    def known(self, file_id: str) -> HubFile:
-        """Raises `Refusal` (404) where there is none."""
-        file = self.stored(file_id)
+    def require(self, file_id: str) -> HubFile:
+        """Return the file of this id. Raises `Refusal` (404) if there is none."""
+        file = self.find(file_id)
         if file is None:
             raise not_found(file_id)
         return file
 
-    def on_disk(self, parent: str, disk: bytes) -> HubFile | None:
+    def find_on_disk(self, parent: str, disk: bytes) -> HubFile | None:
+        """Return the file whose name on disk in the folder `parent` is `disk`, or None."""
         return self._one("parent = ? AND disk = ? AND NOT binned", parent, disk)
 
-    def named(self, parent: str, name: str) -> list[HubFile]:
-        """The files of a folder that have this name, upper and lower case alike."""
+    def find_by_name(self, parent: str, name: str) -> list[HubFile]:
+        """Return the files in the folder `parent` with this name; case is ignored."""
         return self._all("parent = ? AND folded = ? AND NOT binned", parent, name.casefold())
 
-    def binned(self) -> list[HubFile]:
+    def all_binned(self) -> list[HubFile]:
+        """Return the files that were themselves put into the trash."""
         return self._all("binned")
 
     def folders_in(self, parent: str) -> list[str]:
+        """Return the ids of the subfolders of a folder."""
         sql = "SELECT id FROM files WHERE parent = ? AND folder AND NOT binned"
         return [row[0] for row in self.records.search(sql, parent)]
 
     def has_inode(self, parent: str, inode: int) -> bool:
+        """Whether a file in the folder `parent` has this inode number."""
         sql = "SELECT 1 FROM files WHERE inode = ? AND parent = ? AND NOT binned"
         return self.records.row(sql, inode, parent) is not None
 
     def entries(self, parent: str, after: bytes, limit: int) -> list[tuple[bytes, str, int, int, int, int]]:
-        """A folder's entries behind the name `after`, by name on disk: that, id, folder, size, modified, inode."""
+        """Return up to `limit` entries of a folder whose names on disk sort after `after`, ordered by that name.
+
+        Each is (name on disk, id, is folder, size, modified, inode).
+        """
         rows = self.records.rows(
             "SELECT disk, id, folder, size, modified, inode FROM files"
             " WHERE parent = ? AND disk > ? AND NOT binned ORDER BY disk LIMIT ?",
@@ -136,9 +148,9 @@ class HubIndex:
         return [tuple(row) for row in rows]
 
     def changes(self, since: int, limit: int) -> list[HubChange]:
-        """Up to `limit` changes from number `since` on, oldest first; one per file, its newest."""
+        """Return up to `limit` changes from number `since` on, oldest first; of each file only the latest."""
         with self.records.transaction():
-            made = self.records.rows(
+            changed = self.records.rows(
                 f"SELECT changed, changed_at, {COLUMNS} FROM files WHERE changed >= ? AND parent IS NOT NULL"
                 " ORDER BY changed LIMIT ?",
                 since, limit,
@@ -146,44 +158,46 @@ class HubIndex:
             gone = self.records.rows(
                 "SELECT number, at, file FROM removals WHERE number >= ? ORDER BY number LIMIT ?", since, limit
             )
-        changes = [HubChange(row[0], row["id"], row[1], as_file(tuple(row)[2:])) for row in made]
+        changes = [HubChange(row[0], row["id"], row[1], file_from_row(tuple(row)[2:])) for row in changed]
         changes += [HubChange(row["number"], row["file"], row["at"], None) for row in gone]
         return sorted(changes, key=lambda change: change.number)[:limit]
 
     def last_change(self) -> int:
+        """Return the number of the latest change; 0 if there is none."""
         row = self.records.row(
             "SELECT max((SELECT coalesce(max(changed), 0) FROM files), (SELECT coalesce(max(number), 0) FROM removals))"
         )
         assert row is not None
         return int(row[0])
 
-    def used(self) -> tuple[int, int]:
-        """Bytes of all files, and of those in the trash."""
+    def usage(self) -> tuple[int, int]:
+        """Return the total bytes of all files, and of those in the trash."""
         rows = self.records.search("SELECT coalesce(sum(size), 0), coalesce(sum(size * trashed), 0) FROM files")
         return rows[0][0], rows[0][1]
 
     def check_unused(self, file_id: str) -> None:
-        """Refuse an id that a file has or had; ids are never given twice."""
+        """Raise `Refusal` (409) if a file has this id or had it before it was deleted; ids are never reused."""
         gone = self.records.row("SELECT 1 FROM removals WHERE file = ?", file_id)
-        if gone is not None or self.stored(file_id) is not None:
+        if gone is not None or self.find(file_id) is not None:
             raise Refusal(409, "fileIdInUse", "A file already exists with the provided ID.", where="id")
 
     # Writing
 
     def insert(self, **values: Any) -> None:
-        """A new file, not announced as a change yet; `announce` does that once it is in its place."""
+        """Insert a row that is not a change yet (its change number is 0); `commit_new` makes it one."""
         columns = {**values, "folded": values["name"].casefold()}
         marks = ", ".join("?" * len(columns))
         self.records.write(f"INSERT INTO files ({', '.join(columns)}) VALUES ({marks})", *columns.values())
 
-    def announce(self, file_id: str, modified: int, inode: int) -> None:
+    def commit_new(self, file_id: str, modified: int, inode: int) -> None:
+        """Record that a new file is in its place: set its mtime (ns) and inode, and number it as a change."""
         self.records.write(
             "UPDATE files SET modified = ?, inode = ?, changed = ?, changed_at = ? WHERE id = ?",
             modified, inode, self.last_change() + 1, time.time_ns(), file_id,
         )  # fmt: skip
 
     def update(self, file_id: str, **values: Any) -> None:
-        """Change a file, as its next version."""
+        """Set columns of a file, increment its version, and number that as a change."""
         if "name" in values:
             values["folded"] = values["name"].casefold()
         columns = "".join(f"{column} = ?, " for column in values)
@@ -193,17 +207,17 @@ class HubIndex:
                 *values.values(), self.last_change() + 1, time.time_ns(), file_id,
             )  # fmt: skip
 
-    def remember(self, file_id: str, **values: Any) -> None:
-        """Keep what is no change of the file itself."""
+    def set_unversioned(self, file_id: str, **values: Any) -> None:
+        """Set columns of a file without a new version or a change."""
         columns = ", ".join(f"{column} = ?" for column in values)
         self.records.write(f"UPDATE files SET {columns} WHERE id = ?", *values.values(), file_id)
 
-    def discover(self, parent: HubFile, found: Iterable[FoundOnDisk]) -> None:
-        """Records for what was put into a folder by hand, but for what has one by now."""
+    def insert_found(self, parent: HubFile, found: Iterable[FoundOnDisk]) -> None:
+        """Insert rows, as changes, for entries that were found in a folder; skip entries that have a row already."""
         now = time.time_ns()
         with self.records.transaction():
             number = self.last_change()
-            self.records.write_all(
+            self.records.write_many(
                 "INSERT OR IGNORE INTO files"
                 " (id, parent, name, folded, disk, mime, folder, size, modified, inode, created, trashed, target,"
                 " changed, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -214,42 +228,49 @@ class HubIndex:
                 ),
             )  # fmt: skip
 
-    def trash_below(self, file_id: str, trashed: bool) -> None:
-        """Whether a file and what lies below it counts as trashed; what was binned by itself stays in the trash."""
+    def set_trashed(self, file_id: str, trashed: bool) -> None:
+        """Set `trashed` for a file and everything below it, each as a change.
+
+        A file below that was put into the trash itself is left unchanged.
+        """
         with self.records.transaction():
             self.records.write(
-                f"{_BELOW} UPDATE files SET trashed = ?, changed = ? + numbered.place, changed_at = ?"
+                f"{_SUBTREE} UPDATE files SET trashed = ?, changed = ? + numbered.place, changed_at = ?"
                 f" FROM {_NUMBERED} AS numbered WHERE files.id = numbered.id",
                 file_id, trashed, self.last_change(), time.time_ns(),
             )  # fmt: skip
 
-    def drop(self, file_id: str) -> None:
-        """Forget a file and all below it; what was put into the trash by itself stays there."""
+    def remove(self, file_id: str) -> None:
+        """Delete the rows of a file and of everything below it, each as a change.
+
+        A file below that was put into the trash itself stays in the trash, with the root as its parent.
+        """
         with self.records.transaction():
             self.records.write(
-                f"{_BELOW} UPDATE files SET parent = ? WHERE binned AND parent IN (SELECT id FROM below)",
+                f"{_SUBTREE} UPDATE files SET parent = ? WHERE binned AND parent IN (SELECT id FROM below)",
                 file_id, self.root,
             )  # fmt: skip
             self.records.write(
-                f"{_BELOW} INSERT OR REPLACE INTO removals SELECT id, ? + place, ? FROM {_NUMBERED}",
+                f"{_SUBTREE} INSERT OR REPLACE INTO removals SELECT id, ? + place, ? FROM {_NUMBERED}",
                 file_id, self.last_change(), time.time_ns(),
             )  # fmt: skip
-            self.records.write(f"{_BELOW} DELETE FROM files WHERE id IN (SELECT id FROM below)", file_id)
+            self.records.write(f"{_SUBTREE} DELETE FROM files WHERE id IN (SELECT id FROM below)", file_id)
 
-    def forget_unannounced(self) -> None:
-        """Remove the records of files that never came to their place."""
+    def delete_uncommitted(self) -> None:
+        """Delete rows that `commit_new` never completed, after a crash."""
         self.records.write("DELETE FROM files WHERE changed = 0 AND parent IS NOT NULL")
 
     def _one(self, condition: str, *values: Any) -> HubFile | None:
         row = self.records.row(f"SELECT {COLUMNS} FROM files WHERE {condition}", *values)
-        return None if row is None else as_file(tuple(row))
+        return None if row is None else file_from_row(tuple(row))
 
     def _all(self, condition: str, *values: Any) -> list[HubFile]:
         return [
-            as_file(tuple(row)) for row in self.records.rows(f"SELECT {COLUMNS} FROM files WHERE {condition}", *values)
+            file_from_row(tuple(row))
+            for row in self.records.rows(f"SELECT {COLUMNS} FROM files WHERE {condition}", *values)
         ]
 
-    def _root(self) -> str:
+    def _find_or_create_root(self) -> str:
         row = self.records.row("SELECT id FROM files WHERE parent IS NULL")
         if row is not None:
             return str(row["id"])
@@ -262,8 +283,8 @@ class HubIndex:
         return root
 
 
-def as_file(row: tuple[Any, ...]) -> HubFile:
-    """A row of `COLUMNS`."""
+def file_from_row(row: tuple[Any, ...]) -> HubFile:
+    """Convert a row of `COLUMNS` to a file."""
     values = list(row)
     for place in _FLAGS:
         values[place] = values[place] != 0
@@ -273,16 +294,16 @@ def as_file(row: tuple[Any, ...]) -> HubFile:
 
 
 def new_id() -> str:
-    """An id of the form that Drive's have: 33 letters, digits, `-` and `_`, the first one a 1."""
+    """Return a random id in Drive's format: 33 letters, digits, `-` and `_`, the first of them a 1."""
     return "1" + secrets.token_urlsafe(24)
 
 
-def mime_of(name: str) -> str:
-    """The type that a file of this name is taken for."""
+def guess_mime(name: str) -> str:
+    """Return the MIME type that the suffix of `name` suggests, or application/octet-stream."""
     stem, last = os.path.splitext(name)
-    return _mime_of(os.path.splitext(stem)[1] + last)
+    return _guess_mime(os.path.splitext(stem)[1] + last)
 
 
 @lru_cache(maxsize=1000)
-def _mime_of(suffixes: str) -> str:
+def _guess_mime(suffixes: str) -> str:
     return mimetypes.guess_type(f"file{suffixes}")[0] or "application/octet-stream"

@@ -1,9 +1,9 @@
-"""Kaggle's API, as its own `kaggle` command (2.2) and kagglehub (1.0) speak it.
+"""Kaggle's API, as its `kaggle` command (2.2) and kagglehub (1.0) use it.
 
-Every call is `POST …/v1/{package.Service}/{Method}` with camelCase JSON, fields with default values left out; an error
-is a status with `{"code", "message"}`. A download is answered by a redirect to a signed link that needs no header and
-expires; an upload goes to a link that is a secret of its own. Public data sets are read by anyone on this machine, as
-on Kaggle; everything else needs the token or the Kaggle key. Competitions, models and kernels are not served.
+Each call is `POST …/v1/{package.Service}/{Method}` with camelCase JSON that omits fields with default values; an error
+is a status with `{"code", "message"}`. A download is answered with a redirect to a signed link that needs no header
+and expires; an upload goes to a secret link. Anyone on this machine can read public data sets, as on Kaggle; everything
+else needs the token or the Kaggle key. Models and kernels are not served; of competitions only their data files are.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from urllib.parse import quote, unquote
 from aiohttp import web
 
 from haversack.hub import content, uploads
+from haversack.hub.index import guess_mime
 from haversack.hub.media import read_json
 from haversack.hub.refusal import Refusal
-from haversack.hub.shelf import Blob, Shelf, Version
+from haversack.hub.shelf import Blob, DatasetStore, Version
 from haversack.hub.signin import KAGGLE_USERNAME, SignIn
-from haversack.hub.tree import mime_of
 from haversack.hub.uploads import Uploads
 
 _SETS = "datasets.DatasetApiService"
 _COMPETITIONS = "competitions.CompetitionApiService"
 _COMPETITIONS_OWNER = "c"
-_DEEPEST = 100
+_MAX_DEPTH = 100
 _INTROSPECT = "security.OAuthService/IntrospectToken"
 
 
-class Kaggle:
-    """The handlers; `origin` tells the scheme and host that a request was sent to."""
+class KaggleService:
+    """The request handlers; `origin` returns the scheme and host that a request was sent to."""
 
-    def __init__(self, shelf: Shelf, blobs: Uploads, signin: SignIn, origin: Callable[[web.Request], str]) -> None:
-        self.shelf = shelf
+    def __init__(
+        self, store: DatasetStore, blobs: Uploads, signin: SignIn, origin: Callable[[web.Request], str]
+    ) -> None:
+        self.store = store
         self.blobs = blobs
         self.signin = signin
         self.origin = origin
@@ -53,11 +55,12 @@ class Kaggle:
         }
         self._downloads: dict[str, Callable[[dict[str, Any], bool], str]] = {
             f"{_SETS}/DownloadDataset": self._download_path,
-            f"{_COMPETITIONS}/DownloadDataFiles": self._competition_path,
-            f"{_COMPETITIONS}/DownloadDataFile": self._competition_path,
+            f"{_COMPETITIONS}/DownloadDataFiles": self._competition_download_path,
+            f"{_COMPETITIONS}/DownloadDataFile": self._competition_download_path,
         }
 
     def add_routes(self, app: web.Application) -> None:
+        """Add the routes of the API, of data set pages, stored files and uploads to `app`."""
         for base in ("/api/v1", "/v1"):
             app.router.add_post(base + "/{service}/{method}", self.call)
         for kind in ("datasets", "competitions"):
@@ -66,9 +69,12 @@ class Kaggle:
         app.router.add_put("/blobs/{id}", self.put_blob)
 
     async def call(self, request: web.Request) -> web.StreamResponse:
-        """Any call of the API."""
+        """Handle any call of the API.
+
+        Raises `Refusal`: 401 for wrong credentials, 403 for missing ones, 501 for a method that is not supported.
+        """
         name = f"{request.match_info['service']}/{request.match_info['method']}"
-        # Who asks whether a token is right signs in with it, right or wrong.
+        # IntrospectToken sends the token in question, valid or not, as its own credentials.
         signed_in = name != _INTROSPECT and self._signed_in(request)
         body = await read_json(request)
         if not isinstance(body, dict | None):
@@ -88,48 +94,48 @@ class Kaggle:
         return web.json_response(answer)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """A link to a data set's page, as Kaggle has one: here all of them are on one page."""
+        """Redirect a link to a data set's page to the web page's list of all data sets."""
         raise web.HTTPFound("/#/data")
 
     async def stored(self, request: web.Request) -> web.StreamResponse:
-        """A signed link: a bundle, or one file of a version."""
+        """Send a bundle, or one file of a version, for a signed link. Raises `Refusal` (403) for an invalid link."""
         path = request.rel_url.raw_path
         expires, signature = request.query.get("expires", ""), request.query.get("signature", "")
-        if not self.signin.is_signed(path, expires, signature):
+        if not self.signin.is_valid_link(path, expires, signature):
             raise Refusal(
-                403, "expired", "The link is not one that the hub signed, or it has expired; ask for a new one."
+                403, "expired", "The link has expired or was not signed by this hub; request the download again."
             )
         owner, slug, number, kind, name = path.removeprefix("/storage/").split("/", 4)
-        version = await asyncio.to_thread(self.shelf.find, owner, slug, int(number))
+        version = await asyncio.to_thread(self.store.find, owner, slug, int(number))
         name = unquote(name)
         if kind == "bundle":
-            stored = await asyncio.to_thread(self.shelf.bundle, version)
+            stored = await asyncio.to_thread(self.store.bundle, version)
         else:
-            stored = await asyncio.to_thread(self.shelf.file, version, name)
-        md5 = await asyncio.to_thread(self.shelf.md5, stored)
-        mime = "application/zip" if kind == "bundle" else mime_of(name)
+            stored = await asyncio.to_thread(self.store.file, version, name)
+        md5 = await asyncio.to_thread(self.store.md5, stored)
+        mime = "application/zip" if kind == "bundle" else guess_mime(name)
         return await content.send(request, stored, mime, md5=md5, name=name.rsplit("/", 1)[-1])
 
     async def put_blob(self, request: web.Request) -> web.StreamResponse:
-        """Bytes of an upload; the link is the secret."""
+        """Receive a chunk of an upload; the link itself is the credential."""
         upload = await asyncio.to_thread(self.blobs.find, request.match_info["id"], "blob")
         async with self.blobs.lock(upload):
             upload = await asyncio.to_thread(self.blobs.find, upload.id, "blob")
             if upload.result is None:
                 staged = await self.blobs.receive(request, upload)
                 if staged is None:
-                    return uploads.incomplete(await asyncio.to_thread(self.blobs.received, upload))
-                await asyncio.to_thread(self.blobs.finish, upload, {"size": staged.size, "md5": staged.md5})
+                    return uploads.incomplete_response(await asyncio.to_thread(self.blobs.received, upload))
+                await asyncio.to_thread(self.blobs.save_result, upload, {"size": staged.size, "md5": staged.md5})
         return web.json_response({"token": upload.id})
 
     def _signed_in(self, request: web.Request) -> bool:
-        """Whether the request names itself rightly; False for nobody. Raises `Refusal` for a wrong token or key."""
+        """Whether the request has valid credentials; False if it has none. Raises `Refusal` (401) for wrong ones."""
         given = request.headers.get("Authorization")
         if given is None:
             return False
         if self.signin.opens_kaggle(given):
             return True
-        raise Refusal(401, "authError", "The hub refused the sign-in: the token or Kaggle key is a wrong one.")
+        raise Refusal(401, "authError", "The hub refused the sign-in: the token or Kaggle key is wrong.")
 
     def _introspect(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
         if not self.signin.is_token(_text(body, "token")):
@@ -137,20 +143,25 @@ class Kaggle:
         return {"active": True, "username": KAGGLE_USERNAME, "scope": ""}
 
     def _find(self, body: dict[str, Any], signed_in: bool) -> Version:
+        """Return the version that a body names.
+
+        Raises `Refusal`: 404 if it does not exist; 403 if it is private or missing and the caller is not signed in, so
+        that the existence of a private data set is not revealed.
+        """
         number = body.get("datasetVersionNumber")
         if number is not None and (not isinstance(number, int) or not 0 < number < 2**31):
-            raise Refusal(400, "invalid", "datasetVersionNumber is not a version's number.")
+            raise Refusal(400, "invalid", "datasetVersionNumber is not a version number.")
         try:
-            version = self.shelf.find(_text(body, "ownerSlug"), _text(body, "datasetSlug"), number)
+            version = self.store.find(_text(body, "ownerSlug"), _text(body, "datasetSlug"), number)
         except Refusal:
-            _require(signed_in)
+            _require_sign_in(signed_in)
             raise
         if version.private:
-            _require(signed_in)
+            _require_sign_in(signed_in)
         return version
 
     def _get(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
-        return self._described(self._find(body, signed_in))
+        return self._dataset_json(self._find(body, signed_in))
 
     def _metadata(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
         version = self._find(body, signed_in)
@@ -172,8 +183,8 @@ class Kaggle:
 
     def _list_files(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
         version = self._find(body, signed_in)
-        start, size = _page(body)
-        members = self.shelf.members(version)
+        start, size = _page_range(body)
+        members = self.store.members(version)
         answer: dict[str, Any] = {
             "datasetFiles": [
                 {"name": member.name, "totalBytes": member.size, "creationDate": _time(version.created)}
@@ -188,18 +199,18 @@ class Kaggle:
         sought, user = _text(body, "search").lower(), _text(body, "user").lower()
         found = [
             version
-            for version in self.shelf.newest()
+            for version in self.store.newest()
             if (signed_in or not version.private)
             and (not user or version.owner == user)
             and sought in f"{version.ref} {version.details.get('title', '')}".lower()
         ]
-        start, size = _page(body)
-        answer: dict[str, Any] = {"datasets": [self._described(version) for version in found[start : start + size]]}
+        start, size = _page_range(body)
+        answer: dict[str, Any] = {"datasets": [self._dataset_json(version) for version in found[start : start + size]]}
         if len(found) > start + size:
             answer["nextPageToken"] = str(start + size)
         return answer
 
-    def _described(self, version: Version) -> dict[str, Any]:
+    def _dataset_json(self, version: Version) -> dict[str, Any]:
         return {
             "ref": version.ref,
             "ownerRef": version.owner,
@@ -210,7 +221,7 @@ class Kaggle:
             "description": version.details.get("description", ""),
             "licenseName": version.details.get("licenseName", "unknown"),
             "isPrivate": version.private,
-            "totalBytes": self.shelf.total(version),
+            "totalBytes": self.store.total_size(version),
             "lastUpdated": _time(version.created),
             "currentVersionNumber": version.number,
             "versions": [
@@ -223,70 +234,74 @@ class Kaggle:
         start = f"/storage/{version.owner}/{version.slug}/{version.number}"
         name = _text(body, "fileName")
         if not name:
-            self.shelf.bundle(version)
+            self.store.bundle(version)
             return f"{start}/bundle/{version.slug}.zip"
-        self.shelf.file(version, name)
+        self.store.file(version, name)
         return f"{start}/file/{quote(name)}"
 
-    def _competition(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
-        """What names a competition's data as a data set's. Raises `Refusal` where its rules are not accepted."""
-        _require(signed_in)
+    def _competition_body(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
+        """Return the body with the competition's data set as its owner and slug.
+
+        Raises `Refusal` (403) if the caller is not signed in or the competition's rules are not accepted.
+        """
+        _require_sign_in(signed_in)
         name = _text(body, "competitionName")
-        version = self.shelf.find(_COMPETITIONS_OWNER, name)
-        if self.shelf.has_rules(version):
+        version = self.store.find(_COMPETITIONS_OWNER, name)
+        if self.store.has_rules(version):
             raise Refusal(
                 403, "forbidden", "You must accept this competition's rules before you'll be able to download files."
             )
         return {**body, "ownerSlug": version.owner, "datasetSlug": version.slug}
 
     def _get_competition(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
-        _require(signed_in)
-        version = self.shelf.find(_COMPETITIONS_OWNER, _text(body, "competitionName"))
+        _require_sign_in(signed_in)
+        version = self.store.find(_COMPETITIONS_OWNER, _text(body, "competitionName"))
         url = f"/competitions/{version.slug}"
         return {"ref": version.slug, "title": version.details.get("title", version.slug), "url": url}
 
     def _list_data_files(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
-        answer = self._list_files(self._competition(body, signed_in), signed_in)
+        answer = self._list_files(self._competition_body(body, signed_in), signed_in)
         return {"files": answer.pop("datasetFiles"), **answer}
 
-    def _competition_path(self, body: dict[str, Any], signed_in: bool) -> str:
-        return self._download_path(self._competition(body, signed_in), signed_in)
+    def _competition_download_path(self, body: dict[str, Any], signed_in: bool) -> str:
+        return self._download_path(self._competition_body(body, signed_in), signed_in)
 
     def _start_blob(self, body: dict[str, Any], signed_in: bool) -> str:
-        _require(signed_in)
+        _require_sign_in(signed_in)
         if body.get("type", "DATASET") != "DATASET":
-            raise Refusal(501, "notImplemented", "The hub takes files of data sets only.")
+            raise Refusal(501, "notImplemented", "The hub accepts uploads for data sets only.")
         size = body.get("contentLength", 0)
         if not isinstance(size, int) or not 0 <= size < 2**60:
             raise Refusal(400, "invalid", "contentLength is not a number of bytes.")
         return self.blobs.open("blob", {"name": _text(body, "name") or "file"}, size)
 
     def _create(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
-        _require(signed_in)
+        _require_sign_in(signed_in)
         slug = _text(body, "slug") or _text(body, "title").strip().lower().replace(" ", "-")
-        details = {"title": _text(body, "title") or slug, **_said(body)}
+        details = {"title": _text(body, "title") or slug, **_details(body)}
         owner = _text(body, "ownerSlug") or KAGGLE_USERNAME
-        blobs = self._uploaded(body)
+        blobs = self._resolve_blobs(body)
         try:
-            version = self.shelf.create(owner, slug, details, _flag(body, "isPrivate"), list(blobs.values()))
+            version = self.store.create(owner, slug, details, _flag(body, "isPrivate"), list(blobs.values()))
         except Refusal as refusal:
             if refusal.status != 409:
                 raise
-            # Of this Kaggle tells with status 200, and kagglehub then makes the next version.
+            # Kaggle answers this error with status 200; kagglehub then creates the next version.
             return {"status": "error", "error": refusal.message}
-        return self._published(version, blobs)
+        return self._publication_answer(version, blobs)
 
     def _create_version(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
-        _require(signed_in)
+        _require_sign_in(signed_in)
         what = body.get("body") or {}
         if not isinstance(what, dict):
             raise Refusal(400, "invalid", "body is not a JSON object.")
-        blobs = self._uploaded(what)
+        blobs = self._resolve_blobs(what)
         notes, owner, slug = _text(what, "versionNotes"), _text(body, "ownerSlug"), _text(body, "datasetSlug")
-        version = self.shelf.add_version(owner, slug, notes, _said(what), list(blobs.values()))
-        return self._published(version, blobs)
+        version = self.store.add_version(owner, slug, notes, _details(what), list(blobs.values()))
+        return self._publication_answer(version, blobs)
 
-    def _published(self, version: Version, blobs: dict[str, Blob]) -> dict[str, Any]:
+    def _publication_answer(self, version: Version, blobs: dict[str, Blob]) -> dict[str, Any]:
+        """Delete the uploads that became a version, and return Kaggle's answer for it."""
         for token in blobs:
             self.blobs.cancel(token)
         return {
@@ -296,31 +311,34 @@ class Kaggle:
             "error": "",
         }
 
-    def _uploaded(self, body: dict[str, Any], folder: tuple[str, ...] = ()) -> dict[str, Blob]:
-        """The uploads that a body names, by their tokens; those in its directories too."""
-        if len(folder) > _DEEPEST:
-            raise Refusal(400, "invalid", f"Directories nest deeper than {_DEEPEST}.")
+    def _resolve_blobs(self, body: dict[str, Any], folder: tuple[str, ...] = ()) -> dict[str, Blob]:
+        """Return the uploads that a body names, by their tokens; subdirectories are included, recursively.
+
+        Raises `Refusal` (400) for an unknown token or an incomplete upload.
+        """
+        if len(folder) > _MAX_DEPTH:
+            raise Refusal(400, "invalid", f"Directories are nested more than {_MAX_DEPTH} deep.")
         blobs: dict[str, Blob] = {}
         for file in _objects(body, "files"):
             try:
                 upload = self.blobs.find(_text(file, "token"), "blob")
             except Refusal:
-                raise Refusal(400, "invalid", "A file's token is none that the hub gave.") from None
+                raise Refusal(400, "invalid", "A file's token is not the token of an upload to this hub.") from None
             if upload.result is None:
                 raise Refusal(400, "invalid", f"The upload of {upload.details['name']} is not complete.")
             blobs[upload.id] = Blob(upload.details["name"], self.blobs.path(upload), folder)
         for directory in _objects(body, "directories"):
-            blobs |= self._uploaded(directory, (*folder, _text(directory, "name")))
+            blobs |= self._resolve_blobs(directory, (*folder, _text(directory, "name")))
         return blobs
 
 
-def _require(signed_in: bool) -> None:
+def _require_sign_in(signed_in: bool) -> None:
     if not signed_in:
         raise Refusal(403, "forbidden", "Permission denied: sign in with the hub's token or its Kaggle key.")
 
 
-def _said(body: dict[str, Any]) -> dict[str, Any]:
-    """What a body says about a set, and is kept for who asks."""
+def _details(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the descriptive fields of a body that are stored with a data set."""
     return {key: _text(body, key) for key in ("subtitle", "description", "licenseName") if body.get(key)}
 
 
@@ -336,11 +354,11 @@ def _text(body: dict[str, Any], key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Refusal(400, "invalid", f"{key} is not a text.")
+        raise Refusal(400, "invalid", f"{key} is not a string.")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Refusal(400, "invalid", f"{key} is not Unicode text.") from None
+        raise Refusal(400, "invalid", f"{key} is not valid Unicode.") from None
     return value
 
 
@@ -351,13 +369,13 @@ def _flag(body: dict[str, Any], key: str) -> bool:
     return value
 
 
-def _page(body: dict[str, Any]) -> tuple[int, int]:
-    """Where a page starts and how long it is; Kaggle's pages have 20 rows unless asked."""
+def _page_range(body: dict[str, Any]) -> tuple[int, int]:
+    """Return the offset and the length of the requested page; Kaggle's default is 20 rows."""
     token, size, page = _text(body, "pageToken"), body.get("pageSize", 20), body.get("page", 1)
     if not isinstance(size, int) or not isinstance(page, int) or not 1 <= size <= 10_000 or not 1 <= page < 2**31:
-        raise Refusal(400, "invalid", "pageSize is between 1 and 10000.")
+        raise Refusal(400, "invalid", "pageSize must be between 1 and 10000.")
     if token and not (token.isascii() and token.isdigit() and len(token) < 12):
-        raise Refusal(400, "invalid", "The page token is none that the hub gave.")
+        raise Refusal(400, "invalid", "The page token was not issued by this hub.")
     return (int(token) if token else (page - 1) * size), size
 
 

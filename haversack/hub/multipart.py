@@ -1,6 +1,7 @@
-"""Bodies of several parts, read as they arrive (RFC 2046, section 5.1).
+"""Multipart bodies, parsed as they arrive (RFC 2046, section 5.1).
 
-Google's Python client ends lines with LF alone, others with CRLF; both are read. aiohttp's own reader takes CRLF only.
+Google's Python client ends lines with LF, other clients with CRLF; both are accepted. aiohttp's reader accepts CRLF
+only.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from aiohttp import web
 from haversack.hub import wire
 from haversack.hub.refusal import Refusal, invalid
 
-_LONGEST_HEAD = 1 << 16
+_MAX_HEADERS = 1 << 16
 _READ = 1 << 18
 
 
 def boundary(content_type: str) -> bytes:
-    """The boundary that a Content-Type header names. Raises `Refusal` when there is none."""
+    """Return the boundary in a Content-Type header. Raises `Refusal` (400) if there is none."""
     header = Message()
     header["Content-Type"] = content_type
     found = header.get_boundary()
@@ -28,37 +29,40 @@ def boundary(content_type: str) -> bytes:
     return found.encode()
 
 
-class Parts:
-    """One part after the other: `head()`, then everything of `body()`, then the next `head()`."""
+class PartReader:
+    """Reads a request's parts in order: `next_headers()`, then `body()` to its end, then `next_headers()` again."""
 
     def __init__(self, request: web.Request) -> None:
-        self._chunks = wire.arriving(request)
-        # With the line break before it, which belongs to the delimiter and not to the body.
+        self._chunks = wire.read_body(request)
+        # The line break before the boundary is part of the delimiter, not of the body.
         self._delimiter = b"\n--" + boundary(request.headers.get("Content-Type", ""))
         self._buffer = b"\n"
         self._ended = False
 
-    async def head(self) -> Message | None:
-        """The next part's headers; None behind the last one."""
+    async def next_headers(self) -> Message | None:
+        """Return the headers of the next part; None after the last one.
+
+        Raises `Refusal` (400) if the headers are too long or the body ends before them.
+        """
         if self._ended:
             return None
         if self._buffer == b"\n":
             async for _ in self.body():
                 continue  # the preamble
-        while b"\n" not in self._buffer and await self._more():
+        while b"\n" not in self._buffer and await self._read_more():
             self._check_length()
         if self._buffer.startswith(b"--"):
             self._ended = True
             return None
-        while not (end := _end_of_head(self._buffer)):
+        while not (end := _end_of_headers(self._buffer)):
             self._check_length()
-            if not await self._more():
-                raise _broken()
+            if not await self._read_more():
+                raise _truncated()
         head, self._buffer = self._buffer[:end], self._buffer[end:]
         return BytesHeaderParser().parsebytes(head.partition(b"\n")[2])
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The part's bytes."""
+        """Yield the part's bytes. Raises `Refusal` (400) if the body ends before the next boundary."""
         while True:
             found = self._buffer.find(self._delimiter)
             if found >= 0:
@@ -69,24 +73,24 @@ class Parts:
             if len(self._buffer) > keep:
                 yield self._buffer[:-keep]
                 self._buffer = self._buffer[-keep:]
-            if not await self._more():
-                raise _broken()
+            if not await self._read_more():
+                raise _truncated()
 
-    async def _more(self) -> bool:
+    async def _read_more(self) -> bool:
         chunk = await anext(self._chunks, b"")
         self._buffer += chunk
         return bool(chunk)
 
     def _check_length(self) -> None:
-        if len(self._buffer) > _LONGEST_HEAD + _READ:
+        if len(self._buffer) > _MAX_HEADERS + _READ:
             raise invalid("The headers of a part are too long.")
 
 
-def _end_of_head(buffer: bytes) -> int:
-    """Where the body begins, behind the first empty line; 0 when that has not arrived."""
+def _end_of_headers(buffer: bytes) -> int:
+    """Return where the part's body starts, after the first empty line; 0 if that has not arrived."""
     ends = [found + len(mark) for mark in (b"\n\r\n", b"\n\n") if (found := buffer.find(mark)) >= 0]
     return min(ends, default=0)
 
 
-def _broken() -> Refusal:
+def _truncated() -> Refusal:
     return invalid("The multipart body ends before its last boundary.")

@@ -1,8 +1,8 @@
-"""The language of `q`, Drive's search terms, read into SQL over the records.
+"""The language of `q`, Drive's search terms, compiled to SQL conditions on the table of files.
 
 The grammar is that of https://developers.google.com/workspace/drive/api/guides/ref-search-terms: comparisons joined by
-`and`, `or`, `not` and parentheses. What the hub keeps no record of (full text, owners, visibility) is refused, never
-ignored: a search that answers too much is worse than one that does not answer.
+`and`, `or`, `not` and parentheses. Terms on data that the hub does not store (full text, owners, visibility) are
+refused, never ignored: a search with too many results is worse than an error.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 from haversack.hub.refusal import Refusal
 
 _TOKEN = re.compile(r"\s*(?:(?P<text>'(?:[^'\\]|\\.)*')|(?P<operator><=|>=|!=|=|<|>|[(){}])|(?P<word>[A-Za-z0-9_.-]+))")
-_DEEPEST = 100
-_MOST_COMPARISONS = 250
+_MAX_DEPTH = 100
+_MAX_COMPARISONS = 250
 _TIMES = {"modifiedTime": "modified", "createdTime": "created"}
 _FLAGS = {"trashed": "trashed", "starred": "starred"}
 _MAPS = {"properties", "appProperties"}
@@ -24,18 +24,18 @@ _MAPS = {"properties", "appProperties"}
 
 @dataclass(frozen=True)
 class Query:
-    """A condition on records, and what it says about where they can be.
+    """An SQL condition on the table of files with its values, and what it implies.
 
-    `parents` are the folders that every match lies in, None when it may lie anywhere; `name` is the name that every
-    match has, None when any. `about_times` tells that the answer depends on the files' times as they are now.
-    `only_parents` says that it is about nothing but what the files lie in.
+    `parents`: the folders that contain every match; None if a match can be anywhere. `name`: the name of every match;
+    None if names can differ. `uses_times`: the result depends on the files' current times. `only_parents`: the
+    condition tests nothing but the parent.
     """
 
     sql: str
     values: tuple[Any, ...] = ()
     parents: frozenset[str] | None = None
     name: str | None = None
-    about_times: bool = False
+    uses_times: bool = False
     only_parents: bool = False
 
 
@@ -43,21 +43,25 @@ EVERYTHING = Query("1")
 
 
 def parse(text: str, root: str) -> Query:
-    """The query that `text` says; `root` is the id that the alias `root` stands for.
+    """Parse a search; an empty one matches everything. `root` is the id that the alias `root` stands for.
 
-    Raises `Refusal` where it does not follow the grammar or asks for what the hub keeps no record of.
+    Raises `Refusal`: 400 if `text` does not follow the grammar or uses a term that the hub does not support, 413 if it
+    has more than 250 comparisons.
     """
     if not text.strip():
         return EVERYTHING
     reader = _Parser(text, root)
-    query = reader.either(0)
-    if reader.left:
+    query = reader.parse_or(0)
+    if reader.remaining:
         raise reader.malformed()
     return query
 
 
-def moment(text: str) -> int:
-    """An RFC 3339 time in nanoseconds since 1970; without a zone it is UTC. Raises `ValueError`."""
+def parse_time(text: str) -> int:
+    """Parse an RFC 3339 time to nanoseconds since 1970, rounded to milliseconds; without a zone it is UTC.
+
+    Raises `ValueError` or `OverflowError`.
+    """
     when = datetime.fromisoformat(text)
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
@@ -65,18 +69,21 @@ def moment(text: str) -> int:
 
 
 class _Parser:
+    """A recursive descent parser; `remaining` holds the tokens that are not consumed, as (kind, value)."""
+
     def __init__(self, text: str, root: str) -> None:
         self.text = text
         self.root = root
-        self.left = self._tokens(text)
+        self.remaining = self._tokens(text)
         self.comparisons = 0
 
-    def either(self, depth: int) -> Query:
-        query = self.both(depth)
+    def parse_or(self, depth: int) -> Query:
+        """Parse terms joined by `or`; `depth` counts the enclosing parentheses and negations."""
+        query = self.parse_and(depth)
         while self._accept("or"):
-            other = self.both(depth)
+            other = self.parse_and(depth)
             if query.only_parents and other.only_parents:
-                # In one list, which SQLite finds in one pass over its index.
+                # SQLite answers one IN list in a single pass over its index.
                 query = _in((*query.values, *other.values))
                 continue
             parents = None
@@ -87,40 +94,42 @@ class _Parser:
                 query.values + other.values,
                 parents,
                 query.name if query.name == other.name else None,
-                query.about_times or other.about_times,
+                query.uses_times or other.uses_times,
             )
         return query
 
-    def both(self, depth: int) -> Query:
-        query = self.one(depth)
+    def parse_and(self, depth: int) -> Query:
+        """Parse terms joined by `and`."""
+        query = self.parse_not(depth)
         while self._accept("and"):
-            other = self.one(depth)
+            other = self.parse_not(depth)
             parents = query.parents if query.parents is not None else other.parents
             query = Query(
                 f"({query.sql} AND {other.sql})",
                 query.values + other.values,
                 parents,
                 query.name if query.name is not None else other.name,
-                query.about_times or other.about_times,
+                query.uses_times or other.uses_times,
             )
         return query
 
-    def one(self, depth: int) -> Query:
-        if depth > _DEEPEST:
+    def parse_not(self, depth: int) -> Query:
+        """Parse a comparison, a negation or a group in parentheses. Raises `Refusal` beyond the maximum depth."""
+        if depth > _MAX_DEPTH:
             raise self.malformed()
         if self._accept("not"):
-            query = self.one(depth + 1)
-            return Query(f"NOT {query.sql}", query.values, about_times=query.about_times)
+            query = self.parse_not(depth + 1)
+            return Query(f"NOT {query.sql}", query.values, uses_times=query.uses_times)
         if self._accept("("):
-            query = self.either(depth + 1)
+            query = self.parse_or(depth + 1)
             self._expect(")")
             return query
         return self._comparison()
 
     def _comparison(self) -> Query:
         self.comparisons += 1
-        if self.comparisons > _MOST_COMPARISONS:
-            raise Refusal(413, "uploadTooLarge", f"A query has at most {_MOST_COMPARISONS} comparisons.", where="q")
+        if self.comparisons > _MAX_COMPARISONS:
+            raise Refusal(413, "uploadTooLarge", f"A query has at most {_MAX_COMPARISONS} comparisons.", where="q")
         kind, value = self._next()
         if kind == "text":
             self._expect("in")
@@ -128,8 +137,8 @@ class _Parser:
         if kind != "word":
             raise self.malformed()
         if value in _MAPS:
-            return self._pair("app_properties" if value == "appProperties" else value)
-        if value == "sharedWithMe" and (not self.left or self.left[0][1] in ("and", "or", ")")):
+            return self._property("app_properties" if value == "appProperties" else value)
+        if value == "sharedWithMe" and (not self.remaining or self.remaining[0][1] in ("and", "or", ")")):
             return Query("0")
         return self._field(value, self._operator())
 
@@ -146,25 +155,25 @@ class _Parser:
         if field in _FLAGS and operator in ("=", "!="):
             return Query(f"{_FLAGS[field]} {operator} ?", (self._boolean(),))
         if field == "sharedWithMe" and operator in ("=", "!="):
-            # Nothing is shared with anybody on a hub.
+            # A hub shares no files.
             return Query("1" if self._boolean() == (operator == "!=") else "0")
         raise Refusal(400, "invalid", f"The hub does not search by {field} {operator}.", where="q")
 
     def _name(self, operator: str, name: str) -> Query:
         if operator == "contains":
-            # The first condition is fast and leaves little for the second.
+            # `instr` is fast and leaves few rows to the regular expression.
             return Query("(instr(folded, ?) AND name_contains(folded, ?))", (name.casefold(), name.casefold()))
         return Query(f"folded {operator} ?", (name.casefold(),), name=name if operator == "=" else None)
 
     def _time(self, column: str, operator: str, text: str) -> Query:
         try:
-            when = moment(text)
+            when = parse_time(text)
         except (ValueError, OverflowError):
             raise Refusal(400, "invalid", f"{text!r} is not a time like 2024-05-31T12:00:00Z.", where="q") from None
-        # Answers give times in milliseconds, so they are compared as such.
-        return Query(f"{column} / 1000000 {operator} ?", (when // 1_000_000,), about_times=True)
+        # Responses give times in milliseconds, so comparisons use milliseconds too.
+        return Query(f"{column} / 1000000 {operator} ?", (when // 1_000_000,), uses_times=True)
 
-    def _pair(self, column: str) -> Query:
+    def _property(self, column: str) -> Query:
         self._expect("has")
         self._expect("{")
         self._expect("key")
@@ -195,13 +204,13 @@ class _Parser:
         return value
 
     def _next(self, wanted: str | None = None) -> tuple[str, str]:
-        if not self.left or (wanted and self.left[0][0] != wanted):
+        if not self.remaining or (wanted and self.remaining[0][0] != wanted):
             raise self.malformed()
-        return self.left.pop(0)
+        return self.remaining.pop(0)
 
     def _accept(self, value: str) -> bool:
-        if self.left and self.left[0][0] != "text" and self.left[0][1] == value:
-            self.left.pop(0)
+        if self.remaining and self.remaining[0][0] != "text" and self.remaining[0][1] == value:
+            self.remaining.pop(0)
             return True
         return False
 
@@ -224,6 +233,7 @@ class _Parser:
         return tokens
 
     def malformed(self) -> Refusal:
+        """Return the 400 error for a query that does not follow the grammar."""
         return Refusal(400, "invalid", f"Invalid query: {self.text[:200]}", where="q")
 
 

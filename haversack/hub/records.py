@@ -1,9 +1,9 @@
-"""The SQLite file beside the folder: what a file system cannot keep of a drive and of data sets.
+"""The SQLite database beside the folder, for what a file system cannot store about a drive and data sets.
 
-One connection writes, under one lock: every transaction is a few rows, and whatever takes long (bytes, hashes) happens
-outside. Searches, which may take long too, read beside it through connections of their own. WAL keeps what was
-committed when the process is killed. The file can be deleted; then ids, trash and descriptions are lost, never a file
-in the folder.
+One connection writes, under one lock; every transaction is short, and slow work (file content, hashes) happens outside.
+Searches can be slow, so they read concurrently through connections of their own. WAL mode keeps committed
+transactions if the process is killed. The database can be deleted: then ids, the list of the trash and descriptions are
+lost, but no file in the folder.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ _READERS = 4
 _CACHE_KB = 32_000
 _CHECKPOINT_PAGES = 8_000
 
-# `modified`, `created`, `trashed_at`, `changed_at` are nanoseconds since 1970. `binned` was put into the trash itself,
-# `trashed` also lies below such a folder. `revision` counts contents, `version` changes of any kind, `changed` is the
-# number of its newest change among those of all files; it is 0 while a new file is on its way to its place. `scanned`
-# is the folder's ctime when all its entries were last read. `target` is the id that a shortcut leads to.
+# `modified`, `created`, `trashed_at`, `changed_at` are nanoseconds since 1970. `binned`: the file itself was put into
+# the trash; `trashed`: it or a folder above it was. `revision` counts contents, `version` changes of any kind.
+# `changed` is the number of the file's latest change, in one sequence for all files; 0 until a new file is in its
+# place. `scanned` is the folder's ctime when its entries were last compared. `target` is the id that a shortcut points
+# to.
 _SCHEMA = """
 CREATE TABLE files (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -96,8 +97,8 @@ CREATE TABLE versions (
 );
 """
 
-# Records of version 1 become those of version 2.
-_FROM_1 = """
+# Migrates the schema from version 1 to version 2.
+_MIGRATION_FROM_1 = """
 ALTER TABLE files ADD COLUMN sha1 TEXT;
 ALTER TABLE files ADD COLUMN sha256 TEXT;
 ALTER TABLE files ADD COLUMN revision INTEGER NOT NULL DEFAULT 1;
@@ -116,9 +117,14 @@ CREATE INDEX files_binned ON files (id) WHERE binned;
 
 
 class Records:
-    """The open file. Every method may be called from any thread."""
+    """The open database. Thread-safe.
+
+    `_lock` (reentrant) guards the writing connection and `_depth`, the nesting of transactions. `search` does not
+    acquire it.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Open the database at `path`; create or migrate it. Raises `InputError` if that fails."""
         self._path = path
         self._lock = threading.RLock()
         self._depth = 0
@@ -131,14 +137,17 @@ class Records:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
-            # Half a million new records go to the file in a few passes over it.
+            # Fewer checkpoints: half a million new rows are copied to the file in a few passes.
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-            self._prepare(path)
+            self._create_or_migrate(path)
         except sqlite3.DatabaseError as error:
-            raise InputError(f"The hub's records {path} cannot be read ({error}).", "Move them away.") from error
+            raise InputError(
+                f"The hub cannot read its database {path} ({error}).",
+                "Move the file away; the hub then makes a new one.",
+            ) from error
 
     def search(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Rows as tuples, read beside whoever writes: what was committed before is seen."""
+        """Return rows as tuples, read on a separate connection beside writes; sees committed data only."""
         connection = self._readers.get()
         try:
             if connection is None:
@@ -150,27 +159,38 @@ class Records:
             self._readers.put(connection)
 
     def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        """Return the first row on the writing connection, or None.
+
+        It sees the uncommitted writes of the caller's own transaction.
+        """
         with self._lock:
             row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
             return row
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """Return all rows on the writing connection.
+
+        It sees the uncommitted writes of the caller's own transaction.
+        """
         with self._lock:
             return self._connection.execute(sql, values).fetchall()
 
     def write(self, sql: str, *values: Any) -> int:
-        """Carry out one statement; returns how many rows it concerned."""
+        """Execute one statement in a transaction; return the number of affected rows."""
         with self.transaction():
             return self._connection.execute(sql, values).rowcount
 
-    def write_all(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Carry out one statement for each row of values."""
+    def write_many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Execute one statement for each row of values, in one transaction."""
         with self.transaction():
             self._connection.executemany(sql, rows)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside is kept, or nothing; nobody else reads or writes meanwhile. One may lie within another."""
+        """Commit everything inside, or roll it back on an exception. Can be nested: the outermost one commits.
+
+        Other threads cannot write, or read with `row` and `rows`, until it ends.
+        """
         with self._lock:
             if self._depth == 0:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -187,12 +207,13 @@ class Records:
                 self._connection.execute("COMMIT")
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Nobody else reads or writes meanwhile, and each write inside is kept at once."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock without a transaction: each write inside commits by itself."""
         with self._lock:
             yield
 
     def close(self) -> None:
+        """Close all connections, after the searches in progress."""
         for _ in range(_READERS):
             reader = self._readers.get()
             if reader is not None:
@@ -200,16 +221,18 @@ class Records:
         with self._lock:
             self._connection.close()
 
-    def _prepare(self, path: Path) -> None:
+    def _create_or_migrate(self, path: Path) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
         elif version == 1:
-            self._connection.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version = {_VERSION}; COMMIT;")
+            self._connection.executescript(f"BEGIN; {_MIGRATION_FROM_1} PRAGMA user_version = {_VERSION}; COMMIT;")
         elif version != _VERSION:
-            raise InputError(f"{path} was written by another version of haversack.", "Use that version, or move it.")
+            raise InputError(
+                f"{path} was written by another version of haversack.", "Use that version, or move the file away."
+            )
 
 
 def _name_contains(name: str, part: str) -> bool:
-    """Drive's `contains` on names, both without case: `part` stands where a word begins."""
+    """Drive's `contains` for names, both case-folded: whether `part` starts at the beginning of a word."""
     return re.search(rf"(?:^|[\W_]){re.escape(part)}", name) is not None

@@ -1,8 +1,9 @@
-"""Published data sets: `kaggle/<owner>/<slug>/<version>/…` are plain files, and a version never changes.
+"""Published data sets: `kaggle/<owner>/<slug>/<version>/…` are plain files; a version never changes.
 
-What a version is downloaded as, its bundle, is one zip archive. Where one zip was published it is that very file, and
-the set's files are its members; where several files were, a stored zip of them is made once. Archives among several
-files become folders of their name, as Kaggle unpacks them. A version is built aside and appears by one rename.
+A version is downloaded as its bundle, one zip archive. If a single zip was published, the bundle is that file, and the
+data set's files are its members. If several files were published, a stored (uncompressed) zip of them is created once.
+Archives among several files are unpacked into folders of their names, as Kaggle does. A version is built in a temporary
+folder and published by one rename.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-# A zip's entries have no time before 1980; one fixed time makes the same files the same archive.
+# The earliest time that zip allows. A constant: equal files make equal archives.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a data set. `archive` is the name of the zip it was published as, None for plain files."""
+    """One version of a data set.
+
+    `archive` is the name of the zip that was published; None for plain files. `created` is in nanoseconds since 1970.
+    """
 
     owner: str
     slug: str
@@ -47,41 +51,47 @@ class Version:
 
     @property
     def ref(self) -> str:
+        """`owner/slug`, the data set's name."""
         return f"{self.owner}/{self.slug}"
 
 
 @dataclass(frozen=True)
 class BundleMember:
+    """A file of a version: its name, with folders, and its size in bytes."""
+
     name: str
     size: int
 
 
 @dataclass(frozen=True)
 class Blob:
-    """An uploaded file: the name its owner gave it, where its bytes lie, and the folders that it belongs into."""
+    """An uploaded file: the name its owner gave it, its path on disk, and the folders to put it into."""
 
     name: str
     path: Path
     folder: tuple[str, ...] = ()
 
 
-class Shelf:
-    """The data sets below `folder`; `hub` is the folder for what is made of them."""
+class DatasetStore:
+    """The data sets below `folder`; derived files (bundles, members, hashes) are in `hub`/made.
+
+    Thread-safe: `_locks` has a lock for each derived file, so that it is created once.
+    """
 
     def __init__(self, folder: Path, hub: Path, records: Records) -> None:
         self.folder = folder
         self.records = records
-        self._made = hub / "made"
+        self._derived = hub / "made"
         self._building = hub / "building"
-        self._making: defaultdict[Path, Lock] = defaultdict(Lock)
-        # The last list of files that was asked for: its pages are asked for one after the other.
-        self._listed: dict[tuple[str, str, int], list[BundleMember]] = {}
+        self._locks: defaultdict[Path, Lock] = defaultdict(Lock)
+        # Only the latest list is cached: clients request its pages in sequence.
+        self._cached_members: dict[tuple[str, str, int], list[BundleMember]] = {}
         shutil.rmtree(self._building, ignore_errors=True)
-        for made in (folder, self._made, self._building):
+        for made in (folder, self._derived, self._building):
             made.mkdir(parents=True, exist_ok=True)
 
     def find(self, owner: str, slug: str, number: int | None = None) -> Version:
-        """A version, the newest unless `number` names one. Raises `Refusal` (404)."""
+        """Return a version, by default the newest. Raises `Refusal` (404) if it does not exist."""
         row = self.records.row(
             "SELECT versions.*, private, details FROM versions JOIN sets USING (owner, slug)"
             " WHERE owner = ? AND slug = ? AND (? IS NULL OR number = ?) ORDER BY number DESC LIMIT 1",
@@ -93,7 +103,7 @@ class Shelf:
         return _version(row)
 
     def newest(self) -> list[Version]:
-        """Every data set at its newest version, the newest first."""
+        """Return the newest version of every data set, the latest first."""
         return [
             _version(row)
             for row in self.records.rows(
@@ -105,14 +115,17 @@ class Shelf:
         ]
 
     def create(self, owner: str, slug: str, details: dict[str, Any], private: bool, blobs: Sequence[Blob]) -> Version:
-        """A new data set, its version 1. Raises `Refusal` (409) where there is one of that name."""
+        """Publish a new data set as its version 1.
+
+        Raises `Refusal`: 409 if it exists, 400 for an invalid name or without files.
+        """
         owner, slug = _slug(owner, "ownerSlug"), _slug(slug, "slug")
         if self.records.row("SELECT 1 FROM sets WHERE owner = ? AND slug = ?", owner, slug) is not None:
-            raise Refusal(409, "alreadyExists", f"There is a data set {owner}/{slug} already.")
-        with self._built(blobs) as (building, archive):
+            raise Refusal(409, "alreadyExists", f"The data set {owner}/{slug} already exists.")
+        with self._build(blobs) as (building, archive):
             with self.records.transaction():
                 if self.records.row("SELECT 1 FROM sets WHERE owner = ? AND slug = ?", owner, slug) is not None:
-                    raise Refusal(409, "alreadyExists", f"There is a data set {owner}/{slug} already.")
+                    raise Refusal(409, "alreadyExists", f"The data set {owner}/{slug} already exists.")
                 self.records.write(
                     "INSERT INTO sets (owner, slug, details, private) VALUES (?, ?, ?, ?)",
                     owner, slug, json.dumps(details), private,
@@ -121,9 +134,12 @@ class Shelf:
         return self.find(owner, slug)
 
     def add_version(self, owner: str, slug: str, notes: str, details: dict[str, Any], blobs: Sequence[Blob]) -> Version:
-        """The next version of a data set that is there."""
+        """Publish the next version of a data set; `details` are merged into the stored ones.
+
+        Raises `Refusal`: 404 if the data set does not exist, 400 without files.
+        """
         self.find(owner, slug)
-        with self._built(blobs) as (building, archive):
+        with self._build(blobs) as (building, archive):
             with self.records.transaction():
                 before = self.find(owner, slug)
                 self.records.write(
@@ -134,40 +150,46 @@ class Shelf:
         return self.find(owner, slug)
 
     def members(self, version: Version) -> list[BundleMember]:
-        """The files of a version, sorted by name."""
+        """Return the files of a version, sorted by name. Raises `Refusal` (404) if they were deleted by hand."""
         key = (version.owner, version.slug, version.number)
-        known = self._listed.get(key)
+        known = self._cached_members.get(key)
         if known is not None:
             return known
         if version.archive is not None:
-            with zipfile.ZipFile(self._present(version) / version.archive) as archive:
+            with zipfile.ZipFile(self._existing_folder(version) / version.archive) as archive:
                 found = [
                     BundleMember(entry.filename, entry.file_size) for entry in archive.infolist() if not entry.is_dir()
                 ]
         else:
-            folder = self._present(version)
-            found = [BundleMember(name, path.stat().st_size) for name, path in _files(folder)]
+            folder = self._existing_folder(version)
+            found = [BundleMember(name, path.stat().st_size) for name, path in _plain_files(folder)]
         found.sort(key=lambda member: member.name)
-        self._listed = {key: found}
+        self._cached_members = {key: found}
         return found
 
-    def total(self, version: Version) -> int:
-        """The size of what a version holds on disk, in bytes."""
-        return sum(path.stat().st_size for _, path in _files(self._present(version)))
+    def total_size(self, version: Version) -> int:
+        """Return the size of a version on disk in bytes. Raises `Refusal` (404) if it was deleted by hand."""
+        return sum(path.stat().st_size for _, path in _plain_files(self._existing_folder(version)))
 
     def bundle(self, version: Version) -> Path:
-        """The zip archive of a whole version."""
-        folder = self._present(version)
+        """Return the path of a version's zip archive; create it if needed.
+
+        Raises `Refusal` (404) if the version was deleted by hand.
+        """
+        folder = self._existing_folder(version)
         if version.archive is not None:
             return folder / version.archive
-        path = self._made / version.owner / version.slug / f"{version.number}.zip"
-        return self._make(path, lambda aside: _zip(folder, aside))
+        path = self._derived / version.owner / version.slug / f"{version.number}.zip"
+        return self._derive_once(path, lambda temporary: _write_zip(folder, temporary))
 
     def file(self, version: Version, name: str) -> Path:
-        """One file of a version. Raises `Refusal` (404)."""
+        """Return the path of one file of a version; a member of the published archive is extracted first.
+
+        Raises `Refusal`: 404 if there is no such file, 422 if the archive cannot be read.
+        """
         if version.archive is not None:
-            return self._member(version, name)
-        folder = self._present(version)
+            return self._extract_member(version, name)
+        folder = self._existing_folder(version)
         path = folder / name
         within = ".." not in Path(name).parts and "\0" not in name and path.resolve().is_relative_to(folder.resolve())
         if not within or not path.is_file():
@@ -175,79 +197,92 @@ class Shelf:
         return path
 
     def has_rules(self, version: Version) -> bool:
-        """Whether there are rules that nobody accepted yet: a file RULES beside the versions of the data set."""
+        """Whether the data set has rules to accept: a file RULES beside its versions. Nobody can accept them here."""
         return (self.folder / version.owner / version.slug / "RULES").exists()
 
     def md5(self, path: Path) -> str:
-        """The hash of a file that never changes; computed once."""
-        note = self._made / "md5" / hashlib.sha256(os.fsencode(path.relative_to(self._made.parent.parent))).hexdigest()
+        """Return the MD5 of a stored file in hexadecimal, cached on disk by its size, mtime and inode."""
+        cache_file = (
+            self._derived
+            / "md5"
+            / hashlib.sha256(os.fsencode(path.relative_to(self._derived.parent.parent))).hexdigest()
+        )
         state = path.stat()
         key = f"{state.st_size} {state.st_mtime_ns} {state.st_ino} "
-        if note.exists() and (known := note.read_text()).startswith(key):
+        if cache_file.exists() and (known := cache_file.read_text()).startswith(key):
             return known.removeprefix(key)
         value = content.digests(path).md5
-        note.parent.mkdir(exist_ok=True)
-        with content.aside(note.parent) as aside:
-            aside.write_text(key + value)
-            aside.replace(note)
+        cache_file.parent.mkdir(exist_ok=True)
+        with content.temporary_path(cache_file.parent) as temporary:
+            temporary.write_text(key + value)
+            temporary.replace(cache_file)
         return value
 
-    def _member(self, version: Version, name: str) -> Path:
-        """A member of the published archive, taken out once so that it can be served in ranges."""
+    def _extract_member(self, version: Version, name: str) -> Path:
+        """Extract a member of the published archive once, so that ranges of it can be served."""
         assert version.archive is not None
-        with zipfile.ZipFile(self._present(version) / version.archive) as archive:
+        with zipfile.ZipFile(self._existing_folder(version) / version.archive) as archive:
             try:
                 entry = archive.getinfo(name)
             except KeyError:
                 raise _no_file(version, name) from None
             plain = hashlib.sha256(name.encode()).hexdigest()
-            path = self._made / version.owner / version.slug / f"{version.number}.members" / plain
+            path = self._derived / version.owner / version.slug / f"{version.number}.members" / plain
 
-            def take_out(aside: Path) -> None:
-                with archive.open(entry) as source, open(aside, "xb") as target:
+            def extract(temporary: Path) -> None:
+                with archive.open(entry) as source, open(temporary, "xb") as target:
                     shutil.copyfileobj(source, target, content.BLOCK)
-                os.utime(aside, ns=(version.created, version.created))
+                os.utime(temporary, ns=(version.created, version.created))
 
             try:
-                return self._make(path, take_out)
+                return self._derive_once(path, extract)
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
                 raise Refusal(422, "unreadable", f"{name} cannot be read from the archive ({error}).") from error
 
-    def _make(self, path: Path, make: Callable[[Path], None]) -> Path:
-        """What `make` writes, once; complete or absent."""
-        with self._making[path]:
+    def _derive_once(self, path: Path, make: Callable[[Path], None]) -> Path:
+        """Return `path`; if it does not exist, let `make` write a temporary file and rename it there."""
+        with self._locks[path]:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with content.aside(self._building) as aside:
-                    make(aside)
-                    aside.replace(path)
+                with content.temporary_path(self._building) as temporary:
+                    make(temporary)
+                    temporary.replace(path)
         return path
 
-    def _present(self, version: Version) -> Path:
+    def _existing_folder(self, version: Version) -> Path:
+        """Return the folder of a version. Raises `Refusal` (404) if it was deleted by hand."""
         folder = self.folder / version.owner / version.slug / str(version.number)
         if not folder.is_dir() or (version.archive is not None and not (folder / version.archive).is_file()):
-            raise Refusal(404, "notFound", f"The files of {version.ref} at version {version.number} were removed.")
+            raise Refusal(
+                404,
+                "notFound",
+                f"The files of {version.ref} at version {version.number} were deleted from the hub's folder.",
+            )
         return folder
 
     @contextmanager
-    def _built(self, blobs: Sequence[Blob]) -> Iterator[tuple[Path, str | None]]:
-        """A folder with the files of a version to come, and the name of its archive if it is one."""
+    def _build(self, blobs: Sequence[Blob]) -> Iterator[tuple[Path, str | None]]:
+        """Yield a temporary folder with the files of a version, and the name of its archive if it consists of one zip.
+
+        The folder is deleted on exit unless it was renamed away.
+        """
         if not blobs:
-            raise Refusal(400, "invalid", "A data set has at least one file.")
+            raise Refusal(400, "invalid", "A data set needs at least one file.")
         building = self._building / secrets.token_hex(12)
         building.mkdir()
         try:
             for blob in blobs:
-                target = _free_place(building, blob)
+                target = _target_path(building, blob)
                 unpacked = len(blobs) > 1 and _is_zip(blob)
                 if not unpacked or not _unpack(blob.path, target.with_suffix("")):
-                    _link(blob.path, target)
+                    _link_or_copy(blob.path, target)
             single = next(building.iterdir())
             yield building, single.name if len(blobs) == 1 and not blobs[0].folder and _is_zip(blobs[0]) else None
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
     def _publish(self, owner: str, slug: str, number: int, notes: str, archive: str | None, building: Path) -> None:
+        """Insert the version's row and rename its folder to its place; the caller holds the transaction."""
         self.records.write(
             "INSERT INTO versions (owner, slug, number, notes, created, archive) VALUES (?, ?, ?, ?, ?, ?)",
             owner, slug, number, notes, time.time_ns(), archive,
@@ -255,7 +290,7 @@ class Shelf:
         target = self.folder / owner / slug / str(number)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
-            # Left by a hub that was killed just here, or put there by hand; its record would have come first.
+            # Left by a crash between this rename and the commit, or put there by hand: no row refers to it.
             os.rename(target, self._building / secrets.token_hex(12))
         os.rename(building, target)
 
@@ -269,26 +304,26 @@ def _version(row: Any) -> Version:
 
 def _slug(text: str, where: str) -> str:
     if not _SLUG.fullmatch(text):
-        raise Refusal(400, "invalid", f"{where} {text[:100]!r} is not made of letters, digits, - and _.")
+        raise Refusal(400, "invalid", f"{where} {text[:100]!r} does not consist of letters, digits, - and _.")
     return text.lower()
 
 
-def _free_place(building: Path, blob: Blob) -> Path:
-    """Where a file goes in the folder of its version, in folders of its own if need be."""
+def _target_path(building: Path, blob: Blob) -> Path:
+    """Return the path of a file in its version's folder, and create the folders above it."""
     folder = building
     for name in blob.folder:
-        below = folder / os.fsdecode(names.on_disk(_plain_name(name)))
+        below = folder / os.fsdecode(names.to_disk(_plain_name(name)))
         if os.path.lexists(below) and not below.is_dir():
             raise Refusal(400, "invalid", f"{name[:100]} is both a file and a directory.")
         below.mkdir(exist_ok=True)
         folder = below
-    disk = names.free(_plain_name(blob.name), lambda disk: os.path.lexists(folder / os.fsdecode(disk)))
+    disk = names.free_name(_plain_name(blob.name), lambda disk: os.path.lexists(folder / os.fsdecode(disk)))
     return folder / os.fsdecode(disk)
 
 
 def _plain_name(name: str) -> str:
-    """The last part of an uploaded file's name; no path leaves the version's folder."""
-    return names.checked(re.split(r"[/\\]", name.rstrip("/\\"))[-1] or "file")
+    """Return the last component of an uploaded file's name, so that no path leaves the version's folder."""
+    return names.validate(re.split(r"[/\\]", name.rstrip("/\\"))[-1] or "file")
 
 
 def _is_zip(blob: Blob) -> bool:
@@ -296,7 +331,7 @@ def _is_zip(blob: Blob) -> bool:
 
 
 def _unpack(path: Path, target: Path) -> bool:
-    """Unpack an archive; False, and nothing written, for one that is damaged or has names that leave its folder."""
+    """Unpack an archive; False, with nothing written, if it is damaged or has member names that leave the folder."""
     if os.path.lexists(target):
         return False
     try:
@@ -313,25 +348,25 @@ def _unpack(path: Path, target: Path) -> bool:
     return True
 
 
-def _link(source: Path, target: Path) -> None:
-    """The same bytes under another name, without copying them where the disk can do that."""
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link `source` to `target`, or copy it where the file system cannot."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every plain file below a folder with its name relative to it."""
+def _plain_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield every regular file below a folder: its relative name and its path."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
             yield path.relative_to(folder).as_posix(), path
 
 
-def _zip(folder: Path, target: Path) -> None:
-    """A stored zip: what is published is mostly compressed already, and stored members can be read in ranges."""
+def _write_zip(folder: Path, target: Path) -> None:
+    """Write a stored zip: published files are mostly compressed already, and stored members can be read in ranges."""
     with zipfile.ZipFile(target, "x", zipfile.ZIP_STORED) as archive:
-        for name, path in _files(folder):
+        for name, path in _plain_files(folder):
             entry = zipfile.ZipInfo(name, _ZIP_TIME)
             entry.external_attr = 0o644 << 16
             entry.file_size = path.stat().st_size

@@ -1,7 +1,7 @@
-"""What signs in to the hub: its token, the Kaggle key that follows from it, and signed links to stored bytes.
+"""Credentials of the hub: its token, the Kaggle key derived from it, and signed links.
 
-The key and the signatures are HMACs of the token, so they stay the same over restarts, and neither gives the token
-away. Kaggle's clients write their key into files and logs; it opens the Kaggle part only.
+The Kaggle key and the signatures are HMACs of the token: they stay valid over restarts and do not reveal the token.
+Kaggle's clients write their key into files and logs, so the key opens the Kaggle API only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LINK_LIFETIME = 6 * 3600
 
 
 class SignIn:
-    """Checks credentials in constant time."""
+    """Checks credentials in constant time. `kaggle_key` is the key for Kaggle's clients."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -28,6 +28,7 @@ class SignIn:
         return "SignIn(…)"
 
     def is_token(self, token: str) -> bool:
+        """Whether `token` is the hub's token."""
         return _same(token, self._token)
 
     def opens_drive(self, authorization: str | None) -> bool:
@@ -36,7 +37,7 @@ class SignIn:
         return scheme.lower() == "bearer" and self.is_token(value.strip())
 
     def opens_kaggle(self, authorization: str) -> bool:
-        """Whether it is the bearer token, or Kaggle's user and key as Basic."""
+        """Whether the value of an Authorization header is the bearer token, or Kaggle's user and key (Basic)."""
         scheme, _, value = authorization.partition(" ")
         if scheme.lower() != "basic":
             return self.opens_drive(authorization)
@@ -47,12 +48,13 @@ class SignIn:
         return _same(login, f"{KAGGLE_USERNAME}:{self.kaggle_key}")
 
     def sign(self, path: str) -> str:
-        """The query of a link to `path` that needs no header and expires."""
-        # On the full hour: a link that is asked for again is the same one, and a browser knows what it fetched.
+        """Return the query string of a signed link to `path`; the link expires after 6 to 7 hours."""
+        # Rounded up to the full hour, so that a link stays the same and browsers can cache its content.
         expires = str((int(time.time()) // 3600 + 1) * 3600 + LINK_LIFETIME)
         return f"expires={expires}&signature={self._signature(path, expires)}"
 
-    def is_signed(self, path: str, expires: str, signature: str) -> bool:
+    def is_valid_link(self, path: str, expires: str, signature: str) -> bool:
+        """Whether `signature` is valid for `path` and `expires` (Unix seconds), and the link has not expired."""
         if not _same(signature, self._signature(path, expires)):
             return False
         return int(expires) >= time.time()

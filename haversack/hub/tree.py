@@ -1,10 +1,10 @@
-"""The drive's files and folders: what calls find and do, over a plain tree that may be changed by hand at any time.
+"""The drive's files and folders: reads and changes by file id, over a plain folder that users may change at any time.
 
-    index     the records                       disk      comparing them with the disk, which is the truth
-    watch     the same for the whole tree       tree      finding and changing
+    index     the table of files                disk      reconciles it with the disk, which is the truth
+    watch     the same for the whole tree       tree      reads and changes
 
-Changes made through the API go to disk by one rename each, and `recover` finishes at the next start what a killed hub
-had begun. What the trash holds lies in `.hub/trash/<id>`.
+Each change through the API reaches the disk by one rename. `recover` completes at the next start what a killed hub
+left unfinished. Files in the trash are at `.hub/trash/<id>`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from haversack.hub import names
-from haversack.hub.content import Digests, Staged, digests, rename_new
-from haversack.hub.disk import Disk, Ways
+from haversack.hub.content import Digests, Staged, digests, rename_exclusive
+from haversack.hub.disk import ComparedFolders, Disk
 from haversack.hub.documents import SUFFIXES
-from haversack.hub.index import COLUMNS, FOLDER, HubChange, HubFile, HubIndex, as_file, mime_of, new_id
+from haversack.hub.index import COLUMNS, HubChange, HubFile, HubIndex, file_from_row, new_id
 from haversack.hub.query import Query
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal, invalid, not_found
 from haversack.hub.watch import Rescan
 
-__all__ = ["FOLDER", "HubChange", "HubFile", "Tree", "mime_of", "new_id"]
-
-_DEEPEST = 100  # Drive's own limit of nesting
+_MAX_DEPTH = 100  # Drive's own limit of nested folders
 
 
 class Tree:
-    """Files and folders below `folder`; `hub` is the folder for trash and files on their way in or out.
+    """The files and folders below `folder`. Thread-safe.
 
-    `quota` is how many bytes they may have together, the trash included; None where only the disk limits them.
+    `hub` is the folder with the trash and with files being deleted. `quota` is the limit for the files' total size in
+    bytes, the trash included; None for no limit but the disk.
     """
 
     def __init__(self, folder: Path, hub: Path, records: Records, quota: int | None = None) -> None:
@@ -53,49 +52,56 @@ class Tree:
         self.root = self.index.root
         self.recover()
 
-    # Finding
+    # Reading
 
     def get(self, file_id: str) -> HubFile:
-        """The file as it is now. Raises `Refusal` when there is none."""
+        """Return a file's current row. Raises `Refusal` (404) if it does not exist."""
         return self.locate(file_id)[0]
 
     def locate(self, file_id: str) -> tuple[HubFile, Path]:
-        """The file as it is now, and where it lies."""
-        with self.records.alone():
-            return self.disk.verified(self.index.known(file_id), {})
+        """Return a file's current row and its path. Raises `Refusal` (404) if it does not exist."""
+        with self.records.exclusive():
+            return self.disk.verify(self.index.require(file_id), {})
 
     def search(
         self, query: Query, order: str, after: str, values: tuple[Any, ...], limit: int
     ) -> tuple[list[HubFile], HubFile | None]:
-        """Up to `limit` files that match, in the SQL order `order`, behind the row that the SQL `after` says.
+        """Return a page of the files that match `query`, and the last file examined if there are more, else None.
 
-        Also returns the last file that was looked at, None when there are no more behind it.
+        Args:
+            query: the parsed search.
+            order: an SQL ORDER BY list.
+            after: an SQL condition for where the page starts.
+            values: the parameters of `after`.
+            limit: the length of the page; files that were deleted by hand can make it shorter.
+
+        Raises `Refusal`: 404 if the parent folder does not exist, 400 for a number that SQLite cannot hold.
         """
-        ways = self._refreshed(query)
-        # What has to be sorted is the numbers of the rows, not all that they hold.
+        compared = self._refresh(query)
+        # The subquery sorts row numbers only, not whole rows.
         found = f"SELECT seq FROM files WHERE {query.sql} AND {after} AND parent IS NOT NULL ORDER BY {order} LIMIT ?"
         sql = f"SELECT {COLUMNS} FROM files WHERE seq IN ({found}) ORDER BY {order}"
         try:
             rows = self.records.search(sql, *query.values, *values, limit + 1)
         except OverflowError:
             raise invalid("A number in the query is too large.", "q") from None
-        files = [as_file(row) for row in rows[:limit]]
-        return self.disk.seen(files, ways), files[-1] if len(rows) > limit else None
+        files = [file_from_row(row) for row in rows[:limit]]
+        return self.disk.verify_all(files, compared), files[-1] if len(rows) > limit else None
 
     def changes(self, since: int, limit: int) -> list[HubChange]:
-        """Up to `limit` changes from number `since` on, oldest first; one per file, its newest."""
-        self.watch.look()
+        """Return up to `limit` changes from number `since` on, oldest first; of each file only the latest."""
+        self.watch.refresh()
         return self.index.changes(since, limit)
 
     def next_change(self) -> int:
-        """The number that the next change will have at the least."""
-        self.watch.look()
+        """Return a number above that of every change so far: the start page token."""
+        self.watch.refresh()
         return self.index.last_change() + 1
 
-    def hashed(self, file: HubFile, *, sha: bool) -> HubFile:
-        """The file with its MD5, and with `sha` its SHA-1 and SHA-256, computed where they are not known yet.
+    def with_digests(self, file: HubFile, *, sha: bool) -> HubFile:
+        """Return the file with its MD5, with `sha` also its SHA-1 and SHA-256; hash the content if they are unknown.
 
-        They stay None where the content cannot be read.
+        Hashes stay None if the content cannot be read, or changes while it is hashed.
         """
         if file.folder or (file.md5 and (file.sha256 or not sha)):
             return file
@@ -105,59 +111,71 @@ class Tree:
                 found = digests(path, sha=sha)
                 now = path.lstat()
                 if (now.st_size, now.st_mtime_ns, now.st_ino) == (file.size, file.modified, file.inode):
-                    self._keep(file, found)
+                    self._save_digests(file, found)
         except (Refusal, FileNotFoundError, PermissionError):
             return file
-        return self.index.stored(file.id) or file
+        return self.index.find(file.id) or file
 
-    def used(self) -> tuple[int, int]:
-        """Bytes of all files, and of those in the trash."""
-        return self.index.used()
+    def usage(self) -> tuple[int, int]:
+        """Return the total bytes of all files, and of those in the trash."""
+        return self.index.usage()
 
     # Changing
 
     def check_unused(self, file_id: str) -> None:
-        """Refuse an id that a file has or had; ids are never given twice."""
+        """Raise `Refusal` (409) if a file has or had this id; ids are never reused."""
         self.index.check_unused(file_id)
 
     def check_quota(self, more: int) -> None:
-        """Refuse `more` bytes that the quota does not leave room for."""
-        if self.quota is not None and more > 0 and self.used()[0] + more > self.quota:
+        """Raise `Refusal` (403) if `more` additional bytes exceed the quota."""
+        if self.quota is not None and more > 0 and self.usage()[0] + more > self.quota:
             raise Refusal(403, "storageQuotaExceeded", "The user's Drive storage quota has been exceeded.")
 
-    def add(self, parent_id: str, name: str, mime: str, staged: Staged | None, about: Mapping[str, Any]) -> HubFile:
-        """A new file with the staged bytes, or a new folder where there are none; complete, or not there at all.
+    def add(self, parent_id: str, name: str, mime: str, staged: Staged | None, metadata: Mapping[str, Any]) -> HubFile:
+        """Create a file from staged content, or a folder if `staged` is None; after a crash it is complete or absent.
 
-        `about` may hold `id`, `created`, `modified`, `target` and what `revise` takes. Raises `Refusal`.
+        Args:
+            parent_id: the id of its folder.
+            name: its name; another file may have the same.
+            mime: its MIME type.
+            staged: the content; its temporary file is renamed into the folder.
+            metadata: optional `id`, `created`, `modified` (ns since 1970), `target`, `starred`, `description`,
+                `properties` and `app_properties`.
+
+        Raises `Refusal`: 404 or 403 for the parent, 409 for an id in use, 403 if the quota is exceeded.
         """
-        with self.records.alone():
+        with self.records.exclusive():
             parent, folder = self._open_folder(parent_id)
-            file_id = str(about.get("id") or new_id())
+            file_id = str(metadata.get("id") or new_id())
             self.check_unused(file_id)
             self.check_quota(staged.size if staged else 0)
             disk = self._free_name(parent, folder, name, mime)
             now = time.time_ns()
             self.index.insert(
                 id=file_id, parent=parent.id, name=name, disk=disk, mime=mime, folder=staged is None,
-                size=staged.size if staged else 0, modified=about.get("modified") or now, inode=0,
-                md5=staged.md5 if staged else None, created=about.get("created") or now, trashed=parent.trashed,
-                starred=about.get("starred", False), description=about.get("description"), target=about.get("target"),
-                app_properties=_merged({}, about.get("app_properties")),
-                properties=_merged({}, about.get("properties")),
+                size=staged.size if staged else 0, modified=metadata.get("modified") or now, inode=0,
+                md5=staged.md5 if staged else None, created=metadata.get("created") or now, trashed=parent.trashed,
+                starred=metadata.get("starred", False), description=metadata.get("description"),
+                target=metadata.get("target"),
+                app_properties=_merge_properties({}, metadata.get("app_properties")),
+                properties=_merge_properties({}, metadata.get("properties")),
             )  # fmt: skip
             try:
                 with self.disk.own_change(parent, folder):
-                    self._place(staged, folder, disk, about.get("modified"))
+                    self._place(staged, folder, disk, metadata.get("modified"))
             except BaseException:
                 self.records.write("DELETE FROM files WHERE id = ?", file_id)
                 raise
             status = (folder / os.fsdecode(disk)).lstat()
-            self.index.announce(file_id, status.st_mtime_ns, status.st_ino)
-            return self.index.known(file_id)
+            self.index.commit_new(file_id, status.st_mtime_ns, status.st_ino)
+            return self.index.require(file_id)
 
     def replace(self, file_id: str, staged: Staged, mime: str | None, modified: int | None) -> HubFile:
-        """The same file with other bytes; readers see the old or the new ones, never a mixture."""
-        with self.records.alone():
+        """Replace a file's content atomically, and return the file; readers see the old content or the new one.
+
+        `mime` and `modified` (ns since 1970) stay unchanged or become the present time if None. Raises `Refusal`.
+        """
+        with self.records.exclusive():
             file, path = self.locate(file_id)
             if file.folder:
                 raise invalid("A folder has no content.", "fileId")
@@ -172,38 +190,40 @@ class Tree:
                 file.id, size=staged.size, md5=staged.md5, sha1=None, sha256=None, modified=status.st_mtime_ns,
                 inode=status.st_ino, mime=mime or file.mime, revision=file.revision + 1,
             )  # fmt: skip
-            return self.index.known(file.id)
+            return self.index.require(file.id)
 
-    def revise(self, file_id: str, about: Mapping[str, Any], parent_id: str | None = None) -> HubFile:
-        """Change what is said of a file: name, mime, modified, starred, description, properties, trashed, its parent.
+    def revise(self, file_id: str, metadata: Mapping[str, Any], parent_id: str | None = None) -> HubFile:
+        """Change a file's metadata, move it to the folder `parent_id`, trash it or restore it; return the file.
 
-        Keys that are not in `about` stay as they are; a property of value None is removed.
+        `metadata` can hold `name`, `mime`, `modified` (ns since 1970), `starred`, `description`, `trashed`,
+        `properties` and `app_properties`; a property with the value None is removed. Raises `Refusal`.
         """
-        with self.records.alone():
+        with self.records.exclusive():
             file, path = self.locate(file_id)
-            self._forbid_root(file, about, parent_id)
-            if "name" in about or (parent_id is not None and parent_id != file.parent):
-                file, path = self._move(file, path, str(about.get("name", file.name)), parent_id or str(file.parent))
-            if about.get("modified") is not None:
-                os.utime(path, ns=(about["modified"], about["modified"]))
-            self.index.update(file.id, **_said(file, about), modified=path.lstat().st_mtime_ns)
-            if "trashed" in about and about["trashed"] != file.binned:
-                self._bin(file, path) if about["trashed"] else self._unbin(file)
-            return self.index.known(file.id)
+            self._protect_root(file, metadata, parent_id)
+            if "name" in metadata or (parent_id is not None and parent_id != file.parent):
+                file, path = self._move(file, path, str(metadata.get("name", file.name)), parent_id or str(file.parent))
+            if metadata.get("modified") is not None:
+                os.utime(path, ns=(metadata["modified"], metadata["modified"]))
+            self.index.update(file.id, **_metadata_columns(file, metadata), modified=path.lstat().st_mtime_ns)
+            if "trashed" in metadata and metadata["trashed"] != file.binned:
+                self._bin(file, path) if metadata["trashed"] else self._unbin(file)
+            return self.index.require(file.id)
 
     def delete(self, file_id: str) -> None:
-        """Remove a file, or a folder with all that is in it, for good."""
-        with self.records.alone():
+        """Delete a file, or a folder with everything in it, permanently. Raises `Refusal`."""
+        with self.records.exclusive():
             file, path = self.locate(file_id)
-            self._forbid_root(file, {"delete": True}, None)
+            self._protect_root(file, {"delete": True}, None)
             doomed = self._doomed / file.id
             with self._own_change_around(file, path):
                 os.rename(path, doomed)
-            self.index.drop(file.id)
-        _remove(doomed)
+            self.index.remove(file.id)
+        _delete_from_disk(doomed)
 
     def empty_trash(self) -> None:
-        for file in self.index.binned():
+        """Delete everything in the trash permanently."""
+        for file in self.index.all_binned():
             try:
                 self.delete(file.id)
             except Refusal as refusal:
@@ -211,104 +231,111 @@ class Tree:
                     raise
 
     def recover(self) -> None:
-        """Finish what a killed hub had begun: moves to the trash and deletions."""
-        with self.records.alone():
-            self.index.forget_unannounced()
+        """Complete the moves to the trash and the deletions that a killed hub left unfinished."""
+        with self.records.exclusive():
+            self.index.delete_uncommitted()
             for entry in self._trash.iterdir():
-                file = self.index.stored(entry.name)
+                file = self.index.find(entry.name)
                 if file is not None and not file.binned:
                     with self.records.transaction():
                         self._mark_binned(file)
-            for file in self.index.binned():
+            for file in self.index.all_binned():
                 if not os.path.lexists(self._trash / file.id):
-                    self._finish_binning(file)
+                    self._complete_binning(file)
             for entry in self._doomed.iterdir():
-                if self.index.stored(entry.name) is not None:
-                    self.index.drop(entry.name)
-                _remove(entry)
+                if self.index.find(entry.name) is not None:
+                    self.index.remove(entry.name)
+                _delete_from_disk(entry)
 
     def close(self) -> None:
+        """Stop the background rescan."""
         self.watch.close()
 
-    def _refreshed(self, query: Query) -> Ways:
-        """Bring up to date the records that a query can be about."""
-        ways: Ways = {}
+    def _refresh(self, query: Query) -> ComparedFolders:
+        """Compare the rows that a query can match with the disk; return the folders compared."""
+        compared: ComparedFolders = {}
         if query.parents is None:
-            self.watch.look()
-            return ways
-        known = [file for parent in query.parents if (file := self.index.stored(parent)) is not None]
+            self.watch.refresh()
+            return compared
+        known = [file for parent in query.parents if (file := self.index.find(parent)) is not None]
         if not known:
             raise not_found(".")
         for parent in known:
             try:
-                with self.records.alone():
-                    file, path = self.disk.verified(parent, ways)
+                with self.records.exclusive():
+                    file, path = self.disk.verify(parent, compared)
                     if query.name is not None and file.folder:
-                        self.disk.look_up(file, path, query.name)
+                        self.disk.compare_name(file, path, query.name)
                 if query.name is None and file.folder:
-                    self.disk.scan(file, path, contents=query.about_times)
+                    self.disk.scan(file, path, contents=query.uses_times)
             except Refusal:
                 if len(known) == 1:
                     raise
-        return ways
+        return compared
 
-    def _keep(self, file: HubFile, found: Digests) -> None:
+    def _save_digests(self, file: HubFile, found: Digests) -> None:
+        """Store computed hashes, unless the file changed while they were computed."""
         known = {
             name: value for name, value in (("md5", found.md5), ("sha1", found.sha1), ("sha256", found.sha256)) if value
         }
-        with self.records.alone():
-            now = self.index.stored(file.id)
+        with self.records.exclusive():
+            now = self.index.find(file.id)
             if now is not None and (now.modified, now.inode, now.size) == (file.modified, file.inode, file.size):
-                self.index.remember(file.id, **known)
+                self.index.set_unversioned(file.id, **known)
 
     def _open_folder(self, folder_id: str) -> tuple[HubFile, Path]:
-        """A folder that takes new entries."""
+        """Return a folder for new entries, and its path. Raises `Refusal` if it is not a folder or nested too deep."""
         file, path = self.locate(folder_id)
         if not file.folder:
             raise Refusal(403, "parentNotAFolder", "The specified parent is not a folder.", where="parents")
         depth, above = 1, file
         while above.parent is not None:
-            depth, above = depth + 1, self.index.known(above.parent)
-        if depth > _DEEPEST:
-            raise Refusal(403, "myDriveHierarchyDepthLimitExceeded", f"Folders nest at most {_DEEPEST} deep.")
+            depth, above = depth + 1, self.index.require(above.parent)
+        if depth > _MAX_DEPTH:
+            raise Refusal(
+                403, "myDriveHierarchyDepthLimitExceeded", f"Folders can be nested at most {_MAX_DEPTH} deep."
+            )
         return file, path
 
     def _own_change_around(self, file: HubFile, path: Path) -> AbstractContextManager[None]:
-        """Around what is done to the entry of a file in its folder; nobody reads the trash's own entries."""
-        return nullcontext() if file.binned else self.disk.own_change(self.index.known(str(file.parent)), path.parent)
+        """Wrap a change to a file's directory entry in `own_change`.
+
+        A file in the trash needs none, because the trash folder is never scanned.
+        """
+        return nullcontext() if file.binned else self.disk.own_change(self.index.require(str(file.parent)), path.parent)
 
     def _free_name(self, parent: HubFile, folder: Path, name: str, mime: str) -> bytes:
         def is_taken(disk: bytes) -> bool:
-            return os.path.lexists(folder / os.fsdecode(disk)) or self.index.on_disk(parent.id, disk) is not None
+            return os.path.lexists(folder / os.fsdecode(disk)) or self.index.find_on_disk(parent.id, disk) is not None
 
-        return names.free(name + SUFFIXES.get(mime, ""), is_taken)
+        return names.free_name(name + SUFFIXES.get(mime, ""), is_taken)
 
     def _place(self, staged: Staged | None, folder: Path, disk: bytes, modified: int | None) -> None:
-        """Put staged bytes, or a new folder, to its place; never over something that is there."""
+        """Create the folder, or rename the staged content to its place; never replace an existing entry."""
         target = folder / os.fsdecode(disk)
         if staged is None:
             target.mkdir()
         if modified is not None:
             os.utime(target if staged is None else staged.path, ns=(modified, modified))
         if staged is not None:
-            rename_new(staged.path, target)
+            rename_exclusive(staged.path, target)
 
     def _move(self, file: HubFile, path: Path, name: str, parent_id: str) -> tuple[HubFile, Path]:
-        """Another name, another folder, or both."""
+        """Rename a file, move it, or both; return it and its new path."""
         parent, folder = self._open_folder(parent_id)
         above: HubFile | None = parent
         while above is not None:
             if above.id == file.id:
                 raise Refusal(403, "cannotMoveIntoDescendant", "A folder cannot be moved into itself.")
-            above = self.index.known(above.parent) if above.parent is not None else None
+            above = self.index.require(above.parent) if above.parent is not None else None
         with self.records.transaction():
             disk, suffix = file.disk, SUFFIXES.get(file.mime, "")
             if (
                 file.binned
                 or parent.id != file.parent
-                or names.on_disk(name + suffix) != names.on_disk(file.name + suffix)
+                or names.to_disk(name + suffix) != names.to_disk(file.name + suffix)
             ):
-                # Its own present name counts as free when it stays in its folder.
+                # Not for an unchanged name in the same folder, which would count as taken.
                 disk = self._free_name(parent, folder, name, file.mime)
             self.index.update(file.id, name=name, parent=parent.id, disk=disk)
             if not file.binned:
@@ -318,11 +345,11 @@ class Tree:
                         os.rename(path, target)
                 path = target
                 if parent.trashed != file.trashed:
-                    self.index.trash_below(file.id, parent.trashed)
-        return self.index.known(file.id), path
+                    self.index.set_trashed(file.id, parent.trashed)
+        return self.index.require(file.id), path
 
     def _bin(self, file: HubFile, path: Path) -> None:
-        """Into the trash."""
+        """Move a file to the trash."""
         with self.records.transaction():
             self._mark_binned(file)
             with self._own_change_around(file, path):
@@ -330,20 +357,21 @@ class Tree:
 
     def _mark_binned(self, file: HubFile) -> None:
         self.index.update(file.id, binned=True, trashed_at=time.time_ns())
-        self.index.trash_below(file.id, True)
+        self.index.set_trashed(file.id, True)
 
-    def _finish_binning(self, file: HubFile) -> None:
+    def _complete_binning(self, file: HubFile) -> None:
+        """Move a file that is marked as trashed into the trash folder; remove its row if it is not on disk."""
         try:
             parent, folder = self._open_folder(str(file.parent))
         except Refusal:
-            return self.index.drop(file.id)
-        if self.index.on_disk(parent.id, file.disk) is None and os.path.lexists(folder / os.fsdecode(file.disk)):
+            return self.index.remove(file.id)
+        if self.index.find_on_disk(parent.id, file.disk) is None and os.path.lexists(folder / os.fsdecode(file.disk)):
             os.rename(folder / os.fsdecode(file.disk), self._trash / file.id)
             return None
-        return self.index.drop(file.id)
+        return self.index.remove(file.id)
 
     def _unbin(self, file: HubFile) -> None:
-        """Out of the trash, to where it was; to the top when that folder is gone."""
+        """Restore a file from the trash to its folder; to My Drive if that folder is gone."""
         try:
             parent, folder = self._open_folder(str(file.parent))
         except Refusal:
@@ -351,30 +379,32 @@ class Tree:
         with self.records.transaction():
             disk = self._free_name(parent, folder, file.name, file.mime)
             self.index.update(file.id, binned=False, trashed_at=None, parent=parent.id, disk=disk)
-            self.index.trash_below(file.id, parent.trashed)
+            self.index.set_trashed(file.id, parent.trashed)
             with self.disk.own_change(parent, folder):
                 os.rename(self._trash / file.id, folder / os.fsdecode(disk))
 
-    def _forbid_root(self, file: HubFile, about: Mapping[str, Any], parent_id: str | None) -> None:
-        if file.id == self.root and (parent_id or set(about) & {"name", "trashed", "delete", "mime"}):
+    def _protect_root(self, file: HubFile, metadata: Mapping[str, Any], parent_id: str | None) -> None:
+        """Raise `Refusal` (403) for a change that My Drive itself does not allow."""
+        if file.id == self.root and (parent_id or set(metadata) & {"name", "trashed", "delete", "mime"}):
             raise Refusal(403, "insufficientFilePermissions", "My Drive itself cannot be renamed, moved or removed.")
 
 
-def _said(file: HubFile, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that `about` sets, but for the ones that need the disk."""
-    said = {key: about[key] for key in ("mime", "starred", "description") if key in about}
-    if "app_properties" in about:
-        said["app_properties"] = _merged(file.app_properties, about["app_properties"])
-    if "properties" in about:
-        said["properties"] = _merged(file.properties, about["properties"])
-    return said
+def _metadata_columns(file: HubFile, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that `metadata` sets without access to the disk."""
+    columns = {key: metadata[key] for key in ("mime", "starred", "description") if key in metadata}
+    if "app_properties" in metadata:
+        columns["app_properties"] = _merge_properties(file.app_properties, metadata["app_properties"])
+    if "properties" in metadata:
+        columns["properties"] = _merge_properties(file.properties, metadata["properties"])
+    return columns
 
 
-def _merged(before: Mapping[str, str], given: Mapping[str, str | None] | None) -> str:
+def _merge_properties(before: Mapping[str, str], given: Mapping[str, str | None] | None) -> str:
+    """Return merged properties as JSON; a value of None removes the property."""
     return json.dumps({key: value for key, value in {**before, **(given or {})}.items() if value is not None})
 
 
-def _remove(path: Path) -> None:
+def _delete_from_disk(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

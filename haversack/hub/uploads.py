@@ -1,12 +1,12 @@
-"""Resumable uploads: Drive's sessions and Kaggle's blobs are one protocol.
+"""Resumable uploads: Drive's upload sessions and Kaggle's blobs use one protocol.
 
-    PUT …  Content-Range: bytes */N              how much is there?    308 with Range: bytes=0-K, or without Range
-    PUT …  Content-Range: bytes A-B/N (or B/*)   store these bytes     308 with Range, or 200 at the end
-    PUT …  without Content-Range                 the whole at once
+    PUT …  Content-Range: bytes */N              status query           308 with Range: bytes=0-K, or without Range
+    PUT …  Content-Range: bytes A-B/N (or B/*)   a chunk                308 with Range, or 200 when complete
+    PUT …  without Content-Range                 the complete content
 
-as in https://developers.google.com/workspace/drive/api/guides/manage-uploads#resumable. What was received lies in a
-file of its own whose size is the offset, so an upload goes on after the hub was killed. An upload nobody went on with
-for a week is removed.
+See https://developers.google.com/workspace/drive/api/guides/manage-uploads#resumable. Each upload is a file whose size
+is the number of bytes received, so it can be resumed after the hub is killed. An upload is deleted a week after it was
+opened.
 """
 
 from __future__ import annotations
@@ -30,38 +30,46 @@ from haversack.hub.content import Staged
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal, invalid
 
-UNIT = 256 * 1024
-_LARGEST = 5 * 2**40  # Drive's own limit of a file, in bytes
+CHUNK_UNIT = 256 * 1024
+_MAX_SIZE = 5 * 2**40  # Drive's own limit of a file, in bytes
 _LIFETIME_NS = 7 * 24 * 3600 * 10**9
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)")
 
 
 @dataclass(frozen=True)
 class ReceivedUpload:
-    """`purpose` is "drive" or "blob", `details` what the one who opened it wants back, `total` bytes if it is known."""
+    """An upload as recorded in the database.
+
+    `purpose` is "drive" or "blob". `details` is what its opener stored with it. `total` is its size in bytes if known.
+    `result` is the response to the client once it is complete, else None.
+    """
 
     id: str
     purpose: str
     details: dict[str, Any]
     total: int | None
-    result: Any
+    result: dict[str, Any] | None
 
 
 class Uploads:
-    """The uploads under way; their bytes lie in `folder`."""
+    """The open uploads; their bytes are in `folder`.
+
+    `lock` serializes the requests of one upload; `_locks` belongs to the event loop. `_hashes` is modified by the
+    request that holds the upload's lock.
+    """
 
     def __init__(self, folder: Path, records: Records) -> None:
         self.folder = folder
         self.records = records
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        # Of what has been received in order: how many bytes, and their hash as far as that.
+        # By upload id: how many bytes were received in order, and the MD5 of these.
         self._hashes: dict[str, tuple[int, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        self._clear()
+        self._delete_leftovers()
 
     def open(self, purpose: str, details: dict[str, Any], total: int | None) -> str:
-        """Begin an upload; returns its id, which is a secret of its owner."""
-        self._forget_old()
+        """Open an upload of `total` bytes (None if unknown); return its secret id. Expired uploads are deleted."""
+        self._delete_expired()
         upload_id = secrets.token_urlsafe(32)
         self.records.write(
             "INSERT INTO uploads (id, purpose, details, total, started) VALUES (?, ?, ?, ?, ?)",
@@ -70,119 +78,128 @@ class Uploads:
         return upload_id
 
     def find(self, upload_id: str, purpose: str) -> ReceivedUpload:
-        """Raises `Refusal` (404) for one that is not there."""
+        """Return an upload. Raises `Refusal` (404) if it does not exist or has another purpose."""
         row = self.records.row("SELECT * FROM uploads WHERE id = ? AND purpose = ?", upload_id, purpose)
         if row is None:
-            raise Refusal(404, "notFound", "There is no such upload; start it again.", where="upload_id")
+            raise Refusal(404, "notFound", "There is no such upload; start a new one.", where="upload_id")
         result = json.loads(row["result"]) if row["result"] is not None else None
         return ReceivedUpload(row["id"], row["purpose"], json.loads(row["details"]), row["total"], result)
 
     def path(self, upload: ReceivedUpload) -> Path:
+        """Return the path of the file with the received bytes; it may not exist yet."""
         return self._path(upload.id)
 
     def received(self, upload: ReceivedUpload) -> int:
-        """How many bytes are there."""
+        """Return how many bytes have been received."""
         try:
             return self.path(upload).stat().st_size
         except FileNotFoundError:
             return 0
 
-    def finish(self, upload: ReceivedUpload, result: Any) -> None:
-        """Keep the answer, for a client that did not hear it."""
+    def save_result(self, upload: ReceivedUpload, result: Any) -> None:
+        """Save the response, for a client that repeats its last request because it did not get it."""
         self.records.write("UPDATE uploads SET result = ? WHERE id = ?", json.dumps(result), upload.id)
 
     def cancel(self, upload_id: str) -> None:
+        """Delete an upload and its bytes, if it exists."""
         self.records.write("DELETE FROM uploads WHERE id = ?", upload_id)
         self._path(upload_id).unlink(missing_ok=True)
         self._hashes.pop(upload_id, None)
 
     def lock(self, upload: ReceivedUpload) -> asyncio.Lock:
-        """Held by the one request that adds to an upload."""
+        """Return the lock of an upload; hold it while receiving."""
         lock = self._locks.get(upload.id)
         if lock is None:
             lock = self._locks[upload.id] = asyncio.Lock()
         return lock
 
     async def receive(self, request: web.Request, upload: ReceivedUpload) -> Staged | None:
-        """Store what a request brings; returns the whole once it is there, None while more must come.
+        """Store the bytes of a request; return the complete content, or None if more is to come.
 
-        Raises `Refusal` for bytes that do not follow those received, or that are not what was announced.
+        A request without Content-Range replaces what was received. Raises `Refusal` (400) if the bytes leave a gap, are
+        not aligned to 256 KiB, or do not match the announced length or total. The caller holds the upload's lock.
         """
-        span, total = _announced(request)
+        byte_range, total = _parse_content_range(request)
         total = upload.total if total is None else total
         if upload.total is not None and total != upload.total:
-            raise invalid(f"The upload was begun for {upload.total} bytes, not {total}.", "Content-Range")
+            raise invalid(f"The upload was opened for {upload.total} bytes, not {total}.", "Content-Range")
         received = await asyncio.to_thread(self.received, upload)
-        if span is None and "Content-Range" not in request.headers:
+        if byte_range is None and "Content-Range" not in request.headers:
             await asyncio.to_thread(self.path(upload).unlink, missing_ok=True)
             self._hashes.pop(upload.id, None)
-            received, span = 0, (0, None)
-        if span is not None:
-            received = await self._append(request, upload, received, span, total)
-            total = received if span[1] is None else total
+            received, byte_range = 0, (0, None)
+        if byte_range is not None:
+            received = await self._append(request, upload, received, byte_range, total)
+            total = received if byte_range[1] is None else total
         if total is None or received < total:
             return None
         if received > total:
             raise invalid(f"The upload has {received} bytes, more than the {total} announced.", "Content-Range")
-        return await asyncio.to_thread(self._staged, upload, total)
+        return await asyncio.to_thread(self._stage, upload, total)
 
     async def _append(
         self,
         request: web.Request,
         upload: ReceivedUpload,
         received: int,
-        span: tuple[int, int | None],
+        byte_range: tuple[int, int | None],
         total: int | None,
     ) -> int:
-        """Add a request's body behind the `received` bytes; returns how many there are then."""
-        start, stop = span
+        """Write a request's body at the start of `byte_range`; return how many bytes there are then."""
+        start, stop = byte_range
         if start > received:
-            raise invalid(f"Byte {received} comes next, not byte {start}.", "Content-Range")
-        if stop is not None and stop != total and (stop - start) % UNIT:
-            raise invalid(f"A chunk that is not the last has a multiple of {UNIT} bytes.", "Content-Range")
+            raise invalid(f"The next byte must be {received}, not {start}.", "Content-Range")
+        if stop is not None and stop != total and (stop - start) % CHUNK_UNIT:
+            raise invalid(
+                f"The size of a chunk, except the last, must be a multiple of {CHUNK_UNIT} bytes.", "Content-Range"
+            )
         if stop is not None and request.content_length not in (None, stop - start):
-            raise invalid("The body is not as long as Content-Range says.", "Content-Length")
-        position, limit = start, min(size for size in (stop, total, _LARGEST) if size is not None)
+            raise invalid("The length of the body differs from Content-Range.", "Content-Length")
+        position, limit = start, min(size for size in (stop, total, _MAX_SIZE) if size is not None)
         descriptor = await asyncio.to_thread(os.open, self.path(upload), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            async for block in content.blocks(wire.arriving(request)):
+            async for block in content.rechunked(wire.read_body(request)):
                 if position + len(block) > limit:
-                    raise invalid("The body is longer than was announced.", "Content-Length")
-                await asyncio.to_thread(self._put, upload.id, descriptor, block, position)
+                    raise invalid("The body is longer than announced.", "Content-Length")
+                await asyncio.to_thread(self._write_block, upload.id, descriptor, block, position)
                 position += len(block)
         finally:
-            # Also when the connection broke: what arrived whole need not be sent again.
+            # Also after a broken connection: complete blocks are kept, so the client need not send them again.
             await asyncio.to_thread(os.ftruncate, descriptor, max(received, position))
             os.close(descriptor)
         if stop is not None and position != stop:
-            raise invalid("The body is shorter than Content-Range says.", "Content-Range")
+            raise invalid("The body is shorter than Content-Range.", "Content-Range")
         if stop is None and total is not None and position != total:
-            raise invalid(f"{position} bytes came of the {total} announced.", "Content-Length")
+            raise invalid(f"Received {position} of the {total} bytes announced.", "Content-Length")
         return max(received, position)
 
-    def _put(self, upload_id: str, descriptor: int, block: bytes, position: int) -> None:
+    def _write_block(self, upload_id: str, descriptor: int, block: bytes, position: int) -> None:
+        """Write a block at `position`, and hash it if it follows what is hashed; overwriting drops the hash."""
         content.write_all(descriptor, block, position)
         hashed, hasher = self._hashes.get(upload_id) or (0, hashlib.md5(usedforsecurity=False))
         if hashed == position:
             hasher.update(block)
             self._hashes[upload_id] = (position + len(block), hasher)
         elif position < hashed:
-            del self._hashes[upload_id]  # what was hashed has been written over
+            del self._hashes[upload_id]  # hashed bytes were overwritten
 
-    def _staged(self, upload: ReceivedUpload, total: int) -> Staged:
-        """The whole that was received, synced; read again where it came out of order, or in two lives of the hub."""
+    def _stage(self, upload: ReceivedUpload, total: int) -> Staged:
+        """Fsync and return the complete content.
+
+        It is read again for its hash if it was not received in order by this process.
+        """
         path = self.path(upload)
         hashed, hasher = self._hashes.pop(upload.id, (0, None))
         if hasher is None or hashed != total:
             path.touch()
-            return content.staged(path)
+            return content.stage_file(path)
         with open(path, "rb") as file:
-            content.sync(file.fileno())
+            os.fsync(file.fileno())
         return Staged(path, total, hasher.hexdigest())
 
-    def _clear(self) -> None:
-        """Remove what was left by requests of an earlier life."""
-        self._forget_old()
+    def _delete_leftovers(self) -> None:
+        """Delete expired uploads, and files that no upload in the database owns."""
+        self._delete_expired()
         known = {f"upload-{row['id']}" for row in self.records.rows("SELECT id FROM uploads")}
         for entry in self.folder.iterdir():
             if entry.is_file() and entry.name not in known:
@@ -191,19 +208,23 @@ class Uploads:
     def _path(self, upload_id: str) -> Path:
         return self.folder / f"upload-{upload_id}"
 
-    def _forget_old(self) -> None:
+    def _delete_expired(self) -> None:
+        """Delete the uploads that were opened more than a week ago."""
         for row in self.records.rows("SELECT id FROM uploads WHERE started < ?", time.time_ns() - _LIFETIME_NS):
             self.cancel(row["id"])
 
 
-def incomplete(received: int) -> web.Response:
-    """308, with the bytes that need not be sent again."""
+def incomplete_response(received: int) -> web.Response:
+    """Return 308 with the range of the bytes received."""
     headers = {"Range": f"bytes=0-{received - 1}"} if received else {}
     return web.Response(status=308, headers=headers)
 
 
-def _announced(request: web.Request) -> tuple[tuple[int, int | None] | None, int | None]:
-    """The first byte and the one behind the last of this request, and the total; None for what is not said."""
+def _parse_content_range(request: web.Request) -> tuple[tuple[int, int | None] | None, int | None]:
+    """Parse Content-Range: ((first byte, byte after the last), total), each None if it is not given.
+
+    Raises `Refusal` (400) if the header is malformed or inconsistent.
+    """
     text = request.headers.get("Content-Range")
     if text is None:
         return None, None
@@ -215,7 +236,7 @@ def _announced(request: web.Request) -> tuple[tuple[int, int | None] | None, int
     if first is None:
         return None, size
     start, stop = int(first), int(last) + 1
-    # An empty file is announced as 0--1 by nobody and as */0 by all.
+    # An empty file is announced as `*/0`, never as an empty range.
     if stop <= start or (size is not None and stop > size):
-        raise invalid(f"The range {text} does not fit together.", "Content-Range")
+        raise invalid(f"The range {text} is inconsistent.", "Content-Range")
     return (start, stop), size

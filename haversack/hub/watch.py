@@ -1,7 +1,8 @@
-"""The whole tree, compared with the disk beside the calls: what answers about everything may lag behind, not wait.
+"""The background rescan: compares the whole tree with the disk, for queries that concern all of it.
 
-A small tree is compared before the answer. A large one goes on being compared after a moment's patience, and the answer
-tells what is known; a later one tells more. What takes long is done no more than a tenth of the time.
+`changes` and searches without a parent wait for a rescan of a small tree. For a large tree they return possibly stale
+results after a quarter of a second, and the rescan continues in the background. Slow rescans take at most a tenth of
+the time.
 """
 
 from __future__ import annotations
@@ -11,51 +12,61 @@ import time
 
 from haversack.hub.disk import Disk
 
-_PATIENCE = 0.25
-_SHORT = 0.05
-_REST = 9
+_WAIT = 0.25
+_CHEAP = 0.05
+_PAUSE_FACTOR = 9
 
 
 class Rescan:
-    """Walks over `disk`, at most one at a time."""
+    """Scans the tree of `disk` in a thread, one scan at a time. Thread-safe; `_lock` guards starting the thread.
+
+    `_last_duration` is in seconds; no scan starts before `_next_at` (monotonic clock).
+    """
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._lock = threading.Lock()
-        self._walk: threading.Thread | None = None
-        self._took = 0.0
-        self._rested_at = 0.0
+        self._thread: threading.Thread | None = None
+        self._last_duration = 0.0
+        self._next_at = 0.0
 
-    def look(self) -> None:
-        """Have everything compared, and wait for it unless that takes long."""
-        until = time.monotonic() + _PATIENCE
-        # One that is under way may have passed what was changed just now.
+    def refresh(self) -> None:
+        """Start a rescan, after the one in progress, and wait for up to a quarter of a second in total.
+
+        The new rescan is not waited for if the previous one took longer than that.
+        """
+        until = time.monotonic() + _WAIT
+        # A scan in progress may have passed a folder before it changed, so another one follows.
         self._join(until)
-        self.begin()
-        if self._took < _PATIENCE:
+        self.start()
+        if self._last_duration < _WAIT:
             self._join(until)
 
-    def begin(self, *, contents: bool = True) -> None:
-        """Have everything compared without waiting; nothing happens where that was done a moment ago."""
+    def start(self, *, contents: bool = True) -> None:
+        """Start a rescan and return at once. `contents` as in `Disk.scan`.
+
+        Nothing happens if one is running, a slow one ended recently, or the disk is closing.
+        """
         with self._lock:
-            walking = self._walk is not None and self._walk.is_alive()
-            if not walking and time.monotonic() >= self._rested_at and not self._disk.closing.is_set():
-                walk = threading.Thread(target=self._compare, args=(contents,), name="watch", daemon=True)
-                walk.start()
-                self._walk = walk  # only now: other calls wait for it without the lock
+            running = self._thread is not None and self._thread.is_alive()
+            if not running and time.monotonic() >= self._next_at and not self._disk.closing.is_set():
+                thread = threading.Thread(target=self._compare, args=(contents,), name="watch", daemon=True)
+                thread.start()
+                self._thread = thread  # after its start: `_join` takes no lock, and only a started thread can be joined
 
     def close(self) -> None:
+        """Stop the rescan in progress and wait for its thread; no other starts."""
         self._disk.closing.set()
-        if self._walk is not None:
-            self._walk.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _join(self, until: float) -> None:
-        if self._walk is not None:
-            self._walk.join(max(0.0, until - time.monotonic()))
+        if self._thread is not None:
+            self._thread.join(max(0.0, until - time.monotonic()))
 
     def _compare(self, contents: bool) -> None:
         started = time.monotonic()
-        self._disk.walk(contents=contents)
+        self._disk.scan_tree(contents=contents)
         ended = time.monotonic()
-        self._took = ended - started
-        self._rested_at = ended + (_REST * self._took if self._took > _SHORT else 0.0)
+        self._last_duration = ended - started
+        self._next_at = ended + (_PAUSE_FACTOR * self._last_duration if self._last_duration > _CHEAP else 0.0)

@@ -1,7 +1,7 @@
-"""How a call's bytes travel: at once, or, when a bad network is rehearsed, slowly, cut off, or stalled in the middle.
+"""How the bytes of a call are transferred: directly, or, under fault injection, slowly, cut off or stalled.
 
-Whoever reads a request's body takes it from `arriving`; whoever sends more than JSON asks `of` whether a `Wire` stands
-between. What a call's wire does to it is decided in `faults`.
+Code that reads a request's body calls `read_body`; code that streams a response asks `transport_of` whether the call
+has a faulty transport. `faults` decides what each call's transport does.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from typing import Literal
 from aiohttp import web
 
 BLOCK = 1 << 18
-_WIRE: web.RequestKey[CallTransport] = web.RequestKey("wire", object)  # type: ignore[arg-type]
-_LOOK = 0.25
+_POLL = 0.25
 
 
 class SharedBandwidth:
-    """What all calls share in one direction: `bandwidth` bytes per second, whoever comes first."""
+    """A limit of `bandwidth` bytes per second that all calls share in one direction, first come, first served."""
 
     def __init__(self, bandwidth: float) -> None:
         self.bandwidth = bandwidth
         self._free_at = 0.0
 
-    async def carry(self, count: int) -> None:
-        """Wait as long as `count` bytes take behind those that are on their way."""
+    async def wait_for(self, count: int) -> None:
+        """Sleep until `count` more bytes have passed, after the bytes that other calls wait for."""
         now = asyncio.get_running_loop().time()
         self._free_at = max(self._free_at, now) + count / self.bandwidth
         await asyncio.sleep(self._free_at - now)
@@ -35,7 +34,7 @@ class SharedBandwidth:
 
 @dataclass(frozen=True)
 class EarlyEnd:
-    """A body comes to its end too early, after `share` of it."""
+    """A body that breaks off after `share` of it (0 to 1): cut, or stalled until the client disconnects."""
 
     how: Literal["cut", "stall"]
     where: Literal["request", "answer"]
@@ -44,85 +43,99 @@ class EarlyEnd:
 
 @dataclass(frozen=True)
 class CallTransport:
-    """One call's way to the hub and back; `down` is set once the hub ends."""
+    """The faulty transport of one call.
 
-    down: asyncio.Event
-    up: SharedBandwidth | None = None
-    back: SharedBandwidth | None = None
+    `hub_ended` is set when the hub shuts down; stalled calls then end. `upload` and `download` limit the bandwidth of
+    each direction; `end` breaks off a body.
+    """
+
+    hub_ended: asyncio.Event
+    upload: SharedBandwidth | None = None
+    download: SharedBandwidth | None = None
     end: EarlyEnd | None = None
 
-    def lay(self, request: web.Request) -> None:
-        """The bytes of `request` and of its answer go this way."""
-        request[_WIRE] = self
+    def attach(self, request: web.Request) -> None:
+        """Make this the transport of `request` and its response."""
+        request[_TRANSPORT] = self
 
-    async def arriving(self, request: web.Request) -> AsyncIterator[bytes]:
-        """The body's bytes. Raises `ConnectionResetError` where it ends too early."""
+    async def read_body(self, request: web.Request) -> AsyncIterator[bytes]:
+        """Yield the request's body. Raises `ConnectionResetError` where it breaks off."""
         limit = self._limit("request", request.content_length or 0)
-        passed = 0
+        done = 0
         async for chunk in request.content.iter_any():
-            if limit is not None and passed + len(chunk) > limit:
-                yield chunk[: limit - passed]
-                await self._fail(request)
-            if self.up is not None:
-                await self.up.carry(len(chunk))
-            passed += len(chunk)
+            if limit is not None and done + len(chunk) > limit:
+                yield chunk[: limit - done]
+                await self._break_off(request)
+            if self.upload is not None:
+                await self.upload.wait_for(len(chunk))
+            done += len(chunk)
             yield chunk
 
     async def send(
         self, request: web.Request, response: web.StreamResponse, blocks: AsyncIterator[bytes], length: int
     ) -> None:
-        """Write the `length` bytes of an answer's body. Raises `ConnectionResetError` where it ends too early."""
+        """Write the body of a prepared response, `length` bytes in total.
+
+        Raises `ConnectionResetError` where it breaks off.
+        """
         limit = self._limit("answer", length)
-        passed = 0
+        done = 0
         async for block in blocks:
-            if limit is not None and passed + len(block) > limit:
-                await response.write(block[: limit - passed])
-                await self._fail(request)
-            if self.back is not None:
-                await self.back.carry(len(block))
+            if limit is not None and done + len(block) > limit:
+                await response.write(block[: limit - done])
+                await self._break_off(request)
+            if self.download is not None:
+                await self.download.wait_for(len(block))
             await response.write(block)
-            passed += len(block)
+            done += len(block)
 
     async def send_whole(self, request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
-        """An answer that was to go out in one piece, as this wire carries it."""
+        """Send a response whose body is in memory; return it, or the streamed response that replaced it.
+
+        A response that is being sent already is returned unchanged. Raises `ConnectionResetError` where the body breaks
+        off.
+        """
         if answer.prepared or not isinstance(answer, web.Response):
             return answer
         body = answer.body if isinstance(answer.body, bytes) else b""
         if self._limit("answer", len(body)) is None:
-            if self.back is not None:
-                await self.back.carry(len(body))
+            if self.download is not None:
+                await self.download.wait_for(len(body))
             return answer
         if not body:
-            await self._fail(request)
-        begun = web.StreamResponse(status=answer.status, headers=answer.headers)
-        begun.content_length = len(body)
-        await begun.prepare(request)
-        await self.send(request, begun, _once(body), len(body))
-        return begun
+            await self._break_off(request)
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        response.content_length = len(body)
+        await response.prepare(request)
+        await self.send(request, response, _in_blocks(body), len(body))
+        return response
 
     def _limit(self, where: str, length: int) -> int | None:
         return None if self.end is None or self.end.where != where else int(self.end.share * length)
 
-    async def _fail(self, request: web.Request) -> None:
-        """Let go of the client, at once or when it has lost its patience."""
+    async def _break_off(self, request: web.Request) -> None:
+        """Wait until the client disconnects if the body stalls, then raise `ConnectionResetError`."""
         assert self.end is not None
-        while self.end.how == "stall" and request.transport is not None and not self.down.is_set():
+        while self.end.how == "stall" and request.transport is not None and not self.hub_ended.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.down.wait(), _LOOK)
-        raise ConnectionResetError("cut off, as rehearsed")
+                await asyncio.wait_for(self.hub_ended.wait(), _POLL)
+        raise ConnectionResetError("cut off by fault injection")
 
 
-def of(request: web.Request) -> CallTransport | None:
-    """The wire that was laid for `request`; None where its bytes travel at once."""
-    return request.get(_WIRE)
+_TRANSPORT = web.RequestKey("wire", CallTransport)
 
 
-def arriving(request: web.Request) -> AsyncIterator[bytes]:
-    """The bytes of a request's body as they come in."""
-    wire = of(request)
-    return request.content.iter_any() if wire is None else wire.arriving(request)
+def transport_of(request: web.Request) -> CallTransport | None:
+    """Return the faulty transport of `request`; None if its bytes are transferred directly."""
+    return request.get(_TRANSPORT)
 
 
-async def _once(body: bytes) -> AsyncIterator[bytes]:
+def read_body(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the bytes of a request's body as they arrive. Raises `ConnectionResetError` where it breaks off."""
+    transport = transport_of(request)
+    return request.content.iter_any() if transport is None else transport.read_body(request)
+
+
+async def _in_blocks(body: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(body), BLOCK):
         yield body[start : start + BLOCK]

@@ -63,7 +63,7 @@ def test_put_publishes_and_then_counts_versions(hub: RunningHub, archive: Path, 
         (["put", "nowhere", "kaggle:haversack/x"], 2, "There is no"),
         (["put", ".", "drive:/x"], 2, "with --shard 2GB"),
         (["put", ".", "drive:/x", "--shard", "2GB", "--public"], 2, "Leave them out"),
-        (["put", ".", "drive:/x", "--shard", "much"], 2, "--shard does not take 'much'"),
+        (["put", ".", "drive:/x", "--shard", "much"], 2, "--shard does not accept 'much'"),
     ],
 )
 def test_errors_are_one_line(hub: RunningHub, capsys: Captured, arguments: list[str], status: int, said: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from haversack.hub.content import staged
+from haversack.hub.content import stage_file
 from haversack.hub.drive import DriveRequest, DriveService
 from haversack.hub.records import Records
 from haversack.hub.signin import SignIn
@@ -71,7 +71,7 @@ def known(tree: Tree, parent: str) -> int:
 def add(tree: Tree, parent: str, name: str) -> str:
     aside = tree.folder.parent / "aside"
     aside.write_bytes(b"content")
-    return tree.add(parent, name, "text/plain", staged(aside), {}).id
+    return tree.add(parent, name, "text/plain", stage_file(aside), {}).id
 
 
 def test_pages_hold_every_file_once(drive: DriveService, crowded: Path) -> None:
@@ -144,14 +144,14 @@ def test_two_listings_at_once_take_each_file_in_once(drive: DriveService, tree: 
 
 
 def test_a_folder_that_was_being_taken_in_when_the_hub_ended_is_gone_on_with(tree: Tree, crowded: Path) -> None:
-    listing = threading.Thread(target=tree.disk.walk, kwargs={"contents": True})
+    listing = threading.Thread(target=tree.disk.scan_tree, kwargs={"contents": True})
     listing.start()
     while not tree.records.search("SELECT 1 FROM files WHERE name = '00000.txt'"):
         threading.Event().wait(0.001)
     tree.close()
     listing.join()
     again = Tree(tree.folder, crowded.parent.parent / ".hub", tree.records)
-    parent = again.index.named(again.root, "crowded")[0].id
+    parent = again.index.find_by_name(again.root, "crowded")[0].id
     assert 0 < known(again, parent) < COUNT
     again.disk.scan(again.get(parent), crowded)
     assert known(again, parent) == COUNT

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from haversack.errors import InputError
-from haversack.hub.faults import rehearsal, size
+from haversack.hub.faults import parse_fault_plan, size
 from tests.conftest import RunningHub, start_hub
 
 from .conftest import Reply, google_client, send
@@ -198,21 +198,21 @@ def test_the_hubs_own_doors_stay_open(start: Callable[..., RunningHub]) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"latency": "20"}, "--latency does not take '20'. Give a time, for example 20ms or 1.5s."),
-        ({"bandwidth": "fast"}, "--bandwidth does not take 'fast'. Give a size, for example 100MB or 15GB."),
-        ({"rate_limit": "10"}, "--rate-limit does not take '10'. Give calls per time, for example 10/s or 600/min."),
-        ({"failures": ["500"]}, "--fail does not know the kind '500'."),
-        ({"failures": ["404:0.1"]}, "--fail does not know the kind '404'."),
-        ({"failures": ["403:0.1"]}, "--fail does not know the kind '403'."),
-        ({"failures": ["429x0:0.1"]}, "--fail does not know the kind '429x0'."),
-        ({"failures": ["cut:often"]}, "--fail does not take the rate 'often'."),
-        ({"failures": ["cut:1.5"]}, "--fail does not take the rate '1.5'."),
-        ({"failures": ["cut:nan"]}, "--fail does not take the rate 'nan'."),
+        ({"latency": "20"}, "--latency does not accept '20'. Give a time, for example 20ms or 1.5s."),
+        ({"bandwidth": "fast"}, "--bandwidth does not accept 'fast'. Give a size, for example 100MB or 15GB."),
+        ({"rate_limit": "10"}, "--rate-limit does not accept '10'. Give calls per time, for example 10/s or 600/min."),
+        ({"failures": ["500"]}, "--fail does not accept the kind '500'."),
+        ({"failures": ["404:0.1"]}, "--fail does not accept the kind '404'."),
+        ({"failures": ["403:0.1"]}, "--fail does not accept the kind '403'."),
+        ({"failures": ["429x0:0.1"]}, "--fail does not accept the kind '429x0'."),
+        ({"failures": ["cut:often"]}, "--fail does not accept the rate 'often'."),
+        ({"failures": ["cut:1.5"]}, "--fail does not accept the rate '1.5'."),
+        ({"failures": ["cut:nan"]}, "--fail does not accept the rate 'nan'."),
     ],
 )
 def test_what_cannot_be_meant_is_said_in_plain_words(given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError) as caught:
-        rehearsal(**given)
+        parse_fault_plan(**given)
     assert str(caught.value).startswith(said)
 
 

@@ -122,7 +122,7 @@ def test_a_taken_port_is_said_in_one_sentence(tmp_path: Path) -> None:
         hub = start(tmp_path / "root", "--port", str(port))
         _, said = hub.communicate(timeout=30)
     assert hub.returncode == 2
-    assert said == f"haversack: Port {port} of 127.0.0.1 is taken. Name another, or 0 for a free one.\n"
+    assert said == f"haversack: Port {port} of 127.0.0.1 is in use. Choose another, or 0 for a free one.\n"
 
 
 def test_a_folder_that_is_a_file_is_said_in_one_sentence(tmp_path: Path) -> None:

@@ -98,5 +98,5 @@ def test_a_quota_that_cannot_be_meant_is_said_in_one_sentence(
 ) -> None:
     with pytest.raises(AssertionError, match="ended before"):
         start_hub(tmp_path / "root", "token", "--quota", "much")
-    said = "haversack: --quota does not take 'much'. Give a size, for example 100MB or 15GB.\n"
+    said = "haversack: --quota does not accept 'much'. Give a size, for example 100MB or 15GB.\n"
     assert capfd.readouterr().err == said

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from haversack.hub.content import staged
+from haversack.hub.content import stage_file
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal
 from haversack.hub.tree import Tree
@@ -27,7 +27,7 @@ def open_tree(root: Path) -> Tree:
 def add(tree: Tree, name: str) -> str:
     aside = tree.folder.parent / "aside"
     aside.write_bytes(b"content")
-    return tree.add("root", name, "text/plain", staged(aside), {}).id
+    return tree.add("root", name, "text/plain", stage_file(aside), {}).id
 
 
 def test_a_file_killed_on_its_way_to_the_trash_is_in_the_trash(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_trashed_file_survives_the_folder_it_was_in(tmp_path: Path) -> None:
     folder = tree.add("root", "below", "application/vnd.google-apps.folder", None, {}).id
     aside = tmp_path / "aside"
     aside.write_bytes(b"content")
-    file_id = tree.add(folder, "a", "text/plain", staged(aside), {}).id
+    file_id = tree.add(folder, "a", "text/plain", stage_file(aside), {}).id
     tree.revise(file_id, {"trashed": True})
     tree.delete(folder)
     tree.revise(file_id, {"trashed": False})

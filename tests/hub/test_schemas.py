@@ -11,7 +11,7 @@ import pytest
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from haversack.hub.calls import OF_DRIVE
+from haversack.hub.calls import DRIVE_METHODS
 from haversack.hub.documents import SHORTCUT
 from haversack.hub.resource import FIELDS
 from tests.conftest import RunningHub
@@ -110,7 +110,7 @@ def test_what_changes_a_file_answers_with_a_file(
 
 def test_every_call_that_the_hub_names_is_googles(hub: RunningHub) -> None:
     resources = discovery_document()["resources"]
-    named = set(OF_DRIVE.values())
+    named = set(DRIVE_METHODS.values())
     google = {f"{name}.{method}" for name, resource in resources.items() for method in resource["methods"]}
     assert named <= google
 

@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 
 from haversack.errors import InputError
-from haversack.hub.authority import authority
+from haversack.hub.authority import load_authority
 from tests.conftest import RunningHub, start_hub
 
 
@@ -90,7 +90,7 @@ def test_who_does_not_trust_the_authority_hears_nothing(secure: RunningHub) -> N
 
 
 def test_the_authority_is_good_for_no_other_name(tmp_path: Path) -> None:
-    own = authority(tmp_path)
+    own = load_authority(tmp_path)
     permitted = (
         x509.load_pem_x509_certificate(own.certificate.read_bytes())
         .extensions.get_extension_for_class(x509.NameConstraints)
@@ -101,23 +101,23 @@ def test_the_authority_is_good_for_no_other_name(tmp_path: Path) -> None:
 
 
 def test_the_authority_is_made_once_and_its_key_is_private(tmp_path: Path) -> None:
-    first, second = authority(tmp_path), authority(tmp_path)
+    first, second = load_authority(tmp_path), load_authority(tmp_path)
     assert first == second
     assert first.key.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ca-key.pem", "ca.pem"]
     before = first.certificate.read_bytes()
-    first.context()
+    first.server_context()
     assert first.certificate.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["certificate", "key"])
 def test_an_authority_of_which_half_is_lost_is_made_anew(tmp_path: Path, name: str) -> None:
-    own = authority(tmp_path)
+    own = load_authority(tmp_path)
     getattr(own, name).write_text("broken")
-    authority(tmp_path).context()
+    load_authority(tmp_path).server_context()
 
 
 def test_an_authority_that_cannot_be_kept_is_said_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot keep its authority in"):
-        authority(tmp_path / "file")
+    with pytest.raises(InputError, match="cannot store its certificate authority in"):
+        load_authority(tmp_path / "file")

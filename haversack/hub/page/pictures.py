@@ -1,11 +1,11 @@
 """Which files are shown as images, and their thumbnails.
 
-What a file is, its first bytes say; a name that ends in `.png` may hold anything. Formats that browsers show are sent
-as they are; others that Pillow reads (TIFF, BMP …) are sent as a JPEG made here. SVG is a program as much as a picture
-and is never shown. A picture is decoded only up to a number of pixels, two at a time, so that a small file that unpacks
-to gigabytes does no harm; any camera's JPEG stays below it, since it is decoded smaller than it is.
+The type of a file is taken from its first bytes, not from its name. Formats that browsers show are sent unchanged;
+others that Pillow reads (TIFF, BMP …) are converted to JPEG. SVG can contain scripts and is never shown. A picture is
+decoded only up to 50 million pixels, and at most two at a time, so that a small file that expands to gigabytes does no
+harm; large JPEGs stay below that limit because they are decoded at reduced size.
 
-Thumbnails are made anew when they are asked for: browsers keep them, and their address changes with the file.
+Thumbnails are not stored: browsers cache them, and their URL changes with the file.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 from haversack.hub.refusal import Refusal
 
 THUMBNAIL = 400
-"""The longest side of a thumbnail in pixels: 200 on screens with two to a point."""
-_LARGE = 2400
-_MOST_PIXELS = 50_000_000
+"""The longest side of a thumbnail in pixels: 200 CSS pixels on a high-density screen."""
+_SCREEN = 2400
+_MAX_PIXELS = 50_000_000
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _decoding = threading.Semaphore(2)
 
 
-def shown_as(path: Path) -> str | None:
-    """The type of a picture that browsers show as it is, from its first bytes; None for anything else."""
+def browser_type(path: Path) -> str | None:
+    """Return the MIME type of a picture that browsers show, from its first bytes; None for any other file."""
     with open(path, "rb") as file:
         head = file.read(32)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -43,39 +43,43 @@ def shown_as(path: Path) -> str | None:
 
 
 def thumbnail(path: Path) -> tuple[bytes, str]:
-    """A small copy of a picture and its type. Raises `Refusal` (415) for what is none."""
-    return _smaller(path, THUMBNAIL)
+    """Return a small copy of a picture and its MIME type. Raises `Refusal` (415) if it cannot be shown."""
+    return _scaled_copy(path, THUMBNAIL)
 
 
-def large(path: Path) -> tuple[bytes, str]:
-    """A copy that fills a screen, for formats that browsers do not show. Raises as `thumbnail`."""
-    return _smaller(path, _LARGE)
+def screen_size(path: Path) -> tuple[bytes, str]:
+    """Return a copy of a picture, at most 2400 pixels a side, and its MIME type; for formats that browsers do not show.
+
+    Raises `Refusal` (415) if it cannot be shown.
+    """
+    return _scaled_copy(path, _SCREEN)
 
 
-def _smaller(path: Path, longest: int) -> tuple[bytes, str]:
+def _scaled_copy(path: Path, longest: int) -> tuple[bytes, str]:
+    """Return a JPEG, or a WebP if the picture is transparent, of at most `longest` pixels a side."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with _decoding, Image.open(path, formats=_FORMATS) as image:
             image.draft(None, (longest, longest))
-            if image.width * image.height > _MOST_PIXELS:
+            if image.width * image.height > _MAX_PIXELS:
                 raise Refusal(415, "unsupportedMediaType", "The picture is too large to be shown.")
-            whole = ImageOps.exif_transpose(_eight_bits(image))
-            has_holes = "A" in whole.getbands() or "transparency" in whole.info
-            small = whole.convert("RGBA" if has_holes else "RGB")
+            whole = ImageOps.exif_transpose(_to_eight_bits(image))
+            is_transparent = "A" in whole.getbands() or "transparency" in whole.info
+            small = whole.convert("RGBA" if is_transparent else "RGB")
             small.thumbnail((longest, longest), reducing_gap=2.0)
             target = io.BytesIO()
-            if has_holes:
+            if is_transparent:
                 small.save(target, "WEBP", quality=80, method=2)
                 return target.getvalue(), "image/webp"
             small.save(target, "JPEG", quality=82)
             return target.getvalue(), "image/jpeg"
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Refusal(415, "unsupportedMediaType", "The file is no picture that can be shown.") from error
+        raise Refusal(415, "unsupportedMediaType", "The file is not a picture that can be shown.") from error
 
 
-def _eight_bits(image: Any) -> Any:
-    """Sixteen-bit and floating-point pixels, as scanners and instruments write them, between their own extremes."""
+def _to_eight_bits(image: Any) -> Any:
+    """Scale 16-bit and floating-point pixels, as scanners and instruments write them, from their range to 8 bits."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     values = image.convert("F")

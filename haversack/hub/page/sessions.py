@@ -1,11 +1,11 @@
-"""Who is signed in to the page: a cookie that scripts cannot read, and a key that other servers never get.
+"""The sessions of the web page: each has a cookie that scripts cannot read and a key that other servers never get.
 
-A cookie goes to every port of a host, so any server on this machine that the user visits is sent it, and a page of that
-server counts as the same site. The cookie alone therefore opens nothing: each call also carries, in a header, the key
-that was given to the page at sign-in. The page keeps it in its origin's own storage, which ends at the port; no foreign
-page can set the header, so the key guards against forged calls too.
+Browsers send a cookie to every port of a host, so any server on this machine that the user visits receives it, and that
+server's pages count as the same site. The cookie alone therefore opens nothing: each call also carries, in a header,
+the key that the page got at sign-in. The page keeps the key in its origin's storage, which is separate for each port.
+Pages of other origins cannot set the header, so the key also protects against cross-site request forgery.
 
-Sessions are in memory: they end with the hub.
+Sessions are in memory and end with the hub.
 """
 
 from __future__ import annotations
@@ -19,63 +19,67 @@ from dataclasses import dataclass
 LIFETIME = 12 * 3600
 """Seconds from sign-in until the token is asked for again."""
 _CODE_LIFETIME = 15 * 60
-_MOST = 1000
+_MAX_SESSIONS = 1000
 
 
 @dataclass(frozen=True)
 class HubSession:
-    """`cookie` and `key` are secrets; `ends` on the monotonic clock."""
+    """A session: its secret `cookie` and `key`, and when it expires (monotonic clock, seconds)."""
 
     cookie: str
     key: str
-    ends: float
+    expires: float
 
     def __repr__(self) -> str:
-        return "Session(…)"
+        return "HubSession(…)"
 
 
 class HubSessions:
-    """The sessions of one hub's page."""
+    """The sessions of one hub's page, at most 1000. Used from the event loop only."""
 
     def __init__(self) -> None:
-        # By a hash of the cookie, so that a lookup's time tells nothing of the cookies there are.
+        # By a hash of the cookie, so that the time of a lookup reveals nothing about existing cookies.
         self._open: dict[bytes, HubSession] = {}
         self._code: tuple[str, float] | None = None
 
     def open(self) -> HubSession:
-        """A new session; of very many, the oldest ends."""
+        """Open a session; beyond 1000, the oldest one is deleted."""
         session = HubSession(secrets.token_urlsafe(24), secrets.token_urlsafe(24), time.monotonic() + LIFETIME)
-        while len(self._open) >= _MOST:
+        while len(self._open) >= _MAX_SESSIONS:
             del self._open[next(iter(self._open))]
-        self._open[_hashed(session.cookie)] = session
+        self._open[_hash(session.cookie)] = session
         return session
 
     def has(self, cookie: str, key: str) -> bool:
-        """Whether both belong to one session that has not ended."""
-        session = self._open.get(_hashed(cookie))
+        """Whether `cookie` and `key` belong to the same session, and it has not expired."""
+        session = self._open.get(_hash(cookie))
         if session is None:
             return False
-        if session.ends < time.monotonic():
+        if session.expires < time.monotonic():
             self.end(cookie)
             return False
         return hmac.compare_digest(session.key.encode(), key.encode(errors="replace"))
 
     def end(self, cookie: str) -> None:
-        self._open.pop(_hashed(cookie), None)
+        """Delete a session, if it exists."""
+        self._open.pop(_hash(cookie), None)
 
     def new_code(self) -> str:
-        """A code that signs in once, within a quarter of an hour, in place of the token; the one before it is void."""
+        """Return a code that can be used once in place of the token, within 15 minutes.
+
+        It replaces the previous code.
+        """
         code = secrets.token_urlsafe(24)
         self._code = (code, time.monotonic() + _CODE_LIFETIME)
         return code
 
     def redeem(self, code: str) -> bool:
-        """Whether this is the code; from then on it is void."""
+        """Whether `code` is the current code and has not expired; it cannot be used again."""
         if self._code is None or not hmac.compare_digest(self._code[0].encode(), code.encode(errors="replace")):
             return False
-        ends, self._code = self._code[1], None
-        return time.monotonic() <= ends
+        expires, self._code = self._code[1], None
+        return time.monotonic() <= expires
 
 
-def _hashed(cookie: str) -> bytes:
+def _hash(cookie: str) -> bytes:
     return hashlib.sha256(cookie.encode(errors="replace")).digest()
