@@ -1,1 +1,1 @@
-"""The drive as a FUSE mount: the command that mounts it, the process that serves it, and the kernel's side of it."""
+"""The drive as a FUSE mount: the mount command, the process that serves a mount, and the kernel's caches of it."""

@@ -1,4 +1,4 @@
-"""What is open in a mount: files, folders, and files that were deleted meanwhile."""
+"""What is open in a mount: files, folders, and files that were deleted while open."""
 
 from __future__ import annotations
 
@@ -8,24 +8,49 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from haversack.drive.cache.partial import CompleteFile, PartialFile
-from haversack.drive.remote.api import File
-from haversack.drive.writeback.journal import Draft
+from haversack.drive.remote.calls import File
+from haversack.drive.writeback.draft import Draft
 
 
 @dataclass
 class Orphan:
-    """A file that was deleted while it was open: as it was, or as it is written on, for those who have it open."""
+    """A file that was deleted or replaced while open; its open handles keep reading and writing it.
+
+    `Operations` creates it, and drops it when `references`, the number of open handles, falls to zero.
+
+    | field | type | meaning |
+    |---|---|---|
+    | `file` | File | the file as it was when it was deleted |
+    | `draft` | Draft or None | its written bytes, shared by all handles; None until one of them writes |
+    | `references` | int | open handles of the file |
+    """
 
     file: File
     draft: Draft | None
-    holders: int
+    references: int
 
 
 @dataclass(slots=True)
 class OpenFile:
-    """An open file: of the drive as it was, until something is written into it or it is being written already.
+    """One open handle of a file. `Operations` creates it in `open` and `create`, and drops it in `release`.
 
-    `seen` is the state of the mount in which `file` and `draft` were looked up last.
+    It reads the file on the drive, `file`, until the file is being written by any handle: from then on all handles
+    share its `draft`.
+
+    | field | type | meaning |
+    |---|---|---|
+    | `path` | str | the path in the mount at which it was opened; not updated by a rename |
+    | `file` | File | the version of the file that reads use while `draft` is None |
+    | `draft` | Draft or None | the draft that reads and writes use; the handle holds one reference to it |
+    | `writes` | bool | opened for writing |
+    | `appends` | bool | opened with `O_APPEND` |
+    | `checked_version` | int | the mount's version at which `file` and `draft` were last looked up |
+    | `orphan` | Orphan or None | set once the file was deleted while open |
+    | `pinned` | set | files of the content cache whose descriptors the kernel may still be reading from |
+
+    `lock` guards `draft`, `checked_version` and `orphan`. `file` is replaced under it too, except by a read that found
+    the file changed on the drive. `lock` is acquired before the locks of the draft, of the journal, and of the mount's
+    version.
     """
 
     path: str
@@ -33,38 +58,46 @@ class OpenFile:
     draft: Draft | None
     writes: bool
     appends: bool
-    seen: int
+    checked_version: int
     orphan: Orphan | None = None
-    # What holds the bytes that the kernel is reading from disk by itself.
-    holders: set[CompleteFile | PartialFile] = field(default_factory=set)
+    pinned: set[CompleteFile | PartialFile] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class OpenFolder:
-    """An open folder. The kernel fetches it in parts, and asks again for the entry that had no room in the last one.
+    """An open folder, whose entries the kernel fetches in parts.
 
-    `begin` gives its names and files from the first on, and `seen`, the state of the mount in which they are so.
+    Args:
+        path: the folder's path in the mount.
+        start: starts the listing; returns the mount's version for which the entries hold, and an iterator over their
+            names and files.
+
+    `version` is the version that `start` returned last.
     """
 
-    def __init__(self, path: str, begin: Callable[[], tuple[int, Iterator[tuple[str, File]]]]) -> None:
+    def __init__(self, path: str, start: Callable[[], tuple[int, Iterator[tuple[str, File]]]]) -> None:
         self.path = path
-        self._begin = begin
-        self.seen, self._entries = begin()
+        self._start = start
+        self.version, self._entries = start()
         self._position = 0
         self._last: tuple[str, File] | None = None
 
     def after(self, position: int) -> Iterator[tuple[str, File, int]]:
-        """Name, file and position of each entry behind `position`."""
+        """Yield (name, file, position) of each entry after `position`; 0 is the start.
+
+        When the kernel's buffer had no room for the last entry, the kernel asks for that entry again, and it is
+        repeated from memory. Any other jump starts the listing again and skips `position` entries.
+        """
         if position == self._position - 1 and self._last is not None:
             yield (*self._last, self._position)
         elif position != self._position:
-            self.seen, self._entries = self._begin()
+            self.version, self._entries = self._start()
             self._position = 0
-            for _ in itertools.islice(self._coming(), position):
+            for _ in itertools.islice(self._remaining(), position):
                 continue
-        yield from self._coming()
+        yield from self._remaining()
 
-    def _coming(self) -> Iterator[tuple[str, File, int]]:
+    def _remaining(self) -> Iterator[tuple[str, File, int]]:
         for entry in self._entries:
             self._last = entry
             self._position += 1

@@ -1,11 +1,11 @@
-"""The drive as files: its mount, from `mount` to `unmount`.
+"""Mount a drive and unmount it.
 
-A mount is served by a process of its own (`serving`), which outlives the one that asked for it. It takes the drive's
-token from its environment, holds the embedded hub as its user, and stands in a registry in the data folder, so that any
-process can unmount it. Unmounting refuses new writes, uploads what is pending, and only then lets the mount go.
+A mount is served by a process of its own (`serving`), which outlives the process that asked for it. It gets the drive's
+token in its environment and holds a lease of the embedded hub. A record in the data folder (`registry`) lets any
+process unmount it. Unmounting refuses new writes, uploads what is pending, and then detaches the mount.
 
-Where FUSE is not to be had, the embedded drive, an ordinary folder of this machine, becomes a symbolic link instead.
-This process talks to no drive while it mounts one, so it need not load what that takes: the other one does.
+Where FUSE cannot be used, the embedded drive, an ordinary folder of this machine, is mounted as a symbolic link. The
+mounting process does not connect to the drive, so it does not import what that needs; the serving process does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
-import logging
 import os
 import select
 import shutil
@@ -33,39 +32,43 @@ from haversack.drive.fuse.mountpoint import check_mountpoint, clear_stale
 from haversack.drive.fuse.registry import Mounted, MountRecord
 from haversack.errors import HaversackError, MountError
 
-_log = logging.getLogger(__name__)
-
 _MOUNT_TIMEOUT = 60.0
-_ENOUGH = "install fuse3 (Debian: apt-get install fuse3)"
-_LATER = "They wait on this machine and go up with the next mount."
+_INSTALL_FUSE = "install fuse3 (Debian: apt-get install fuse3)"
+_UPLOADED_LATER = "They stay on this machine and are uploaded by the next mount."
+# Serving processes that this process started, by mountpoint.
 _daemons: dict[str, subprocess.Popen[str]] = {}
 
 
 def mount(
     mountpoint: str | Path, *, hub: str | None = None, readonly: bool = False, foreground: bool = False
 ) -> Mounted:
-    """Show the drive under `mountpoint`, an empty folder or one to be made; returns once it is usable.
+    """Mount a drive as files; returns once it is usable. Does nothing if the same drive is mounted there already.
 
-    `hub` names the drive as in `credentials.drive`. With `foreground` this process serves it, and returns when it was
-    unmounted or interrupted. Mounting the same drive there again changes nothing.
+    Args:
+        mountpoint: an empty folder, or one that does not exist yet in a folder that does.
+        hub: the drive: a hub's URL, "google", "embedded", or None for the default of `credentials.drive`.
+        readonly: refuse every write with `EROFS`.
+        foreground: serve the mount in this process; returns once it was unmounted, or after SIGINT, SIGTERM or SIGHUP.
 
-    Raises `MountpointInvalid`, `MountError` when FUSE refuses and there is no other way, and `SignInError`,
-    `ConnectionFailed` or `InputError` when there is no drive to mount.
+    Where FUSE cannot be used, the embedded drive becomes a symbolic link; `Mounted.kind` and `note` say so.
+
+    Raises `MountpointInvalid`; `MountError` if another drive is mounted there, or FUSE cannot be used and a link is not
+    possible; `SignInError`, `ConnectionFailed` or `InputError` if there is no drive to mount.
     """
     path = registry.absolute(mountpoint)
     server = credentials.drive(hub)
-    _sweep()
+    _clear_dead_mounts()
     job = os.environ.get("HAVERSACK_JOB", "")
     record = MountRecord(
-        str(path), registry.namespace(), "fuse", _where(server), _hub_of(server), not path.exists(), job
+        str(path), registry.namespace(), "fuse", _location(server), _hub_name(server), not path.exists(), job
     )
-    if (there := registry.find(path)) is not None and there.is_there():
-        if there.where == record.where:
-            return there.mounted()
+    if (present := registry.find(path)) is not None and present.is_usable():
+        if present.where == record.where:
+            return present.mounted()
         raise MountError(f"Another drive is mounted at {path} already.", "Unmount it first, or choose another folder.")
     check_mountpoint(path)
-    if refusal := _fuse_refusal():
-        return _link(record, server, refusal, readonly, foreground)
+    if why_not := _why_no_fuse():
+        return _link(record, server, why_not, readonly, foreground)
     if foreground:
         from haversack.drive.fuse.serving import serve
 
@@ -80,28 +83,28 @@ def mount(
 
 
 def unmount(mountpoint: str | Path) -> None:
-    """Take the drive away from `mountpoint`; returns once everything written is on it.
+    """Unmount the drive at `mountpoint`; returns once everything written is on the drive.
 
-    Raises `MountError` when nothing is mounted there, or when something written did not reach the drive: it then waits
-    on this machine, and goes up with the next mount.
+    Raises `MountError` if no drive is mounted there, if it was mounted by another user, or if a written file could not
+    be uploaded: that file stays on this machine, and the next mount uploads it.
     """
     path = registry.absolute(mountpoint)
     record = registry.find(path)
     if record is None:
         raise MountError(f"No drive is mounted at {path}.", "Check the path; `haversack drive status` lists mounts.")
     _unmount(record)
-    _sweep()
+    _clear_dead_mounts()
 
 
 def jobs() -> set[Path]:
-    """The folders of the notebook jobs that have something mounted."""
+    """Return the folders of the notebook jobs that own a mount."""
     return {Path(record.job) for record in registry.records() if record.job}
 
 
 def unmount_job(job: Path) -> list[Mounted]:
-    """Unmount what the notebook job with the folder `job` left mounted, in whichever mount namespace that was.
+    """Unmount every mount that the notebook job with the folder `job` owns, in any mount namespace.
 
-    Returns what was mounted. Raises like `unmount`, the first error after all were tried.
+    Returns what was mounted. Raises the first `MountError`, after all mounts were tried.
     """
     own = [record for record in registry.records() if record.job == str(job)]
     failures = []
@@ -116,21 +119,25 @@ def unmount_job(job: Path) -> list[Mounted]:
 
 
 def is_mounted(mountpoint: str | Path) -> bool:
-    """Whether `mount` put a drive there that is still usable."""
+    """Whether a drive is mounted at `mountpoint` and usable by this process."""
     record = registry.find(registry.absolute(mountpoint))
-    return record is not None and record.is_there()
+    return record is not None and record.is_usable()
 
 
 def is_registered(mountpoint: str | Path) -> bool:
-    """Whether a drive was mounted there and not unmounted since; its process may be dead."""
+    """Whether a drive was mounted at `mountpoint` and not unmounted since; its serving process may be dead."""
     return registry.find(registry.absolute(mountpoint)) is not None
 
 
-# Beginning
+# Mounting
 
 
 def _spawn(record: MountRecord, server: Server, readonly: bool) -> Mounted:
-    """Have a process of its own serve the mount, and wait until it does."""
+    """Start a serving process and wait until the mount is usable.
+
+    Raises the haversack error that the process reports; if it reports none within 60 seconds, or dies, `MountError`
+    with the last line of its log. The mountpoint is then left as it was before.
+    """
     environment = {**os.environ, "HAVERSACK_HUB": record.hub}
     if server.folder is None and server.sign_in is None:
         environment["HAVERSACK_TOKEN"] = server.secrets[0]
@@ -148,9 +155,9 @@ def _spawn(record: MountRecord, server: Server, readonly: bool) -> Mounted:
             text=True,
         )
     assert process.stdin is not None
-    with process.stdin as wanted:
-        wanted.write(json.dumps({"record": asdict(record), "readonly": readonly}) + "\n")
-    answer = _answer(process)
+    with process.stdin as request:
+        request.write(json.dumps({"record": asdict(record), "readonly": readonly}) + "\n")
+    answer = _read_answer(process)
     if "ready" in answer:
         _daemons[record.mountpoint] = process
         return record.mounted()
@@ -163,30 +170,30 @@ def _spawn(record: MountRecord, server: Server, readonly: bool) -> Mounted:
     kind = getattr(errors, answer.get("error", ""), MountError)
     if kind is not MountError:
         raise kind(answer["what"], answer["next_step"])
-    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    reason = answer.get("what") or (said[-1] if said else f"It was not ready after {_MOUNT_TIMEOUT:.0f} s.")
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    reason = answer.get("what") or (lines[-1] if lines else f"It was not ready after {_MOUNT_TIMEOUT:.0f} s.")
     raise MountError(f"The drive could not be mounted at {record.mountpoint}: {reason}", f"See {log}.")
 
 
-def _answer(process: subprocess.Popen[str]) -> dict[str, str]:
-    """What the serving process says when it is ready, or cannot be; {} when it says nothing."""
+def _read_answer(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Return the serving process's answer; {} if it closes its output or 60 seconds pass without one."""
     assert process.stdout is not None
-    with process.stdout as said:
-        # Not `select`: a process that has a thousand files open can mount a drive too.
+    with process.stdout as output:
+        # Not `select`, which fails in a process with more than 1,023 open files.
         ready = select.poll()
-        ready.register(said, select.POLLIN)
+        ready.register(output, select.POLLIN)
         if not ready.poll(_MOUNT_TIMEOUT * 1000):
             return {}
-        line = said.readline()
+        line = output.readline()
     return dict(json.loads(line)) if line else {}
 
 
-def _fuse_refusal() -> str:
-    """Why FUSE cannot be used here; "" when nothing speaks against it."""
+def _why_no_fuse() -> str:
+    """Return, as a sentence, why FUSE cannot be used here; "" if it probably can."""
     if os.environ.get("HAVERSACK_FUSE", "").lower() in ("off", "0", "no"):
         return "HAVERSACK_FUSE turns FUSE off."
     if sys.platform == "linux" and not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return "There is no /dev/fuse that may be used."
+        return "/dev/fuse is missing, or not open to this user."
     if sys.platform == "linux" and os.getuid() and not (shutil.which("fusermount3") or shutil.which("fusermount")):
         return "fusermount3 is not installed."
     return "" if _has_libfuse() else "libfuse is not installed."
@@ -202,15 +209,20 @@ def _has_libfuse() -> bool:
     return any(ctypes.util.find_library(name) for name in ("fuse3", "fuse", "fuse-t"))
 
 
-def _link(record: MountRecord, server: Server, refusal: str, readonly: bool, foreground: bool) -> Mounted:
+def _link(record: MountRecord, server: Server, why_no_fuse: str, readonly: bool, foreground: bool) -> Mounted:
+    """Mount the embedded drive as a symbolic link; with `foreground`, wait for a signal and unmount it.
+
+    Raises `MountError` for a remote drive, which has no local folder, and for a read-only mount.
+    """
     if server.folder is None:
         raise MountError(
-            f"{refusal} The drive cannot be mounted without FUSE.",
-            f"To mount it, {_ENOUGH}; or copy with `haversack drive get`.",
+            f"{why_no_fuse} The drive cannot be mounted without FUSE.",
+            f"To mount it, {_INSTALL_FUSE}; or copy files with `haversack drive get`.",
         )
     if readonly:
         raise MountError(
-            f"{refusal} A link in its place could not refuse writes.", f"Leave out readonly, or {_ENOUGH}."
+            f"{why_no_fuse} A symbolic link in place of the mount could not refuse writes.",
+            f"Leave out readonly, or {_INSTALL_FUSE}.",
         )
     path = Path(record.mountpoint)
     path.mkdir(exist_ok=True)
@@ -218,7 +230,7 @@ def _link(record: MountRecord, server: Server, refusal: str, readonly: bool, for
     (path / ALIAS).symlink_to(ROOT, target_is_directory=True)
     linked = replace(record, kind="link")
     linked.write()
-    mounted = linked.mounted(f"{refusal} {path / ROOT} is a symbolic link to {server.folder}.")
+    mounted = linked.mounted(f"{why_no_fuse} {path / ROOT} is a symbolic link to {server.folder}.")
     if not foreground:
         return mounted
     stopped = threading.Event()
@@ -231,23 +243,27 @@ def _link(record: MountRecord, server: Server, refusal: str, readonly: bool, for
     return linked.mounted()
 
 
-# Ending
+# Unmounting
 
 
 def _unmount(record: MountRecord) -> None:
+    """Unmount in whichever way the mount's state needs, and remove the mountpoint if `mount` created it."""
     path = Path(record.mountpoint)
     if record.kind == "link":
-        _unlink(record)
+        _remove_links(record)
     elif record.is_served():
-        _end(record)
+        _stop(record)
     else:
         _recover(record)
     if record.made and path.is_dir() and not any(path.iterdir()):
         path.rmdir()
 
 
-def _end(record: MountRecord) -> None:
-    """Ask the serving process to end, and wait until it has."""
+def _stop(record: MountRecord) -> None:
+    """Send SIGTERM to the serving process, show its uploads until it ends, and remove the record.
+
+    If the process dies before it has drained, recovers the mount. Raises `MountError` if a file could not be uploaded.
+    """
     try:
         os.kill(record.pid, signal.SIGTERM)
     except PermissionError:
@@ -255,26 +271,29 @@ def _end(record: MountRecord) -> None:
     except ProcessLookupError:
         pass
     with progress.bar(f"Uploading to unmount {record.mountpoint}", None) as advance:
-        last = record.activity().size
+        last = record.read_activity().size
         while record.is_served():
-            left = record.activity().size
+            left = record.read_activity().size
             advance(max(last - left, 0))
             last = left
             time.sleep(0.05)
     if (process := _daemons.pop(record.mountpoint, None)) is not None:
         process.wait()
-    now = registry.again(record)
+    now = registry.reload(record)
     if now is None:
         return
     now.remove()
     if now.failed:
-        raise MountError(now.failed, _LATER)
-    # It died on the way, so what it had to upload is still to do.
+        raise MountError(now.failed, _UPLOADED_LATER)
+    # The process died before it had drained.
     _recover(now)
 
 
 def _recover(record: MountRecord) -> None:
-    """End a mount whose process is dead: clear it away and upload what it left."""
+    """Clear a mount whose process is dead, upload from this process what is pending, and remove the record.
+
+    Raises `MountError` if the drive cannot be reached, which keeps the record, or if a file could not be uploaded.
+    """
     from haversack.drive import tree
 
     clear_stale(Path(record.mountpoint))
@@ -282,15 +301,15 @@ def _recover(record: MountRecord) -> None:
         failed = tree.connect(record.hub).journal.drain()
     except HaversackError as error:
         raise MountError(
-            f"The process of the mount at {record.mountpoint} is dead, and the drive cannot be asked: {error}",
-            "What was written waits on this machine and goes up with the next mount.",
+            f"The process of the mount at {record.mountpoint} is dead, and the drive cannot be reached: {error}",
+            "Written files stay on this machine and are uploaded by the next mount.",
         ) from error
     record.remove()
     if failed:
-        raise MountError(f"{len(failed)} files are not on the drive: {next(iter(failed.values()))}", _LATER)
+        raise MountError(f"{len(failed)} files are not on the drive: {next(iter(failed.values()))}", _UPLOADED_LATER)
 
 
-def _unlink(record: MountRecord) -> None:
+def _remove_links(record: MountRecord) -> None:
     for name in (ALIAS, ROOT):
         link = Path(record.mountpoint) / name
         if link.is_symlink():
@@ -298,28 +317,30 @@ def _unlink(record: MountRecord) -> None:
     record.remove()
 
 
-def _sweep() -> None:
-    """Clear away the mounts of dead processes, so that nobody stumbles over them.
+def _clear_dead_mounts() -> None:
+    """Detach the mounts of dead processes in this namespace, and remove their records and created mountpoints.
 
-    Where something that was written still waits for the drive, the record stays, and unmounting brings it there.
+    A record stays if a job owns the mount, or if files of its drive are pending: unmounting it then uploads them.
     """
     for record in registry.records():
         if record.kind != "fuse" or record.namespace != registry.namespace() or record.is_served():
             continue
         path = Path(record.mountpoint)
         clear_stale(path)
-        if record.job or record.left():
+        if record.job or record.pending_files():
             continue
         record.remove()
         if record.made and path.is_dir() and not any(path.iterdir()):
             path.rmdir()
 
 
-def _where(server: Server) -> str:
+def _location(server: Server) -> str:
+    """Describe in words where the bytes of a drive are."""
     return f"this machine, in {server.folder}" if server.folder is not None else f"the {server.name} at {server.url}"
 
 
-def _hub_of(server: Server) -> str:
+def _hub_name(server: Server) -> str:
+    """Return what names the drive to `credentials.drive` in the serving process."""
     if server.folder is not None:
         return "embedded"
     return "google" if server.sign_in is not None else server.url

@@ -1,4 +1,4 @@
-"""The folder that a drive is mounted on: whether it can be, and how a mount is detached from it."""
+"""The folder that a drive is mounted on: checks before mounting, and how a mount is detached from it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ _log = logging.getLogger(__name__)
 
 
 def clear_stale(path: Path) -> None:
-    """Take away a mount whose process is dead."""
+    """Detach a FUSE mount at `path` whose serving process has died; do nothing if there is none.
+
+    Raises `OSError` if the kernel cannot say what is at `path` for any other reason than a dead mount.
+    """
     try:
-        os.statvfs(path)  # `stat` may be answered from what the kernel remembers
+        os.statvfs(path)  # the kernel may answer a `stat` from its cache
     except FileNotFoundError:
         return
     except OSError as error:
@@ -27,7 +30,10 @@ def clear_stale(path: Path) -> None:
 
 
 def detach(path: Path) -> None:
-    """Unmount, or, where something still stands in it, as soon as that lets go."""
+    """Unmount `path`; while files in it are open, detach it lazily: it disappears now and ends with the last of them.
+
+    Logs a warning if no unmount command succeeds.
+    """
     for command in (["fusermount3", "-u"], ["umount"], ["fusermount3", "-uz"], ["fusermount", "-uz"], ["umount", "-l"]):
         if shutil.which(command[0]) is None:
             continue
@@ -38,23 +44,24 @@ def detach(path: Path) -> None:
 
 
 def check_mountpoint(path: str | Path, *, colab: bool = False) -> None:
-    """Raise `MountpointInvalid` for what a drive cannot be mounted on, in the words of Colab's `drive.mount`.
+    """Raise `MountpointInvalid` unless `path` is an empty folder, or can be created in an existing one.
 
-    With `colab` a space is refused too, and the words are Colab's alone.
+    The message is that of Colab's `drive.mount`, then the path and what to do next. With `colab` it is Colab's message
+    alone, and a path with a space is refused too.
     """
     folder = Path(os.path.expanduser(path))
-    wrong, instead = "", ""
+    wrong, next_step = "", ""
     if colab and " " in str(folder):
-        wrong, instead = "Mountpoint must not contain a space.", "Choose another name."
+        wrong, next_step = "Mountpoint must not contain a space.", "Choose another name."
     elif folder.is_symlink():
-        wrong, instead = "Mountpoint must not be a symlink", f"Name the folder itself: {folder.resolve()}."
+        wrong, next_step = "Mountpoint must not be a symlink", f"Name the folder itself: {folder.resolve()}."
     elif folder.is_dir() and any(folder.iterdir()):
-        wrong, instead = "Mountpoint must not already contain files", "Choose an empty folder, or a new one."
+        wrong, next_step = "Mountpoint must not already contain files", "Choose an empty folder, or a new one."
     elif folder.exists() and not folder.is_dir():
-        wrong, instead = "Mountpoint must either be a directory or not exist", "Choose another name."
+        wrong, next_step = "Mountpoint must either be a directory or not exist", "Choose another name."
     elif not folder.parent.is_dir():
-        wrong, instead = "Mountpoint must be in a directory that exists", f"Make {folder.parent} first."
+        wrong, next_step = "Mountpoint must be in a directory that exists", f"Create {folder.parent} first."
     if wrong and colab:
         raise MountpointInvalid(wrong)
     if wrong:
-        raise MountpointInvalid(f"{wrong.rstrip('.')}: {folder}.", instead)
+        raise MountpointInvalid(f"{wrong.rstrip('.')}: {folder}.", next_step)

@@ -1,7 +1,9 @@
 """The mounts of this user on this machine: a record of each, which any process can find.
 
-A record is a file in the data folder, written whole. The process that serves a mount holds the lock beside it as long
-as it lives, so who is dead is asked of the kernel; what goes on there it writes beside that now and then (`Activity`).
+A mount has up to four files in the data folder, `mounts/<key>`, with a key made from its mount namespace and path:
+`.json` is its record, replaced atomically; `.lock` is locked by the serving process for as long as it lives, so whether
+that process is alive is asked of the kernel; `.activity` holds what the process last reported about its transfers; and
+`.log` is its log. `MountRecord` has the states of a mount.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Mounted:
-    """A drive among this machine's files. `where` says in words where the bytes are; `note` what is unusual."""
+    """A drive mounted at `mountpoint`, with My Drive as the folder `my_drive`.
+
+    `where` says in words where the bytes are. `kind` is "fuse", or "link" for a symbolic link to the embedded hub's
+    folder; then `note` says why.
+    """
 
     mountpoint: Path
     my_drive: Path
@@ -35,8 +41,11 @@ class Mounted:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A written file that the drive does not have yet: `sent` of its `size` bytes are there, and why not all."""
+class PendingFile:
+    """A written file that the drive does not have yet.
+
+    `sent` of its `size` bytes are on the drive; `error` is why the last attempt failed, or "".
+    """
 
     name: str
     size: int
@@ -47,10 +56,18 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Activity:
-    """What goes on in a mount. `waiting` are the first of the pending files, the failed ones before the others.
+    """A mount's pending uploads, its transfer rates, and how much of the drive's index is cached.
 
-    `up` and `down` are bytes per second; `names` and `folders` are known without asking; `age` is how many seconds ago
-    the drive last said what changed, and `trouble` why it does not.
+    | field | meaning |
+    |---|---|
+    | `pending` | number of files that are not uploaded yet |
+    | `failed`, `uploading` | how many of them failed at the last attempt; how many are in flight |
+    | `size` | bytes of the pending files that are not on the drive yet |
+    | `up`, `down` | bytes per second |
+    | `names`, `folders` | names that are cached, and folders that were listed completely |
+    | `age` | seconds since the drive last answered what changed; None if not since this machine started |
+    | `trouble` | why the drive does not answer what changed, or "" |
+    | `waiting` | the first 20 pending files, failed ones first, then those in flight |
     """
 
     pending: int = 0
@@ -63,12 +80,65 @@ class Activity:
     folders: int = 0
     age: float | None = None
     trouble: str = ""
-    waiting: list[Waiting] = field(default_factory=list)
+    waiting: list[PendingFile] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class MountRecord:
-    """What is known of a mount. `journal` is the folder of what is written there and is not on the drive yet."""
+    """The record of one mount. It is immutable; a change replaces its file.
+
+    States. No field holds the state: it follows from the record's file, its `kind` and `failed`, and the serving lock.
+
+    | state | record | serving lock | kernel mount |
+    |---|---|---|---|
+    | gone | none | free | none |
+    | starting | none, or an older stale one | held, once the serving process runs | none |
+    | serving | "fuse" | held | live |
+    | draining | "fuse" | held | live, writes get `EROFS`; none if it was unmounted by another program |
+    | failed | "fuse", `failed` set | free | none |
+    | stale | "fuse", `failed` empty | free | dead (`ENOTCONN`) until it is cleared |
+    | link | "link" | free | none; `My Drive` and `MyDrive` are symbolic links |
+
+    Transitions.
+
+    | from | to | cause |
+    |---|---|---|
+    | gone, stale, failed | starting | `mount.mount` starts a serving process, or serves itself with `foreground` |
+    | starting | serving | the kernel has mounted; the serving process writes the record |
+    | starting | gone, stale, failed (as before) | an error or 60 seconds without an answer; `mount` raises |
+    | starting | link | FUSE refuses to mount the embedded drive, and neither `readonly` nor `foreground` is set |
+    | gone, stale, failed | link | `mount.mount` where FUSE cannot be used, of the embedded drive |
+    | serving | draining | SIGTERM (sent by `unmount`), SIGINT or SIGHUP; or another program unmounts it |
+    | draining | gone | everything is uploaded; the serving process removes the record |
+    | draining | failed | a file could not be uploaded after one more attempt; the drive is unmounted all the same |
+    | serving, draining | stale | the serving process dies |
+    | failed | gone | the `unmount` that waited for the process removes the record and raises `MountError` |
+    | failed, stale | gone | `unmount` uploads what is left, and removes the record even if a file fails again |
+    | failed, stale | as before | `unmount` cannot reach the drive, and raises `MountError` |
+    | failed, stale | gone | any `mount` or `unmount` in the namespace, if no file is pending and no job owns it |
+    | link | gone | `unmount` |
+
+    Pending files are in the drive's journal, not in the record, so removing a record loses none: the next mount of the
+    drive uploads them.
+
+    Fields.
+
+    | field | type | assigned by |
+    |---|---|---|
+    | `mountpoint` | str, absolute | `mount.mount` |
+    | `namespace` | int, inode of the mount namespace, 0 without one | `mount.mount` |
+    | `kind` | "fuse" or "link" | `mount.mount`: "fuse", replaced by "link" when it makes one |
+    | `where` | str, where the bytes are, in words | `mount.mount` |
+    | `hub` | str, "embedded", "google" or a URL | `mount.mount` |
+    | `made` | bool, the mountpoint did not exist and is removed at the end | `mount.mount` |
+    | `job` | str, the folder of the notebook job that mounts, or "" | `mount.mount` |
+    | `pid` | int, the serving process; 0 in a link | the serving process, before it writes the record |
+    | `journal` | str, the folder with the journals of the drive; "" in a link | the serving process, likewise |
+    | `failed` | str, which files are not on the drive and why; "" if none | the serving process, after draining |
+
+    While the serving lock is held, only its holder writes or removes a "fuse" record. Once it is free, any process may
+    remove the record. A "link" record is written by the process that mounts, and has no lock.
+    """
 
     mountpoint: str
     namespace: int
@@ -90,28 +160,31 @@ class MountRecord:
         return Mounted(Path(self.mountpoint), Path(self.mountpoint) / ROOT, self.where, self.kind, note)
 
     def write(self) -> None:
+        """Write the record with an atomic replace; it is not synced, since no mount survives a power cut."""
         _write(self.file, asdict(self))
 
     def remove(self) -> None:
+        """Remove the record and the activity; the lock file stays."""
         self.file.unlink(missing_ok=True)
-        self._activity.unlink(missing_ok=True)
+        self._activity_file.unlink(missing_ok=True)
 
-    def tell(self, activity: Activity) -> None:
-        """Write down what goes on in it."""
-        _write(self._activity, asdict(activity))
+    def write_activity(self, activity: Activity) -> None:
+        """Publish `activity` for other processes. Raises `OSError` if the disk is full."""
+        _write(self._activity_file, asdict(activity))
 
-    def activity(self) -> Activity:
-        """What was written down last."""
-        return _read(self._activity, Activity) or Activity()
+    def read_activity(self) -> Activity:
+        """Return the activity that was published last; an empty one if there is none."""
+        return _read(self._activity_file, Activity) or Activity()
 
     @contextmanager
-    def served(self, timeout: float) -> Iterator[None]:
-        """Hold the lock of who serves it. Raises `filelock.Timeout` while another process does."""
-        with FileLock(self._lock, thread_local=False).acquire(timeout=timeout):
+    def serving(self, timeout: float) -> Iterator[None]:
+        """Hold the serving lock. Raises `filelock.Timeout` if another process holds it for `timeout` seconds."""
+        with FileLock(self._lock_file, thread_local=False).acquire(timeout=timeout):
             yield
 
     def is_served(self) -> bool:
-        lock = FileLock(self._lock, thread_local=False)
+        """Whether a live process holds the serving lock."""
+        lock = FileLock(self._lock_file, thread_local=False)
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -119,57 +192,64 @@ class MountRecord:
         lock.release()
         return False
 
-    def is_there(self) -> bool:
-        """Whether the drive can be used there, seen from this process."""
+    def is_usable(self) -> bool:
+        """Whether this process can use the drive there: the links exist, or its namespace has a live mount."""
         if self.kind == "link":
             return (Path(self.mountpoint) / ROOT).is_symlink()
         return self.namespace == namespace() and self.is_served() and os.path.ismount(self.mountpoint)
 
-    def left(self) -> list[Path]:
-        """The records of what was written there, or elsewhere on the same drive, and is not on it yet."""
+    def pending_files(self) -> list[Path]:
+        """Return the journal records of this drive's pending files, whichever process wrote them; [] for a link."""
         return sorted(Path(self.journal).glob("*/*.json")) if self.journal else []
 
     @property
-    def _activity(self) -> Path:
+    def _activity_file(self) -> Path:
         return self.file.with_suffix(".activity")
 
     @property
-    def _lock(self) -> Path:
+    def _lock_file(self) -> Path:
         self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self.file.with_suffix(".lock")
 
 
 def folder() -> Path:
+    """The folder of the records of all mounts."""
     return settings.load().data / "mounts"
 
 
 def records() -> list[MountRecord]:
-    """Every mount that was not unmounted; the process of one may be dead."""
+    """Return the record of every mount, in any state; an invalid record is left out."""
     return [record for file in sorted(folder().glob("*.json")) if (record := _read(file, MountRecord)) is not None]
 
 
 def find(mountpoint: Path) -> MountRecord | None:
-    """The mount there as this process sees it, else the only one there in another mount namespace."""
-    there = [record for record in records() if record.mountpoint == str(mountpoint)]
-    own = [record for record in there if record.namespace == namespace()]
+    """Return the record of `mountpoint` in this mount namespace, else the only one in any other; None if there is none.
+
+    Two or more in other namespaces are ambiguous, and give None too.
+    """
+    found = [record for record in records() if record.mountpoint == str(mountpoint)]
+    own = [record for record in found if record.namespace == namespace()]
     if own:
         return own[0]
-    return there[0] if len(there) == 1 else None
+    return found[0] if len(found) == 1 else None
 
 
 def absolute(mountpoint: str | Path) -> Path:
-    """The path that a mount is known by; the mount itself, which may be dead, is not looked at."""
+    """Return the absolute path under which a mount is recorded, with the links of its parent resolved.
+
+    The mountpoint itself is not accessed: a dead mount would raise `OSError`.
+    """
     path = Path(os.path.abspath(os.path.expanduser(mountpoint)))
     return path.parent.resolve() / path.name
 
 
-def again(record: MountRecord) -> MountRecord | None:
-    """The record as it is by now; None when the mount is gone."""
+def reload(record: MountRecord) -> MountRecord | None:
+    """Read the record again; None if it was removed."""
     return _read(record.file, MountRecord)
 
 
 def namespace() -> int:
-    """The mount namespace: the same path may be another place in each."""
+    """Return the inode of this process's mount namespace, in which paths are resolved; 0 where there are none."""
     try:
         return os.stat("/proc/self/ns/mnt").st_ino
     except FileNotFoundError:
@@ -182,13 +262,13 @@ def _write(file: Path, values: dict[str, Any]) -> None:
 
 
 def _read(file: Path, kind: type[T]) -> T | None:
-    """What another process wrote; None for what is not there, or of another version."""
+    """Return the `kind` stored in `file`, ignoring unknown fields; None if it is missing or does not fit `kind`."""
     try:
         values = json.loads(file.read_text())
         known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
         values = {name: value for name, value in values.items() if name in known}
         if "waiting" in values:
-            values["waiting"] = [Waiting(**one) for one in values["waiting"]]
+            values["waiting"] = [PendingFile(**one) for one in values["waiting"]]
         return kind(**values)
     except (FileNotFoundError, json.JSONDecodeError, TypeError, AttributeError):
         return None

@@ -1,9 +1,9 @@
 """The process that serves a mount: `python -m haversack.drive.fuse.serving`, started by `mount`.
 
-It is told on standard input what to mount, as one line of JSON without secrets, and answers on standard output with one
-line when the mount can be used, or with why it cannot. From then on it is told by signals: at SIGTERM it refuses new
-writes, brings what is pending onto the drive, and lets the mount go. While it lives it takes over what others change,
-finds the embedded hub again where that died, and writes down what goes on.
+It reads what to mount from standard input, as one line of JSON without secrets, and prints one line of JSON to standard
+output: `{"ready": true}` once the mount is usable, or the error. From then on it is controlled by signals: at SIGTERM
+it refuses new writes, uploads what is pending, and unmounts. While it lives it follows the drive's changes, reconnects
+to an embedded hub that died, and publishes its activity.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from haversack.drive import tree
 from haversack.drive.fuse.libfuse import Fuse
 from haversack.drive.fuse.mountpoint import detach
 from haversack.drive.fuse.operations import Operations
-from haversack.drive.fuse.registry import Activity, MountRecord, Waiting
+from haversack.drive.fuse.registry import Activity, MountRecord, PendingFile
 from haversack.drive.tree import Drive
 from haversack.errors import HaversackError, MountError
 
@@ -34,100 +34,111 @@ _log = logging.getLogger(__name__)
 
 _TICK = 1.0
 _SNAPSHOT_EVERY = 1800.0
-_SHOWN = 20
-# Seconds after which a thread gives way. An answer to the kernel is ready in less than Python's own 5 ms, and whoever
-# asked waits for it, while another thread takes in what was listed.
-_TURN = 0.0005
+_MAX_PENDING_LISTED = 20
+# Seconds after which Python switches threads. An answer to the kernel takes less than Python's default of 5 ms, and a
+# program waits for it, while another thread may be busy with a page of a listing.
+_SWITCH_INTERVAL = 0.0005
 
 
-def serve(record: MountRecord, readonly: bool, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve a mount until it is asked to end.
+def serve(record: MountRecord, readonly: bool, on_ready: Callable[[], None] = lambda: None) -> None:
+    """Mount a drive and serve it until a signal (SIGTERM, SIGINT, SIGHUP) or an unmount; then upload what is pending.
 
-    Raises `MountError` when FUSE refuses, or bytes are not on the drive, and what connecting to the drive raises.
+    Args:
+        record: the mount to serve; it is written to the registry, with `pid` and `journal` set, once it is usable.
+        readonly: answer `EROFS` to writes.
+        on_ready: called once the mount is usable.
+
+    Raises `MountError` if another process serves the mountpoint, FUSE refuses, or a file could not be uploaded at the
+    end; and `SignInError`, `InputError` or `ConnectionFailed` if the drive cannot be reached at the start.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stopped = threading.Event()
     if threading.current_thread() is threading.main_thread():
-        # Handlers of our own keep libfuse from ending at the signal, before what is pending is on the drive.
+        # Without these, libfuse would install handlers that unmount at once, before pending files are uploaded.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: stopped.set())
     try:
-        with record.served(timeout=5):
+        with record.serving(timeout=5):
             drive = tree.connect(record.hub)
-            _serve(replace(record, pid=os.getpid(), journal=str(drive.journal.home)), drive, readonly, stopped, ready)
+            served = replace(record, pid=os.getpid(), journal=str(drive.journal.home))
+            _serve(served, drive, readonly, stopped, on_ready)
     except Timeout:
-        raise MountError(f"A drive is being mounted at {record.mountpoint} already.", "Wait for it.") from None
+        raise MountError(
+            f"Another process is mounting a drive at {record.mountpoint}.", "Wait until it has, or unmount that drive."
+        ) from None
 
 
 def _serve(
-    record: MountRecord, drive: Drive, readonly: bool, stopped: threading.Event, ready: Callable[[], None]
+    record: MountRecord, drive: Drive, readonly: bool, stopped: threading.Event, on_ready: Callable[[], None]
 ) -> None:
+    """Mount, publish the record, and block until `stopped` is set; then drain and unmount. Raises `MountError`."""
     Path(record.mountpoint).mkdir(exist_ok=True)
     operations = Operations(drive, record.mountpoint, readonly)
-    refused: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
             Fuse(operations, record.mountpoint, readonly)
-        except Exception as error:  # noqa: BLE001 - handed to the main thread, which says it
-            refused.append(error)
+        except Exception as error:  # noqa: BLE001 - the main thread raises it
+            errors.append(error)
         finally:
             stopped.set()
 
-    serving = threading.Thread(target=run, name="fuse", daemon=True)
-    serving.start()
+    fuse = threading.Thread(target=run, name="fuse", daemon=True)
+    fuse.start()
     while not operations.ready.wait(0.01) and not stopped.is_set():
         continue
     if not operations.ready.is_set():
-        why = f" ({refused[0]})" if refused else ""
-        raise MountError(f"FUSE refused to mount at {record.mountpoint}{why}.", "Its own words stand in the log.")
+        why = f" ({errors[0]})" if errors else ""
+        raise MountError(f"FUSE refused to mount at {record.mountpoint}{why}.", "Read libfuse's message in the log.")
     record.write()
-    ready()
-    operations.kernel.read_further_ahead()
-    unsubscribe = drive.subscribe(operations.changed)
-    watch = _MountMonitor(record, drive, readonly)
+    on_ready()
+    operations.kernel_cache.raise_read_ahead()
+    unsubscribe = drive.subscribe(operations.invalidate)
+    monitor = _MountMonitor(record, drive, readonly)
     while not stopped.wait(_TICK):
-        watch.tick()
+        monitor.tick()
     unsubscribe()
-    _finish(record, operations, serving, watch)
+    _drain_and_unmount(record, operations, fuse, monitor)
 
 
 class _MountMonitor:
-    """What is done every second while a mount is served."""
+    """The work of every second while a mount is served: reconnect, publish the activity, save the snapshot in time."""
 
     def __init__(self, record: MountRecord, drive: Drive, readonly: bool) -> None:
         self._record = record
         self._drive = drive
         self._readonly = readonly
-        self._told = Activity()
-        self._moved = (time.monotonic(), 0, 0)
-        self._saved = time.monotonic()
+        self._published = Activity()
+        # When the byte counters were read last, and bytes sent and received until then.
+        self._counters = (time.monotonic(), 0, 0)
+        self._snapshot_saved = time.monotonic()
 
     def tick(self) -> None:
-        self._find_hub()
-        self.tell()
-        if time.monotonic() - self._saved > _SNAPSHOT_EVERY:
+        self._reconnect()
+        self.publish_activity()
+        if time.monotonic() - self._snapshot_saved > _SNAPSHOT_EVERY:
             threading.Thread(target=self.save_snapshot, daemon=True).start()
 
     def save_snapshot(self) -> None:
-        """Keep what is known for the next machine."""
-        self._saved = time.monotonic()
+        """Save the index's snapshot to the drive, unless the mount is read-only or it is not worth it."""
+        self._snapshot_saved = time.monotonic()
         if not self._readonly:
             self._drive.save_snapshot()
 
-    def tell(self) -> None:
-        """Write down what goes on, where something does."""
+    def publish_activity(self) -> None:
+        """Write the activity for other processes if it changed; `age` alone does not count. Logs a full disk."""
         activity = self._activity()
-        if replace(activity, age=None) == replace(self._told, age=None):
+        if replace(activity, age=None) == replace(self._published, age=None):
             return
         try:
-            self._record.tell(activity)
-        except OSError as error:  # a full disk: the mount goes on, and brings to the drive what it has
-            _log.warning("What goes on cannot be written down: %s", error)
-        self._told = activity
+            self._record.write_activity(activity)
+        except OSError as error:  # a full disk must not stop the uploads
+            _log.warning("The mount's activity could not be written: %s", error)
+        self._published = activity
 
-    def _find_hub(self) -> None:
-        """An embedded hub that died is started anew by whoever needs it, at another address."""
+    def _reconnect(self) -> None:
+        """Find the embedded hub, starting it if it died, and use its new address. Logs a failure."""
         if self._drive.server.folder is None:
             return
         try:
@@ -139,52 +150,58 @@ class _MountMonitor:
             self._drive.server = self._drive.api.server = self._drive.api.http.server = server
 
     def _activity(self) -> Activity:
+        """Return the current activity; its rates are averages since the previous call."""
         pending = self._drive.journal.pending()
         pending.sort(key=lambda draft: (draft.error is None, not draft.uploading))
         known = self._drive.known()
-        (before, sent, received), self._moved = (
-            self._moved,
+        (before, sent, received), self._counters = (
+            self._counters,
             (
                 time.monotonic(),
                 self._drive.journal.uploading.sent,
                 self._drive.content.received,
             ),
         )
-        seconds = max(self._moved[0] - before, 0.001)
+        seconds = max(self._counters[0] - before, 0.001)
         return Activity(
             pending=len(pending),
             size=sum(draft.size - draft.moved for draft in pending),
             failed=sum(draft.error is not None for draft in pending),
             uploading=sum(draft.uploading for draft in pending),
-            up=round((self._moved[1] - sent) / seconds),
-            down=round((self._moved[2] - received) / seconds),
+            up=round((self._counters[1] - sent) / seconds),
+            down=round((self._counters[2] - received) / seconds),
             names=known.names,
             folders=known.folders,
             age=known.age,
             trouble=known.trouble,
             waiting=[
-                Waiting(draft.name, draft.size, draft.moved, draft.uploading, str(draft.error or ""))
-                for draft in pending[:_SHOWN]
+                PendingFile(draft.name, draft.size, draft.moved, draft.uploading, str(draft.error or ""))
+                for draft in pending[:_MAX_PENDING_LISTED]
             ],
         )
 
 
-def _finish(record: MountRecord, operations: Operations, serving: threading.Thread, watch: _MountMonitor) -> None:
-    """Upload what is pending, let the mount go, and leave word in the registry when something did not arrive."""
+def _drain_and_unmount(
+    record: MountRecord, operations: Operations, fuse: threading.Thread, monitor: _MountMonitor
+) -> None:
+    """Refuse writes, upload what is pending, unmount, and remove the record.
+
+    If a file could not be uploaded, keeps the record with `failed` set, and raises `MountError`.
+    """
     operations.refuse_writes()
-    told = 0.0
+    published = 0.0
 
-    def tell(files: int, size: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > 0.3:
-            told = time.monotonic()
-            watch.tell()
+    def on_progress(files: int, size: int) -> None:
+        nonlocal published
+        if time.monotonic() - published > 0.3:
+            published = time.monotonic()
+            monitor.publish_activity()
 
-    failed = operations.drive.journal.drain(tell)
-    if serving.is_alive():
+    failed = operations.drive.journal.drain(on_progress)
+    if fuse.is_alive():
         detach(Path(record.mountpoint))
-        serving.join(1)
-    watch.save_snapshot()
+        fuse.join(1)
+    monitor.save_snapshot()
     if not failed:
         operations.drive.journal.close()
         record.remove()
@@ -192,31 +209,31 @@ def _finish(record: MountRecord, operations: Operations, serving: threading.Thre
     names = ", ".join(draft.name for draft in list(failed)[:3]) + (", …" if len(failed) > 3 else "")
     what = f"{len(failed)} files are not on the drive ({names}): {next(iter(failed.values()))}"
     replace(record, failed=what).write()
-    raise MountError(what, "They wait on this machine and go up with the next mount.")
+    raise MountError(what, "They stay on this machine and are uploaded by the next mount.")
 
 
 def main() -> None:
-    """Serve what standard input tells of."""
-    sys.setswitchinterval(_TURN)
-    wanted = json.loads(sys.stdin.readline())
-    answer = os.dup(1)
-    os.dup2(2, 1)  # whatever libraries print belongs into the log
+    """Read a mount from standard input, answer on standard output, and serve it; exit with 1 on an error."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    request = json.loads(sys.stdin.readline())
+    output = os.dup(1)
+    os.dup2(2, 1)  # what libraries print goes to the log
 
-    def say(what: dict[str, object]) -> None:
-        os.write(answer, json.dumps(what).encode() + b"\n")
-        os.close(answer)
+    def answer(values: dict[str, object]) -> None:
+        os.write(output, json.dumps(values).encode() + b"\n")
+        os.close(output)
 
-    record, said = MountRecord(**wanted["record"]), []
+    record, is_answered = MountRecord(**request["record"]), threading.Event()
 
-    def ready() -> None:
-        said.append(True)
-        say({"ready": True})
+    def on_ready() -> None:
+        is_answered.set()
+        answer({"ready": True})
 
     try:
-        serve(record, wanted["readonly"], ready)
+        serve(record, request["readonly"], on_ready)
     except HaversackError as error:
-        if not said:
-            say({"error": type(error).__name__, "what": error.what, "next_step": error.next_step})
+        if not is_answered.is_set():
+            answer({"error": type(error).__name__, "what": error.what, "next_step": error.next_step})
         _log.error("%s", error)
         sys.exit(1)
 

@@ -1,7 +1,7 @@
-"""What goes on in this machine's mounts: what is pending, on its way, or refused by the drive and why; how fast.
+"""The status of this machine's mounts: pending uploads, those the drive refused and why, and transfer rates.
 
-Read from what the serving processes write down every second. What dead processes left behind is counted too; it goes up
-with the next mount. Nothing is asked of any drive.
+It is read from the activity that each serving process publishes every second, and from the journals of dead processes,
+whose files the next mount uploads. No drive is asked.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from haversack.drive.writeback.draft import load
 from haversack.errors import MountError
 from haversack.progress import size
 
-_NAMED = 5
+_MAX_ERRORS_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Mount:
-    """One mount; `state` is "dead" when its process is gone, "link" where the drive is a folder of this machine."""
+class MountStatus:
+    """One mount. `state` is "served", "dead" if no process serves it, or "link" if it is a link to a local folder."""
 
     mountpoint: str
     where: str
@@ -37,38 +37,40 @@ class Mount:
     def _lines(self) -> list[str]:
         now = self.activity
         if self.state == "link":
-            return ["What is written there is on this machine's disk at once."]
+            return ["Writes go straight to this machine's disk."]
         if self.state == "dead":
-            return [f"Its process is dead. Bring what was written to the drive: haversack unmount {self.mountpoint}"]
-        lines = ["Everything that was written is on the drive."]
+            return [f"Its process is dead. To upload what was written: haversack unmount {self.mountpoint}"]
+        lines = ["Everything written is on the drive."]
         if now.pending:
-            lines = [f"{_many(now.pending)} ({size(now.size)}) wait to be on the drive, {now.uploading} on their way."]
-        lines += [f"{one.name}: {one.error}" for one in now.waiting if one.error][:_NAMED]
+            lines = [f"{_file_count(now.pending)} ({size(now.size)}) pending, {now.uploading} of them being uploaded."]
+        lines += [f"{one.name}: {one.error}" for one in now.waiting if one.error][:_MAX_ERRORS_SHOWN]
         if now.up or now.down:
-            lines.append(f"Writing {size(now.up)}/s, reading {size(now.down)}/s.")
-        lines.append(f"{now.names:,} names known, {now.folders:,} folders listed.")
+            lines.append(f"Uploading {size(now.up)}/s, downloading {size(now.down)}/s.")
+        lines.append(f"{now.names:,} names cached, {now.folders:,} folders listed.")
         if now.trouble:
-            lines.append(f"What others change is not seen at once: {now.trouble}")
+            lines.append(f"Changes made elsewhere are not seen at once: {now.trouble}")
         return lines
 
 
 @dataclass(frozen=True)
 class Status:
-    """The mounts, and the files and bytes that wait for the next mount because their process is dead."""
+    """All mounts, and the number and bytes of the pending files in journals whose process is dead."""
 
-    mounts: list[Mount] = field(default_factory=list)
+    mounts: list[MountStatus] = field(default_factory=list)
     left: int = 0
     left_size: int = 0
 
     def __str__(self) -> str:
         lines = [str(mount) for mount in self.mounts] or ["No drive is mounted."]
         if self.left:
-            lines.append(f"{_many(self.left)} ({size(self.left_size)}) were left and wait for the next mount.")
+            lines.append(
+                f"{_file_count(self.left)} ({size(self.left_size)}) of dead processes pending: mount the drive again."
+            )
         return "\n".join(lines)
 
 
 def status(mountpoint: str | Path | None = None) -> Status:
-    """What goes on in every mount, or in the one at `mountpoint`. Raises `MountError` when there is none."""
+    """Return the status of every mount, or of the one at `mountpoint`. Raises `MountError` if there is none there."""
     records = registry.records()
     if mountpoint is not None:
         path = str(registry.absolute(mountpoint))
@@ -77,22 +79,22 @@ def status(mountpoint: str | Path | None = None) -> Status:
             raise MountError(
                 f"No drive is mounted at {path}.", "Check the path; `haversack drive status` lists mounts."
             )
-    left = _left()
-    return Status([_of(record) for record in records], len(left), sum(left))
+    sizes = _abandoned_sizes()
+    return Status([_mount_status(record) for record in records], len(sizes), sum(sizes))
 
 
-def _of(record: MountRecord) -> Mount:
+def _mount_status(record: MountRecord) -> MountStatus:
     if record.kind == "link":
-        return Mount(record.mountpoint, record.where, "link", Activity())
+        return MountStatus(record.mountpoint, record.where, "link", Activity())
     state: Literal["served", "dead"] = "served" if record.is_served() else "dead"
-    return Mount(record.mountpoint, record.where, state, record.activity())
+    return MountStatus(record.mountpoint, record.where, state, record.read_activity())
 
 
-def _left() -> list[int]:
-    """The sizes of what dead processes left in their journals."""
+def _abandoned_sizes() -> list[int]:
+    """Return the size in bytes of each pending file in a journal whose owner is dead."""
     sizes = []
     for home in (settings.load().data / "drives").glob("*"):
-        # Nobody takes a journal over while its lock is tried here.
+        # While this lock is held, no process takes over a journal whose lock is tried below.
         with FileLock(home / "journals.lock"):
             for journal in home.glob("*/owner.lock"):
                 if _is_free(journal):
@@ -111,11 +113,12 @@ def _is_free(lock: Path) -> bool:
 
 
 def _size_of(record: Path) -> int:
+    """Return the size in bytes of a draft; 0 if its record is damaged, so that the file is still counted."""
     try:
         return load(record).size
     except (OSError, ValueError, TypeError, KeyError):
-        return 0  # it cannot be read, but it is there
+        return 0
 
 
-def _many(count: int) -> str:
+def _file_count(count: int) -> str:
     return f"{count:,} file" + "s" * (count != 1)

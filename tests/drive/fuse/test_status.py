@@ -46,7 +46,7 @@ def test_what_is_pending_is_said_until_it_is_on_the_drive(
     (mount(mountpoint).my_drive / folder / "a").write_bytes(b"12345")
     activity = when(lambda activity: activity["uploading"] == 1)
     assert (activity["pending"], activity["size"], activity["waiting"][0]["name"]) == (1, 5, "a")
-    assert "1 file (5 B) wait" in status(mountpoint)
+    assert "1 file (5 B) pending" in status(mountpoint)
     proxy.release.set()
     when(lambda activity: activity["pending"] == 0)
     unmount(mountpoint)
