@@ -1,1 +1,1 @@
-"""Looking after a drive: find and mend what is wrong, spread crowded folders, make many folders, empty the trash."""
+"""Maintenance of a drive: find what makes it slow or full, split crowded folders, and manage its trash."""

@@ -1,10 +1,11 @@
-"""Why a drive is slow or full, and the command that mends it. It reads, and changes nothing.
+"""Diagnose why a drive is slow or full, and name the command that fixes it. Nothing is changed.
 
-The whole drive is read in one search, a thousand files to a call, and only counts are kept of it: how many files each
-folder holds, which names stand twice, how deep folders nest. What mending would cost is said before anybody mends: one
-call for each file that moves, at the pace that Drive is known to take for hours.
+The whole drive is read with one search, a thousand files per call. Only counts are kept: files per folder, duplicate
+names, nesting depth. A finding comes with the cost of its fix: one call for each file that moves, at the rate that
+Drive is known to sustain for hours.
 
-A crowded folder is no trouble to haversack, which looks names up; it is to whatever lists it, Colab's own mount first.
+A crowded folder does not slow down haversack, which looks names up. It slows down programs that list it, such as
+Colab's own mount.
 """
 
 from __future__ import annotations
@@ -21,24 +22,29 @@ from typing import Any
 from haversack import credentials, progress, settings
 from haversack.credentials import Server
 from haversack.drive.fuse import registry
-from haversack.drive.remote.api import PARENTS_PER_QUERY, SHORTCUT, DriveApi, File, Quota
+from haversack.drive.remote.api import DriveApi
+from haversack.drive.remote.calls import PARENTS_PER_QUERY, SHORTCUT, File, Quota
 from haversack.errors import ConnectionFailed, NotAFolder, NotFound, SignInError
 from haversack.http import Http, wait
 
 CROWDED = 5000
-"""Files in a folder from which on programs that list it are known to fail or to wait for minutes."""
+"""A folder with this many entries counts as crowded: programs that list it fail or wait for minutes."""
 CROWDED_ROOT = 1000
+"""The same for My Drive itself, which a mount lists before anything else."""
 _DEEP = 50
-_SUSTAINED = 10.0  # calls per second that Drive takes for hours
-_FULL = 0.9
-_MUCH_TRASH = 0.05
-_GOOGLE = "application/vnd.google-apps."
-_SHOWN = 5
+_CALLS_PER_SECOND = 10.0  # what Drive sustains for hours
+_FULL = 0.9  # of the limit
+_MUCH_TRASH = 0.05  # of the limit, or of what is used if there is none
+_GOOGLE_TYPES = "application/vnd.google-apps."
+_MAX_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong or worth knowing; `mend` is the command that mends it, with what that would cost."""
+    """A problem (`serious`) or a fact worth knowing.
+
+    `mend` is the command that fixes it, or ""; `calls` and `minutes` are what that command would cost.
+    """
 
     what: str
     serious: bool = False
@@ -49,14 +55,31 @@ class Finding:
     def __str__(self) -> str:
         lines = [("! " if self.serious else "· ") + self.what]
         if self.mend:
-            cost = f"   (about {self.calls:,} calls, {minutes_said(self.minutes)})" if self.calls else ""
+            cost = f"   (about {self.calls:,} calls, {_duration(self.minutes)})" if self.calls else ""
             lines.append(f"      {self.mend}{cost}")
         return "\n".join(lines)
 
 
 @dataclass
 class Checkup:
-    """What the doctor found. Sizes in bytes, `round_trip` in milliseconds, `limit` None where there is none."""
+    """What the doctor found.
+
+    | field | meaning |
+    |---|---|
+    | `drive`, `url`, `source` | the drive's name and address, and where its sign-in was found |
+    | `user` | who is signed in, "" if unknown |
+    | `reachable` | whether the drive answered; if not, only `waiting` and `stale_mounts` are set below |
+    | `round_trip` | milliseconds, the median of three calls |
+    | `used`, `limit`, `in_trash` | bytes; `limit` is None if there is none |
+    | `folder` | the examined folder below My Drive, "" for all of it |
+    | `files`, `folders`, `shortcuts`, `documents` | how many are below it; `files` includes shortcuts and documents |
+    | `duplicates` | names that an earlier file in the same folder has too |
+    | `depth` | levels of nested folders |
+    | `crowded` | path → entries, of crowded folders |
+    | `waiting` | written files of this machine that are not on their drive yet |
+    | `stale_mounts` | mountpoints whose serving process is dead |
+    | `calls`, `seconds` | what the examination cost |
+    """
 
     drive: str
     url: str
@@ -82,6 +105,7 @@ class Checkup:
     findings: list[Finding] = field(default_factory=list)
 
     def json(self) -> dict[str, Any]:
+        """All fields, as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -91,68 +115,71 @@ class Checkup:
             lines[0] += f" as {self.user}" if self.user else ""
             space = f"{progress.size(self.used)}{limit} used, {progress.size(self.in_trash)} of it in the trash"
             where = self.folder or "My Drive"
+            content = f"{_counted(self.files, 'file')} in {_counted(self.folders, 'folder')}, {self.depth} deep"
             lines += [
                 f"  round trip   {self.round_trip:.0f} ms",
                 f"  space        {space}",
-                f"  {where:<12} {_many(self.files, 'file')} in {_many(self.folders, 'folder')}, {self.depth} deep",
-                f"  read with    {_many(self.calls, 'call')} in {self.seconds:.1f} s",
+                f"  {where:<12} {content}",
+                f"  read with    {_counted(self.calls, 'call')} in {self.seconds:.1f} s",
             ]
         lines += ["", *(str(finding) for finding in self.findings or [Finding("Nothing is wrong.")])]
         return "\n".join(lines)
 
 
 def examine(folder: str = "", hub: str | None = None) -> Checkup:
-    """Look at a drive, or at what lies below one folder of it, and at what this machine keeps of it.
+    """Examine a drive, or one folder with all below it, and this machine's pending files and mounts.
 
-    A drive that does not answer is a finding too. Raises `NotFound` and `NotAFolder` for the folder, and
-    `InputError` and `SignInError` as `credentials.drive`.
+    `folder` is a path below My Drive; `hub` names the drive as in `credentials.drive`. A drive that does not answer or
+    refuses the sign-in is a finding, not an error. Raises `NotFound` or `NotAFolder` for `folder`, `SignInError` if
+    nobody is signed in anywhere, `InputError` for an invalid `hub`, and `RemoteError` for an answer that is an error.
     """
     server = credentials.drive(hub)
-    found = Checkup(server.name, server.url, server.source, folder=folder)
-    _look_around(found)
+    checkup = Checkup(server.name, server.url, server.source, folder=folder)
+    _check_this_machine(checkup)
     try:
-        wait(_Examination(server, found).run(folder))
+        wait(_Examination(server, checkup).run(folder))
     except (ConnectionFailed, SignInError) as error:
-        found.findings.insert(0, Finding(str(error), serious=True))
-    return found
+        checkup.findings.insert(0, Finding(str(error), serious=True))
+    return checkup
 
 
-def _look_around(found: Checkup) -> None:
-    """What waits or was left on this machine."""
-    found.waiting = sum(1 for _ in (settings.load().data / "drives").glob("*/*/*.json"))
-    if found.waiting:
-        said = f"{_many(found.waiting, 'written file')} of this machine wait to be on the drive."
-        found.findings.append(Finding(said, mend="haversack drive status"))
+def _check_this_machine(checkup: Checkup) -> None:
+    """Add findings about this machine's pending files and dead mounts, of all drives."""
+    checkup.waiting = sum(1 for _ in (settings.load().data / "drives").glob("*/*/*.json"))
+    if checkup.waiting:
+        text = f"{_counted(checkup.waiting, 'written file')} on this machine not uploaded yet."
+        checkup.findings.append(Finding(text, mend="haversack drive status"))
     for record in registry.records():
         if record.kind == "fuse" and not record.is_served():
-            found.stale_mounts.append(record.mountpoint)
-            said = f"The process of the mount at {record.mountpoint} is dead."
-            found.findings.append(Finding(said, True, f"haversack unmount {shlex.quote(record.mountpoint)}"))
+            checkup.stale_mounts.append(record.mountpoint)
+            text = f"The process of the mount at {record.mountpoint} is dead."
+            checkup.findings.append(Finding(text, True, f"haversack unmount {shlex.quote(record.mountpoint)}"))
 
 
 @dataclass
-class _FolderUsage:
+class _Folder:
     name: str
     parent: str
 
 
 class _Examination:
-    """One look at a drive; only counts stay in memory."""
+    """One reading of a drive; it keeps folders and counts, and no files."""
 
-    def __init__(self, server: Server, found: Checkup) -> None:
-        self.found = found
+    def __init__(self, server: Server, checkup: Checkup) -> None:
+        self.checkup = checkup
         self.http = Http(server, attempts=5)
         self.api = DriveApi(server, self.http)
         self.server = server
-        self.root = ""
-        self.folders: dict[str, _FolderUsage] = {}
-        self.inside: Counter[str] = Counter()
+        # All of these are of every folder that was read; `_conclude` keeps what is below the examined one.
+        self.folders: dict[str, _Folder] = {}
+        self.entries: Counter[str] = Counter()
         self.shortcuts: Counter[str] = Counter()
         self.documents: Counter[str] = Counter()
         self.names: set[int] = set()
-        self.twice: list[tuple[str, str]] = []
+        self.duplicates: list[tuple[str, str]] = []
 
     async def run(self, folder: str) -> None:
+        """Read `folder` and fill in the checkup. Raises as `examine`."""
         started = time.monotonic()
         try:
             root = await self._contact()
@@ -164,41 +191,45 @@ class _Examination:
                     advance(len(files))
         finally:
             await self.http.close()
-        self.found.seconds = time.monotonic() - started
+        self.checkup.seconds = time.monotonic() - started
         self._conclude(root, top)
 
     async def _contact(self) -> File:
-        """Ask who is signed in and how long an answer takes, once a connection stands."""
+        """Return My Drive; fill in who is signed in, the quota, and the round trip over an open connection."""
         quota = await self.api.about()
         times = []
         for _ in range(3):
             started = time.monotonic()
             root = await self.api.get(self.server.root)
             times.append(time.monotonic() - started)
-        found = self.found
-        found.reachable, found.user, found.round_trip = True, quota.user, 1000 * statistics.median(times)
-        found.used, found.limit, found.in_trash = quota.used, quota.limit, quota.in_trash
-        found.calls = 4
-        found.findings += _of_space(quota)
+        checkup = self.checkup
+        checkup.reachable, checkup.user, checkup.round_trip = True, quota.user, 1000 * statistics.median(times)
+        checkup.used, checkup.limit, checkup.in_trash = quota.used, quota.limit, quota.in_trash
+        checkup.calls = 4
+        checkup.findings += _space_findings(quota)
         return root
 
     async def _find(self, root: File, folder: str) -> File:
+        """Return the folder at a path below `root`. Raises `NotFound` or `NotAFolder`."""
         at = root
         for name in filter(None, folder.split("/")):
-            there = await self.api.lookup(at.id, name)
-            self.found.calls += 1
-            if not there:
+            found = await self.api.lookup(at.id, name)
+            self.checkup.calls += 1
+            if not found:
                 raise NotFound(f"There is no {folder} on the drive.", "Check the name.", status=404)
-            at = there[0]
+            at = found[0]
         if not at.is_folder:
             raise NotAFolder(f"{folder} on the drive is a file.", "Name a folder.")
         return at
 
     async def _files(self, root: File, top: File) -> AsyncIterator[list[File]]:
-        """Everything below `top`, page by page: in one search for the whole drive, by walking down for a part."""
+        """Yield pages of all files below `top`: from one search for all of My Drive, else level by level.
+
+        The search also finds files that others shared, which are not below My Drive.
+        """
         if top.id == root.id and self.server.root == "root":
             async for page in self.api.search("trashed = false"):
-                self.found.calls += 1
+                self.checkup.calls += 1
                 yield page.files
             return
         level = [top.id]
@@ -206,105 +237,107 @@ class _Examination:
             below: list[str] = []
             for start in range(0, len(level), PARENTS_PER_QUERY):
                 async for page in self.api.list_of(level[start : start + PARENTS_PER_QUERY]):
-                    self.found.calls += 1
+                    self.checkup.calls += 1
                     below += [file.id for file in page.files if file.is_folder]
                     yield page.files
             level = below
 
     def _count(self, file: File) -> None:
         if file.is_folder:
-            self.folders[file.id] = _FolderUsage(file.name, file.parent)
-        self.inside[file.parent] += 1
+            self.folders[file.id] = _Folder(file.name, file.parent)
+        self.entries[file.parent] += 1
         self.shortcuts[file.parent] += file.mime_type == SHORTCUT
-        self.documents[file.parent] += file.mime_type.startswith(_GOOGLE) and not file.is_folder
+        self.documents[file.parent] += file.mime_type.startswith(_GOOGLE_TYPES) and not file.is_folder
         self.documents[file.parent] -= file.mime_type == SHORTCUT
         key = hash((file.parent, file.name))
         if key in self.names:
-            self.twice.append((file.parent, file.name))
+            self.duplicates.append((file.parent, file.name))
         self.names.add(key)
 
     def _conclude(self, root: File, top: File) -> None:
-        """Only what hangs together with the top counts: a search also finds what others shared."""
-        found = self.found
-        paths = {top.id: found.folder}
+        """Fill in the counts and findings of the folders at and below `top`; others were shared and do not count."""
+        checkup = self.checkup
+        paths: dict[str, str | None] = {top.id: checkup.folder}
         for folder_id in self.folders:
-            self._path(folder_id, paths)
+            self._resolve(folder_id, paths)
         within = {folder_id: path for folder_id, path in paths.items() if path is not None}
-        found.folders = len(within) - 1
-        found.files = sum(self.inside[folder_id] for folder_id in within) - found.folders
-        found.shortcuts = sum(self.shortcuts[folder_id] for folder_id in within)
-        found.documents = sum(self.documents[folder_id] for folder_id in within)
-        found.depth = max((path.count("/") + bool(path) for path in within.values()), default=0)
-        twice = [f"{within[parent]}/{name}".lstrip("/") for parent, name in self.twice if parent in within]
-        found.duplicates = len(twice)
+        checkup.folders = len(within) - 1
+        checkup.files = sum(self.entries[folder_id] for folder_id in within) - checkup.folders
+        checkup.shortcuts = sum(self.shortcuts[folder_id] for folder_id in within)
+        checkup.documents = sum(self.documents[folder_id] for folder_id in within)
+        checkup.depth = max((path.count("/") + bool(path) for path in within.values()), default=0)
+        twice = [f"{within[parent]}/{name}".lstrip("/") for parent, name in self.duplicates if parent in within]
+        checkup.duplicates = len(twice)
         crowds = []
         for folder_id, path in within.items():
             least = CROWDED_ROOT if folder_id == root.id else CROWDED
-            if self.inside[folder_id] >= least:
-                crowds.append((path, self.inside[folder_id]))
-        # My Drive first: it is what a mount lists before anything else.
+            if self.entries[folder_id] >= least:
+                crowds.append((path, self.entries[folder_id]))
+        # My Drive first: a mount lists it before anything else.
         crowds.sort(key=lambda one: (one[0] != "", -one[1]))
-        found.crowded = {path or "My Drive": count for path, count in crowds}
-        found.findings += [_of_crowd(path, count) for path, count in crowds]
-        found.findings += _of_names(found, twice, max(within.values(), key=lambda path: path.count("/"), default=""))
+        checkup.crowded = {path or "My Drive": count for path, count in crowds}
+        checkup.findings += [_crowd_finding(path, count) for path, count in crowds]
+        deepest = max(within.values(), key=lambda path: path.count("/"), default="")
+        checkup.findings += _name_findings(checkup, twice, deepest)
 
-    def _path(self, folder_id: str, paths: dict[str, Any]) -> None:
-        """Fill in where a folder lies below the top; None for one that lies elsewhere."""
-        way = []
+    def _resolve(self, folder_id: str, paths: dict[str, str | None]) -> None:
+        """Add to `paths` the path of a folder and of those above it; None for a folder that is not below the top."""
+        chain = []
         at = folder_id
-        while at not in paths and at in self.folders and at not in way:
-            way.append(at)
+        while at not in paths and at in self.folders and at not in chain:
+            chain.append(at)
             at = self.folders[at].parent
         path = paths.get(at)
-        for step in reversed(way):
+        for step in reversed(chain):
             path = None if path is None else f"{path}/{self.folders[step].name}".lstrip("/")
             paths[step] = path
 
 
-def _of_space(quota: Quota) -> list[Finding]:
+def _space_findings(quota: Quota) -> list[Finding]:
     found = []
     if quota.limit is not None and quota.used > _FULL * quota.limit:
-        said = f"The drive is nearly full: {progress.size(max(quota.limit - quota.used, 0))} are free."
-        found.append(Finding(said, serious=True))
+        text = f"The drive is nearly full: {progress.size(max(quota.limit - quota.used, 0))} are free."
+        found.append(Finding(text, serious=True))
     much = _MUCH_TRASH * (quota.limit if quota.limit is not None else quota.used)
     if quota.in_trash and quota.in_trash >= much:
-        said = f"The trash holds {progress.size(quota.in_trash)}, which count as used."
-        found.append(Finding(said, bool(found), "haversack drive trash --empty", calls=1, minutes=0.1))
+        text = f"The trash holds {progress.size(quota.in_trash)}, which count as used."
+        found.append(Finding(text, bool(found), "haversack drive trash --empty", calls=1, minutes=0.1))
     return found
 
 
-def _of_crowd(path: str, count: int) -> Finding:
+def _crowd_finding(path: str, count: int) -> Finding:
     subfolders = math.ceil(count / 1000)
     calls = count + 2 * subfolders + math.ceil(count / 100)
-    said = f"{path or 'My Drive'} holds {count:,} files and folders. Whatever lists it waits, or gives up."
-    # An empty name stands for My Drive itself.
+    text = f"{path or 'My Drive'} holds {count:,} files and folders: programs that list it are slow, or fail."
+    # For `spread`, an empty path is My Drive itself.
     mend = f"haversack drive spread {shlex.quote(path)}"
-    return Finding(said, True, mend, calls, calls / _SUSTAINED / 60)
+    return Finding(text, True, mend, calls, calls / _CALLS_PER_SECOND / 60)
 
 
-def _of_names(found: Checkup, twice: list[str], deepest: str) -> list[Finding]:
+def _name_findings(checkup: Checkup, twice: list[str], deepest: str) -> list[Finding]:
     findings = []
     if twice:
-        names = ", ".join(twice[:_SHOWN]) + (", …" if len(twice) > _SHOWN else "")
-        said = (
-            f"{_many(len(twice), 'name')} stand twice in one folder ({names}): a mount shows the second with a number."
+        names = ", ".join(twice[:_MAX_NAMES_SHOWN]) + (", …" if len(twice) > _MAX_NAMES_SHOWN else "")
+        text = f"{_counted(len(twice), 'duplicate name')} ({names}): a mount adds a number to the second file's name."
+        findings.append(Finding(text))
+    if checkup.documents:
+        text = (
+            f"{_counted(checkup.documents, 'Google document')}: these have no bytes to read and can only be exported."
         )
-        findings.append(Finding(said))
-    if found.documents:
-        findings.append(Finding(f"{_many(found.documents, 'Google document')}: they have no bytes, only exports."))
-    if found.shortcuts:
-        findings.append(Finding(f"{_many(found.shortcuts, 'shortcut')} lead to files elsewhere."))
-    if found.depth > _DEEP:
-        said = f"Folders nest {found.depth} deep ({deepest[:80]}…); Drive allows 100."
-        findings.append(Finding(said, serious=found.depth > 90))
+        findings.append(Finding(text))
+    if checkup.shortcuts:
+        findings.append(Finding(f"{_counted(checkup.shortcuts, 'shortcut')} to files elsewhere."))
+    if checkup.depth > _DEEP:
+        text = f"Folders nest {checkup.depth} deep ({deepest[:80]}…); Drive allows 100."
+        findings.append(Finding(text, serious=checkup.depth > 90))
     return findings
 
 
-def minutes_said(minutes: float) -> str:
+def _duration(minutes: float) -> str:
     if minutes < 1.5:
         return "a minute"
     return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
 
 
-def _many(count: int, thing: str) -> str:
-    return f"{count:,} {thing}" + ("s" if count != 1 else "")
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("s" if count != 1 else "")

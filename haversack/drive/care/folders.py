@@ -1,4 +1,4 @@
-"""Folders made many at a time: a call for each hundred, those above before those that lie in them."""
+"""Create many folders with few calls: one batch for each hundred, parents before their children."""
 
 from __future__ import annotations
 
@@ -7,38 +7,43 @@ from itertools import groupby
 
 from haversack.drive.index import names
 from haversack.drive.remote import calls
-from haversack.drive.tree import Drive, Names
+from haversack.drive.resolve import Names
+from haversack.drive.tree import Drive
 from haversack.errors import AlreadyExists, HaversackError, NotFound
 from haversack.http import wait
 
 
 def make_folders(drive: Drive, paths: Iterable[Names]) -> None:
-    """See to it that there are folders at `paths`, and on the way to them; those that are there stay as they are.
+    """Create the folders at `paths` and those above them; existing folders are left alone.
 
-    Raises `NotAFolder` where a file stands in the way, and as every call of a drive does.
+    Raises `NotAFolder` if a file has the name of a folder, `Forbidden` if the drive does not allow it,
+    `ConnectionFailed`, or another `RemoteError`. Folders that were created before the error stay.
     """
     wanted = {path[:depth] for path in paths for depth in range(1, len(path) + 1)}
     for _, level in groupby(sorted(wanted, key=len), len):
-        _make(drive, list(level))
+        _create_level(drive, list(level))
 
 
-def _make(drive: Drive, level: list[Names]) -> None:
-    """Make folders whose parents are there."""
+def _create_level(drive: Drive, level: list[Names]) -> None:
+    """Create the missing ones of these folders, whose parents exist."""
     parents = {path: drive.folder(path[:-1]).id for path in level}
     _look_up(drive, parents)
-    missing = [path for path in level if not _is_there(drive, path)]
+    missing = [path for path in level if not _exists(drive, path)]
     ids = wait(drive.api.new_ids(len(missing)))
     made = [calls.create_folder(file_id, parents[path], path[-1]) for file_id, path in zip(ids, missing, strict=True)]
     for file_id, answer in zip(ids, wait(drive.api.batch(made)), strict=True):
         if isinstance(answer, AlreadyExists):
-            answer = wait(drive.api.get(file_id))  # made by a try whose answer was lost
+            answer = wait(drive.api.get(file_id))  # an earlier attempt created it, and its answer was lost
         if isinstance(answer, HaversackError):
             raise answer
         drive.index.put_empty(answer)
 
 
 def _look_up(drive: Drive, parents: dict[Names, str]) -> None:
-    """Ask for the names that are not known, many to a call; those that several files may be shown under ask alone."""
+    """Look up in batches the names that are not cached, so that `_exists` needs no call for them.
+
+    A name that more than one name on the drive may be shown as is left to `_exists`.
+    """
     asked = [
         (parent, path[-1])
         for path, parent in parents.items()
@@ -50,7 +55,8 @@ def _look_up(drive: Drive, parents: dict[Names, str]) -> None:
         drive.index.learn_lookup(parent, [name], found, since)
 
 
-def _is_there(drive: Drive, path: Names) -> bool:
+def _exists(drive: Drive, path: Names) -> bool:
+    """Whether there is a folder at `path`. Raises `NotAFolder` if there is a file."""
     try:
         drive.folder(path)
     except NotFound:

@@ -1,7 +1,8 @@
-"""What a spread does to a folder, written down before it is done: the rule, the subfolders, and every file that moves.
+"""The manifest of a spread folder: the rule, the subfolders, and every file that moves, written before any file moves.
 
-A manifest is compressed JSON, kept on this machine and beside the files on the drive, so that any machine can go on or
-undo. Read back, it is data and nothing more: whoever uses it compares each file with the drive first.
+A manifest is gzip-compressed JSON. One copy is on this machine and one in the folder on the drive, so any machine can
+resume or undo the spread. A manifest that was read is only data: the spread compares each file with the drive before it
+moves it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ _LONGEST_HINT = 40
 
 @dataclass(frozen=True)
 class Rule:
-    """Which subfolder a name belongs to.
+    """How a file's name determines its subfolder.
 
-    By `hash`: the MD5 of the name in UTF-8, as a number, modulo the number of `parts`; any program can compute it. By
-    `name`: ranges of names in the order of their code points; range i begins with `starts[i]`.
+    With `by="hash"`: the MD5 of the name in UTF-8, as a number, modulo `parts`; any program can compute it. With
+    `by="name"`: range i of the names in code point order starts with `starts[i]`; there are `parts` ranges.
     """
 
     by: str
@@ -36,15 +37,18 @@ class Rule:
 
     @classmethod
     def of(cls, by: str, names: Sequence[str], size: int) -> Rule:
-        """The rule that gives subfolders of about `size` (by hash) or at most so many different names (by name)."""
+        """Return a rule whose subfolders get about `size` files each (hash), or at most `size` different names (name).
+
+        `names` are those of the files to spread; it must not be empty.
+        """
         parts = -(-len(names) // size)
         if by == "hash":
             return cls(by, parts)
         starts = tuple(sorted(set(names))[::size])
         return cls(by, len(starts), starts)
 
-    def place(self, name: str) -> str:
-        """The name of the subfolder for files of that name."""
+    def subfolder(self, name: str) -> str:
+        """Return the name of the subfolder for a file called `name`, which need not be one of the original files."""
         if self.by == "hash":
             number = int(hashlib.md5(name.encode(), usedforsecurity=False).hexdigest(), 16) % self.parts
             return self._numbered(number)
@@ -58,12 +62,12 @@ class Rule:
         if self.by == "hash":
             width = len(str(self.parts - 1))
             return f"int(hashlib.md5(name.encode()).hexdigest(), 16) % {self.parts}, written with {width} digits"
-        return "sorted names, a range to each subfolder"
+        return "sorted names, one range per subfolder"
 
 
 @dataclass(frozen=True, slots=True)
 class SpreadEntry:
-    """A file as it was before it moved. `size` in bytes; `md5` is "" without bytes."""
+    """A file as it was before it moved. `size` in bytes; `md5` is "" for a file without bytes."""
 
     id: str
     name: str
@@ -75,10 +79,10 @@ class SpreadEntry:
     def of(cls, file: File) -> SpreadEntry:
         return cls(file.id, file.name, file.size, file.md5, file.version)
 
-    def is_like(self, file: File) -> bool:
-        """Whether the file is still the one that was written down.
+    def matches(self, file: File) -> bool:
+        """Whether `file` is unchanged: the same id, and the same version or the same name, size and MD5.
 
-        A drive's version moves with every change, also those that nobody sees; where it did, name and bytes decide.
+        Drive bumps a file's version for invisible changes too, so a new version alone does not count as a change.
         """
         return file.id == self.id and (
             file.version == self.version or (file.name, file.size, file.md5) == (self.name, self.size, self.md5)
@@ -87,54 +91,67 @@ class SpreadEntry:
 
 @dataclass(frozen=True)
 class SpreadManifest:
-    """One folder's spread. `own` is the manifest's file on the drive, `subfolders` the ids by name."""
+    """The spread of one folder.
+
+    | field | meaning |
+    |---|---|
+    | `folder` | the id of the folder that is spread |
+    | `file_id` | the id of the manifest's own file on the drive |
+    | `rule` | which file goes to which subfolder |
+    | `subfolders` | subfolder name → id |
+    | `files` | file id → the file as it was before it moved |
+    """
 
     folder: str
-    own: str
+    file_id: str
     rule: Rule
     subfolders: dict[str, str]
     files: dict[str, SpreadEntry]
 
     def target(self, entry: SpreadEntry) -> str:
-        """The id of the subfolder that a file belongs to."""
-        return self.subfolders[self.rule.place(entry.name)]
+        """Return the id of the subfolder that a file belongs to."""
+        return self.subfolders[self.rule.subfolder(entry.name)]
 
     def encoded(self) -> bytes:
-        """The same manifest gives the same bytes."""
-        whole = {
+        """Return the manifest as gzip-compressed JSON; equal manifests give equal bytes."""
+        values = {
             "haversack spread": _FORMAT,
             "folder": self.folder,
-            "own": self.own,
+            "own": self.file_id,
             "rule": asdict(self.rule),
             "subfolders": self.subfolders,
             "files": [[file.id, file.name, file.size, file.md5, file.version] for file in self.files.values()],
         }
-        return gzip.compress(json.dumps(whole, ensure_ascii=False).encode(), compresslevel=6, mtime=0)
+        return gzip.compress(json.dumps(values, ensure_ascii=False).encode(), compresslevel=6, mtime=0)
 
     @classmethod
     def decoded(cls, content: bytes) -> SpreadManifest:
-        """Raises `InputError` for bytes that are no manifest, or one of a later version."""
+        """Return the manifest in `content`. Raises `InputError` if it is damaged or of another format."""
         try:
-            whole = json.loads(gzip.decompress(content))
-            if whole["haversack spread"] != _FORMAT:
+            values = json.loads(gzip.decompress(content))
+            if values["haversack spread"] != _FORMAT:
                 raise InputError("The folder was spread by another version of haversack.", "Use that version.")
-            rule = Rule(str(whole["rule"]["by"]), int(whole["rule"]["parts"]), tuple(map(str, whole["rule"]["starts"])))
+            about = values["rule"]
+            rule = Rule(str(about["by"]), int(about["parts"]), tuple(map(str, about["starts"])))
             entries = [
-                SpreadEntry(str(row[0]), str(row[1]), int(row[2]), str(row[3]), int(row[4])) for row in whole["files"]
+                SpreadEntry(str(row[0]), str(row[1]), int(row[2]), str(row[3]), int(row[4])) for row in values["files"]
             ]
-            subfolders = {str(name): str(file_id) for name, file_id in whole["subfolders"].items()}
-            made = cls(str(whole["folder"]), str(whole["own"]), rule, subfolders, {one.id: one for one in entries})
-            made._check()
+            subfolders = {str(name): str(file_id) for name, file_id in values["subfolders"].items()}
+            manifest = cls(
+                str(values["folder"]), str(values["own"]), rule, subfolders, {entry.id: entry for entry in entries}
+            )
+            manifest._check()
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError("The folder's spread manifest is damaged.", "Use another machine's copy of it.") from error
-        return made
+        return manifest
 
     def _check(self) -> None:
+        """Raise `ValueError` unless the rule is consistent and every file has a subfolder."""
         rule = self.rule
         fits = rule.by == "hash" or (rule.by == "name" and len(rule.starts) == rule.parts)
         if not fits or rule.parts < 1 or any(before >= after for before, after in pairwise(rule.starts)):
-            raise ValueError("the rule does not fit together")
-        if any(rule.place(entry.name) not in self.subfolders for entry in self.files.values()):
+            raise ValueError("the rule is inconsistent")
+        if any(rule.subfolder(entry.name) not in self.subfolders for entry in self.files.values()):
             raise ValueError("a file has no subfolder")

@@ -1,16 +1,16 @@
-"""A crowded folder's files into subfolders, so that every program can list it again; and back.
+"""Move the files of a crowded folder into subfolders, so that every program can list it, and back.
 
-What will be done is written down first, on this machine and on the drive (`manifest`), and only then done: subfolders
-made under ids that were generated beforehand, files moved a hundred to a batch. A file keeps its id, bytes and times; a
-move changes where it lies and nothing else. What was done shows in the folder itself, so a spread that was killed goes
-on by being started again, also on another machine.
+The plan is written first, on this machine and on the drive (`manifest`), and then carried out: subfolders are created
+under ids that were generated before, and files are moved a hundred per batch. A move changes a file's parent and
+nothing else: id, bytes and times stay. Progress is visible in the folder itself, so a spread that was killed resumes
+when it is started again, on any machine.
 
-Each file is compared with what was written down (id, name, size, md5, version) before it moves, and between batches the
-drive's list of changes tells what others touched meanwhile: that is left alone and said. Files that are shared, or
-somebody else's, stay, because moving them changes who can reach them.
+Before a file moves it is compared with the plan (id, name, size, MD5, version), and between batches the drive's changes
+feed is read: a file that others changed is skipped and reported. Files that are shared or owned by another user are
+skipped, because a move changes who can reach them.
 
-Subfolders of the folder, and what is in them, are not touched. Nothing is deleted but, after an undo, the manifest, and
-empty subfolders that a spread had made go to the trash.
+Existing subfolders and their files are not touched. Nothing is deleted except, after an undo, the manifest; empty
+subfolders that a spread created go to the trash.
 """
 
 from __future__ import annotations
@@ -28,26 +28,29 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from haversack import disk, progress, settings
-from haversack.drive import ALIAS, ROOT, tree
+from haversack.drive import ALIAS, MARK, ROOT, tree
 from haversack.drive.care.manifest import Rule, SpreadEntry, SpreadManifest
 from haversack.drive.remote import calls
-from haversack.drive.remote.api import Call, DriveApi, File, ResumableUpload
+from haversack.drive.remote.api import DriveApi
+from haversack.drive.remote.calls import Call, File
+from haversack.drive.remote.upload import ResumableUpload
 from haversack.errors import AlreadyExists, Forbidden, HaversackError, InputError, NotFound
 from haversack.http import wait
 
-_OURS = ".haversack-"  # what haversack keeps for itself in My Drive is found by its name, so it stays
-NAME = f"{_OURS}spread.json.gz"
+# haversack finds its own files in My Drive by this prefix, so they are not moved.
+_OWN_PREFIX = ".haversack-"
+NAME = f"{_OWN_PREFIX}spread.json.gz"
 """The manifest's name in the folder that is spread."""
 
 T = TypeVar("T")
-_MARK = {tree.MARK: "spread"}
-_AT_ONCE = 400  # files between two looks at what others changed
-_SUSTAINED = 10.0  # calls per second that Google's Drive is known to take for hours (rclone's own pace)
-_SHOWN = 10
+_MANIFEST_MARK = "spread"
+_BATCH = 400  # files moved between two reads of the changes feed
+_CALLS_PER_SECOND = 10.0  # what Google's Drive is known to sustain for hours (rclone's rate)
+_MAX_SKIPPED_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Left:
+class Skipped:
     """A file that was not moved, and why."""
 
     name: str
@@ -56,7 +59,18 @@ class Left:
 
 @dataclass
 class SpreadReport:
-    """What a spread or an undo did, or with `dry_run` would do. `minutes` is an estimate, at most so many."""
+    """The result of a spread or an undo; with `dry_run` what it would do.
+
+    | field | meaning |
+    |---|---|
+    | `folder` | the folder's path |
+    | `rule` | how a name determines its subfolder, in words |
+    | `files` | files to move |
+    | `subfolders` | subfolders in use |
+    | `moved` | files that were moved |
+    | `calls`, `minutes` | the estimated cost at the start, at most |
+    | `left` | files that were not moved |
+    """
 
     folder: str
     undo: bool
@@ -67,7 +81,7 @@ class SpreadReport:
     moved: int = 0
     calls: int = 0
     minutes: float = 0.0
-    left: list[Left] = field(default_factory=list)
+    left: list[Skipped] = field(default_factory=list)
 
     def __str__(self) -> str:
         back = "back from" if self.undo else "into"
@@ -76,175 +90,198 @@ class SpreadReport:
         elif self.dry_run:
             lines = [
                 f"{self.folder}: {self.files:,} files would move {back} {self.subfolders:,} subfolders,"
-                f" with about {self.calls:,} calls, in at most {_minutes(self.minutes)}."
+                f" with about {self.calls:,} calls, in at most {_duration(self.minutes)}."
             ]
         else:
             lines = [f"{self.folder}: {self.moved:,} files moved {back} {self.subfolders:,} subfolders."]
         if self.files and not self.undo:
-            lines.append(f"The subfolder of a name: {self.rule}.")
-        lines += [f"Left: {left.name} ({left.why})" for left in self.left[:_SHOWN]]
-        if len(self.left) > _SHOWN:
-            lines.append(f"… and {len(self.left) - _SHOWN:,} more left.")
+            lines.append(f"A name's subfolder: {self.rule}.")
+        lines += [f"Skipped: {skipped.name} ({skipped.why})" for skipped in self.left[:_MAX_SKIPPED_SHOWN]]
+        if len(self.left) > _MAX_SKIPPED_SHOWN:
+            lines.append(f"… and {len(self.left) - _MAX_SKIPPED_SHOWN:,} more skipped.")
         return "\n".join(lines)
 
 
 def spread(
     path: str, *, hub: str | None = None, by: str = "hash", size: int = 1000, dry_run: bool = False
 ) -> SpreadReport:
-    """Move the files of a folder into subfolders of about `size` files, or go on with that.
+    """Move the files of a folder into subfolders; resumes a spread that was interrupted.
+
+    A folder that was spread before keeps its rule; then `by` and `size` are ignored.
 
     Args:
         path: the folder, below My Drive; "" is My Drive itself.
-        by: "hash" or "name": how a name leads to its subfolder; see `manifest.Rule`. A folder that was spread before
-            keeps its rule.
-        dry_run: only read, and say what would be done.
+        hub: the drive, as in `credentials.drive`.
+        by: "hash" or "name", how a name determines its subfolder; see `manifest.Rule`.
+        size: about how many files each subfolder gets. A folder with fewer files is left alone.
+        dry_run: only read, and return the plan.
 
-    Raises `NotFound`, `NotAFolder`, `InputError` where a subfolder's name is taken, `Forbidden` for a folder that is
-    shared or somebody else's, and what `http.Http.request` raises; then start it again, and it goes on.
+    Raises `NotFound` or `NotAFolder` for `path`; `InputError` for an invalid argument, a subfolder whose name is taken
+    or that was moved away, a damaged manifest, or while another process spreads the folder; `Forbidden` if the folder
+    is shared or owned by another user; and `ConnectionFailed` or `RemoteError`, after which it can be resumed.
     """
     if by not in ("hash", "name"):
-        raise InputError(f"{by!r} is no way to spread files.", "Say hash or name.")
+        raise InputError(f"{by!r} is not a way to spread files.", "Use hash or name.")
     if size < 1:
-        raise InputError("A subfolder holds at least one file.", "Give a larger --size.")
-    drive, folder = _opened(path, hub)
-    with _alone(folder):
-        return wait(_Work(drive.api, folder, _shown_path(path), dry_run).spread(by, size))
+        raise InputError("A subfolder needs at least one file.", "Give a larger --size.")
+    drive, folder = _connect(path, hub)
+    with _lock(folder):
+        return wait(_FolderSpread(drive.api, folder, _shown_path(path), dry_run).spread(by, size))
 
 
 def undo(path: str, *, hub: str | None = None, dry_run: bool = False) -> SpreadReport:
-    """Move every file back to where it was before `spread`. Raises as `spread`, and `NotFound` without a manifest."""
-    drive, folder = _opened(path, hub)
-    with _alone(folder):
-        return wait(_Work(drive.api, folder, _shown_path(path), dry_run).undo())
+    """Move the files of a spread folder back, then trash its empty subfolders and delete the manifest.
+
+    A file that was added to a subfolder later stays there, with its subfolder. Arguments and errors are those of
+    `spread`; raises `NotFound` too if the folder was not spread.
+    """
+    drive, folder = _connect(path, hub)
+    with _lock(folder):
+        return wait(_FolderSpread(drive.api, folder, _shown_path(path), dry_run).undo())
 
 
 @dataclass
 class _CrowdedFolder:
-    """What lies in the folder, as of the changes `token`: files that may move, by id; subfolders' names by id."""
+    """What is in the folder, kept current from the changes feed up to `token`.
+
+    `files` are those that may move, by id; `subfolders` names by id; `skipped` the files that must not move, by id;
+    `pages` the number of calls that the listing took.
+    """
 
     token: str
     files: dict[str, File] = field(default_factory=dict)
     subfolders: dict[str, str] = field(default_factory=dict)
     manifest: File | None = None
-    left: dict[str, Left] = field(default_factory=dict)
+    skipped: dict[str, Skipped] = field(default_factory=dict)
     pages: int = 0
 
 
-class _Work:
-    """One spread or undo of one folder."""
+class _FolderSpread:
+    """One spread or undo of one folder. `local_manifest` is this machine's copy of the manifest."""
 
     def __init__(self, api: DriveApi, folder: File, path: str, dry_run: bool) -> None:
         self.api = api
         self.folder = folder
         self.path = path
         self.dry_run = dry_run
-        self.kept = _local(folder.id)
+        self.local_manifest = _local_manifest(folder.id)
 
     async def spread(self, by: str, size: int) -> SpreadReport:
-        found = await self._look()
-        before = await self._manifest(found)
-        left = list(found.left.values())
+        found = await self._list()
+        before = await self._load_manifest(found)
+        skipped = list(found.skipped.values())
         if before is None and len(found.files) <= size:
-            return SpreadReport(self.path, False, self.dry_run, "", left=left)
+            return SpreadReport(self.path, False, self.dry_run, "", left=skipped)
         plan = await self._plan(found, before, by, size)
         todo = [entry for entry in plan.files.values() if entry.id in found.files]
         report = SpreadReport(
-            self.path, False, self.dry_run, str(plan.rule), len(todo), len(plan.subfolders), left=left
+            self.path, False, self.dry_run, str(plan.rule), len(todo), len(plan.subfolders), left=skipped
         )
         self._estimate(report, found.pages, len(todo) + len(plan.subfolders))
         if self.dry_run or not todo:
             return report
         if plan != before or found.manifest is None:
-            await self._write_down(plan, found.manifest is not None)
-        await self._make_subfolders(plan, found)
+            await self._save_manifest(plan, found.manifest is not None)
+        await self._create_subfolders(plan, found)
         with progress.bar("Spreading", len(todo), unit="files") as advance:
             await self._move(found, [(entry, plan.target(entry)) for entry in todo], report, advance)
         return report
 
     async def undo(self) -> SpreadReport:
-        found = await self._look()
-        plan = await self._manifest(found)
+        found = await self._list()
+        plan = await self._load_manifest(found)
         if plan is None:
             raise NotFound(f"{self.path} has no spread to undo.", "Name the folder that was spread.", status=404)
         report = SpreadReport(self.path, True, self.dry_run, str(plan.rule), subfolders=len(plan.subfolders))
-        there = await self._in_subfolders(plan)
-        todo = [file for file in there if file.id in plan.files]
-        known = {file.id for file in todo} | set(found.files) | set(found.left)
+        present = await self._in_subfolders(plan)
+        todo = [file for file in present if file.id in plan.files]
+        seen = {file.id for file in todo} | set(found.files) | set(found.skipped)
         report.files = len(todo)
-        report.left = [Left(one.name, "is not where it was put") for one in plan.files.values() if one.id not in known]
-        report.left += [Left(file.name, "came later") for file in there if file.id not in plan.files]
+        report.left = [
+            Skipped(one.name, "no longer in its subfolder") for one in plan.files.values() if one.id not in seen
+        ]
+        report.left += [Skipped(file.name, "added after the spread") for file in present if file.id not in plan.files]
         self._estimate(report, found.pages + 2 * len(plan.subfolders), len(todo) + len(plan.subfolders))
         if self.dry_run:
             return report
         with progress.bar("Moving back", len(todo), unit="files") as advance:
-            for some in _pieces(todo, _AT_ONCE):
-                await self._carry_out([(file, self.folder.id) for file in some], report, advance)
-        await self._clear(plan)
+            for some in _batches(todo, _BATCH):
+                await self._move_batch([(file, self.folder.id) for file in some], report, advance)
+        await self._clean_up(plan)
         return report
 
     # Reading
 
-    async def _look(self) -> _CrowdedFolder:
-        """Everything in the folder. Raises `Forbidden` for a folder that is not the user's alone."""
+    async def _list(self) -> _CrowdedFolder:
+        """List the folder. Raises `Forbidden` if it is shared or owned by another user."""
         folder = await self.api.do(calls.get(self.folder.id, sharing=True))
         if not folder.owned or folder.shared:
-            what = "is shared" if folder.owned else "is somebody else's"
-            raise Forbidden(f"{self.path} {what}.", "Spread folders of your own only: moves change who can reach what.")
+            what = "is shared" if folder.owned else "is owned by another user"
+            raise Forbidden(
+                f"{self.path} {what}.", "Spread only your own folders: a move changes who can reach a file."
+            )
         found = _CrowdedFolder(await self.api.changes_token())
         async for page in self.api.list_of([self.folder.id], sharing=True):
             found.pages += 1
             for file in page.files:
-                self._sort(found, file)
+                self._classify(found, file)
         return found
 
-    def _sort(self, found: _CrowdedFolder, file: File) -> None:
+    def _classify(self, found: _CrowdedFolder, file: File) -> None:
         if file.is_folder:
             found.subfolders[file.id] = file.name
         elif not file.owned or file.shared:
-            found.left[file.id] = Left(file.name, "is shared" if file.owned else "is somebody else's")
+            found.skipped[file.id] = Skipped(file.name, "shared" if file.owned else "owned by another user")
         elif file.name == NAME:
             found.manifest = file
-        elif not file.name.startswith(_OURS):
+        elif not file.name.startswith(_OWN_PREFIX):
             found.files[file.id] = file
 
-    async def _manifest(self, found: _CrowdedFolder) -> SpreadManifest | None:
-        """The manifest of an earlier spread: the drive's; this machine's where somebody removed that."""
+    async def _load_manifest(self, found: _CrowdedFolder) -> SpreadManifest | None:
+        """Return the manifest of an earlier spread: the drive's copy, else this machine's; None if there is none.
+
+        Raises `InputError` if the drive's copy is damaged, not made by haversack, or of another folder.
+        """
         if found.manifest is not None:
             marks = await self.api.marks(found.manifest.id)
-            if marks.get(tree.MARK) != "spread":
+            if marks.get(MARK) != _MANIFEST_MARK:
                 raise InputError(f"{NAME} in {self.path} was not made by haversack.", "Rename it.")
             async with self.api.download(found.manifest.id, 0, max(1, found.manifest.size)) as response:
                 content = await response.read()
             manifest = SpreadManifest.decoded(content)
             if manifest.folder != self.folder.id:
-                raise InputError(f"{NAME} in {self.path} is that of another folder.", "Move it back to its own.")
+                raise InputError(f"{NAME} in {self.path} is that of another folder.", "Move it back to its own folder.")
             return manifest
-        if not self.kept.exists():
+        if not self.local_manifest.exists():
             return None
-        manifest = SpreadManifest.decoded(self.kept.read_bytes())
-        # Without a subfolder, nothing was done yet, or it was undone on another machine.
+        manifest = SpreadManifest.decoded(self.local_manifest.read_bytes())
+        # If no subfolder exists, the spread had not started, or another machine has undone it.
         return manifest if set(manifest.subfolders.values()) & set(found.subfolders) else None
 
     async def _in_subfolders(self, plan: SpreadManifest) -> list[File]:
-        """The files in a spread's subfolders. Each is asked for alone: what a query left out would not come back."""
+        """Return the files in a spread's subfolders.
+
+        Each folder gets a query of its own: a query for several may omit files, and a file missing here would not be
+        moved back.
+        """
         found: list[File] = []
-        asked: list[tuple[str, str | None]] = [(own, None) for own in plan.subfolders.values()]
-        while asked:
-            pages = await self.api.batch([calls.listing([own], token) for own, token in asked])
+        queries: list[tuple[str, str | None]] = [(folder_id, None) for folder_id in plan.subfolders.values()]
+        while queries:
+            pages = await self.api.batch([calls.listing([folder_id], token) for folder_id, token in queries])
             following: list[tuple[str, str | None]] = []
-            for (own, _), page in zip(asked, pages, strict=True):
+            for (folder_id, _), page in zip(queries, pages, strict=True):
                 if isinstance(page, NotFound):
-                    continue  # deleted by hand, for good
+                    continue  # the subfolder was deleted for good
                 if isinstance(page, HaversackError):
                     raise page
                 found += page.files
                 if page.token is not None:
-                    following.append((own, page.token))
-            asked = following
+                    following.append((folder_id, page.token))
+            queries = following
         return found
 
-    async def _follow(self, found: _CrowdedFolder) -> None:
-        """Take over what others changed of the files since `found.token`."""
+    async def _apply_changes(self, found: _CrowdedFolder) -> None:
+        """Update `found.files` with the changes since `found.token`; a deleted file is marked as trashed."""
         async for page in self.api.changes(found.token):
             for change in page.changes:
                 if change.file_id in found.files:
@@ -255,53 +292,65 @@ class _Work:
     # Planning
 
     async def _plan(self, found: _CrowdedFolder, before: SpreadManifest | None, by: str, size: int) -> SpreadManifest:
-        """What is to be done: an earlier plan with the files that came since, or a new one."""
+        """Return the manifest to carry out: the one before with the files that were added since, or a new one.
+
+        Raises `InputError` if the folder has a subfolder of a name that the plan needs.
+        """
         files = {file.id: SpreadEntry.of(file) for file in found.files.values()}
         if before is not None:
-            # What moved already stays as it was written down; what is still here is written down anew.
+            # Files that were moved keep their entries; files that are still in the folder get new ones.
             files = {**before.files, **files}
-            rule, subfolders, own = before.rule, dict(before.subfolders), before.own
+            rule, subfolders, file_id = before.rule, dict(before.subfolders), before.file_id
         else:
             rule, subfolders = Rule.of(by, [file.name for file in found.files.values()], size), {}
-            own = "" if self.dry_run else await self.api.new_id()
-        wanted = sorted({rule.place(entry.name) for entry in files.values()} - set(subfolders))
+            file_id = "" if self.dry_run else await self.api.new_id()
+        wanted = sorted({rule.subfolder(entry.name) for entry in files.values()} - set(subfolders))
         taken = set(wanted) & set(found.subfolders.values())
         if taken:
             raise InputError(f"There is a folder {sorted(taken)[0]!r} in {self.path} already.", "Rename it first.")
         ids = [""] * len(wanted) if self.dry_run else await self.api.new_ids(len(wanted))
         subfolders |= dict(zip(wanted, ids, strict=True))
-        return SpreadManifest(self.folder.id, own, rule, subfolders, files)
+        return SpreadManifest(self.folder.id, file_id, rule, subfolders, files)
 
     def _estimate(self, report: SpreadReport, read: int, written: int) -> None:
-        """Calls from here to the end, and how long they take at a pace that Drive is known to bear."""
-        report.calls = written + read + math.ceil(written / _AT_ONCE) + 2
-        report.minutes = report.calls / min(_SUSTAINED, self.api.http.tempo.rate) / 60
+        """Fill in calls and minutes, at the rate that Drive sustains, or a lower one to which it has slowed us."""
+        report.calls = written + read + math.ceil(written / _BATCH) + 2
+        report.minutes = report.calls / min(_CALLS_PER_SECOND, self.api.http.tempo.rate) / 60
 
-    # Doing
+    # Writing
 
-    async def _write_down(self, plan: SpreadManifest, exists: bool) -> None:
-        """The manifest on this machine, then on the drive; complete or absent on both."""
+    async def _save_manifest(self, plan: SpreadManifest, exists: bool) -> None:
+        """Store the manifest on this machine, then on the drive; on each it is complete or absent."""
         content = plan.encoded()
-        disk.write(self.kept, content)
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        disk.write(self.local_manifest, content)
         upload = ResumableUpload(
-            self.kept, len(content), md5, plan.own, exists, self.folder.id, NAME, time.time(), dict(_MARK)
-        )  # fmt: skip
+            source=self.local_manifest,
+            size=len(content),
+            md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
+            file_id=plan.file_id,
+            exists=exists,
+            parent=self.folder.id,
+            name=NAME,
+            modified=time.time(),
+            marks={MARK: _MANIFEST_MARK},
+        )
         await self.api.upload(upload)
 
-    async def _make_subfolders(self, plan: SpreadManifest, found: _CrowdedFolder) -> None:
-        missing = {name: own for name, own in plan.subfolders.items() if own not in found.subfolders}
-        made = [calls.create_folder(own, self.folder.id, name) for name, own in missing.items()]
-        again = []
-        for (name, own), answer in zip(missing.items(), await self.api.batch(made), strict=True):
+    async def _create_subfolders(self, plan: SpreadManifest, found: _CrowdedFolder) -> None:
+        """Create the plan's missing subfolders. Raises `InputError` if one was trashed, deleted or moved away."""
+        missing = {name: folder_id for name, folder_id in plan.subfolders.items() if folder_id not in found.subfolders}
+        made = [calls.create_folder(folder_id, self.folder.id, name) for name, folder_id in missing.items()]
+        existing = []
+        for (name, folder_id), answer in zip(missing.items(), await self.api.batch(made), strict=True):
             if isinstance(answer, AlreadyExists):
-                again.append((name, own))
+                existing.append((name, folder_id))
             elif isinstance(answer, HaversackError):
                 raise answer
-        # Under these ids there are, or were, folders: made just before a kill, or moved away by hand since.
-        for (name, _), there in zip(again, await self.api.batch([calls.get(own) for _, own in again]), strict=True):
-            if isinstance(there, HaversackError) or there.trashed or there.parent != self.folder.id:
-                raise InputError(f"The subfolder {name} is not in {self.path} any more.", "Bring it back, or undo.")
+        # These ids are in use: the folder was created just before a kill, or was moved away or trashed since.
+        checks = await self.api.batch([calls.get(folder_id) for _, folder_id in existing])
+        for (name, _), folder in zip(existing, checks, strict=True):
+            if isinstance(folder, HaversackError) or folder.trashed or folder.parent != self.folder.id:
+                raise InputError(f"The subfolder {name} is not in {self.path} any more.", "Move it back, or undo.")
 
     async def _move(
         self,
@@ -310,63 +359,64 @@ class _Work:
         report: SpreadReport,
         advance: progress.Advance,
     ) -> None:
-        """Move files out of the folder, each to its own subfolder, as long as they are what was written down."""
-        for some in _pieces(todo, _AT_ONCE):
-            await self._follow(found)
+        """Move each file to its subfolder, given by id; skip those that were changed since the listing."""
+        for some in _batches(todo, _BATCH):
+            await self._apply_changes(found)
             ready = []
             for entry, target in some:
-                state = found.files[entry.id]
-                why = _why_not(entry, state, self.folder.id)
+                file = found.files[entry.id]
+                why = _why_skipped(entry, file, self.folder.id)
                 if why is None:
-                    ready.append((state, target))
-                elif state.parent != target:
-                    report.left.append(Left(entry.name, why))
-            await self._carry_out(ready, report, advance)
+                    ready.append((file, target))
+                elif file.parent != target:
+                    report.left.append(Skipped(entry.name, why))
+            await self._move_batch(ready, report, advance)
 
-    async def _carry_out(
+    async def _move_batch(
         self, moves: Sequence[tuple[File, str]], report: SpreadReport, advance: progress.Advance
     ) -> None:
-        """Move files; one that is gone or forbidden is left and said, any other failure ends the work."""
-        wanted: list[Call[File]] = [calls.update(file, parent=target) for file, target in moves]
+        """Move files, each to the folder of the given id. Skip one that is gone or forbidden; raise any other error."""
+        updates: list[Call[File]] = [calls.update(file, parent=target) for file, target in moves]
         failure: HaversackError | None = None
-        for (file, target), answer in zip(moves, await self.api.batch(wanted), strict=True):
+        for (file, target), answer in zip(moves, await self.api.batch(updates), strict=True):
             if isinstance(answer, File) and answer.parent == target:
                 report.moved += 1
                 advance(1)
             elif isinstance(answer, File):
-                report.left.append(Left(file.name, "did not move"))
+                report.left.append(Skipped(file.name, "the drive did not move it"))
             elif isinstance(answer, NotFound | Forbidden):
-                report.left.append(Left(file.name, answer.what))
+                report.left.append(Skipped(file.name, answer.what))
             else:
                 failure = answer
         if failure is not None:
             raise failure
 
-    async def _clear(self, plan: SpreadManifest) -> None:
-        """After an undo: empty subfolders into the trash, and the manifest away, unless it has to be gone on with."""
-        there = await self._in_subfolders(plan)
-        filled = {file.parent for file in there}
-        empty = [own for own in plan.subfolders.values() if own not in filled]
-        for answer in await self.api.batch([calls.trash(own) for own in empty]):
+    async def _clean_up(self, plan: SpreadManifest) -> None:
+        """After an undo, trash the empty subfolders; delete the manifest unless a file is still to be moved back."""
+        present = await self._in_subfolders(plan)
+        filled = {file.parent for file in present}
+        empty = [folder_id for folder_id in plan.subfolders.values() if folder_id not in filled]
+        for answer in await self.api.batch([calls.trash(folder_id) for folder_id in empty]):
             if isinstance(answer, HaversackError):
                 raise answer
-        if not any(file.id in plan.files for file in there):
-            await self.api.delete(plan.own)
-            self.kept.unlink(missing_ok=True)
+        if not any(file.id in plan.files for file in present):
+            await self.api.delete(plan.file_id)
+            self.local_manifest.unlink(missing_ok=True)
 
 
-def _why_not(entry: SpreadEntry, state: File, source: str) -> str | None:
-    """Why a file is not moved; None when it is."""
-    if state.trashed:
-        return "was removed meanwhile"
-    if state.parent != source:
-        return "was moved meanwhile"
-    if not entry.is_like(state):
-        return "was changed meanwhile"
+def _why_skipped(entry: SpreadEntry, file: File, source: str) -> str | None:
+    """Return why a file of the plan must not move out of the folder `source`; None if it may."""
+    if file.trashed:
+        return "deleted during the spread"
+    if file.parent != source:
+        return "moved during the spread"
+    if not entry.matches(file):
+        return "changed during the spread"
     return None
 
 
-def _opened(path: str, hub: str | None) -> tuple[tree.Drive, File]:
+def _connect(path: str, hub: str | None) -> tuple[tree.Drive, File]:
+    """Return the drive and the folder at `path`, with or without `My Drive/`. Raises `NotFound` or `NotAFolder`."""
     drive = tree.connect(hub)
     names = tree.split(path)
     return drive, drive.folder(names[1:] if names[:1] in ((ROOT,), (ALIAS,)) else names)
@@ -376,32 +426,32 @@ def _shown_path(path: str) -> str:
     return path.strip("/") or ROOT
 
 
-def _local(folder_id: str) -> Path:
-    """Where this machine keeps a folder's manifest. An id from a server is no file name."""
+def _local_manifest(folder_id: str) -> Path:
+    """The path of this machine's copy of a folder's manifest. The id is hashed: a server's id may be no file name."""
     return settings.load().data / "spread" / f"{hashlib.sha256(folder_id.encode()).hexdigest()[:32]}.json.gz"
 
 
 @contextmanager
-def _alone(folder: File) -> Iterator[None]:
-    """Nobody else on this machine spreads the folder meanwhile."""
-    path = _local(folder.id)
+def _lock(folder: File) -> Iterator[None]:
+    """Lock the folder against other spreads on this machine. Raises `InputError` if another process has the lock."""
+    path = _local_manifest(folder.id)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(f"{folder.name} is being spread by another process.", "Wait for it.") from None
+        raise InputError(f"{folder.name} is being spread by another process.", "Wait until that has ended.") from None
     try:
         yield
     finally:
         lock.release()
 
 
-def _pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
-    while piece := list(islice(rest, size)):
-        yield piece
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
-def _minutes(minutes: float) -> str:
+def _duration(minutes: float) -> str:
     return "a minute" if minutes <= 1 else f"{minutes:,.0f} minutes" if minutes < 120 else f"{minutes / 60:,.1f} hours"

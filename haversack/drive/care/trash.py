@@ -1,4 +1,4 @@
-"""The trash of a drive: what is in it, putting it back, emptying it. What it holds counts as used until then."""
+"""The trash of a drive: list it, restore from it, empty it. Trashed files count as used space until it is emptied."""
 
 from __future__ import annotations
 
@@ -7,52 +7,59 @@ from dataclasses import dataclass
 from haversack import credentials
 from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.remote import calls
-from haversack.drive.remote.api import DriveApi, File, Quota
+from haversack.drive.remote.api import DriveApi
+from haversack.drive.remote.calls import File, Quota
 from haversack.errors import HaversackError, InputError, NotFound
 from haversack.http import wait
 
 
 @dataclass(frozen=True)
 class Trash:
-    """What was put into the trash, without what lies in folders there; `size` is that of all of it, in bytes."""
+    """The trash. `files` are those that were trashed themselves, the largest first; `size` is in bytes.
+
+    Files inside a trashed folder are not among `files`, but count for `size`.
+    """
 
     files: list[File]
     size: int
 
 
 def content(hub: str | None = None) -> Trash:
-    """Look into the trash. Raises as every call of a drive does (`http.Http.request`)."""
-    api = DriveApi(credentials.drive(hub))
-    return wait(_content(api))
+    """Return what is in the trash. `hub` names the drive as in `credentials.drive`.
+
+    Raises `SignInError` or `InputError` if there is no such drive, `ConnectionFailed` if it does not answer, and
+    `RemoteError` if it answers with an error.
+    """
+    return wait(_content(DriveApi(credentials.drive(hub))))
 
 
 def restore(name: str, hub: str | None = None) -> str:
-    """Put a file, or a folder with all it held, back to where it was; returns its path below My Drive.
+    """Move a file, or a folder with all below it, out of the trash, to where it was. Return its path below My Drive.
 
-    `name` is its name or path or, where the trash holds several of those, its id. Raises `NotFound`, `InputError` when
-    that is not enough, and as `content`.
+    `name` is a name, a path (with or without `My Drive/`) or an id. Raises `NotFound` if the trash has no such file,
+    `InputError` if it has several, and the errors of `content`.
     """
-    return wait(_restored(DriveApi(credentials.drive(hub)), name))
+    return wait(_restore(DriveApi(credentials.drive(hub)), name))
 
 
 def empty(hub: str | None = None) -> None:
-    """Delete for good what the trash holds. Raises as `content`."""
+    """Delete everything in the trash for good. Raises the errors of `content`."""
     wait(DriveApi(credentials.drive(hub)).empty_trash())
 
 
 def quota(hub: str | None = None) -> Quota:
-    """How much the drive holds and may hold. Raises as `content`."""
+    """Return the drive's used space and limit, in bytes. Raises the errors of `content`."""
     return wait(DriveApi(credentials.drive(hub)).about())
 
 
 async def _content(api: DriveApi) -> Trash:
     files = {file.id: file async for page in api.search("trashed = true") for file in page.files}
-    # What lies in a trashed folder is trashed with it, and was not put there by itself.
+    # A file whose parent is in the trash was trashed with that folder.
     tops = [file for file in files.values() if file.parent not in files]
     return Trash(sorted(tops, key=lambda file: (-file.size, file.name)), sum(file.size for file in files.values()))
 
 
-async def _restored(api: DriveApi, name: str) -> str:
+async def _restore(api: DriveApi, name: str) -> str:
     names = tree.split(name.removeprefix(f"{ROOT}/").removeprefix(f"{ALIAS}/"))
     found = []
     for file in (await _content(api)).files:
@@ -62,17 +69,19 @@ async def _restored(api: DriveApi, name: str) -> str:
         raise NotFound(f"There is no {name} in the trash.", "List it: haversack drive trash", status=404)
     if len(found) > 1:
         which = [f"{await _path(api, file)} of {calls.rfc3339(file.modified)} ({file.id})" for file in found]
-        raise InputError(f"The trash holds {len(found)} of that name: {', '.join(which)}.", "Give a path or an id.")
+        raise InputError(
+            f"The trash holds {len(found)} files of that name: {', '.join(which)}.", "Give a path or an id."
+        )
     return await _path(api, await api.restore(found[0].id))
 
 
 async def _path(api: DriveApi, file: File) -> str:
-    """Where a file lies or lay, below My Drive or as far up as may be seen."""
-    way = [file.name]
+    """Return a file's path below My Drive; if a folder above it cannot be read, the path from there on."""
+    names = [file.name]
     while file.parent:
         try:
             file = await api.get(file.parent)
         except HaversackError:
-            return "/".join(reversed(way))
-        way.append(file.name)
-    return "/".join(reversed(way[:-1] or way))
+            return "/".join(reversed(names))
+        names.append(file.name)
+    return "/".join(reversed(names[:-1] or names))

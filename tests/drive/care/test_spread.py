@@ -242,9 +242,9 @@ def test_a_file_that_went_or_changed_meanwhile_is_left_alone_and_said(
     report = spread(folder, size=2)
     assert report.moved == 3
     assert {left.name: left.why for left in report.left} == {
-        "scan 1": "was moved meanwhile",
-        "scan 2": "was changed meanwhile",
-        "scan 3": "was removed meanwhile",
+        "scan 1": "moved during the spread",
+        "scan 2": "changed during the spread",
+        "scan 3": "deleted during the spread",
     }
     assert (place / "mine" / "scan 1").exists()
     assert (place / "scan 2").read_text() == "somebody else's words"
@@ -257,7 +257,7 @@ def test_undo_says_what_came_and_went_since(crowded: Path) -> None:
     next(first.glob("scan*")).unlink()
     report = undo(crowded.name)
     assert report.moved == 249
-    assert sorted(left.why for left in report.left) == ["came later", "is not where it was put"]
+    assert sorted(left.why for left in report.left) == ["added after the spread", "no longer in its subfolder"]
     assert (first / "new.txt").exists()
 
 
@@ -267,7 +267,7 @@ def test_files_of_others_and_shared_ones_stay(proxy: Proxy, hub: RunningHub, fol
     proxy.rewrite = lambda body: shared(foreign(body, "scan 1"), "scan 2")
     report = spread(folder, size=2)
     assert report.moved == 4
-    assert {left.name: left.why for left in report.left} == {"scan 1": "is somebody else's", "scan 2": "is shared"}
+    assert {left.name: left.why for left in report.left} == {"scan 1": "owned by another user", "scan 2": "shared"}
 
 
 def test_a_shared_folder_is_refused(proxy: Proxy, hub: RunningHub, folder: str) -> None:
@@ -303,7 +303,7 @@ def test_a_folder_whose_name_a_subfolder_needs_is_in_the_way(crowded: Path) -> N
 def test_a_subfolder_in_the_trash_is_said(crowded: Path) -> None:
     spread(crowded.name, size=50)
     (crowded / "late.txt").write_text("late")
-    name = Rule("hash", 5).place("late.txt")
+    name = Rule("hash", 5).subfolder("late.txt")
     drive = tree.connect()
     wait(drive.api.trash(drive.folder((crowded.name, name)).id))
     with pytest.raises(InputError, match=f"subfolder {name} is not in"):
@@ -335,14 +335,14 @@ def test_the_command_prints_json(crowded: Path) -> None:
 def manifest() -> SpreadManifest:
     rule = Rule.of("name", ["a", "b", "c"], 2)
     files = {name: SpreadEntry(name, name, 1, "md5", 7) for name in "abc"}
-    return SpreadManifest("folder", "own", rule, {rule.place(name): f"id of {name}" for name in "ac"}, files)
+    return SpreadManifest("folder", "own", rule, {rule.subfolder(name): f"id of {name}" for name in "ac"}, files)
 
 
 @pytest.mark.parametrize("by", ["hash", "name"])
 def test_every_name_has_its_subfolder_also_later_ones(by: str) -> None:
     rule = Rule.of(by, [f"{number}" for number in range(100)], 10)
-    places = {rule.place(name) for name in ["", "0", "55", "zebra", "ü", "a/b"]}
-    assert places <= {rule.place(f"{number}") for number in range(100)}
+    places = {rule.subfolder(name) for name in ["", "0", "55", "zebra", "ü", "a/b"]}
+    assert places <= {rule.subfolder(f"{number}") for number in range(100)}
 
 
 def test_names_that_stand_twice_share_a_subfolder() -> None:
@@ -371,9 +371,9 @@ def test_a_manifest_that_does_not_fit_together_is_refused() -> None:
 def test_a_file_is_the_same_while_its_version_or_its_bytes_are() -> None:
     file = a_file("a", "md5", 7)
     entry = SpreadEntry.of(file)
-    assert entry.is_like(replace(file, version=8))
-    assert not entry.is_like(replace(file, version=8, md5="other"))
-    assert not entry.is_like(replace(file, id="other"))
+    assert entry.matches(replace(file, version=8))
+    assert not entry.matches(replace(file, version=8, md5="other"))
+    assert not entry.matches(replace(file, id="other"))
 
 
 def a_file(name: str, md5: str, version: int) -> tree.File:
