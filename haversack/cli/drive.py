@@ -1,11 +1,11 @@
-"""The drive: its mount, and `haversack drive`."""
+"""`haversack mount` and `unmount`, and the commands of `haversack drive`."""
 
 from __future__ import annotations
 
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,15 +17,17 @@ from haversack.errors import InputError
 _LINES_AT_ONCE = 1000
 
 commands = typer.Typer()
-app = typer.Typer(help="Look at the drive and move files without mounting it.", no_args_is_help=True)
+app = typer.Typer(help="Work with the drive without mounting it.", no_args_is_help=True)
 
 
 @commands.command(epilog='Example: `haversack mount ~/drive && ls ~/drive/"My Drive"`')
 def mount(
-    mountpoint: Annotated[Path, typer.Argument(metavar="DIR", help="An empty folder, or one to be made.")],
+    mountpoint: Annotated[Path, typer.Argument(metavar="DIR", help="An empty folder, or one to create.")],
     hub: Hub = None,
     readonly: Annotated[bool, typer.Option("--readonly", help="Refuse every write.")] = False,
-    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and unmount when interrupted.")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay in the foreground; unmount when interrupted.")
+    ] = False,
 ) -> None:
     """Mount the drive as files; returns once it is usable."""
     from haversack.drive.fuse.mount import mount as mount_drive
@@ -51,7 +53,7 @@ def unmount(
 @app.command("ls", epilog="Example: `haversack drive ls photos --recursive --json`")
 def drive_ls(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A folder or file below My Drive.")] = "",
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also what lies in its folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="List folders inside it too.")] = False,
     hub: Hub = None,
     json: Json = False,
 ) -> None:
@@ -71,7 +73,7 @@ def drive_ls(
 @app.command("get", epilog="Example: `haversack drive get checkpoints/best.h5 .`")
 def drive_get(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A file or folder below My Drive.")],
-    to: Annotated[Path, typer.Argument(metavar="TO", help="Where it goes on this machine.")] = Path("."),
+    to: Annotated[Path, typer.Argument(metavar="TO", help="The target on this machine.")] = Path("."),
     hub: Hub = None,
 ) -> None:
     """Copy a file or folder from the drive to this machine."""
@@ -83,7 +85,7 @@ def drive_get(
 @app.command("put", epilog="Example: `haversack drive put results/ projects/results`")
 def drive_put(
     source: Annotated[Path, typer.Argument(metavar="FROM", help="A file or folder on this machine.")],
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Its place below My Drive.")] = "",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The target below My Drive.")] = "",
     hub: Hub = None,
 ) -> None:
     """Copy a file or folder from this machine to the drive."""
@@ -95,11 +97,13 @@ def drive_put(
 @app.command("rm", epilog="Example: `haversack drive rm old-checkpoints --recursive`")
 def drive_rm(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A file or folder below My Drive.")],
-    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Also a folder with what is in it.")] = False,
+    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Remove a folder and everything in it.")] = False,
     hub: Hub = None,
 ) -> None:
     """Move a file or folder to the drive's trash."""
-    _filesystem(hub).rm(path, recursive=recursive)
+    from haversack.drive.filesystem import DriveFileSystem
+
+    DriveFileSystem(hub=hub).rm(path, recursive=recursive)
 
 
 @app.command("status", epilog="Example: `haversack drive status ~/drive --json`")
@@ -107,7 +111,7 @@ def drive_status(
     mountpoint: Annotated[Path | None, typer.Argument(metavar="DIR", help="One mount; all if none is given.")] = None,
     json: Json = False,
 ) -> None:
-    """Say what the mounts still have to bring to the drive, what the drive refused and why, and how fast it goes."""
+    """Show each mount's pending uploads, those that the drive refused and why, and transfer rates."""
     from haversack.drive.fuse.status import status
 
     found = status(mountpoint)
@@ -116,11 +120,13 @@ def drive_status(
 
 @app.command("doctor", epilog="Example: `haversack drive doctor photos`")
 def drive_doctor(
-    folder: Annotated[str, typer.Argument(metavar="[FOLDER]", help="A folder below My Drive; all of it if none.")] = "",
+    folder: Annotated[
+        str, typer.Argument(metavar="[FOLDER]", help="A folder below My Drive; all of My Drive if none is given.")
+    ] = "",
     hub: Hub = None,
     json: Json = False,
 ) -> None:
-    """Say why the drive is slow or full, and which command mends it; only reads."""
+    """Find out why the drive is slow or full, and which command fixes it; changes nothing."""
     from haversack.drive.care.doctor import examine
 
     found = examine(folder, hub)
@@ -132,14 +138,14 @@ def drive_doctor(
 @app.command("trash", epilog="Example: `haversack drive trash --empty`")
 def drive_trash(
     restore: Annotated[
-        str | None, typer.Option("--restore", metavar="NAME", help="Put this back to where it was: a name, path or id.")
+        str | None, typer.Option("--restore", metavar="NAME", help="Restore a file or folder, by name, path or id.")
     ] = None,
-    empty: Annotated[bool, typer.Option("--empty", help="Delete for good what it holds.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before emptying it.")] = False,
+    empty: Annotated[bool, typer.Option("--empty", help="Delete everything in the trash for good.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Empty it without asking.")] = False,
     hub: Hub = None,
     json: Json = False,
 ) -> None:
-    """List what is in the drive's trash, put something back, or empty it."""
+    """List the drive's trash, restore something from it, or empty it."""
     from haversack.drive.care import trash
 
     if restore is not None:
@@ -153,21 +159,21 @@ def drive_trash(
         {"name": file.name, "type": "directory" if file.is_folder else "file", "size": file.size, "id": file.id}
         for file in found.files
     ]
-    said = f"{len(rows):,} in the trash, {progress.size(found.size)} in all"
+    total = f"{len(rows):,} in the trash, {progress.size(found.size)} in all"
     if empty and rows:
         if not yes and not sys.stdin.isatty():
-            raise InputError(f"{said}: nobody is there to be asked.", "Say --yes to delete it for good.")
-        if not yes and not typer.confirm(f"{said}. Delete it for good?", err=True):
+            raise InputError(f"{total}: no terminal to ask in before deleting.", "Give --yes to delete it for good.")
+        if not yes and not typer.confirm(f"{total}. Delete it for good?", err=True):
             return
         trash.empty(hub)
-    about = {"entries": rows, "size": found.size, "emptied": empty}
-    lines = [f"Deleted for good: {said}."] if empty else [*map(listed, rows), f"{said}."]
-    show(about, json, "\n".join(lines) if rows else "The trash is empty.")
+    result = {"entries": rows, "size": found.size, "emptied": empty}
+    lines = [f"Deleted for good: {total}."] if empty else [*map(listed, rows), f"{total}."]
+    show(result, json, "\n".join(lines) if rows else "The trash is empty.")
 
 
 @app.command("quota", epilog="Example: `haversack drive quota --json`")
 def drive_quota(hub: Hub = None, json: Json = False) -> None:
-    """Say how much the drive holds, and how much it may hold."""
+    """Show the drive's used space and its limit."""
     from haversack.drive.care import trash
 
     found = trash.quota(hub)
@@ -179,17 +185,17 @@ def drive_quota(hub: Hub = None, json: Json = False) -> None:
 def drive_spread(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A crowded folder below My Drive.")],
     by: Annotated[
-        str, typer.Option(metavar="RULE", help="What leads from a name to its subfolder: hash or name.")
+        str, typer.Option(metavar="RULE", help="How a file's name determines its subfolder: hash or name.")
     ] = "hash",
-    size: Annotated[int, typer.Option(metavar="N", help="About how many files a subfolder gets.")] = 1000,
-    undo: Annotated[bool, typer.Option("--undo", help="Move every file back to where it was.")] = False,
+    size: Annotated[int, typer.Option(metavar="N", help="Files per subfolder, approximately.")] = 1000,
+    undo: Annotated[bool, typer.Option("--undo", help="Move every file back.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done, and how long it takes.")
+        bool, typer.Option("--dry-run", help="Print what would be done and how long it takes; change nothing.")
     ] = False,
     hub: Hub = None,
     json: Json = False,
 ) -> None:
-    """Move a crowded folder's files into subfolders, or back; goes on where it was cut off."""
+    """Move a crowded folder's files into subfolders, or back; resumes where it was interrupted."""
     from haversack.drive.care import spread
 
     if undo:
@@ -197,9 +203,3 @@ def drive_spread(
     else:
         report = spread.spread(folder, hub=hub, by=by, size=size, dry_run=dry_run)
     show(report, json, str(report))
-
-
-def _filesystem(hub: str | None) -> Any:
-    from haversack.drive.filesystem import DriveFileSystem
-
-    return DriveFileSystem(hub=hub)
