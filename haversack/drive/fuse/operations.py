@@ -77,8 +77,8 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
     | `_handles` | counter | the constructor | none |
     | `_root`, `_alias` | File | the constructor | none needed |
 
-    Fields without a lock are dicts and sets of which each access is one operation, atomic in CPython. The fields of an
-    `OpenFile` are guarded by its own lock, which is acquired before those of a draft, of the journal, and
+    Fields without a lock are dicts, sets and a counter, changed by single operations that are atomic in CPython. The
+    fields of an `OpenFile` are guarded by its own lock, which is acquired before those of a draft, of the journal, and
     `_version_lock`.
     """
 
@@ -454,7 +454,7 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
             self._files.pop(path, None)
 
     def _bump_version(self, *, moved: bool = False) -> None:
-        """Bump the mount's version: every open handle looks up its file and draft again on its next read or `fstat`.
+        """Bump the mount's version: open handles without a draft look up their file again at the next read or `fstat`.
 
         `moved` says that a folder may have moved or be gone; it also invalidates all cached folders.
         """
