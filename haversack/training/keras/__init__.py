@@ -1,1 +1,1 @@
-"""Keras on JAX: `fit` with checkpoints inside the epoch, and training on every core."""
+"""Keras on JAX: `fit` with checkpoints inside the epoch, and data parallelism over all cores."""

@@ -1,13 +1,13 @@
-"""What callbacks and data sets remember from epoch to epoch: their plain attributes, taken and put back.
+"""The plain attributes of callbacks and data sets, saved in a checkpoint and restored from it.
 
-Keras keeps such things nowhere: the patience that EarlyStopping has used up, the best loss that ModelCheckpoint has
-seen, the history, the order that a data set shuffled itself into. Here an object's attributes are its memory: numbers,
-words, arrays, random generators, Keras layers, and lists, tuples and dicts of them. Files, functions, locks and what
-else cannot be written down are left as the new session made them.
+Keras saves no callback state: the patience that EarlyStopping has used up, the best loss that ModelCheckpoint has seen,
+the history. Data sets keep state in attributes too, such as the order that they shuffled themselves into. This module
+saves every attribute that consists of numbers, strings, arrays, random generators, Keras layers, and lists, tuples and
+dicts of them. It skips all others (files, functions, locks): the new session has created its own.
 
-A setting is an attribute too, and somebody who changes one between two sessions means it. So each attribute is compared
-with what it was when the run began: one that has not changed since, but is given another value in a new session, was
-changed by its owner, and stays.
+Settings are attributes as well, and a user may change one between two sessions. So each attribute is compared with its
+value at the beginning of the run. An attribute that training has not changed, and that the new session sets to another
+value, was changed by the user and is not restored.
 """
 
 from __future__ import annotations
@@ -21,69 +21,95 @@ import keras
 import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
-_SMALL = 1 << 20
-_HUGE = 64 << 20
+_SMALL_SIZE = 1 << 20
+"""Attributes of up to this many bytes are saved whether they changed or not."""
+_LARGEST_HASHED = 64 << 20
+"""Arrays of more bytes are hashed by dtype and shape only."""
 _KIND = "\0kind"
-_FLAT_FROM = 64
-_NEVER = {"params", "_model", "model"}
-# Set lazily from the model, and `min_delta` changes its sign as that is done: both are made anew.
-_OF_THE_CLASS: dict[type, set[str]] = {
+"""The key that tells the encoding of an object apart from an encoded dict."""
+_SHORTEST_PACKED = 64
+"""Lists of at least this many numbers are stored as an array."""
+_EXCLUDED = {"params", "_model", "model"}
+# Keras derives `monitor_op` and the sign of `min_delta` from the compiled model, and `append_header` from the file, so
+# the new session derives its own. `log_files` sets `append`.
+_EXCLUDED_BY_CLASS: dict[type, set[str]] = {
     MonitorCallback: {"monitor_op", "min_delta"},
     keras.callbacks.CSVLogger: {"append", "append_header"},
 }
 _seen: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Every object that an `AttributeState` of this process was given."""
 
 
 class AttributeState:
-    """What `things` remember. One that only shows something, such as the progress bar, remembers nothing."""
+    """The attributes of `objects` (callbacks and data sets), captured and restored.
 
-    def __init__(self, things: list[Any]) -> None:
-        self._things = [thing for thing in things if not isinstance(thing, keras.callbacks.ProgbarLogger)]
-        self._at_first: list[dict[str, str]] = []
-        # In one process the same objects may come again, changed by what was repeated since the checkpoint.
-        self._again = [thing in _seen for thing in self._things]
-        _seen.update(self._things)
+    Progress bars are left out: they only display. Call `record_initial` once, before `capture` or `restore`.
+    """
 
-    def begin(self) -> None:
-        """Take what they hold now for what the run begins with."""
-        self._at_first = [{name: digest(value) for name, value in _attributes(one).items()} for one in self._things]
+    def __init__(self, objects: list[Any]) -> None:
+        self._objects = [one for one in objects if not isinstance(one, keras.callbacks.ProgbarLogger)]
+        self._initial_digests: list[dict[str, str]] = []
+        # An object that an earlier `fit` of this process trained with has attributes that training changed, not the
+        # user: all of them are restored.
+        self._trained_before = [one in _seen for one in self._objects]
+        _seen.update(self._objects)
 
-    def take(self) -> list[dict[str, Any]]:
-        """A tree of what they remember now."""
-        taken = []
-        for thing, at_first in zip(self._things, self._at_first, strict=True):
-            values = _attributes(thing)
-            kept = {
-                name: one for name, one in values.items() if _weight(one) <= _SMALL or digest(one) != at_first.get(name)
+    def record_initial(self) -> None:
+        """Record a digest of each attribute: its value at the beginning of the run."""
+        self._initial_digests = [
+            {name: digest(value) for name, value in _encoded_attributes(one).items()} for one in self._objects
+        ]
+
+    def capture(self) -> list[dict[str, Any]]:
+        """Return the encoded attributes, one dict for each object, in order.
+
+        An attribute of more than 1 MiB is included only if its digest differs from the initial one.
+        """
+        captured = []
+        for one, initial in zip(self._objects, self._initial_digests, strict=True):
+            values = {
+                name: value
+                for name, value in _encoded_attributes(one).items()
+                if _approximate_size(value) <= _SMALL_SIZE or digest(value) != initial.get(name)
             }
-            taken.append({"class": type(thing).__qualname__, "values": kept, "at first": at_first})
-        return taken
+            captured.append({"class": type(one).__qualname__, "values": values, "at first": initial})
+        return captured
 
-    def put_back(self, taken: list[dict[str, Any]]) -> None:
-        """Make them remember what was taken: the first of a class what the first of that class did, and so on."""
-        waiting = list(taken)
-        for place, thing in enumerate(self._things):
-            found = next((one for one in waiting if one["class"] == type(thing).__qualname__), None)
+    def restore(self, captured: list[dict[str, Any]]) -> None:
+        """Set the attributes that `capture` returned, except settings that the user has changed since.
+
+        Objects are paired with captured ones by class name, in order. An object without a partner stays as it is. The
+        initial digests become those of the run that is restored.
+        """
+        unpaired = list(captured)
+        for index, one in enumerate(self._objects):
+            found = next((candidate for candidate in unpaired if candidate["class"] == type(one).__qualname__), None)
             if found is not None:
-                waiting.remove(found)
-                self._at_first[place] = dict(found["at first"])
-                _put_back(thing, found, self._again[place])
+                unpaired.remove(found)
+                self._initial_digests[index] = dict(found["at first"])
+                _restore_object(one, found, self._trained_before[index])
 
 
-def _put_back(thing: Any, taken: dict[str, Any], again: bool) -> None:
-    now = _attributes(thing)
-    at_first = taken["at first"]
-    for name, value in taken["values"].items():
-        given_anew = name in now and digest(now[name]) != at_first.get(name)
-        if again or not given_anew or digest(value) != at_first.get(name):
-            _restore(thing, name, value)
-    if isinstance(thing, MonitorCallback) and thing.monitor_op is None and taken["values"].get("best") is not None:
-        # At the end of an epoch Keras would do so too; one that looks between batches needs it before.
-        thing._set_monitor_op()
+def _restore_object(target: Any, captured: dict[str, Any], trained_before: bool) -> None:
+    """Set the attributes of `target` to the captured ones; with `trained_before` all of them.
+
+    Otherwise an attribute stays as it is if this session gave it another value than the run began with and training
+    did not change it.
+    """
+    current = _encoded_attributes(target)
+    initial = captured["at first"]
+    for name, value in captured["values"].items():
+        changed_by_user = name in current and digest(current[name]) != initial.get(name)
+        if trained_before or not changed_by_user or digest(value) != initial.get(name):
+            _restore_attribute(target, name, value)
+    if isinstance(target, MonitorCallback) and target.monitor_op is None and captured["values"].get("best") is not None:
+        # Keras sets it at the end of an epoch only; a callback that compares between batches needs it earlier.
+        target._set_monitor_op()
 
 
-def _restore(thing: Any, name: str, value: Any) -> None:
-    held = getattr(thing, name, None)
+def _restore_attribute(target: Any, name: str, value: Any) -> None:
+    """Set one attribute to an encoded value. A layer gets its variables' values; a subclass of dict gets the items."""
+    held = getattr(target, name, None)
     if isinstance(held, keras.layers.Layer):
         for variable, number in zip(held.variables, value["values"], strict=True):
             variable.assign(number)
@@ -91,26 +117,29 @@ def _restore(thing: Any, name: str, value: Any) -> None:
     new = decode(value)
     if isinstance(held, dict) and type(held) is not dict and isinstance(new, dict):
         held.clear()
-        held.update(new)  # a defaultdict stays one
+        held.update(new)  # keeps a defaultdict's factory
     else:
-        setattr(thing, name, new)
+        setattr(target, name, new)
 
 
-def _attributes(thing: Any) -> dict[str, Any]:
-    """The attributes that can be written down, as trees."""
-    never = _NEVER.union(*(names for kind, names in _OF_THE_CLASS.items() if isinstance(thing, kind)))
-    found = {}
-    for name, value in vars(thing).items():
-        if name not in never:
+def _encoded_attributes(target: Any) -> dict[str, Any]:
+    """The attributes of `target` that can be encoded, by name."""
+    excluded = _EXCLUDED.union(*(names for kind, names in _EXCLUDED_BY_CLASS.items() if isinstance(target, kind)))
+    encoded = {}
+    for name, value in vars(target).items():
+        if name not in excluded:
             try:
-                found[name] = encode(value)
+                encoded[name] = encode(value)
             except TypeError:
                 continue  # a file, a function, a thread: the new session has its own
-    return found
+    return encoded
 
 
 def encode(value: Any) -> Any:
-    """`value` as a tree of arrays and plain values. Raises `TypeError` for what cannot be written down."""
+    """Encode `value` as a tree of arrays and plain values that a checkpoint can hold. `decode` is the inverse.
+
+    Raises `TypeError` for a type that has no encoding.
+    """
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     if isinstance(value, np.ndarray) and value.dtype.kind == "U":
@@ -120,7 +149,7 @@ def encode(value: Any) -> Any:
     if keras.ops.is_tensor(value):
         return np.array(value)
     if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
-        return _encode_row(value)
+        return _encode_sequence(value)
     if isinstance(value, dict) and all(isinstance(key, (str, int)) for key in value):
         return {_KIND: "dict", "keys": list(value), "values": [encode(one) for one in value.values()]}
     if isinstance(value, np.random.Generator):
@@ -132,11 +161,11 @@ def encode(value: Any) -> Any:
         return {_KIND: "random", "values": encode(value.getstate())}
     if isinstance(value, keras.layers.Layer):
         return {_KIND: "layer", "values": [np.array(variable.value) for variable in value.variables]}
-    raise TypeError(f"{type(value).__name__} cannot be written down")
+    raise TypeError(f"{type(value).__name__} cannot be encoded")
 
 
 def decode(tree: Any) -> Any:
-    """What `encode` made `tree` of."""
+    """Return the value that `encode` made `tree` of. Tensors come back as numpy arrays; a layer cannot be decoded."""
     if isinstance(tree, (list, tuple)):
         return type(tree)(decode(one) for one in tree)
     if not isinstance(tree, dict):
@@ -152,51 +181,55 @@ def decode(tree: Any) -> Any:
         bits = getattr(np.random, tree["name"])()
         bits.state = decode(values)
         return np.random.Generator(bits)
-    made: Any = np.random.RandomState() if kind == "random state" else random.Random()
-    (made.set_state if kind == "random state" else made.setstate)(decode(values))
-    return made
+    generator: Any = np.random.RandomState() if kind == "random state" else random.Random()
+    (generator.set_state if kind == "random state" else generator.setstate)(decode(values))
+    return generator
 
 
 def digest(tree: Any) -> str:
-    """A short hash of a tree; arrays of more than 64 MB count by their shape alone."""
-    seen = hashlib.blake2b(digest_size=12)
-    _feed(seen, tree)
-    return seen.hexdigest()
+    """A BLAKE2b hash of an encoded tree, as 24 hexadecimal digits.
+
+    Of an array of more than 64 MiB only dtype and shape are hashed.
+    """
+    hasher = hashlib.blake2b(digest_size=12)
+    _update_hash(hasher, tree)
+    return hasher.hexdigest()
 
 
-def _encode_row(value: list[Any] | tuple[Any, ...]) -> Any:
-    """A list or tuple; many numbers of one kind become an array, which is smaller and as exact."""
+def _encode_sequence(value: list[Any] | tuple[Any, ...]) -> Any:
+    """Encode a list or tuple. 64 or more numbers, all int or all float, become an array: smaller, and as exact."""
     kinds = {type(one) for one in value}
-    if len(value) >= _FLAT_FROM and kinds in ({int}, {float}):
+    if len(value) >= _SHORTEST_PACKED and kinds in ({int}, {float}):
         try:
-            flat = np.array(value, np.int64 if kinds == {int} else np.float64)
+            packed = np.array(value, np.int64 if kinds == {int} else np.float64)
         except OverflowError:
             return type(value)(value)
-        return {_KIND: type(value).__name__, "values": flat}
+        return {_KIND: type(value).__name__, "values": packed}
     return type(value)(encode(one) for one in value)
 
 
-def _weight(tree: Any) -> int:
-    """Its size in bytes, roughly."""
+def _approximate_size(tree: Any) -> int:
+    """The size of an encoded tree in bytes, counting 16 for each number."""
     if isinstance(tree, dict):
-        return sum(map(_weight, tree.values()))
+        return sum(map(_approximate_size, tree.values()))
     if isinstance(tree, (list, tuple)):
-        return sum(map(_weight, tree))
+        return sum(map(_approximate_size, tree))
     return tree.nbytes if isinstance(tree, np.ndarray) else 16 + len(tree) if isinstance(tree, (str, bytes)) else 16
 
 
-def _feed(seen: Any, tree: Any) -> None:
+def _update_hash(hasher: hashlib.blake2b, tree: Any) -> None:
+    """Feed an encoded tree to `hasher`, with the types and lengths that tell equal bytes apart."""
     if isinstance(tree, dict):
         for key, one in tree.items():
-            seen.update(repr(key).encode())
-            _feed(seen, one)
+            hasher.update(repr(key).encode())
+            _update_hash(hasher, one)
     elif isinstance(tree, (list, tuple)):
-        seen.update(f"{type(tree).__name__}{len(tree)}".encode())
+        hasher.update(f"{type(tree).__name__}{len(tree)}".encode())
         for one in tree:
-            _feed(seen, one)
+            _update_hash(hasher, one)
     elif isinstance(tree, np.ndarray):
-        seen.update(f"{tree.dtype}{tree.shape}".encode())
-        if tree.nbytes <= _HUGE:
-            seen.update(np.ascontiguousarray(tree).tobytes())
+        hasher.update(f"{tree.dtype}{tree.shape}".encode())
+        if tree.nbytes <= _LARGEST_HASHED:
+            hasher.update(np.ascontiguousarray(tree).tobytes())
     else:
-        seen.update(f"{type(tree).__name__}{tree!r}".encode())
+        hasher.update(f"{type(tree).__name__}{tree!r}".encode())

@@ -1,19 +1,19 @@
-"""The exact tail batch: data parallelism that takes a batch of any size.
+"""Exact tail batches: data parallelism for batches of any size.
 
-Keras shards every batch over the devices, so the last batch of an epoch fails (or has to be dropped, or padded, which
-changes BatchNormalization and the loss) when its samples do not divide among them. Here such a batch is placed whole on
-every device instead: each one computes all of it and reaches the same result, so nothing is dropped and loss, weights,
-BatchNormalization and metrics are those of one device. What divides is sharded as ever.
+Keras shards every batch over the devices. The last batch of an epoch fails if its samples do not divide among them; to
+drop it loses samples, and to pad it changes BatchNormalization and the loss. `ExactDataParallel` replicates such a
+batch instead: each device computes all of it and reaches the same result, so loss, weights, BatchNormalization and
+metrics are those of one device. A batch that divides is sharded as usual.
 
-Keras's JAX trainer lays out all batches of an epoch as it did the first. `install` makes it ask for each batch; it does
-so through private names of Keras (hence the pinned range in `pyproject.toml`, and a test for each name) and leaves
-every other distribution to Keras's own code. Batches of several processes are not evened out: one that does not divide
-raises, since each process holds other samples.
+Keras's JAX trainer computes the layout of the first batch and uses it for all batches of the epoch. `install` patches
+the trainer to compute the layout of each batch. The patch uses private names of Keras, hence the pinned version in
+`pyproject.toml` and a test for each name. It leaves every other distribution to Keras's own code. With several
+processes a batch that does not divide raises an error: each process holds other samples, so it cannot be replicated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -21,58 +21,61 @@ from keras.src.backend.jax import trainer as jax_trainer
 
 from haversack.errors import TrainingError
 
-_EPOCH_ITERATOR = "_get_distributed_iterator"
-_LAY_OUT = "_distribute_data"
+# Private names of Keras that `install` looks for.
+_PATCHED_METHOD = "_get_distributed_iterator"
+_DISTRIBUTE_DATA = "_distribute_data"
 
 
-class ExactDataParallel(keras.distribution.DataParallel):
+class ExactDataParallel(keras.distribution.DataParallel):  # type: ignore[misc]
     """`keras.distribution.DataParallel` over all devices, for batches of any size."""
 
     def get_data_layout(self, data_shape: tuple[int, ...]) -> keras.distribution.TensorLayout:
-        """Sharded by sample where `data_shape`, a process's part of the batch, divides; else replicated.
+        """Return the layout of an array of a batch: sharded by sample if its samples divide, else replicated.
 
-        Raises `TrainingError` for a batch that does not divide among the devices of several processes.
+        `data_shape` is the shape of this process's part of the batch, samples first.
+
+        Raises `TrainingError` if several processes train and the part does not divide among this process's devices.
         """
         if data_shape and data_shape[0] % (self.num_model_replicas // self.num_processes) == 0:
             return super().get_data_layout(data_shape)
         if data_shape and self.num_processes > 1:
             raise TrainingError(
-                f"A batch of {data_shape[0]} samples does not divide among this process's devices.",
-                "Give every process batches that do, and drop the remainder.",
+                f"A batch of {data_shape[0]} samples does not divide among the devices of this process.",
+                "With several processes, use a batch size that divides among the devices, and drop the remainder.",
             )
         return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
 
 
 def install() -> None:
-    """Make `ExactDataParallel` the distribution of all that Keras builds and trains from now on. Twice is fine.
+    """Make `ExactDataParallel` Keras's distribution, for every model that is built from now on. Idempotent.
 
-    Raises `TrainingError` when this release of Keras lacks what the exact tail batch needs.
+    Raises `TrainingError` if this version of Keras lacks the private names that the patch needs.
     """
-    if not (hasattr(jax_trainer.JAXEpochIterator, _EPOCH_ITERATOR) and hasattr(jax_trainer, _LAY_OUT)):
+    if not (hasattr(jax_trainer.JAXEpochIterator, _PATCHED_METHOD) and hasattr(jax_trainer, _DISTRIBUTE_DATA)):
         raise TrainingError(
-            f"Keras {keras.__version__} lays out batches in a way that haversack does not know.",
-            'Install the release that fits with pip install "haversack[train]".',
+            f"Keras {keras.__version__} distributes batches in a way that haversack does not support.",
+            'Install the supported version with pip install "haversack[train]".',
         )
-    _ask_for_each_batch(jax_trainer.JAXEpochIterator)
+    _distribute_each_batch(jax_trainer.JAXEpochIterator)
     if not is_installed():
         keras.distribution.set_distribution(ExactDataParallel())
 
 
 def is_installed() -> bool:
-    """Whether `ExactDataParallel` is the distribution in force."""
+    """Whether `ExactDataParallel` is Keras's current distribution."""
     return isinstance(keras.distribution.distribution(), ExactDataParallel)
 
 
-def _ask_for_each_batch(epoch_iterator: type) -> None:
-    """Replace the iterator's method by one that lays out each batch by itself under `ExactDataParallel`."""
-    stock = getattr(epoch_iterator, _EPOCH_ITERATOR)
-    if getattr(stock, "lays_out_each_batch", False):
+def _distribute_each_batch(epoch_iterator: type) -> None:
+    """Patch Keras's epoch iterator to compute a layout for each batch under `ExactDataParallel`. Idempotent."""
+    original: Callable[[Any, Any], Iterator[Any]] = getattr(epoch_iterator, _PATCHED_METHOD)
+    if getattr(original, "distributes_each_batch", False):
         return
 
-    def distributed(self: Any, distribution: Any) -> Iterator[Any]:
+    def get_distributed_iterator(self: Any, distribution: Any) -> Iterator[Any]:
         if not isinstance(distribution, ExactDataParallel):
-            return stock(self, distribution)
+            return original(self, distribution)
         return (jax_trainer._distribute_data(batch) for batch in self.data_adapter.get_jax_iterator())
 
-    distributed.lays_out_each_batch = True  # type: ignore[attr-defined]
-    setattr(epoch_iterator, _EPOCH_ITERATOR, distributed)
+    get_distributed_iterator.distributes_each_batch = True  # type: ignore[attr-defined]
+    setattr(epoch_iterator, _PATCHED_METHOD, get_distributed_iterator)

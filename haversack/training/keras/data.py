@@ -1,14 +1,14 @@
-"""Where a training's batches come from: sources whose order is a pure function of (seed, epoch, step).
+"""Sources of batches whose order is a pure function of (seed, epoch, step).
 
-A training that goes on in another session has to see the batches that it would have seen, from the one it had come to.
-So the order is computed, not drawn: Philox keyed by seed and epoch gives a permutation, and the source starts at any
-step of it without going through those before. Only Philox's raw words are used, whose values no release of numpy may
-change. Arrays and `keras.utils.PyDataset` can be asked for any batch; a generator, or another source that only goes
-forward, cannot, and `why_it_cannot_seek` says so in words for the user.
+A training that resumes in another session must get the batches that it would have got, from its current step on. So the
+order is computed instead of drawn from a random stream: Philox, keyed by seed and epoch, gives a permutation, and a
+source starts at any step of it without reading the batches before. Only Philox's raw words are used, because numpy
+guarantees their values across versions. Arrays and `keras.utils.PyDataset` give random access to batches. A generator
+is read forward only; `reason_not_seekable` explains that to the user.
 
-The sources are Keras's own data adapters with another order, so that what a batch is (slicing, dtypes, class weights)
-stays Keras's. Passed as `x`, an adapter makes `model.fit` ignore `batch_size`, `shuffle` and `class_weight`; they are
-given here instead.
+The sources are subclasses of Keras's own data adapters that replace the order, so slicing, dtypes and class weights
+stay Keras's. When `model.fit` gets an adapter as `x`, it ignores `batch_size`, `shuffle` and `class_weight`; the
+constructors take them instead.
 """
 
 from __future__ import annotations
@@ -28,148 +28,166 @@ from keras.src.trainers.data_adapters import array_data_adapter, array_slicing, 
 from haversack.errors import InputError
 from haversack.training.keras.fingerprint import sketch
 
-_WORD = 2**64 - 1
+_UINT64_MAX = 2**64 - 1
 
 
 def permutation(seed: int, epoch: int, count: int, part: int = 0) -> np.ndarray[Any, Any]:
-    """The order of `count` things in `epoch`: int64 of shape (count,), the same on every machine.
+    """Return a permutation of range(`count`): int64 of shape (count,), the same on every machine.
 
-    `part` tells several permutations of one epoch apart. Philox: Salmon et al. 2011, doi:10.1145/2063384.2063405.
+    `part` selects one of several independent permutations of the same seed and epoch. The generator is Philox:
+    Salmon et al. 2011, doi:10.1145/2063384.2063405.
     """
-    words = np.random.Philox(key=[seed & _WORD, epoch], counter=[0, 0, part, 0]).random_raw(count)
+    words = np.random.Philox(key=[seed & _UINT64_MAX, epoch], counter=[0, 0, part, 0]).random_raw(count)
     return np.argsort(words, kind="stable")
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A part of one pass over the data: the batches from `first` to before `stop` of pass `reading`."""
+class BatchRange:
+    """Consecutive batches of one pass over the data: `first` included, `stop` excluded. All three count from 0."""
 
-    reading: int
+    pass_index: int
     first: int
     stop: int
 
 
 @dataclass(frozen=True)
-class Course:
-    """How epochs lie on the passes over the data: one each, or several to a pass where `steps_per_epoch` is smaller.
+class EpochPlan:
+    """Which batches an epoch trains on.
 
-    `batches` is the number of batches of one pass, `steps` what an epoch asks for, `stride` the steps per execution.
+    An epoch is one pass over the data, or, if `steps_per_epoch` is smaller, a part of one.
+
+    Attributes:
+        batches: the number of batches in one pass.
+        steps: `steps_per_epoch` as given to `fit`; None for a whole pass.
+        steps_per_execution: Keras's number of batches in one compiled call.
     """
 
     batches: int
     steps: int | None
-    stride: int
+    steps_per_execution: int
 
-    def stretch(self, epoch: int, step: int = 0) -> Stretch:
-        """What epoch `epoch` trains on from its step `step` on, both counted from 0."""
-        epochs_of_a_pass = math.ceil(self.batches / self.longest)
-        begin = (epoch % epochs_of_a_pass) * self.longest
-        return Stretch(epoch // epochs_of_a_pass, begin + step, min(begin + self.longest, self.batches))
+    def batch_range(self, epoch: int, step: int = 0) -> BatchRange:
+        """The batches of epoch `epoch` from its step `step` on, both counted from 0."""
+        epochs_per_pass = math.ceil(self.batches / self.batches_per_epoch)
+        first = (epoch % epochs_per_pass) * self.batches_per_epoch
+        stop = min(first + self.batches_per_epoch, self.batches)
+        return BatchRange(epoch // epochs_per_pass, first + step, stop)
 
     def length(self, epoch: int) -> int:
-        """How many batches epoch `epoch` trains on; a pass may end before its last epoch has all it asks for."""
-        stretch = self.stretch(epoch)
-        return stretch.stop - stretch.first
+        """The number of batches of epoch `epoch`; the last epoch of a pass may have fewer than the others."""
+        whole = self.batch_range(epoch)
+        return whole.stop - whole.first
 
     @property
-    def longest(self) -> int:
-        """The batches of a full epoch: Keras rounds `steps_per_epoch` up to whole executions."""
-        drawn = self.batches if self.steps is None else math.ceil(self.steps / self.stride) * self.stride
-        return min(drawn, self.batches)
+    def batches_per_epoch(self) -> int:
+        """The number of batches of a full epoch. Keras rounds `steps_per_epoch` up to whole executions."""
+        if self.steps is None:
+            return self.batches
+        return min(math.ceil(self.steps / self.steps_per_execution) * self.steps_per_execution, self.batches)
 
 
-class ArraySource(array_data_adapter.ArrayDataAdapter):
-    """Arrays (numpy, JAX, pandas, …), a sample per row, that start at any batch of any epoch."""
+class ArraySource(array_data_adapter.ArrayDataAdapter):  # type: ignore[misc]
+    """Arrays (numpy, JAX, pandas, …) with a sample per row. It can start at any batch of any epoch.
 
-    def __init__(self, arrays: tuple[Any, Any, Any], steps: int | None, stride: int, **arguments: Any) -> None:
+    Set `seed` before the first epoch.
+    """
+
+    def __init__(
+        self, arrays: tuple[Any, Any, Any], steps: int | None, steps_per_execution: int, **options: Any
+    ) -> None:
+        """`arrays` are (x, y, sample_weight); `options` are `batch_size`, `shuffle` and `class_weight`."""
         x, y, sample_weight = arrays
-        super().__init__(x, y, sample_weight=sample_weight, steps=steps, **arguments)
-        self.course = _course(self._size, steps, stride)
-        self.remembers: list[Any] = []
+        super().__init__(x, y, sample_weight=sample_weight, steps=steps, **options)
+        self.plan = _plan(self._size, steps, steps_per_execution)
+        self.stateful_objects: list[Any] = []
         self.seed = 0
-        self.begin(0)
+        self.seek(0)
 
     @property
     def num_batches(self) -> int:
-        return self.course.longest
+        return self.plan.batches_per_epoch
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the data looks like, as JSON: shapes, dtypes, and a sketch of the values."""
+        """Batch size, and shape, dtype and a sketch of the values of each array, as JSON."""
         arrays = [sketch(array) for array in keras.tree.flatten(self._inputs) if array is not None]
         return {"batch_size": self._batch_size, "arrays": arrays}
 
-    def begin(self, epoch: int, step: int = 0) -> None:
-        """Let the next iteration be epoch `epoch` from its step `step` on."""
-        self._stretch = self.course.stretch(epoch, step)
+    def seek(self, epoch: int, step: int = 0) -> None:
+        """Make the next iterator start at step `step` of epoch `epoch`, both counted from 0."""
+        self._range = self.plan.batch_range(epoch, step)
 
     def _get_iterator(self, slice_and_convert: Callable[..., Any], inputs: Any) -> Iterator[Any]:
-        stretch = self._stretch
-        whole = self._shuffle and self._shuffle != "batch"
-        order = permutation(self.seed, stretch.reading, self._num_samples) if whole else None
-        for batch in range(stretch.first, stretch.stop):
+        batches = self._range
+        by_sample = self._shuffle and self._shuffle != "batch"
+        order = permutation(self.seed, batches.pass_index, self._num_samples) if by_sample else None
+        for batch in range(batches.first, batches.stop):
             start = batch * self._batch_size
             stop = min(start + self._batch_size, self._num_samples)
             rows: Any = slice(start, stop)
             if order is not None:
                 rows = order[start:stop]
             elif self._shuffle == "batch":
-                rows = start + permutation(self.seed, stretch.reading, stop - start, part=batch + 1)
+                rows = start + permutation(self.seed, batches.pass_index, stop - start, part=batch + 1)
             yield keras.tree.map_structure(partial(slice_and_convert, indices=rows), inputs, none_is_leaf=False)
 
 
-class BatchSource(py_dataset_adapter.PyDatasetAdapter):
-    """A `keras.utils.PyDataset` of known length that starts at any batch of any epoch.
+class BatchSource(py_dataset_adapter.PyDatasetAdapter):  # type: ignore[misc]
+    """A `keras.utils.PyDataset` of known length. It can start at any batch of any epoch.
 
-    Its batches have to depend on their index alone, or on what the data set keeps in plain attributes.
+    A batch must depend only on its index and on plain attributes of the data set. Set `seed` before the first epoch.
     """
 
     def __init__(
         self,
         dataset: keras.utils.PyDataset,
         steps: int | None,
-        stride: int,
+        steps_per_execution: int,
         shuffle: bool,
         class_weight: Any,
     ) -> None:
-        super().__init__(_Ordered(dataset), class_weight=class_weight, shuffle=False)
-        self.course = _course(dataset.num_batches, steps, stride)
-        self.remembers = [dataset]
+        super().__init__(_OrderedDataset(dataset), class_weight=class_weight, shuffle=False)
+        self.plan = _plan(dataset.num_batches, steps, steps_per_execution)
+        self.stateful_objects = [dataset]
         self.seed = 0
         self._dataset = dataset
         self._shuffled = shuffle
-        self.begin(0)
+        self.seek(0)
 
     @property
     def num_batches(self) -> int:
-        return self.course.longest
+        return self.plan.batches_per_epoch
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the data looks like, as JSON. No batch is drawn for it: that may cost much or change the data set."""
-        return {"data set": type(self._dataset).__qualname__, "batches": self.course.batches}
+        """Class name and number of batches, as JSON. No batch is read: that may be slow or change the data set."""
+        return {"data set": type(self._dataset).__qualname__, "batches": self.plan.batches}
 
-    def begin(self, epoch: int, step: int = 0) -> None:
-        """Let the next iteration be epoch `epoch` from its step `step` on."""
+    def seek(self, epoch: int, step: int = 0) -> None:
+        """Make the next iterator start at step `step` of epoch `epoch`, both counted from 0."""
         if self.enqueuer:
-            # What was read ahead in the order before, as when the model was built, Keras keeps for the next epoch.
+            # Drop batches that Keras prefetched in the previous order, for example while it built the model: it would
+            # keep them for the next epoch.
             self.enqueuer.stop()
             self.enqueuer.ready_queue.queue.clear()
-        stretch, count = self.course.stretch(epoch, step), self.course.batches
-        order = permutation(self.seed, stretch.reading, count).tolist() if self._shuffled else range(count)
-        self.py_dataset.order = order[stretch.first : stretch.stop]
-        self._partway = step > 0
+        batches, count = self.plan.batch_range(epoch, step), self.plan.batches
+        order = permutation(self.seed, batches.pass_index, count).tolist() if self._shuffled else range(count)
+        self.py_dataset.order = order[batches.first : batches.stop]
+        self._resumes_inside_epoch = step > 0
 
     def on_epoch_begin(self) -> None:
-        if not self._partway:
+        """Start the epoch; the data set is notified only at step 0.
+
+        In a resumed epoch, an earlier session notified the data set, whose restored attributes include the effect.
+        """
+        if not self._resumes_inside_epoch:
             super().on_epoch_begin()
             return
-        # The data set was told of this epoch by the session that began it, and remembers what it did then.
-        self._within_epoch, self._partway = True, False
+        self._within_epoch, self._resumes_inside_epoch = True, False
         if self.enqueuer:
             self.enqueuer.start()
 
 
-class _Ordered(keras.utils.PyDataset):
-    """A data set's batches in a given order, so that Keras's own worker threads and processes read ahead in it."""
+class _OrderedDataset(keras.utils.PyDataset):  # type: ignore[misc]
+    """The batches of `dataset` in the order of the indices `order`, so that Keras's own workers prefetch in it."""
 
     def __init__(self, dataset: keras.utils.PyDataset) -> None:
         super().__init__(
@@ -193,121 +211,145 @@ class _Ordered(keras.utils.PyDataset):
         self.dataset.on_epoch_end()
 
 
-class SteppedSource(py_dataset_adapter.PyDatasetAdapter):
-    """A data set with an order of its own, such as haversack's images.
+class RandomAccessSource(py_dataset_adapter.PyDatasetAdapter):  # type: ignore[misc]
+    """A data set that orders its batches itself, such as haversack's images.
 
-    `batch(epoch, step)` gives any batch of any epoch, `len` is how many an epoch has, and `fingerprint()` says what has
-    to stay as it is.
+    It has `batch(epoch, step)`, which returns any batch of any epoch; `len()`, the number of batches in an epoch; and
+    `fingerprint()`, the JSON that must not change between sessions.
     """
 
-    def __init__(self, dataset: Any, steps: int | None, stride: int, class_weight: Any) -> None:
-        super().__init__(_Stepped(dataset), class_weight=class_weight, shuffle=False)
-        self.course = _course(len(dataset), steps, stride)
-        self.remembers: list[Any] = []
-        self.seed = 0  # the data set has one of its own
+    def __init__(self, dataset: Any, steps: int | None, steps_per_execution: int, class_weight: Any) -> None:
+        super().__init__(_RandomAccessDataset(dataset), class_weight=class_weight, shuffle=False)
+        self.plan = _plan(len(dataset), steps, steps_per_execution)
+        self.stateful_objects: list[Any] = []
+        self.seed = 0  # unused: the data set has its own
         self._dataset = dataset
-        self.begin(0)
+        self.seek(0)
 
     @property
     def num_batches(self) -> int:
-        return self.course.longest
+        return self.plan.batches_per_epoch
 
     def fingerprint(self) -> dict[str, Any]:
+        """The data set's own fingerprint."""
         return dict(self._dataset.fingerprint())
 
-    def begin(self, epoch: int, step: int = 0) -> None:
-        """Let the next iteration be epoch `epoch` from its step `step` on."""
-        self.py_dataset.stretch = self.course.stretch(epoch, step)
+    def seek(self, epoch: int, step: int = 0) -> None:
+        """Make the next iterator start at step `step` of epoch `epoch`, both counted from 0."""
+        self.py_dataset.batches = self.plan.batch_range(epoch, step)
 
 
-class _Stepped(keras.utils.PyDataset):
-    """A stretch of such a data set's batches; after it the next pass comes, or the same one `again`."""
+class _RandomAccessDataset(keras.utils.PyDataset):  # type: ignore[misc]
+    """The batches `batches` of a random-access data set, as a PyDataset.
 
-    def __init__(self, dataset: Any, again: bool = False) -> None:
+    At the end of an epoch it moves to the next pass; with `same_pass`, for validation, it stays at the first one.
+    """
+
+    def __init__(self, dataset: Any, same_pass: bool = False) -> None:
         super().__init__()
-        self.again = again
+        self.same_pass = same_pass
         self.dataset = dataset
-        self.stretch = Stretch(0, 0, len(dataset))
+        self.batches = BatchRange(0, 0, len(dataset))
 
     def __len__(self) -> int:
-        return self.stretch.stop - self.stretch.first
+        return self.batches.stop - self.batches.first
 
     def __getitem__(self, index: int) -> Any:
-        return self.dataset.batch(self.stretch.reading, self.stretch.first + index)
+        return self.dataset.batch(self.batches.pass_index, self.batches.first + index)
 
     def on_epoch_end(self) -> None:
-        self.stretch = replace(self.stretch, reading=self.stretch.reading + (not self.again))
+        self.batches = replace(self.batches, pass_index=self.batches.pass_index + (not self.same_pass))
 
 
-Source = ArraySource | BatchSource | SteppedSource
+Source = ArraySource | BatchSource | RandomAccessSource
 
 
-def _course(batches: int, steps: int | None, stride: int) -> Course:
+def _plan(batches: int, steps: int | None, steps_per_execution: int) -> EpochPlan:
+    """An `EpochPlan` of its arguments. Raises `InputError` if there is no batch."""
     if batches == 0:
-        raise InputError("The data has no sample to train on.", "Look at what was given as x.")
-    return Course(batches, steps, stride)
+        raise InputError("The data has no samples to train on.", "Check the x that you passed.")
+    return EpochPlan(batches, steps, steps_per_execution)
 
 
-def why_it_cannot_seek(x: Any, arrays: tuple[Any, ...], validation_data: Any) -> str | None:
-    """In words for the user, why batches of `x` cannot be had from any step on; None when they can."""
-    if is_stepped(x):
+def reason_not_seekable(x: Any, arrays: tuple[Any, ...], validation_data: Any) -> str | None:
+    """Explain to the user why a training on this data cannot resume; None if it can.
+
+    Args:
+        x: the data, as given to `fit`.
+        arrays: (x, y, sample_weight), as given to `fit`.
+        validation_data: as given to `fit`.
+    """
+    if is_random_access(x):
         pass
     elif isinstance(x, py_dataset_adapter.PyDataset):
         if getattr(x, "num_batches", None) is None:
-            return "a PyDataset without a length has no epochs to find one's place in; give it __len__"
+            return "a PyDataset without a length has no epochs to resume in; give it __len__"
     elif not array_data_adapter.can_convert_arrays(arrays):
         given = next(one for one in arrays if not array_data_adapter.can_convert_arrays((one,)))
         kind = "a generator" if isinstance(given, types.GeneratorType) else f"a {type(given).__name__}"
         return f"{kind} cannot be asked for its 1,000th batch; use arrays or a keras.utils.PyDataset"
     if isinstance(validation_data, Iterator):
-        return "a generator as validation_data has no way back; use arrays or a keras.utils.PyDataset"
+        return "a generator as validation_data cannot be rewound; use arrays or a keras.utils.PyDataset"
     return None
 
 
 def split(arrays: tuple[Any, Any, Any], share: float) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
-    """`arrays` without their last `share` of the samples, and those, as `model.fit` splits them."""
-    return array_slicing.train_validation_split(arrays, validation_split=share)
+    """Split (x, y, sample_weight) as `model.fit` does with `validation_split=share`.
+
+    Returns the arrays to train on and those to validate on, which are the last `share` (0 to 1) of the samples.
+    """
+    training, validation = array_slicing.train_validation_split(arrays, validation_split=share)
+    return training, validation
 
 
-def open_source(arrays: tuple[Any, Any, Any], arguments: dict[str, Any], stride: int) -> Source:
-    """The source of what `model.fit` was given as (x, y, sample_weight) and `arguments`; its `seed` is to be set.
+def open_source(arrays: tuple[Any, Any, Any], arguments: dict[str, Any], steps_per_execution: int) -> Source:
+    """Return the source of the batches. The caller must set its `seed`.
 
-    Raises `ValueError` like `model.fit` for arguments that do not go together, `InputError` for data without a sample.
+    Args:
+        arrays: (x, y, sample_weight), as given to `fit`.
+        arguments: all arguments of `model.fit` by name.
+        steps_per_execution: the model's.
+
+    Raises `InputError` for data without a sample. Raises `ValueError` for arguments that `model.fit` does not accept
+    together, and warns if `steps_per_epoch` exceeds the number of batches.
     """
     x, y, sample_weight = arrays
     steps, shuffle, class_weight = (arguments[name] for name in ("steps_per_epoch", "shuffle", "class_weight"))
     source: Source
-    if not (is_stepped(x) or isinstance(x, py_dataset_adapter.PyDataset)):
+    if not (is_random_access(x) or isinstance(x, py_dataset_adapter.PyDataset)):
         size = arguments["batch_size"]
-        source = ArraySource(arrays, steps, stride, batch_size=size, shuffle=shuffle, class_weight=class_weight)
+        source = ArraySource(
+            arrays, steps, steps_per_execution, batch_size=size, shuffle=shuffle, class_weight=class_weight
+        )
     else:
         for name, value in (("y", y), ("sample_weight", sample_weight)):
             if value is not None:
                 raise ValueError(
                     f"A PyDataset's batches hold targets and sample weights, so `{name}` must not be given."
                 )
-        if is_stepped(x):
-            source = SteppedSource(x, steps, stride, class_weight)
+        if is_random_access(x):
+            source = RandomAccessSource(x, steps, steps_per_execution, class_weight)
         else:
-            source = BatchSource(x, steps, stride, bool(shuffle), class_weight)
-    if steps and steps > source.course.batches:
+            source = BatchSource(x, steps, steps_per_execution, bool(shuffle), class_weight)
+    if steps and steps > source.plan.batches:
         warnings.warn(
-            f"steps_per_epoch is {steps} and the data has {source.course.batches} batches: an epoch is one pass.",
+            f"steps_per_epoch is {steps}, but the data has {source.plan.batches} batches: an epoch is one pass over "
+            "the data.",
             stacklevel=5,
         )
     return source
 
 
-def as_keras_takes_it(x: Any) -> Any:
-    """`x`, where `model.fit` itself would not know it as a data set of Keras's."""
-    return _Stepped(x) if is_stepped(x) and not isinstance(x, py_dataset_adapter.PyDataset) else x
+def as_training_data(x: Any) -> Any:
+    """`x`, wrapped in a PyDataset if it is a random-access data set that is not one itself."""
+    return _RandomAccessDataset(x) if is_random_access(x) and not isinstance(x, py_dataset_adapter.PyDataset) else x
 
 
-def to_validate(x: Any) -> Any:
-    """`x` as `model.fit` takes it to validate on: the same batches after each epoch, in whatever session."""
-    return _Stepped(x, again=True) if is_stepped(x) else x
+def as_validation_data(x: Any) -> Any:
+    """`x`; a random-access data set is wrapped so that every validation, in every session, gets the same batches."""
+    return _RandomAccessDataset(x, same_pass=True) if is_random_access(x) else x
 
 
-def is_stepped(x: Any) -> bool:
-    """Whether `x` has an order of its own, such as haversack's images."""
+def is_random_access(x: Any) -> bool:
+    """Whether `x` is a random-access data set, such as haversack's images: has `batch`, `fingerprint` and a length."""
     return callable(getattr(x, "batch", None)) and callable(getattr(x, "fingerprint", None)) and hasattr(x, "__len__")

@@ -1,8 +1,8 @@
 """`distribute()`: train on every core.
 
-It does today what a TPU notebook once did with a cluster resolver and a strategy, or with `keras_to_tpu_model`: after
-it, every model that is built lives on all cores, and plain `fit`, `evaluate` and `predict` share each batch among them.
-Batches that do not divide are left to `batch`.
+It replaces the cluster resolver and strategy of a TPU notebook, and the older `keras_to_tpu_model`. Every model that is
+built after the call lives on all cores, and plain `fit`, `evaluate` and `predict` share each batch among them. The
+module `batch` handles batches that do not divide.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from haversack.training.devices import System, devices
 
 
 def distribute() -> System:
-    """Train on every core from now on, and print them as a TPU system would list them.
+    """Train on every core from now on, and print the cores as a TPU system lists them.
 
     Call it before the model is built. It replaces
 
@@ -19,11 +19,13 @@ def distribute() -> System:
         strategy = tf.distribute.TPUStrategy(resolver)
         with strategy.scope(): …
 
-    With one core only the listing happens. Calling it twice is safe. A distribution that was set with
-    `keras.distribution.set_distribution` is replaced.
+    With one core it only prints. It is idempotent. It replaces a distribution that was set with
+    `keras.distribution.set_distribution`.
 
-    Returns the `System`; make the global batch size a multiple of its `cores`.
-    Raises `ExtraMissing` without Keras and JAX, `TrainingError` if Keras runs on another backend.
+    Returns the `System`. Choose a global batch size that is a multiple of its `cores`.
+
+    Raises `ExtraMissing` if Keras or JAX is not installed, and `TrainingError` if Keras runs on another backend or is
+    a version that haversack does not support.
     """
     system = System(tuple(devices()))
     if system.cores > 1:

@@ -1,12 +1,12 @@
 """A checkpoint of `haversack.fit` as a file of Keras's own: `NAME.weights.h5` or `NAME.keras`.
 
-A run keeps its model's configuration beside its variables, as the JSON that Keras writes into a `.keras` file. So the
-model is built again from that, gets the checkpoint's values, and Keras saves it: whoever opens the file needs Keras and
-nothing of ours. The last checkpoint of a training that is over gives the model as `fit` left it, with moving averages
-in place and EarlyStopping's best weights put back; any other one gives it as it was at that step.
+A checkpoint holds the model's configuration, as the JSON that Keras writes into a `.keras` file. `export` rebuilds the
+model from it, assigns the checkpoint's values, and lets Keras save it: to open the file takes Keras and nothing of
+haversack's. The last checkpoint of a finished training gives the model that `fit` left, with moving averages applied
+and EarlyStopping's best weights restored. Any other checkpoint gives the model as it was at that step.
 
-A model that Keras cannot build from its configuration (a class of the notebook's own, a Lambda layer) is to be given.
-Code in a configuration is not run: Keras's safe mode stays on.
+Keras cannot rebuild every model (a class that the notebook defines, a Lambda layer); the caller passes such a model.
+Code in a configuration is never run: Keras's safe mode stays on.
 """
 
 from __future__ import annotations
@@ -21,86 +21,102 @@ from haversack.training.checkpoints.checkpoints import Checkpoints
 from haversack.training.devices import import_keras
 
 if TYPE_CHECKING:
-    pass
+    import keras
 
-_KINDS = (".weights.h5", ".keras")
+_SUFFIXES = (".weights.h5", ".keras")
 
 _Word = Literal["latest", "best"]
 _WORDS: tuple[_Word, ...] = ("latest", "best")
 Which = int | _Word
-"""A checkpoint: the newest, that with the smallest loss of those saved at an epoch's end, or that after a step."""
+"""A checkpoint: "latest", "best" (the smallest loss of those saved at an epoch's end), or a step."""
 
 
 def export(
-    name: str, path: str | Path, where: str | Path | None = None, *, checkpoint: Which = "latest", model: Any = None
+    name: str,
+    path: str | Path,
+    where: str | Path | None = None,
+    *,
+    checkpoint: Which = "latest",
+    model: keras.Model | None = None,
 ) -> Path:
-    """Write a checkpoint of the run `name` as `path`, which ends in `.weights.h5` or `.keras`, complete or not at all.
+    """Write a checkpoint of the run `name` to the file `path`, by atomic replace.
 
     Args:
+        name: the run.
+        path: the file. It ends in `.weights.h5` for weights or in `.keras` for the whole model.
         where: where the run's checkpoints are kept; see `haversack.fit`.
-        checkpoint: "latest", "best" or a step, counted over all epochs as `haversack runs show` lists them.
-        model: the model, built and compiled as for the training, where Keras cannot build it from its configuration;
-            it gets the checkpoint's values.
+        checkpoint: "latest", "best" (the smallest loss of those saved at an epoch's end) or a step. Steps count from
+            the run's first epoch; `haversack runs show` lists them.
+        model: the model, built and compiled as for the training, if Keras cannot rebuild it from its configuration. It
+            is assigned the checkpoint's values.
 
-    Returns the file. Raises `InputError` for another ending, `NotFound` when there is no such run or checkpoint,
-    `TrainingError` when the model cannot be built or is another one, and as `Checkpoints.restore`.
+    Returns `path`.
+
+    Raises `InputError` for another suffix; `NotFound` if there is no such run or checkpoint; `TrainingError` if the
+    model cannot be rebuilt, differs from the run's, or the run is not one of `haversack.fit`; `IntegrityError` if no
+    checkpoint is intact; `ConnectionFailed` if the store does not answer and this machine has no copy; `ExtraMissing`
+    if Keras or JAX is not installed.
     """
-    kind = next((kind for kind in _KINDS if str(path).endswith(kind)), None)
-    if kind is None:
-        raise InputError(f"{path} is neither weights nor a model.", "End its name in .weights.h5 or .keras.")
+    suffix = next((suffix for suffix in _SUFFIXES if str(path).endswith(suffix)), None)
+    if suffix is None:
+        raise InputError(
+            f"{path} is neither a file of weights nor of a model.", "Use a name that ends in .weights.h5 or .keras."
+        )
     keras = import_keras()
     from haversack.training.keras import state
-    from haversack.training.keras.session import Saved
+    from haversack.training.keras.session import SavedTraining
 
     checkpoints = Checkpoints(name, where)
-    saved = Saved.of(checkpoints.restore(step=_step(checkpoints, checkpoint)))
+    saved = SavedTraining.of(checkpoints.restore(step=_step(checkpoints, checkpoint)))
     assert saved is not None
     streams = state.streams()  # building a model draws from them
     try:
-        built = model if model is not None else _built(keras, name, saved.tree)
-        _assign(name, built, saved.tree["variables"])
+        exported = model if model is not None else _rebuild(keras, name, saved.tree)
+        _assign(name, exported, saved.tree["variables"])
         if saved.ended:
-            _end(built, saved.tree["memory"])
-        return _written(built, Path(path), kind)
+            _finish(exported, saved.tree["memory"])
+        return _write(exported, Path(path), suffix)
     finally:
-        state.put_back_streams(streams)
+        state.restore_streams(streams)
 
 
-def which(text: str) -> Which:
-    """A checkpoint as it is named on the command line. Raises `InputError` for what names none."""
+def parse_checkpoint(text: str) -> Which:
+    """Parse a checkpoint as it is given on the command line: "latest", "best" or a step. Raises `InputError`."""
     for word in _WORDS:
         if text == word:
             return word
     if not text.isdecimal():
         raise InputError(
-            f"{text!r} names no checkpoint.", "Say latest, best, or a step as in: haversack runs show NAME"
+            f"{text!r} does not name a checkpoint.",
+            "Use latest, best, or a step that this command lists: haversack runs show NAME",
         )
     return int(text)
 
 
 def _step(checkpoints: Checkpoints, which: Which) -> int | None:
-    """The step to be restored, None for the newest that is whole."""
+    """The step of a checkpoint, or None for the newest that is intact. Raises `NotFound`."""
     every = checkpoints.all()
     found = [one.step for one in every if which == "latest" or one.step == which or (which == "best" and one.best)]
     if not found:
-        said = f" of step {which}" if isinstance(which, int) else " of a best epoch's end" if every else ""
-        next_step = f"See what it has with: haversack runs show {checkpoints.name}"
-        raise NotFound(f"The run {checkpoints.name} has no checkpoint{said}.", next_step)
+        missing = f" of step {which}" if isinstance(which, int) else " of a best epoch's end" if every else ""
+        next_step = f"List its checkpoints with: haversack runs show {checkpoints.name}"
+        raise NotFound(f"The run {checkpoints.name} has no checkpoint{missing}.", next_step)
     return None if which == "latest" else found[-1]
 
 
-def _built(keras: Any, name: str, tree: dict[str, Any]) -> Any:
-    next_step = "Give one of its kind in Python: haversack.runs.export(name, path, model=model)."
+def _rebuild(keras: Any, name: str, tree: dict[str, Any]) -> Any:
+    """Build the model of the run `name` from the configuration in `tree`. Raises `TrainingError`."""
+    next_step = "Build and compile it yourself, and pass it: haversack.runs.export(name, path, model=model)."
     if tree.get("architecture") is None:
         raise TrainingError(f"The model of {name} has no configuration to be built from.", next_step)
     try:
         return keras.saving.deserialize_keras_object(json.loads(tree["architecture"].tobytes()))
     except Exception as error:
-        said = str(error).partition("\n")[0].rstrip(". ")
-        raise TrainingError(f"Keras cannot build the model of {name}: {said}.", next_step) from error
+        raise TrainingError(f"Keras cannot build the model of {name}: {_first_line(error)}.", next_step) from error
 
 
 def _assign(name: str, model: Any, variables: dict[str, list[Any]]) -> None:
+    """Assign saved weights and optimizer variables to `model`. Raises `TrainingError` if it is not the run's model."""
     from haversack.training.keras import state
 
     try:
@@ -108,27 +124,31 @@ def _assign(name: str, model: Any, variables: dict[str, list[Any]]) -> None:
             model.optimizer.build(model.trainable_variables)
         state.assign(model, variables, (*state.WEIGHTS, *state.OPTIMIZER))
     except (AttributeError, ValueError) as error:
-        said = str(error).partition("\n")[0].rstrip(". ")
         raise TrainingError(
-            f"The model is another one than that of {name}: {said}.", "Build and compile it as for the training."
+            f"The model differs from that of the run {name}: {_first_line(error)}.",
+            "Build and compile it as for the training.",
         ) from error
 
 
-def _end(model: Any, memories: list[dict[str, Any]]) -> None:
-    """What `fit` does to the weights when it ends, in its order."""
+def _finish(model: Any, attributes: list[dict[str, Any]]) -> None:
+    """Change the weights as the end of `fit` does: apply moving averages, then restore EarlyStopping's best weights."""
     from haversack.training.keras.attributes import decode
 
     model.optimizer.finalize_variable_values(model.trainable_weights)
-    for one in memories:
-        remembered = one["values"]
-        if one["class"] == "EarlyStopping" and remembered.get("restore_best_weights") and remembered["best_weights"]:
-            model.set_weights(decode(remembered["best_weights"]))
+    for one in attributes:
+        values = one["values"]
+        if one["class"] == "EarlyStopping" and values.get("restore_best_weights") and values["best_weights"]:
+            model.set_weights(decode(values["best_weights"]))
 
 
-def _written(model: Any, path: Path, kind: str) -> Path:
-    with disk.replacing(path, suffix=kind) as temporary:
-        if kind == ".keras":
+def _write(model: Any, path: Path, suffix: str) -> Path:
+    with disk.replacing(path, suffix=suffix) as temporary:
+        if suffix == ".keras":
             model.save(temporary)
         else:
             model.save_weights(temporary)
     return path
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(". ")

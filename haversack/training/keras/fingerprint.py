@@ -1,8 +1,8 @@
-"""What a training is made of, in a few lines of JSON: the model, the data, and the machine it runs on.
+"""Fingerprints of a training as JSON: its data, its model, and the machine it runs on.
 
-A run's checkpoints carry it, so that another model or other data under the same name is noticed instead of trained on,
-and so that a session knows whether it computes to the bit what the one before would have. Data is sketched, not hashed:
-numbers that differ by rounding, as images decoded on another machine do, are the same data.
+Every checkpoint of a run holds them. A session that resumes the run compares: another model or other data under the
+same name is an error, and another machine is reported, because the last digits may then differ. Data is sketched, not
+hashed: values that differ by rounding, as in images that another machine decoded, count as equal.
 """
 
 from __future__ import annotations
@@ -17,30 +17,38 @@ from typing import Any
 
 import numpy as np
 
-_ROWS = 256
-_CLOSE = 1e-3
+_SAMPLED_ROWS = 256
+_TOLERANCE = 1e-3
 _PRECISION = ("jax_default_matmul_precision", "jax_enable_x64")
 _LIBRARIES = ("keras", "jax", "jaxlib", "numpy")
-# What a layer's configuration says of its own name and chance differs from process to process.
-_OF_THE_PROCESS = {"name", "seed"}
+# Settings of a layer that differ from process to process.
+_PROCESS_SETTINGS = {"name", "seed"}
 _PLAIN = (bool, int, float, str)
-_ENDLESS = (float("inf"), float("-inf"))
-_VOLATILE = {"name", "learning_rate"}
+_INFINITIES = (float("inf"), float("-inf"))
+# Settings of an optimizer that a run may change: callbacks adjust the learning rate.
+_VOLATILE_SETTINGS = {"name", "learning_rate"}
 
 
 def sketch(array: Any) -> dict[str, Any]:
-    """Shape, dtype and one number for each of up to 256 rows spread over `array`, which has a sample per row."""
+    """Return shape, dtype and one number for each of up to 256 evenly spaced rows of `array`, as JSON.
+
+    `array` has a sample per row. The number is a weighted sum of the row's values, where NaN counts as 0 and infinity
+    as 1 or -1. Arrays that are not real numbers have a hash of these rows instead; sparse and ragged arrays have shape
+    and dtype only.
+    """
     shape = [int(size) for size in array.shape]
     found: dict[str, Any] = {"shape": shape, "dtype": str(getattr(array, "dtype", type(array).__name__))}
-    picked = np.unique(np.linspace(0, shape[0] - 1, _ROWS).astype(np.int64)) if shape[0] else np.empty(0, np.int64)
+    picked = (
+        np.unique(np.linspace(0, shape[0] - 1, _SAMPLED_ROWS).astype(np.int64)) if shape[0] else np.empty(0, np.int64)
+    )
     rows = array.iloc if hasattr(array, "iloc") else array
     try:
         values = np.stack([np.asarray(rows[int(row)]).ravel() for row in picked]) if len(picked) else np.empty((0, 0))
     except (TypeError, ValueError):
-        return found  # sparse or ragged: its shape has to do
+        return found  # sparse or ragged
     if values.dtype.kind in "biuf":
         numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=1.0, neginf=-1.0)
-        # A wave over the row tells rows apart that hold the same numbers in another order.
+        # The weights are a cosine along the row, so that rows with the same values in another order differ.
         found["rows"] = (numbers * np.cos(np.arange(numbers.shape[1]))).sum(axis=1).tolist()
         found["scale"] = float(np.abs(numbers).sum(axis=1).mean()) if len(picked) else 0.0
     else:
@@ -49,26 +57,26 @@ def sketch(array: Any) -> dict[str, Any]:
 
 
 def of_model(model: Any) -> dict[str, Any]:
-    """The layers with their plain settings, the variables' shapes, the optimizer: of a model that is built."""
+    """Return the fingerprint of a built, compiled model: layers, optimizer, and shapes of all variables, as JSON."""
     optimizer = model.optimizer
     return {
-        "layers": [_settings(layer, _OF_THE_PROCESS) for layer in model._flatten_layers(include_self=False)],
+        "layers": [_settings(layer, _PROCESS_SETTINGS) for layer in model._flatten_layers(include_self=False)],
         "variables": [f"{variable.dtype}{list(variable.shape)}" for variable in model.variables],
-        "optimizer": _settings(optimizer, _VOLATILE),
+        "optimizer": _settings(optimizer, _VOLATILE_SETTINGS),
         "optimizer variables": [f"{variable.dtype}{list(variable.shape)}" for variable in optimizer.variables],
         "metrics variables": [f"{variable.dtype}{list(variable.shape)}" for variable in model.metrics_variables],
     }
 
 
 def of_machine() -> dict[str, Any]:
-    """What decides the last bits of a training: devices, cores, versions, flags."""
+    """Return what the last bits of a training depend on, as JSON: devices, CPU cores, versions, flags, precision."""
     import jax
     import keras
 
     devices = jax.devices()
     return {
         "devices": len(devices),
-        "device": devices[0].device_kind if devices[0].platform != "cpu" else _processor(),
+        "device": devices[0].device_kind if devices[0].platform != "cpu" else _processor_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "distribution": type(keras.distribution.distribution()).__name__,
         "flags": " ".join(sorted(os.environ.get("XLA_FLAGS", "").split())),
@@ -80,38 +88,43 @@ def of_machine() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what differs: "devices 8, now 4"; of two lists, the first place where they do."""
+    """Describe each entry that differs between two fingerprints, for example "devices 8, now 4".
+
+    Of two lists of equal length, only the first difference is described.
+    """
     found = []
     for name in {**before, **now}:
         old, new = before.get(name), now.get(name)
         if _same(old, new):
             continue
         if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-            place = next(place for place, pair in enumerate(zip(old, new, strict=True)) if not _same(*pair))
-            name, old, new = f"{name}[{place}]", old[place], new[place]
-        if isinstance(old, Mapping) and isinstance(new, Mapping) and _said(old) == _said(new):
+            index = next(index for index, pair in enumerate(zip(old, new, strict=True)) if not _same(*pair))
+            name, old, new = f"{name}[{index}]", old[index], new[index]
+        if isinstance(old, Mapping) and isinstance(new, Mapping) and _describe(old) == _describe(new):
             within = "" if "shape" in old else f" ({'; '.join(differences(old, new))})"
-            found.append(f"{name} {_said(old)} with other {'values' if 'shape' in old else 'settings'}{within}")
+            found.append(f"{name} {_describe(old)} with other {'values' if 'shape' in old else 'settings'}{within}")
         else:
-            found.append(f"{name} {_said(old)}, now {_said(new)}")
+            found.append(f"{name} {_describe(old)}, now {_describe(new)}")
     return found
 
 
-def _settings(thing: Any, but: set[str]) -> dict[str, Any]:
-    """The class of a layer or optimizer and the numbers, words and switches of its configuration."""
+def _settings(part: Any, excluded: set[str]) -> dict[str, Any]:
+    """The class of a layer or optimizer and the plain values of its configuration, except the `excluded` names."""
     try:
-        configuration = thing.get_config()
+        configuration = part.get_config()
     except Exception:  # noqa: BLE001 - users' layers may raise anything here, and need no configuration to be trained
         configuration = {}
-    kept = {key: value for key, value in configuration.items() if key not in but and type(value) in _PLAIN}
+    kept = {key: value for key, value in configuration.items() if key not in excluded and type(value) in _PLAIN}
     # JSON has no infinity.
-    return {"class": type(thing).__name__, **{key: str(one) if one in _ENDLESS else one for key, one in kept.items()}}
+    return {"class": type(part).__name__, **{key: str(one) if one in _INFINITIES else one for key, one in kept.items()}}
 
 
 def _same(before: Any, now: Any) -> bool:
+    """Whether two entries are equal; sketches of values are compared with a tolerance."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         if "rows" in before and "rows" in now and len(before["rows"]) == len(now["rows"]):
-            close = np.allclose(before["rows"], now["rows"], rtol=_CLOSE, atol=_CLOSE * before["scale"], equal_nan=True)
+            tolerance = _TOLERANCE * before["scale"]
+            close = np.allclose(before["rows"], now["rows"], rtol=_TOLERANCE, atol=tolerance, equal_nan=True)
             return bool(close) and all(before[key] == now.get(key) for key in before if key not in ("rows", "scale"))
         return before.keys() == now.keys() and all(_same(before[key], now[key]) for key in before)
     if isinstance(before, list) and isinstance(now, list):
@@ -119,8 +132,8 @@ def _same(before: Any, now: Any) -> bool:
     return bool(before == now)
 
 
-def _said(value: Any) -> str:
-    """A value in a few words: a layer by its class, an array by its shape, a list by its length."""
+def _describe(value: Any) -> str:
+    """An entry in a few words: a layer by its class, an array by dtype and shape, a list by its length."""
     if isinstance(value, Mapping):
         return f"{value['dtype']}{value['shape']}" if "shape" in value else str(value.get("class"))
     if isinstance(value, list):
@@ -128,8 +141,8 @@ def _said(value: Any) -> str:
     return "none" if value in (None, "") else str(value)
 
 
-def _processor() -> str:
-    """The processor's own name: XLA compiles for its instructions."""
+def _processor_model() -> str:
+    """The model name of this machine's CPU: XLA compiles for its instruction set."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

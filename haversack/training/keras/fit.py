@@ -1,23 +1,24 @@
 """`fit`: Keras's `model.fit` on every core, for any number of samples, over as many sessions as it takes.
 
-It takes `model.fit`'s arguments and returns its history. The cores are taken into use where `distribute()` was not
-called, and a model that was built before they were is moved onto them as it is. With a `name` the training is a run: it
-is saved while it goes on, and whatever ends its session (SIGKILL included), the same call in the next session goes on
-at the step it had come to, to the bit what it would have been. How, stands in `session`; what is saved, in `state` and
-`memory`; where batches come from, in `data`.
+`fit` takes `model.fit`'s arguments and returns its history. If `distribute()` was not called, `fit` distributes over
+all cores and moves a model that is already built onto them. With a `name` the training is a run: its state is saved
+while it trains. Whatever ends its session (SIGKILL included), the same call in the next session resumes at the step
+that the last checkpoint holds, and ends with the same bits as a training that was never interrupted. The module
+`session` has the states of a run; `state`, `attributes` and `log_files` capture and restore what a checkpoint holds;
+`data` orders the batches.
 
-What it will not do: save what lives outside of the model, its callbacks and its data set, such as a variable of the
-notebook that a callback counts in; or make a source exact that cannot be asked for its n-th batch.
+What `fit` does not do: it does not save state outside of the model, its callbacks and its data set, such as a variable
+of the notebook that a callback increments. It cannot resume on a source without random access, such as a generator.
 """
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from haversack.errors import InputError
 from haversack.training.devices import devices, import_keras
@@ -26,12 +27,53 @@ if TYPE_CHECKING:
     import keras
 
     from haversack.training.checkpoints.checkpoints import Checkpoints, Restored
-    from haversack.training.keras.session import Saved
+    from haversack.training.keras.data import Source
+    from haversack.training.keras.session import SavedTraining, TrainingSession
 
 _KERAS_BATCH_SIZE = 32
+"""Keras's default for arrays."""
 _SEEDS = 2**63
-_inside: ContextVar[bool] = ContextVar("inside", default=False)
-_name_unnamed: Callable[[], str | None] = lambda: None  # noqa: E731
+_fitting: ContextVar[bool] = ContextVar("fitting", default=False)
+_default_namer: Callable[[], str | None] = lambda: None  # noqa: E731
+
+
+class FitOptions(TypedDict, total=False):
+    """The options of Keras's `model.fit` besides `x` and `y`, with Keras's defaults.
+
+    A data set below is a `keras.utils.PyDataset`, haversack's images, or another source that yields batches itself.
+    """
+
+    batch_size: int | None
+    """The number of samples in a step, of all cores together. Default 32 for arrays; leave it out for a data set."""
+    epochs: int
+    """Train until this many epochs are done, those of earlier sessions included. Default 1."""
+    verbose: Literal["auto"] | int
+    """0 prints nothing, 1 a progress bar, 2 a line for each epoch. Default "auto", which mostly means 1."""
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.CallbackList | None
+    """Callbacks to run. A run leaves BackupAndRestore out. Default None."""
+    validation_split: float
+    """The share, 0 to 1, of the samples that is kept for validation: the last ones, before shuffling. Default 0."""
+    validation_data: Any
+    """Data to validate on after an epoch: (x, y), (x, y, sample_weight) or a data set. It overrides `validation_split`.
+    Default None."""
+    shuffle: bool | Literal["batch"]
+    """Whether to shuffle the samples of arrays, or the batches of a PyDataset, in each pass over the data. "batch"
+    shuffles arrays within each batch only. Default True."""
+    class_weight: Mapping[int, float] | None
+    """The weight of each class in the loss, by class index. Default None: 1."""
+    sample_weight: Any
+    """The weight of each sample in the loss: an array of shape (samples,), or (samples, length) for sequences; for
+    several outputs, one array each. Only for arrays. Default None: 1."""
+    initial_epoch: int
+    """The epoch, from 0, at which a new training begins; a run that resumes has its own. Default 0."""
+    steps_per_epoch: int | None
+    """The number of batches in an epoch. Default None: one pass over the data."""
+    validation_steps: int | None
+    """The number of batches in a validation. Default None: all."""
+    validation_batch_size: int | None
+    """The number of samples in a validation step. Default None: `batch_size`."""
+    validation_freq: int | list[int]
+    """Validate after every so many epochs, or after each of the listed epochs, counted from 1. Default 1."""
 
 
 def fit(
@@ -43,103 +85,126 @@ def fit(
     where: str | Path | None = None,
     restart: bool = False,
     take_over: bool = False,
-    **arguments: Any,
+    **options: Unpack[FitOptions],
 ) -> keras.callbacks.History:
-    """Train a compiled `model` on all cores; `model.fit(x, y, **arguments)` in every other respect.
+    """Train a compiled `model` on all cores; in every other respect it is `model.fit(x, y, **options)`.
+
+    With a name, the order of the data is a function of a seed (drawn from numpy's global stream when the run begins),
+    the epoch and the step, instead of a stream of random numbers.
 
     Args:
         model: a compiled Keras model, built before or after `distribute()`.
-        x, y: what `model.fit` takes: arrays with a sample per row, or a data set that yields batches.
-        name: the run's name. A run that was cut off goes on where it was; one that is finished gives its history and
-            its weights at once, and goes on when `epochs` has grown. Without a name nothing is saved, except in a
+        x: the samples: an array of shape (samples, …), a list or dict of arrays for several inputs, or a data set.
+        y: the targets: an array of shape (samples, …), or a list or dict of them; None for a data set.
+        name: the run's name. A run that was interrupted resumes. A run that is finished returns its history and loads
+            its weights at once, and continues if `epochs` has grown. Without a name nothing is saved, except in a
             notebook that haversack executes, which names its trainings itself.
-        where: where the run's checkpoints are kept; see `haversack.Checkpoints`. Without it they are in this machine's
-            data folder, and also on the drive of the hub that is named where this machine's disk goes with its session.
-        restart: begin anew, and keep the run that there is under another name. In a job it is done once, not again in
-            each of its sessions.
-        take_over: take the run from a session that seems to be training it still.
-        arguments: `batch_size` (of all cores together), `epochs`, `validation_split` and the others of `model.fit`.
+        where: where the run's checkpoints are kept: a folder, or a URL that fsspec opens; see
+            `haversack.Checkpoints`. By default this machine's data folder; if this machine's disk is lost with its
+            session and a hub is configured, also that hub's drive.
+        restart: rename the existing run to `NAME.before-N` and train from the beginning. In a job, one call restarts
+            the run once, not again in each session of the job.
+        take_over: take the run from a session that seems to be alive.
+        options: `batch_size`, `epochs`, `validation_split` and the others of `model.fit`; see `FitOptions`.
 
-    With a name, the order of the data is a function of a seed (drawn from numpy's stream when the run begins), the
-    epoch and the step; `shuffle` and `steps_per_epoch` mean what they mean in Keras.
+    Returns Keras's `History`, with the epochs of all sessions. A distribution that was set with
+    `keras.distribution.set_distribution` is kept.
 
-    Returns Keras's `History`, of all sessions. A distribution that was set with `keras.distribution.set_distribution`
-    is kept. Raises `InputError` when `model` is no Keras model, `TypeError` for an argument that `model.fit` does not
-    have, `TrainingError` when model or data are not those the run began with (`RunTaken`, `RunLost` when another
-    session has it), and like `distribute()`.
+    Raises:
+        InputError: `model` is not a Keras model, the data has no sample, or `name` is not a folder's name.
+        TypeError: `model.fit` has no such option.
+        ValueError: `model.fit` refuses the options, or the model is not compiled.
+        TrainingError: model or data differ from those that the run began with, or Keras is not usable here.
+        RunTaken: another session owns the run.
+        RunLost: another session has taken the run over.
+        IntegrityError: the run has checkpoints, but none is intact.
+        ConnectionFailed: the store does not answer, and this machine has no checkpoint.
+        ExtraMissing: Keras or JAX is not installed.
     """
     keras = import_keras()
     if not isinstance(model, keras.Model):
         raise InputError(
-            f"haversack.fit trains a Keras model, and got {type(model).__name__} first.",
+            f"haversack.fit trains a Keras model, and got {type(model).__name__} as its first argument.",
             "Write haversack.fit(model, x, y, epochs=…).",
         )
     from haversack.training.keras import data
 
     cores = len(devices())
-    if cores > 1 and _takes_all_cores():
-        _lay_out(model)
-        _note_whole_batches(arguments.get("batch_size"), y is not None, cores)
-    name = name or _name_unnamed()
-    token = _inside.set(True)
+    if cores > 1 and _ensure_distribution():
+        _distribute_model(model)
+        _warn_if_indivisible(options.get("batch_size"), y is not None, cores)
+    name = name or _default_namer()
+    token = _fitting.set(True)
     try:
-        if "validation_data" in arguments:
-            arguments["validation_data"] = data.to_validate(arguments["validation_data"])
+        if "validation_data" in options:
+            options["validation_data"] = data.as_validation_data(options["validation_data"])
         if name is None or not model.compiled:
-            return _fit_plainly(model, x, y, arguments)
-        return _fit_run(model, x, y, arguments, name, where, restart, take_over)
+            return _fit_without_checkpoints(model, x, y, options)
+        return _fit_run(model, x, y, options, name, where, restart, take_over)
     finally:
-        _inside.reset(token)
+        _fitting.reset(token)
 
 
 def is_fitting() -> bool:
-    """Whether `fit` is at work here: a `model.fit` that is called now is its own."""
-    return _inside.get()
+    """Whether `fit` is running in this context; a `model.fit` that is called now is its own call."""
+    return _fitting.get()
 
 
 def name_unnamed(by: Callable[[], str | None]) -> None:
-    """Let `by` name each fit that is given no name; None from it leaves the fit without one."""
-    global _name_unnamed
-    _name_unnamed = by
+    """Name each fit that is given no name by calling `by`; if it returns None, the fit has no name."""
+    global _default_namer
+    _default_namer = by
 
 
-def _fit_plainly(model: Any, x: Any, y: Any, given: dict[str, Any]) -> Any:
+def _fit_without_checkpoints(model: keras.Model, x: Any, y: Any, options: FitOptions) -> keras.callbacks.History:
     from haversack.training.keras import data
 
-    if data.is_stepped(x):
-        given = {**given, "shuffle": False}  # it has an order, in which its batches are ready before they are asked for
-    return model.fit(data.as_keras_takes_it(x), y, **given)
+    if data.is_random_access(x):
+        # The data set has an order of its own and prefetches in that order.
+        options = {**options, "shuffle": False}
+    return model.fit(data.as_training_data(x), y, **options)
 
 
 def _fit_run(
-    model: Any, x: Any, y: Any, given: dict[str, Any], name: str, where: Any, restart: bool, take_over: bool
-) -> Any:
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    options: FitOptions,
+    name: str,
+    where: str | Path | None,
+    restart: bool,
+    take_over: bool,
+) -> keras.callbacks.History:
+    """Train the run `name`: restore its last checkpoint if there is one, and save while it trains.
+
+    Data that cannot be resumed on is trained without checkpoints, and the reason is printed.
+    """
     from haversack.training import location
     from haversack.training.checkpoints.checkpoints import Checkpoints
     from haversack.training.interrupts import Interrupts
     from haversack.training.keras import data
-    from haversack.training.keras.session import TrainingSession, say
+    from haversack.training.keras.session import TrainingSession, print_line
 
-    arguments = _bound(model, x, y, given)
+    arguments = _with_defaults(model, x, y, options)
     arrays = (x, y, arguments["sample_weight"])
-    why = data.why_it_cannot_seek(x, arrays, arguments["validation_data"]) or _why_alone()
-    if why:
-        say(f"{name}: trained without checkpoints: {why}")
-        return _fit_plainly(model, x, y, given)
-    where, told = location.of(name, where)
-    if told:
-        say(told)
-    restarted_by = _name_unnamed() if restart else None
+    reason = data.reason_not_seekable(x, arrays, arguments["validation_data"]) or _reason_not_single()
+    if reason:
+        print_line(f"{name}: trained without checkpoints: {reason}")
+        return _fit_without_checkpoints(model, x, y, options)
+    where, notice = location.resolve(name, where)
+    if notice:
+        print_line(notice)
+    restarted_by = _default_namer() if restart else None
     if restart:
-        _set_aside(name, where, take_over, restarted_by)
+        _rename_old_run(name, where, take_over, restarted_by)
     validation = arguments["validation_data"]
     if arguments["validation_split"] and validation is None:
         arrays, validation = data.split(arrays, arguments["validation_split"])
     source = data.open_source(arrays, arguments, model.steps_per_execution)
     facts = _facts(source, arguments, model)
     checkpoints = Checkpoints(name, where, take_over=take_over)
-    saved, whole = _resumed(checkpoints, facts, arguments["epochs"])
-    source.seed = saved.seed if saved else _drawn_seed()
+    saved, finished = _restore_and_claim(checkpoints, facts, arguments["epochs"])
+    source.seed = saved.seed if saved else _draw_seed()
     facts["restarted by"] = restarted_by or (saved.facts.get("restarted by") if saved else None)
     with Interrupts() as interrupts:
         session = TrainingSession(
@@ -154,8 +219,8 @@ def _fit_run(
             steps=arguments["steps_per_epoch"],
             verbose=arguments["verbose"],
         )
-        begin = saved.position.epoch if saved else arguments["initial_epoch"]
-        return _watched(
+        first_epoch = saved.position.epoch if saved else arguments["initial_epoch"]
+        return _run_and_close(
             session,
             lambda: model.fit(
                 source,
@@ -163,7 +228,7 @@ def _fit_run(
                 callbacks=session,
                 validation_data=validation,
                 shuffle=False,
-                initial_epoch=max(begin, arguments["epochs"]) if whole else begin,
+                initial_epoch=max(first_epoch, arguments["epochs"]) if finished else first_epoch,
                 validation_steps=arguments["validation_steps"],
                 validation_batch_size=arguments["validation_batch_size"] or arguments["batch_size"],
                 validation_freq=arguments["validation_freq"],
@@ -171,8 +236,12 @@ def _fit_run(
         )
 
 
-def _set_aside(name: str, where: str | Path | None, take_over: bool, restarted_by: str | None) -> None:
-    """Keep the run `name` under another name, unless the same call of the same job did so in an earlier session."""
+def _rename_old_run(name: str, where: str | Path | None, take_over: bool, restarted_by: str | None) -> None:
+    """Rename the run `name`, so that a new one can begin; do nothing if it has no checkpoint.
+
+    `restarted_by` identifies the call in its job. If the same call has restarted the run in an earlier session of the
+    job, the run is this call's own and keeps its name. Raises `RunTaken` if another session owns the run.
+    """
     from haversack.training import location
     from haversack.training.checkpoints.checkpoints import Checkpoints
 
@@ -184,67 +253,74 @@ def _set_aside(name: str, where: str | Path | None, take_over: bool, restarted_b
     location.rename_run(name, where)
 
 
-def _resumed(checkpoints: Checkpoints, facts: dict[str, Any], epochs: int) -> tuple[Saved | None, bool]:
-    """What a run goes on from, and whether it is all of it; where something is left, the run is this session's now."""
-    from haversack.training.keras.session import Saved, check_same, say
+def _restore_and_claim(
+    checkpoints: Checkpoints, facts: dict[str, Any], epochs: int
+) -> tuple[SavedTraining | None, bool]:
+    """Restore the newest intact checkpoint, and claim the run unless it is finished.
+
+    Returns the saved training, None for a new run, and whether it already has all `epochs`. Raises `TrainingError` if
+    the data is not the run's, and `RunTaken` if another session owns the run.
+    """
+    from haversack.training.keras.session import SavedTraining, check_unchanged, print_line
 
     restored = checkpoints.restore()
-    saved = Saved.of(restored)
+    saved = SavedTraining.of(restored)
     if saved:
-        check_same(checkpoints.name, "data", saved.facts, facts)
-        if saved.is_all_of(epochs):
-            say(f"{checkpoints.name}: finished before; its history and weights are loaded")
+        check_unchanged(checkpoints.name, "data", saved.facts, facts)
+        if saved.is_finished(epochs):
+            print_line(f"{checkpoints.name}: finished before; its history and weights are loaded")
             return saved, True
     checkpoints.claim()
     if checkpoints.take_over and _has_newer(checkpoints, restored):
-        # The session that it was taken from came to one more; now it cannot.
-        saved = Saved.of(checkpoints.restore())
+        # The previous owner committed one more checkpoint between the restore and the claim; now it cannot.
+        saved = SavedTraining.of(checkpoints.restore())
     return saved, False
 
 
 def _has_newer(checkpoints: Checkpoints, restored: Restored | None) -> bool:
-    """Whether there is a checkpoint after the one that was restored, besides those that were passed over."""
-    passed_over = {one.where for one in restored.passed_over} if restored else set()
-    newest = next((one for one in reversed(checkpoints.all()) if one.where not in passed_over), None)
+    """Whether there is a newer checkpoint than `restored`, apart from those that the restore found damaged."""
+    damaged = {one.where for one in restored.passed_over} if restored else set()
+    newest = next((one for one in reversed(checkpoints.all()) if one.where not in damaged), None)
     return newest is not None and (restored is None or newest.id != restored.checkpoint.id)
 
 
-def _watched(session: Any, train: Callable[[], Any]) -> Any:
-    """What `train` returns; the session is closed whatever happens in it."""
-    failed = "failed"
+def _run_and_close(session: TrainingSession, train: Callable[[], keras.callbacks.History]) -> keras.callbacks.History:
+    """Call `train`, close the session with its outcome, and return what `train` returned."""
+    failure = "failed"
     try:
         history = train()
-        failed = ""
+        failure = ""
     except KeyboardInterrupt:
-        failed = "interrupted"
+        failure = "interrupted"
         raise
     finally:
-        session.close(failed)
+        session.close(failure)
     return history
 
 
-def _bound(model: Any, x: Any, y: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of `model.fit`, those that were not given with Keras's defaults. Raises `TypeError` like it."""
-    bound = inspect.signature(type(model).fit).bind(model, x, y, **given)
+def _with_defaults(model: keras.Model, x: Any, y: Any, options: FitOptions) -> dict[str, Any]:
+    """All arguments of `model.fit` by name, with Keras's defaults. Raises `TypeError` for an unknown option."""
+    bound = inspect.signature(type(model).fit).bind(model, x, y, **options)
     bound.apply_defaults()
     return dict(bound.arguments)
 
 
-def _why_alone() -> str | None:
+def _reason_not_single() -> str | None:
+    """Why several processes train without checkpoints, in words for the user; None for a single process."""
     import jax
 
     return "several processes train together, and each would save its own part" if jax.process_count() > 1 else None
 
 
-def _drawn_seed() -> int:
-    """A seed from numpy's global stream, so that `keras.utils.set_random_seed` decides it too."""
+def _draw_seed() -> int:
+    """A seed from numpy's global stream, which `keras.utils.set_random_seed` seeds."""
     import numpy as np
 
     return int(np.random.randint(_SEEDS, dtype=np.int64))
 
 
-def _facts(source: Any, arguments: dict[str, Any], model: Any) -> dict[str, Any]:
-    """What has to stay as it is for a run to go on, and what its last digits depend on."""
+def _facts(source: Source, arguments: dict[str, Any], model: keras.Model) -> dict[str, Any]:
+    """The facts that a checkpoint records: "data" must not change in a run, "machine" decides the last digits."""
     from haversack.training.keras import fingerprint
 
     weights = arguments["class_weight"]
@@ -258,21 +334,21 @@ def _facts(source: Any, arguments: dict[str, Any], model: Any) -> dict[str, Any]
 
 
 def _without_backups(callbacks: Any) -> list[Any]:
-    """The callbacks, without Keras's own way to go on after a stop, which would load older weights over ours."""
+    """The callbacks as a list, without BackupAndRestore, which would load older weights over the restored ones."""
     import keras
 
-    from haversack.training.keras.session import say
+    from haversack.training.keras.session import print_line
 
     given = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
     every = keras.tree.flatten(given) if given else []
     kept = [one for one in every if not isinstance(one, keras.callbacks.BackupAndRestore)]
     if len(kept) < len(every):
-        say("BackupAndRestore is left out: this run goes on by itself, and it would begin the epoch again")
+        print_line("BackupAndRestore is left out: this run resumes by itself, and BackupAndRestore repeats the epoch")
     return kept
 
 
-def _takes_all_cores() -> bool:
-    """Whether our distribution is in force; it is put there unless the user has chosen another."""
+def _ensure_distribution() -> bool:
+    """Install `ExactDataParallel` unless the user has set a distribution; return whether it is the current one."""
     from keras import distribution
 
     from haversack.training.keras import batch
@@ -282,28 +358,28 @@ def _takes_all_cores() -> bool:
     return batch.is_installed()
 
 
-def _lay_out(model: keras.Model) -> None:
-    """Move what was built before the distribution was set onto all devices, in place.
+def _distribute_model(model: keras.Model) -> None:
+    """Move the variables that were built before the distribution was set onto all devices, in place.
 
-    Compiled steps are dropped where something moved: they hold the old places.
+    If any moved, drop the compiled functions: they hold the old layouts.
     """
     variables = [*model.variables, *model.metrics_variables]
     if getattr(model, "optimizer", None) is not None:
         variables += model.optimizer.variables
-    before = [variable for variable in variables if variable._layout is None]
-    for variable in before:
+    undistributed = [variable for variable in variables if variable._layout is None]
+    for variable in undistributed:
         variable._initialize_layout()
         variable._direct_assign(variable._value)
-    if before:
+    if undistributed:
         model.train_function = model.test_function = model.predict_function = None
 
 
-def _note_whole_batches(batch_size: int | None, takes_arrays: bool, cores: int) -> None:
-    """Say when no batch can be shared, so that the cores bring nothing."""
-    size = batch_size or (_KERAS_BATCH_SIZE if takes_arrays else None)
+def _warn_if_indivisible(batch_size: int | None, is_arrays: bool, cores: int) -> None:
+    """Warn if full batches do not divide among the cores, so that several cores bring no speed."""
+    size = batch_size or (_KERAS_BATCH_SIZE if is_arrays else None)
     if size is not None and size % cores:
         warnings.warn(
             f"Batches of {size} samples do not divide among {cores} cores, so each core computes all of them. "
-            f"Take a batch_size that is a multiple of {cores}.",
+            f"Use a batch_size that is a multiple of {cores}.",
             stacklevel=3,
         )

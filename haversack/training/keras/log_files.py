@@ -1,9 +1,9 @@
-"""The files that callbacks append to while a model trains, cut back to where a checkpoint saw them.
+"""The log files of callbacks (CSVLogger, TensorBoard), truncated to their lengths at a checkpoint.
 
-What a session wrote after its last checkpoint is written again by the next one; without this, a CSVLogger's rows and
-TensorBoard's points would be there twice. Before the callbacks open their files, each is cut to the length it had. A
-CSV file is small and travels inside the checkpoint, so that it is whole on a new machine too; of TensorBoard's event
-files only the length is kept, and those begun after the checkpoint are renamed, never removed.
+A session that resumes repeats the steps after the last checkpoint, and its callbacks log them again. So that no CSV
+row and no TensorBoard point appears twice, each file is truncated to its length at the checkpoint before the callbacks
+open it. A CSV file of up to 16 MiB is saved in the checkpoint, so that it is complete on a new machine. For
+TensorBoard's event files only the lengths are saved; files newer than the checkpoint are renamed, never deleted.
 """
 
 from __future__ import annotations
@@ -16,55 +16,62 @@ from typing import Any
 
 import keras
 
-_CARRIED = 16 << 20
+_LARGEST_SAVED = 16 << 20
 _EVENTS = "*.tfevents.*"
-_SET_ASIDE = ".repeated."
+_REPEATED = ".repeated."
+"""Replaces `.tfevents.` in the name of an event file, which hides it from TensorBoard."""
 
 
-def take(callbacks: list[Any]) -> list[dict[str, Any]]:
-    """How long the log files of `callbacks` are now, as a tree."""
-    taken = []
+def capture(callbacks: list[Any]) -> list[dict[str, Any]]:
+    """Return a tree with the current lengths of the log files of `callbacks`, and the contents of CSV files."""
+    captured = []
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.CSVLogger):
-            taken.append(_take_csv(Path(callback.filename)))
+            captured.append(_capture_csv(Path(callback.filename)))
         elif isinstance(callback, keras.callbacks.TensorBoard):
             for writer in callback._writers.values():
                 writer.flush()
             folder = Path(callback.log_dir)
             sizes = {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob(_EVENTS))}
-            taken.append({"folder": str(folder), "sizes": sizes})
-    return taken
+            captured.append({"folder": str(folder), "sizes": sizes})
+    return captured
+
+
+def lengths(callbacks: list[Any]) -> list[dict[str, Any]]:
+    """Return what `capture` returns without the contents, as JSON."""
+    return [{key: value for key, value in one.items() if key != "content"} for one in capture(callbacks)]
 
 
 @contextmanager
-def continued(callbacks: list[Any], taken: list[dict[str, Any]], anew: bool = False) -> Iterator[None]:
-    """Cut the files back to `taken`; callbacks that open theirs inside the block go on with them.
+def truncated(callbacks: list[Any], captured: list[dict[str, Any]], first_start: bool = False) -> Iterator[None]:
+    """Truncate the log files to the lengths in `captured`; CSVLoggers that begin inside the block append to theirs.
 
-    With `anew` the run begins once more, since it was cut off before its first checkpoint: `taken` is what was there
-    before it, and a CSVLogger that overwrites its file does so.
+    Callbacks are paired with captured files by kind, in order. With `first_start` the run starts from its first step,
+    perhaps again because a session ended before its first checkpoint. Then `captured` has the lengths before the run,
+    and a CSVLogger that is set to overwrite its file does so.
     """
-    csv = [one for one in taken if "length" in one]
-    events = [one for one in taken if "sizes" in one]
-    given: list[tuple[Any, bool]] = []
+    csv = [one for one in captured if "length" in one]
+    events = [one for one in captured if "sizes" in one]
+    append_settings: list[tuple[Any, bool]] = []
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.CSVLogger) and csv:
             before = csv.pop(0)
-            if anew and not callback.append:
+            if first_start and not callback.append:
                 continue
-            _cut_csv(Path(callback.filename), before)
-            given.append((callback, callback.append))
+            _truncate_csv(Path(callback.filename), before)
+            append_settings.append((callback, callback.append))
             callback.append = True
         elif isinstance(callback, keras.callbacks.TensorBoard) and events:
-            _cut_events(Path(callback.log_dir), events.pop(0)["sizes"])
+            _truncate_events(Path(callback.log_dir), events.pop(0)["sizes"])
     try:
         yield
     finally:
-        for callback, append in given:
+        for callback, append in append_settings:
             callback.append = append
 
 
 def close(callbacks: list[Any]) -> None:
-    """Close the files of callbacks that were not told that the training ended, so that nothing is added to them."""
+    """Close the log files of `callbacks` after a training that failed: Keras calls no `on_train_end` then."""
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.CSVLogger) and callback.csv_file is not None:
             callback.csv_file.close()
@@ -73,28 +80,25 @@ def close(callbacks: list[Any]) -> None:
                 writer.close()
 
 
-def lengths(callbacks: list[Any]) -> list[dict[str, Any]]:
-    """What `take` returns, without the contents: JSON."""
-    return [{key: value for key, value in one.items() if key != "content"} for one in take(callbacks)]
-
-
-def _take_csv(file: Path) -> dict[str, Any]:
+def _capture_csv(file: Path) -> dict[str, Any]:
     length = file.stat().st_size if file.exists() else 0
-    return {"length": length, "content": file.read_bytes() if 0 < length <= _CARRIED else b""}
+    return {"length": length, "content": file.read_bytes() if 0 < length <= _LARGEST_SAVED else b""}
 
 
-def _cut_csv(file: Path, taken: dict[str, Any]) -> None:
-    if file.exists() and file.stat().st_size >= taken["length"]:
-        os.truncate(file, taken["length"])
-    elif taken.get("content"):
+def _truncate_csv(file: Path, captured: dict[str, Any]) -> None:
+    """Truncate `file`; if it is missing or too short, write the captured content instead."""
+    if file.exists() and file.stat().st_size >= captured["length"]:
+        os.truncate(file, captured["length"])
+    elif captured.get("content"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(taken["content"])
+        file.write_bytes(captured["content"])
 
 
-def _cut_events(folder: Path, sizes: dict[str, int]) -> None:
+def _truncate_events(folder: Path, sizes: dict[str, int]) -> None:
+    """Truncate the event files in `folder` to `sizes` (bytes by relative path), and rename those without a size."""
     for file in folder.rglob(_EVENTS):
         size = sizes.get(str(file.relative_to(folder)))
         if size is None:
-            file.rename(file.with_name(file.name.replace(".tfevents.", _SET_ASIDE)))
+            file.rename(file.with_name(file.name.replace(".tfevents.", _REPEATED)))
         elif file.stat().st_size > size:
             os.truncate(file, size)

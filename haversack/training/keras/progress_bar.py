@@ -1,7 +1,7 @@
-"""Keras's progress bar with one figure more: when the training is saved next.
+"""Keras's progress bar with one more figure: when the next checkpoint is saved.
 
-It stands behind the metrics, in the line that Keras writes over, in a terminal as in a notebook. The line that stays
-when an epoch is over is Keras's own, and so is all of it with `verbose=2`, which writes nothing else.
+The figure follows the metrics, in the line that Keras overwrites while an epoch runs, in a terminal and in a notebook.
+The line that remains when the epoch ends is Keras's own. With `verbose=2` all output is Keras's own.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import keras
 _NAME = "next save"
 
 
-class ProgressBar(keras.callbacks.ProgbarLogger):
-    """`next_save` returns the words for when that is: "12s"."""
+class ProgressBar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
+    """A progress bar that also shows `next_save()`, a text such as "12s".
+
+    Keras may call the bar from the worker threads of its `CallbackList`, so `next_save` must be thread-safe.
+    """
 
     def __init__(self, next_save: Callable[[], str]) -> None:
         super().__init__()
@@ -25,14 +28,14 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
         if self.verbose == 1:
             self._maybe_init_progbar()
             self.progbar._values[_NAME] = self._next_save()
-            self.progbar._values_order = [*self._shown(logs), _NAME]
+            self.progbar._values_order = [*self._metric_names(logs), _NAME]
         super()._update_progbar(batch, logs)
 
     def _finalize_progbar(self, logs: Any) -> None:
         if self.progbar is not None:
-            self.progbar._values_order = self._shown(logs)
+            self.progbar._values_order = self._metric_names(logs)
         super()._finalize_progbar(logs)
 
-    def _shown(self, logs: Any) -> list[str]:
-        """The metrics in their order. A new list each time, as Keras may call from several threads."""
+    def _metric_names(self, logs: Any) -> list[str]:
+        """The names of the metrics in display order, as a new list: several threads may use the bar."""
         return [name for name in dict.fromkeys([*self.progbar._values_order, *(logs or {})]) if name != _NAME]

@@ -1,15 +1,16 @@
-"""One session of a run: what is put back before its first step, saved while it trains, and said about it.
+"""One training session of a run: it restores the state before its first step, saves it while training, and reports.
 
-`model.fit` takes its callbacks as a `CallbackList`, the one place through which everything it does passes in order.
-`Session` is one that saves between two steps, before any callback hears of the next. A run that stopped in the middle
-of an epoch is resumed inside that epoch: Keras walks through its steps as ever, and those that were trained already are
-passed over without their batches being read, without a computation, and without a callback hearing of them. Batch
-numbers, the length of the epoch and the progress bar are those of a run that never stopped.
+`model.fit` calls its callbacks through a `CallbackList`, the one place that everything passes in order.
+`TrainingSession` is such a list. It saves between two steps, before any callback sees the next step. A run that was
+interrupted in the middle of an epoch resumes inside that epoch: Keras iterates over all steps of the epoch, and the
+session skips those that are done. A skipped step reads no batch, computes nothing and calls no callback. So batch
+numbers, the length of the epoch and the progress bar are those of a run that was never interrupted.
 
-The state is put back after the callbacks began the epoch, since they began it before it was saved too: a schedule that
-multiplies the learning rate at every beginning must not do it twice. At the first step of an epoch it is the other way
-round. After the last epoch the state is saved before `fit` ends, because ending changes the model (moving averages
-become weights, EarlyStopping puts the best ones back): a finished run that is opened again ends once more.
+The state is restored at the point where it was saved. Inside an epoch that is after the callbacks' `on_epoch_begin`:
+a schedule that multiplies the learning rate in every `on_epoch_begin` must not do so twice. At the first step of an
+epoch it is before `on_epoch_begin`. The last state is saved before `fit` ends, because the end of `fit` changes the
+model: moving averages replace weights, and EarlyStopping restores the best ones. A finished run that is loaded again
+goes through the same end.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ from haversack.errors import ConnectionFailed, HaversackError, RateLimited, RunL
 from haversack.training import clock
 from haversack.training.checkpoints.checkpoints import Checkpoints, Restored
 from haversack.training.interrupts import Interrupts
-from haversack.training.keras import fingerprint, state
-from haversack.training.keras import log_files as logs_of_callbacks
+from haversack.training.keras import fingerprint, log_files, state
 from haversack.training.keras.attributes import AttributeState, decode, encode
 from haversack.training.keras.data import Source
 from haversack.training.keras.progress_bar import ProgressBar
@@ -39,30 +39,36 @@ from haversack.training.runs.log import RunLog
 
 @dataclass(frozen=True)
 class Rhythm:
-    """When to save, in seconds: after `first`, then after `share` times what the last save held up the training,
-    but no sooner than `shortest` and no later than `longest`."""
+    """When to save, in seconds.
+
+    Attributes:
+        first: from the start of the session to its first save.
+        share: the interval after a save, as a multiple of the time for which that save blocked the training.
+        shortest: lower bound of the interval.
+        longest: upper bound of the interval.
+    """
 
     first: float = 5.0
     share: float = 100.0
     shortest: float = 2.0
     longest: float = 300.0
 
-    def pause(self, cost: float) -> float:
-        """How long to wait after a save that cost `cost`."""
+    def interval(self, cost: float) -> float:
+        """The seconds from a save that blocked the training for `cost` seconds to the next save."""
         return min(max(self.share * cost, self.shortest), self.longest)
 
 
 RHYTHM = Rhythm()
-# How long before the session's end the last save begins: this share of what was left, and no more than so many seconds.
-_SHARE_LEFT, _LONGEST_LEFT = 0.1, 30.0
-PATIENCE = 600.0
-"""How long a training that is over waits for a store that does not answer, in seconds."""
-_ASK_AGAIN = 5.0
+# The last save begins this share of the remaining time before the session's end, but at most so many seconds before.
+_FINAL_SAVE_SHARE, _FINAL_SAVE_LEAD = 0.1, 30.0
+STORE_TIMEOUT = 600.0
+"""How long a finished training waits for a store that does not answer, in seconds."""
+_STORE_RETRY_INTERVAL = 5.0
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run has come to: `step` batches of epoch `epoch` (from 0) are done, `total` of all epochs."""
+    """How far a run is: `step` batches of epoch `epoch` (from 0) are done, and `total` batches of all epochs."""
 
     epoch: int
     step: int
@@ -70,11 +76,17 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What a checkpoint of a run holds: everything but the model's variables, which stay in `tree`.
+class SavedTraining:
+    """What a checkpoint of `fit` holds. The field names `trained` to `seed` are keys of its tree.
 
-    `trained` is in seconds of all sessions. `asked` is the number of epochs that was asked for when it was saved,
-    `ended` whether the training was over.
+    Attributes:
+        position: how far the run was.
+        trained: seconds of training in all sessions.
+        asked: `epochs` as given to the `fit` that saved it.
+        ended: whether the training was over.
+        seed: the seed of the data's order.
+        tree: the whole tree of the checkpoint, with the model's variables.
+        facts: the facts of the checkpoint; see `fit`.
     """
 
     position: Position
@@ -86,7 +98,8 @@ class Saved:
     facts: dict[str, Any]
 
     @classmethod
-    def of(cls, restored: Restored | None) -> Saved | None:
+    def of(cls, restored: Restored | None) -> SavedTraining | None:
+        """Parse a restored checkpoint; None for None. Raises `TrainingError` if `fit` did not save it."""
         if restored is None:
             return None
         tree = restored.tree
@@ -97,13 +110,94 @@ class Saved:
             )
         return cls(position=Position(*tree["position"]), tree=tree, facts=dict(restored.facts), **tree["fit"])
 
-    def is_all_of(self, epochs: int) -> bool:
-        """Whether nothing is left of a training of `epochs`; one that a callback ended early is whole."""
+    def is_finished(self, epochs: int) -> bool:
+        """Whether a training of `epochs` epochs has nothing left to do.
+
+        A training that a callback stopped early is finished for as many epochs as it was asked for.
+        """
         return self.ended and (epochs <= self.position.epoch or epochs <= self.asked)
 
 
-class TrainingSession(keras.callbacks.CallbackList):
-    """The callbacks of one `model.fit` that is a session of a run."""
+class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
+    """The callbacks of one `model.fit` that trains a run.
+
+    A session moves its run between these states. The log is the run's `log.jsonl`; the owner is recorded in the chain
+    of manifests that `Checkpoints` keeps.
+
+    ===========  ===============  =========================================================================
+    state        owner            how it is recorded
+    ===========  ===============  =========================================================================
+    new          nobody           there is no checkpoint
+    claimed      this session     the chain ends in a claim or checkpoint of this process
+    training     this session     the log has a "begin" event of this process and no "end" after it
+    saving       this session     as training; the writer thread of `Checkpoints` is writing a checkpoint
+    interrupted  nobody           the log has an "end" event with outcome "interrupted"; if the signal ended the
+                                  process during validation, the owner is a dead process
+    failed       nobody           the log has an "end" event with outcome "failed"
+    finished     nobody           the newest checkpoint has `ended`; "end" event with outcome "finished"
+    killed       a dead process   the log has a "begin" event without "end", and the owner does not run
+    lost         another session  the chain has a newer claim of another session
+    ===========  ===============  =========================================================================
+
+    ====================================  =====================================================================
+    transition                            cause
+    ====================================  =====================================================================
+    new → claimed                         `fit` claims the run; `RunTaken` if another session seems alive
+    interrupted/failed/killed → claimed   the same, after `fit` restored the newest intact checkpoint
+    finished → claimed                    the same, if `epochs` has grown
+    finished → finished                   otherwise: `fit` loads weights and history, and claims nothing
+    claimed → training                    `on_train_begin`: the model is the run's
+    claimed → failed                      `on_train_begin` raises, for example because the model has changed
+    training → saving                     a save is due, a signal is held, or the training is over
+    saving → training                     the checkpoint is committed, or its write fails: the next save
+                                          prints the error, and the one after it retries
+    training → interrupted                SIGINT or SIGTERM was held: at the next step the session saves,
+                                          releases the run and delivers the signal; during validation it
+                                          delivers the signal without a save
+    interrupted → training                the signal's handler returned: the next save claims the run again
+    training → finished                   the last epoch ended, or a callback stopped the training
+    training → failed                     an exception left `model.fit`
+    every state with this owner → killed  SIGKILL, a crash or a power cut; the next session's "begin" event
+                                          tells the report that this one was killed
+    claimed, training, saving → lost      another session took the run over: the next save, or `close`, raises
+                                          `RunLost`, and this session can commit nothing more
+    every state → new                     `fit(restart=True)` claims the run and renames it; `RunTaken` as above
+    ====================================  =====================================================================
+
+    Saving overlaps with training: a save blocks the training only while it copies the state, or while the save before
+    it is still being written.
+
+    Fields. The session is the owner of all fields, and the thread that calls `fit` is the only one that assigns them.
+    No lock guards them. With asynchronous dispatch (`_async_train`), Keras's worker threads run the callbacks' batch
+    methods, and the progress bar's calls `_next_save_text`, which reads `_next_save_at` and `_checkpoints`. `_save`
+    waits for these threads before it reads the callbacks' attributes.
+
+    ======================  ============================  ==========================================================
+    field                   type                          meaning
+    ======================  ============================  ==========================================================
+    _trained_model          keras.Model                   the model
+    _source                 Source                        the batches; the session seeks it at each epoch
+    _checkpoints            Checkpoints                   the checkpoints; they have their own threads
+    _facts                  dict                          recorded in checkpoints; `fit` and `on_train_begin` fill it
+    _saved                  SavedTraining or None         what the session resumes from; `_restore` empties its tree
+    _interrupts             Interrupts                    the held signal; its handler runs in the main thread
+    _epochs                 int                           `epochs`, as given to `fit`
+    _log                    RunLog                        the run's log and pulse
+    _attributes             AttributeState                attributes of the callbacks and of the data set
+    _position               Position                      how far the run is; `step` is the step that is next
+    _steps_before_epoch     int                           batches done in all epochs before the current one
+    _steps_done             int                           batches done in the current epoch
+    _last_saved_total       int                           `total` of the last save; -1 before a new run's first
+    _last_logs              dict                          results of the last epoch that ended
+    _train_function         compiled function or None     Keras's train function while steps are skipped, else None
+    _architecture           uint8 array or None           the model's configuration as JSON
+    _trained_before         float                         seconds of training in earlier sessions
+    _started_at             float                         monotonic time at which the session began
+    _final_save_at          float                         monotonic time of the save before the machine's session ends
+    _next_save_at           float                         monotonic time at which a save is due
+    _in_first_epoch         bool                          True until the first `on_epoch_begin` has returned
+    ======================  ============================  ==========================================================
+    """
 
     def __init__(
         self,
@@ -113,16 +207,17 @@ class TrainingSession(keras.callbacks.CallbackList):
         checkpoints: Checkpoints,
         *,
         facts: dict[str, Any],
-        saved: Saved | None,
+        saved: SavedTraining | None,
         interrupts: Interrupts,
         epochs: int,
         steps: int | None,
         verbose: Any,
     ) -> None:
+        """`steps` is `steps_per_epoch`; the other options are those of `fit`. `interrupts` must be entered."""
         params = {"verbose": verbose, "epochs": epochs, "steps": steps or source.num_batches}
         super().__init__(callbacks, add_history=True, **params)
         if verbose != 0 and not any(isinstance(one, keras.callbacks.ProgbarLogger) for one in self.callbacks):
-            self.callbacks.append(ProgressBar(self._next_save))
+            self.callbacks.append(ProgressBar(self._next_save_text))
             self.callbacks[-1].set_params(params)
         self._trained_model = model
         self._source = source
@@ -132,305 +227,334 @@ class TrainingSession(keras.callbacks.CallbackList):
         self._interrupts = interrupts
         self._epochs = epochs
         self._log = RunLog(checkpoints.folder)
-        self._memory = AttributeState([*self.callbacks, *source.remembers])
+        self._attributes = AttributeState([*self.callbacks, *source.stateful_objects])
         self._position = saved.position if saved else Position(0, 0, 0)
-        self._before_epoch = self._position.total - self._position.step
-        self._done = self._position.step
-        self._last_saved = self._position.total if saved else -1
+        self._steps_before_epoch = self._position.total - self._position.step
+        self._steps_done = self._position.step
+        self._last_saved_total = self._position.total if saved else -1
         self._last_logs: dict[str, Any] = decode(saved.tree["logs of last epoch"]) if saved else {}
         self._train_function: Any = None
         self._architecture: np.ndarray[Any, Any] | None = None
         self._trained_before = saved.trained if saved else 0.0
-        self._begun = time.monotonic()
-        self._last_call = _last_call()
-        self._due = min(self._begun + RHYTHM.first, self._last_call)
-        self._begins = True
+        self._started_at = time.monotonic()
+        self._final_save_at = _final_save_time()
+        self._next_save_at = min(self._started_at + RHYTHM.first, self._final_save_at)
+        self._in_first_epoch = True
 
-    # What Keras calls, in its order
+    # Called by Keras, in this order
 
     def on_train_begin(self, logs: Any = None) -> None:
+        """Check the model, truncate the log files and start the callbacks; load the state of a finished run.
+
+        Raises `TrainingError` if the model is not the run's.
+        """
         self._facts["model"] = fingerprint.of_model(self._trained_model)
         self._architecture = state.architecture(self._trained_model)
         if self._saved is None:
-            before = self._log.files_before() or logs_of_callbacks.lengths(self.callbacks)
+            before = self._log.files_before() or log_files.lengths(self.callbacks)
             self._log.write("files", before=before)
-            with logs_of_callbacks.continued(self.callbacks, before, anew=True):
-                self._meet_model(logs)
+            with log_files.truncated(self.callbacks, before, first_start=True):
+                self._start_callbacks(logs)
         else:
-            check_same(self._checkpoints.name, "model", self._saved.facts, self._facts)
-            with logs_of_callbacks.continued(self.callbacks, self._saved.tree["logs"]):
-                self._meet_model(logs)
+            check_unchanged(self._checkpoints.name, "model", self._saved.facts, self._facts)
+            with log_files.truncated(self.callbacks, self._saved.tree["logs"]):
+                self._start_callbacks(logs)
         state.unshare(self._trained_model)
-        self._memory.begin()
-        if self._saved is None or not self._saved.is_all_of(self._epochs):
-            self._tell_begin()
+        self._attributes.record_initial()
+        if self._saved is None or not self._saved.is_finished(self._epochs):
+            self._report_begin()
         else:
-            self._put_back(self._saved)
+            self._restore(self._saved)
 
-    def _meet_model(self, logs: Any) -> None:
-        """Callbacks open their files in either call."""
+    def _start_callbacks(self, logs: Any) -> None:
+        """Give the callbacks their model and begin the training; they open their files in either call."""
         self.set_model(self._trained_model)
         super().on_train_begin(logs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        step = self._position.step if self._begins else 0
-        self._position = Position(epoch, step, self._before_epoch + step)
-        self._source.begin(epoch, step)
-        if not (self._begins and self._saved):
+        """Save if due, or, in the epoch that the session resumes in, restore the state; see the module."""
+        step = self._position.step if self._in_first_epoch else 0
+        self._position = Position(epoch, step, self._steps_before_epoch + step)
+        self._source.seek(epoch, step)
+        if not (self._in_first_epoch and self._saved):
             self._save_if_due()
             super().on_epoch_begin(epoch, logs)
         elif step == 0:
-            self._put_back(self._saved)
+            self._restore(self._saved)
             self._trained_model.reset_metrics()
             super().on_epoch_begin(epoch, logs)
         else:
             super().on_epoch_begin(epoch, logs)
-            self._put_back(self._saved)
-            self._pass_over_steps()
-        self._begins = False
+            self._restore(self._saved)
+            self._start_skipping()
+        self._in_first_epoch = False
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Skip a step that an earlier session did; otherwise write the pulse and save if due."""
         if self._train_function is not None:
             if batch < self._position.step:
                 return
-            self._train_again()
-        if batch >= self._source.course.length(self._position.epoch):
-            return  # Keras asks for one more before it finds that a pass over the data has ended
-        self._position = Position(self._position.epoch, batch, self._before_epoch + batch)
+            self._stop_skipping()
+        if batch >= self._source.plan.length(self._position.epoch):
+            return  # Keras asks for one batch more before it finds that the pass over the data has ended
+        self._position = Position(self._position.epoch, batch, self._steps_before_epoch + batch)
         self._log.beat(self._trained, epoch=self._position.epoch, step=batch)
         self._save_if_due()
         super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the step, unless it was skipped."""
         if self._train_function is None:
-            self._done = min(batch + 1, self._source.course.length(self._position.epoch))
+            self._steps_done = min(batch + 1, self._source.plan.length(self._position.epoch))
             super().on_train_batch_end(batch, logs)
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Deliver a held signal."""
         if self._interrupts.received is not None:
-            # Inside a validation there is nothing to save that could be resumed; the last checkpoint stands.
-            self._tell_end("interrupted")
+            # A validation cannot be resumed, so there is nothing to save: the last checkpoint is the newest state.
+            self._log_end("interrupted")
             self._interrupts.deliver()
         super().on_test_batch_begin(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Log the epoch's results, and save if it is the last one."""
         super().on_epoch_end(epoch, logs)
-        self._before_epoch += self._done
-        self._position = Position(epoch + 1, 0, self._before_epoch)
+        self._steps_before_epoch += self._steps_done
+        self._position = Position(epoch + 1, 0, self._steps_before_epoch)
         self._last_logs = dict(logs or {})
-        # What callbacks added, such as the learning rate, stands in the history alone.
+        # The history also has what callbacks add, such as the learning rate.
         latest = {name: values[-1] for name, values in self._history.history.items() if values}
-        self._log.write("epoch", epoch=epoch, logs=_numbers(latest))
+        self._log.write("epoch", epoch=epoch, logs=_scalars(latest))
         ended = self._trained_model.stop_training or epoch + 1 >= self._epochs
         if ended and not self._save(ended=True):
-            self._save(ended=True)  # what failed may have been the save before it
+            self._save(ended=True)  # the error may have been that of the save before
 
     def on_train_end(self, logs: Any = None) -> None:
+        """End the callbacks, and log the end unless the run was finished before."""
         super().on_train_end(logs or self._last_logs)
-        if not (self._saved and self._saved.is_all_of(self._epochs)):
-            self._tell_end("finished")
+        if not (self._saved and self._saved.is_finished(self._epochs)):
+            self._log_end("finished")
 
-    # What the run's owner calls
+    # Called by `fit`
 
-    def close(self, failed: str) -> None:
-        """End the session, however `fit` ended; `failed` is "" or the outcome where it did not reach its end.
+    def close(self, failure: str) -> None:
+        """End the session and release the run. `failure` is "", or the outcome if `model.fit` raised.
 
-        Waits until what was saved is committed, here and in the store: for one that does not answer 10 minutes, unless
-        the training failed or a signal comes. Raises `RunLost` when another session has taken the run.
+        After a training that succeeded, this waits until the last checkpoint is committed on this machine and in the
+        store: up to `STORE_TIMEOUT` seconds for a store that does not answer, or until a signal comes. Errors are
+        printed, except `RunLost`, which is raised if the training succeeded.
         """
-        self._train_again()
-        if failed:
-            logs_of_callbacks.close(self.callbacks)
-            self._tell_end(failed)
+        self._stop_skipping()
+        if failure:
+            log_files.close(self.callbacks)
+            self._log_end(failure)
         try:
-            if not failed:
+            if not failure:
                 self._wait_for_store()
-            self._let_go_of_run()
+            self._release_run()
         except RunLost:
-            if not failed:
+            if not failure:
                 raise
 
     def _wait_for_store(self) -> None:
-        """Return when the last checkpoint is in the store, or is not to be waited for any longer."""
-        begun, said = time.monotonic(), False
-        while self._interrupts.received is None and time.monotonic() - begun < PATIENCE:
+        """Wait until the last checkpoint is in the store; give up at `STORE_TIMEOUT` or a signal.
+
+        SIGINT while the store does not answer ends only the wait: it is not delivered. An error other than
+        `ConnectionFailed` and `RateLimited` is printed and ends the wait. Raises `RunLost`.
+        """
+        begun, reported = time.monotonic(), False
+        while self._interrupts.received is None and time.monotonic() - begun < STORE_TIMEOUT:
             try:
                 return self._checkpoints.wait()
             except (ConnectionFailed, RateLimited) as error:
-                if not said:
-                    say(
+                if not reported:
+                    print_line(
                         f"{self._checkpoints.name}: {error.what} The last checkpoint is on this machine; waiting up to "
-                        f"{clock.words(PATIENCE)} to bring it there, interrupt to go on without"
+                        f"{clock.words(STORE_TIMEOUT)} to replicate it. Interrupt to stop waiting."
                     )
-                said = True
-                time.sleep(_ASK_AGAIN)
+                reported = True
+                time.sleep(_STORE_RETRY_INTERVAL)
                 if self._interrupts.received == signal.SIGINT:
                     self._interrupts.received = None
                     return None
             except RunLost:
                 raise
             except HaversackError as error:
-                return self._say_failed(error)
+                return self._print_save_error(error)
         return None
 
-    def _let_go_of_run(self) -> None:
+    def _release_run(self) -> None:
+        """Close the checkpoints, so that another session may own the run. Prints errors; raises `RunLost`."""
         try:
             self._checkpoints.close()
         except RunLost:
             raise
         except (ConnectionFailed, RateLimited) as error:
-            say(
+            print_line(
                 f"{self._checkpoints.name}: {error.what} The last checkpoint is on this machine only, in "
-                f"{self._checkpoints.folder}; the same call brings it there"
+                f"{self._checkpoints.folder}. Call fit again to replicate it."
             )
         except HaversackError as error:
-            self._say_failed(error)
+            self._print_save_error(error)
 
-    def _say_failed(self, error: HaversackError) -> None:
-        say(f"{self._checkpoints.name}: the last save failed: {error}")
+    def _print_save_error(self, error: HaversackError) -> None:
+        print_line(f"{self._checkpoints.name}: the last save failed: {error}")
 
     # Saving
 
     @property
     def _trained(self) -> float:
         """Seconds of training in all sessions."""
-        return self._trained_before + time.monotonic() - self._begun
+        return self._trained_before + time.monotonic() - self._started_at
 
     def _save_if_due(self) -> None:
+        """Save if a save is due and none is in progress; for a held signal, save, release the run and deliver it."""
         if self._interrupts.received is not None:
             self._save()
-            self._let_go_of_run()
-            self._tell_end("interrupted")
+            self._release_run()
+            self._log_end("interrupted")
             self._interrupts.deliver()
-        elif time.monotonic() >= self._due and not self._checkpoints.saving:
+        elif time.monotonic() >= self._next_save_at and not self._checkpoints.saving:
             self._save()
 
     def _save(self, ended: bool = False) -> bool:
-        """Save the state between two steps, and whether that began well.
+        """Save the state between two steps, unless it is saved already; return False if that failed.
 
-        A disk that is full or a drive that is away does not stop the training: it is said, and tried again when due.
+        A full disk or an unreachable drive does not stop the training: the error is printed, and the save is retried
+        when it is next due. Raises `RunTaken` and `RunLost`.
         """
-        if self._position.total == self._last_saved and not ended:
+        if self._position.total == self._last_saved_total and not ended:
             return True
         begun = time.monotonic()
         if self._async_train:
             self._flush_futures()
         try:
-            self._checkpoints.save(self._position.total, self._tree(ended), facts=self._facts, best=self._is_best())
+            self._checkpoints.save(
+                self._position.total, self._state_tree(ended), facts=self._facts, best=self._is_best()
+            )
         except (RunTaken, RunLost):
             raise
         except HaversackError as error:
-            say(f"{self._checkpoints.name}: {error} The training goes on, and saving is tried again.")
+            print_line(f"{self._checkpoints.name}: {error} The training continues, and the save is retried.")
             return False
         finally:
             now = time.monotonic()
-            due = now + RHYTHM.pause(now - begun)
-            self._due = min(due, self._last_call) if now < self._last_call else due
-        self._last_saved = self._position.total
+            due = now + RHYTHM.interval(now - begun)
+            self._next_save_at = min(due, self._final_save_at) if now < self._final_save_at else due
+        self._last_saved_total = self._position.total
         position = self._position
         self._log.write("save", epoch=position.epoch, step=position.step, total=position.total)
         return True
 
-    def _tree(self, ended: bool) -> dict[str, Any]:
+    def _state_tree(self, ended: bool) -> dict[str, Any]:
+        """The tree of a checkpoint: everything that `SavedTraining` and `_restore` read."""
         position = self._position
         return {
             "variables": state.values(self._trained_model),
             "architecture": self._architecture,
             "streams": state.streams(),
-            "memory": self._memory.take(),
-            "logs": logs_of_callbacks.take(self.callbacks),
+            "memory": self._attributes.capture(),
+            "logs": log_files.capture(self.callbacks),
             "logs of last epoch": encode(self._last_logs),
             "position": [position.epoch, position.step, position.total],
             "fit": {"trained": self._trained, "asked": self._epochs, "ended": ended, "seed": self._source.seed},
         }
 
     def _is_best(self) -> bool:
-        """Whether the epoch that has just ended has the smallest loss so far."""
+        """Whether an epoch has just ended with the smallest `val_loss` so far, or `loss` if nothing is validated."""
         history = self._history.history
         measure = "val_loss" if "val_loss" in history else "loss"
-        loss = self._last_logs.get(measure)  # not every epoch needs to be validated
+        loss = self._last_logs.get(measure)  # missing after an epoch without validation
         return self._position.step == 0 and loss is not None and float(loss) <= min(history.get(measure, [math.inf]))
 
-    # Going on
+    # Resuming
 
-    def _put_back(self, saved: Saved) -> None:
+    def _restore(self, saved: SavedTraining) -> None:
+        """Restore variables, attributes and random streams, and free the saved copy of the model."""
         state.assign(self._trained_model, saved.tree["variables"])
-        self._memory.put_back(saved.tree["memory"])
-        state.put_back_streams(saved.tree["streams"])
-        saved.tree.clear()  # a second copy of the model
+        self._attributes.restore(saved.tree["memory"])
+        state.restore_streams(saved.tree["streams"])
+        saved.tree.clear()
 
-    def _pass_over_steps(self) -> None:
+    def _start_skipping(self) -> None:
+        """Replace Keras's train function by one that reads no batch and returns the state unchanged."""
         self._train_function = self._trained_model.train_function
         self._trained_model.train_function = lambda values, batches: ({}, values)
 
-    def _train_again(self) -> None:
+    def _stop_skipping(self) -> None:
+        """Put Keras's train function back, if steps are being skipped."""
         if self._train_function is not None:
             self._trained_model.train_function, self._train_function = self._train_function, None
 
-    # Telling
+    # Reporting
 
-    def _tell_begin(self) -> None:
+    def _report_begin(self) -> None:
+        """Log the begin of the session; if it resumes a run, print where, and what may make the last digits differ."""
         resumed = (self._position.epoch, self._position.step) if self._saved else None
         pulse = self._log.last_pulse()
         repeated = max(0.0, pulse - self._saved.trained) if self._saved and pulse is not None else None
-        known = self._log.has_sessions
+        has_sessions = self._log.has_sessions
         self._log.begin(self._epochs, resumed, repeated, steps=self.params["steps"])
         if self._saved is None:
             return
-        if not known:
-            self._tell_epochs_from_elsewhere()
-        lost = "what came after it is repeated" if repeated is None else f"{repeated:.0f} s repeated"
+        if not has_sessions:
+            self._log_epochs_of_other_machines()
+        lost = "the steps after it are repeated" if repeated is None else f"{repeated:.0f} s repeated"
         waiting = _uploads(self._checkpoints.pending) or "nothing"
-        say(
+        print_line(
             f"{self._checkpoints.name}: resumed at epoch {self._position.epoch + 1}, step {self._position.step}; "
             f"{lost}; {waiting} pending"
         )
         changed = fingerprint.differences(self._saved.facts["machine"], self._facts["machine"])
         if changed:
-            say(
-                f"{self._checkpoints.name}: the order of the data and the random streams go on as they were; the last "
+            print_line(
+                f"{self._checkpoints.name}: the order of the data and the random streams are unchanged; the last "
                 f"digits may differ, because of {'; '.join(changed)}"
             )
 
-    def _next_save(self) -> str:
-        left = "now" if self._checkpoints.saving else f"{max(0.0, self._due - time.monotonic()):.0f}s"
+    def _next_save_text(self) -> str:
+        """When the next save is, for the progress bar, and how many uploads are pending. May run in any thread."""
+        left = "now" if self._checkpoints.saving else f"{max(0.0, self._next_save_at - time.monotonic()):.0f}s"
         waiting = _uploads(self._checkpoints.pending)
         return f"{left}, {waiting} pending" if waiting else left
 
-    def _tell_epochs_from_elsewhere(self) -> None:
-        """Write down the epochs that another machine trained, whose log is not here."""
+    def _log_epochs_of_other_machines(self) -> None:
+        """Log the epochs in the saved history, because the log of the machine that trained them is not here."""
         assert self._saved is not None
-        memories = self._saved.tree["memory"]
-        history = next((one["values"] for one in memories if one["class"] == "History"), None)
+        attributes = self._saved.tree["memory"]
+        history = next((one["values"] for one in attributes if one["class"] == "History"), None)
         if history is None:
             return
         columns = decode(history["history"])
         for number, epoch in enumerate(decode(history["epoch"])):
             row = {name: column[number] for name, column in columns.items() if number < len(column)}
-            self._log.write("epoch", epoch=epoch, logs=_numbers(row))
+            self._log.write("epoch", epoch=epoch, logs=_scalars(row))
 
-    def _tell_end(self, outcome: str) -> None:
+    def _log_end(self, outcome: str) -> None:
         self._log.write("end", outcome=outcome)
 
 
-def check_same(name: str, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise `TrainingError` when the run `name` was trained with another `what` than is given now."""
+def check_unchanged(name: str, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Compare a fingerprint in the facts `before` and `now`; `what` is "data" or "model".
+
+    Raises `TrainingError` if they differ: the run `name` cannot continue.
+    """
     changed = fingerprint.differences(before[what], now[what])
     if changed:
         raise TrainingError(
             f"The run {name} began with {'other data' if what == 'data' else 'another model'}: {'; '.join(changed)}.",
-            "Give this training another name, or begin anew with restart=True, which keeps the old run.",
+            "Give this training another name, or begin again with restart=True, which renames the old run.",
         )
 
 
-def _last_call() -> float:
-    """When to save once more because the session ends soon, as `time.monotonic` counts; never where no end is known."""
+def _final_save_time() -> float:
+    """The monotonic time of a last save before the machine's session ends; infinity if no end is known."""
     left = clock.remaining()
-    return math.inf if left is None else time.monotonic() + left - min(left * _SHARE_LEFT, _LONGEST_LEFT)
+    return math.inf if left is None else time.monotonic() + left - min(left * _FINAL_SAVE_SHARE, _FINAL_SAVE_LEAD)
 
 
-def say(text: str) -> None:
-    """One line for the user; in a notebook among the lines of the training, not as an error."""
+def print_line(text: str) -> None:
+    """Print a line for the user: in a notebook on standard output, where Keras prints, else on standard error."""
     print(f"haversack: {text}", file=sys.stdout if place.in_kernel() else sys.stderr, flush=True)
 
 
@@ -438,5 +562,5 @@ def _uploads(count: int) -> str:
     return f"{count} upload{'' if count == 1 else 's'}" if count else ""
 
 
-def _numbers(found: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in found.items() if np.ndim(value) == 0}
+def _scalars(logs: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}

@@ -1,12 +1,14 @@
-"""All that a training is, as one tree, and back: the model's variables, the random streams, what callbacks remember.
+"""The state of a training as a tree, captured and restored: model variables and random streams.
 
-In Keras on JAX the variables hold nothing while an epoch runs: their values travel through the compiled step, which
-takes its arguments' memory for its results (donation). Between two steps the trainer keeps the latest in `_jax_state`;
-outside of that the variables hold them. `values` reads whichever is true, at no cost; what it returns must be copied
-before the next step runs. Seed generators, the optimizer's moments, accumulated gradients, moving averages, the loss
-scale and the metrics are all variables, and therefore here; the one global seed generator belongs to no model.
+In Keras on JAX the variables are empty while an epoch runs: their values pass through the compiled step, which reuses
+its arguments' memory for its results (donation). Between two steps the trainer holds the current values in
+`_jax_state`; at all other times the variables hold them. `values` reads whichever is current, without a copy, so the
+caller must copy what it returns before the next step runs.
 
-Variables are matched by their order and shape, never by their names, which Keras counts up within a process.
+Seed generators, the optimizer's moments, accumulated gradients, moving averages, the loss scale and the metrics are all
+variables of the model, and therefore included. The global seed generator belongs to no model; `streams` captures it.
+
+Variables are matched by order and shape. Their names do not serve: Keras numbers them per process.
 """
 
 from __future__ import annotations
@@ -30,33 +32,36 @@ _GLOBAL_SEED = "global_seed_generator"
 
 
 def values(model: Any) -> dict[str, list[Any]]:
-    """The value of every variable of a compiled, built `model` between two steps, by Keras's groups, in their order."""
-    travelling = getattr(model, "_jax_state", None)
-    if travelling and not model._jax_state_synced:
-        return {group: list(travelling[group]) for group in _GROUPS}
+    """Return the value of every variable of a compiled, built `model`: lists of JAX arrays by Keras's variable group.
+
+    Call it between two steps or outside of `fit`, and copy the arrays before the next step, which reuses their memory.
+    """
+    in_flight = getattr(model, "_jax_state", None)
+    if in_flight and not model._jax_state_synced:
+        return {group: list(in_flight[group]) for group in _GROUPS}
     return {group: [variable.value for variable in _variables(model, group)] for group in _GROUPS}
 
 
 def assign(model: Any, saved: dict[str, list[Any]], groups: tuple[str, ...] = _GROUPS) -> None:
-    """Give `model`'s variables the values that `values` returned, each in memory of its own, laid out as it is here.
+    """Assign copies of the values that `values` returned to the variables of `groups`, in the variables' own sharding.
 
-    Raises `ValueError` when they are others, by their number or shapes.
+    Raises `ValueError` if their number or a shape differs.
     """
     for group in groups:
         variables = _variables(model, group)
         if len(variables) != len(saved[group]):
-            raise ValueError(f"{len(variables)} {group.replace('_', ' ')} and not {len(saved[group])}")
+            raise ValueError(f"{len(variables)} {group.replace('_', ' ')} instead of {len(saved[group])}")
         for variable, value in zip(variables, saved[group], strict=True):
             if tuple(variable.shape) != tuple(value.shape):
-                raise ValueError(f"{variable.path} is of shape {variable.shape} and not {value.shape}")
+                raise ValueError(f"{variable.path} has shape {variable.shape} instead of {value.shape}")
             variable.assign(jax.numpy.array(value))
 
 
 def unshare(model: Any) -> None:
-    """Give each variable memory of its own.
+    """Copy the values that several variables of `model` share, so that each variable has memory of its own.
 
-    After a training with moving averages Keras leaves weights and averages in the same memory; the next training's
-    first step would be asked to take it twice, and refuse.
+    After a training with moving averages, Keras leaves weights and averages in the same arrays. The first step of the
+    next training would donate such an array twice, which JAX refuses.
     """
     seen: set[int] = set()
     for variable in (variable for group in _GROUPS for variable in _variables(model, group)):
@@ -66,7 +71,7 @@ def unshare(model: Any) -> None:
 
 
 def streams() -> dict[str, Any]:
-    """The random streams that belong to no model: Keras's global one, numpy's and Python's."""
+    """Capture the random streams that belong to no model: Keras's global one, numpy's and Python's."""
     shared = global_state.get_global_attribute(_GLOBAL_SEED)
     return {
         "keras": None if shared is None else np.array(shared.state.value),
@@ -75,19 +80,19 @@ def streams() -> dict[str, Any]:
     }
 
 
-def put_back_streams(saved: dict[str, Any]) -> None:
-    """Let the random streams go on where `streams` saw them."""
+def restore_streams(saved: dict[str, Any]) -> None:
+    """Set the random streams to the state that `streams` captured."""
     if saved["keras"] is not None:
         seed_generator.global_seed_generator().state.assign(jax.numpy.array(saved["keras"]))
-    # Only now: making the global seed generator draws from Python's stream.
+    # After Keras's: creating the global seed generator draws from Python's stream.
     np.random.set_state(decode(saved["numpy"]))
     random.setstate(decode(saved["python"]))
 
 
 def architecture(model: Any) -> np.ndarray[Any, Any] | None:
-    """The configuration of `model` as JSON in a uint8 array, as Keras writes it into a `.keras` file.
+    """Return the configuration of `model` as UTF-8 JSON in a uint8 array, as Keras writes it into a `.keras` file.
 
-    None if the model cannot be serialized: it needs no configuration to be trained.
+    None if the model cannot be serialized: training does not need the configuration.
     """
     try:
         text = json.dumps(keras.saving.serialize_keras_object(model))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from haversack.errors import InputError
-from haversack.training.keras.export import which
+from haversack.training.keras.export import parse_checkpoint
 from tests.training.conftest import Conversations
 
 LOAD = """
@@ -79,10 +79,10 @@ def test_exporting_draws_from_no_random_stream(held: Conversations) -> None:
         ("ending", "InputError: "),
         ("step", "NotFound: The run exported has no checkpoint of step 9999."),
         ("name", "NotFound: The run nobody has no checkpoint."),
-        ("model", "TrainingError: The model is another one than that of exported: "),
+        ("model", "TrainingError: The model differs from that of the run exported: "),
         (
             "optimizer",
-            "TrainingError: The model is another one than that of exported: 10 optimizer variables and not 14",
+            "TrainingError: The model differs from that of the run exported: 10 optimizer variables instead of 14.",
         ),
     ],
 )
@@ -103,10 +103,10 @@ def test_the_command_exports_too(held: Conversations, held_in: Path, tmp_path: P
 
 @pytest.mark.parametrize(("text", "found"), [("latest", "latest"), ("best", "best"), ("12", 12)])
 def test_a_checkpoint_by_its_name(text: str, found: object) -> None:
-    assert which(text) == found
+    assert parse_checkpoint(text) == found
 
 
 @pytest.mark.parametrize("text", ["", "newest", "-3", "1.5"])
 def test_what_names_no_checkpoint(text: str) -> None:
-    with pytest.raises(InputError, match="names no checkpoint"):
-        which(text)
+    with pytest.raises(InputError, match="does not name a checkpoint"):
+        parse_checkpoint(text)

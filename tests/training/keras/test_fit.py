@@ -5,7 +5,7 @@ from tests.training.conftest import Results
 
 def test_a_batch_that_no_core_shares_is_remarked(trained: dict[int, Results]) -> None:
     [remark] = trained[8]["words"]["indivisible"]
-    assert "Take a batch_size that is a multiple of 8." in remark
+    assert "Use a batch_size that is a multiple of 8." in remark
 
 
 def test_one_core_has_nothing_to_remark(trained: dict[int, Results]) -> None:

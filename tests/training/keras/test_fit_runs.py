@@ -132,7 +132,7 @@ def test_checkpoints_of_another_loop_are_not_taken(held: Conversations) -> None:
 
 def test_a_training_goes_on_while_nothing_can_be_written(held: Conversations) -> None:
     full = held["nothing_can_be_written_for_a_while"]
-    assert "The training goes on, and saving is tried again." in full["said"]
+    assert "The training continues, and the save is retried." in full["said"]
     assert (full["epochs"], full["saved"]) == (3, True)
 
 

@@ -43,22 +43,22 @@ def test_epochs_and_seeds_have_orders_of_their_own(data: ModuleType) -> None:
 
 
 def test_an_epoch_is_a_pass(data: ModuleType) -> None:
-    course = data.Course(batches=10, steps=None, stride=1)
-    assert course.stretch(4, 3) == data.Stretch(4, 3, 10)
+    plan = data.EpochPlan(batches=10, steps=None, steps_per_execution=1)
+    assert plan.batch_range(4, 3) == data.BatchRange(4, 3, 10)
 
 
 def test_short_epochs_share_a_pass(data: ModuleType) -> None:
-    course = data.Course(batches=10, steps=4, stride=1)
-    assert [course.stretch(epoch) for epoch in range(4)] == [
-        data.Stretch(0, 0, 4),
-        data.Stretch(0, 4, 8),
-        data.Stretch(0, 8, 10),
-        data.Stretch(1, 0, 4),
+    plan = data.EpochPlan(batches=10, steps=4, steps_per_execution=1)
+    assert [plan.batch_range(epoch) for epoch in range(4)] == [
+        data.BatchRange(0, 0, 4),
+        data.BatchRange(0, 4, 8),
+        data.BatchRange(0, 8, 10),
+        data.BatchRange(1, 0, 4),
     ]
 
 
 def test_steps_are_rounded_up_to_executions(data: ModuleType) -> None:
-    assert data.Course(batches=10, steps=3, stride=2).length(0) == 4
+    assert data.EpochPlan(batches=10, steps=3, steps_per_execution=2).length(0) == 4
 
 
 @pytest.mark.parametrize("shuffle", [True, False, "batch"])
@@ -66,9 +66,9 @@ def test_a_source_that_starts_later_gives_the_same_batches(data: ModuleType, shu
     x = np.arange(23)[:, None]
     source = data.ArraySource((x, None, None), None, 1, batch_size=4, shuffle=shuffle, class_weight=None)
     source.seed = 5
-    source.begin(2)
+    source.seek(2)
     whole = [batch.ravel().tolist() for batch in source.get_numpy_iterator()]
-    source.begin(2, 3)
+    source.seek(2, 3)
     later = [batch.ravel().tolist() for batch in source.get_numpy_iterator()]
     assert later == whole[3:]
     assert sorted(row for batch in whole for row in batch) == list(range(23))
@@ -120,31 +120,31 @@ def test_older_generators_go_on_too(memory: ModuleType) -> None:
 
 def test_what_cannot_be_written_down_is_left(memory: ModuleType) -> None:
     thing = Thing(count=1, file=print)
-    kept = memory.Memory([thing])
-    kept.begin()
-    assert list(kept.take()[0]["values"]) == ["count"]
+    kept = memory.AttributeState([thing])
+    kept.record_initial()
+    assert list(kept.capture()[0]["values"]) == ["count"]
 
 
 def test_a_thing_remembers(memory: ModuleType) -> None:
     old, new = Thing(count=0, patience=5), Thing(count=0, patience=9)
-    before = memory.Memory([old])
-    before.begin()
+    before = memory.AttributeState([old])
+    before.record_initial()
     old.count = 3
-    after = memory.Memory([new])
-    after.begin()
-    after.put_back(before.take())
+    after = memory.AttributeState([new])
+    after.record_initial()
+    after.restore(before.capture())
     assert (new.count, new.patience) == (3, 9)
 
 
 def test_the_same_object_is_put_back_whole(memory: ModuleType) -> None:
     thing = Thing(count=0, losses=[])
-    before = memory.Memory([thing])
-    before.begin()
-    taken = before.take()
+    before = memory.AttributeState([thing])
+    before.record_initial()
+    taken = before.capture()
     thing.losses.append(1.0)
-    again = memory.Memory([thing])
-    again.begin()
-    again.put_back(taken)
+    again = memory.AttributeState([thing])
+    again.record_initial()
+    again.restore(taken)
     assert thing.losses == []
 
 

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from haversack.training.keras.fit import FitOptions
+
 LOOK = """
 import inspect, json, numpy, keras
 from keras.src.backend.jax import trainer
@@ -37,6 +39,7 @@ keras.random.normal((1,))
 stopping = keras.callbacks.EarlyStopping("loss")
 signature = lambda function: list(inspect.signature(function).parameters)
 print(json.dumps({
+    "fit": signature(keras.Model.fit),
     "_get_distributed_iterator": signature(trainer.JAXEpochIterator._get_distributed_iterator),
     "_distribute_data": signature(trainer._distribute_data),
     "get_jax_iterator": hasattr(trainer.JAXEpochIterator(numpy.ones((2, 1))).data_adapter, "get_jax_iterator"),
@@ -67,6 +70,7 @@ print(json.dumps({
 }))
 """
 EXPECTED = {
+    "fit": ["self", "x", "y", *FitOptions.__annotations__],
     "_get_distributed_iterator": ["self", "distribution"],
     "_distribute_data": ["data", "layouts"],
     "get_jax_iterator": True,

@@ -284,7 +284,7 @@ def nothing_can_be_written_for_a_while():
     class Mend(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             time.sleep(0.05)
-            if "tried again" in sys.stderr.getvalue():
+            if "is retried" in sys.stderr.getvalue():
                 resource.setrlimit(resource.RLIMIT_FSIZE, free)
 
     full = At(4, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, free[1])))
