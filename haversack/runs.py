@@ -1,4 +1,4 @@
-"""The trainings that were given a name, `haversack.runs`: list them, show one, check, plot and export it.
+"""The runs, which are the trainings that were given a name: list, show, verify, plot and export them.
 
 haversack.runs.every()               # the runs of this machine
 haversack.runs.show("rsna")          # sessions and epochs of one
@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from haversack.errors import IntegrityError, NotFound
 from haversack.training import location
@@ -19,6 +19,8 @@ from haversack.training.runs.log import LOG
 from haversack.training.runs.report import Run, read
 
 if TYPE_CHECKING:
+    import keras
+
     from haversack.training.keras.export import Which
     from haversack.training.runs.plot import Plot
 
@@ -26,14 +28,18 @@ __all__ = ["Verified", "every", "export", "plot", "show", "verified"]
 
 
 def every(where: str | Path | None = None) -> list[Run]:
-    """Every run logged in the folder `where` (this machine's data folder when None), the last trained one last."""
+    """Return every run logged on this machine, the most recently trained last.
+
+    `where` is the folder or URL that was given to `haversack.fit`. The runs of a URL are logged in this machine's data
+    folder, as those of None are.
+    """
     folder = location.local_folder(where)
     found = [read(log.parent) for log in folder.glob(f"*/{LOG}")]
     return sorted(found, key=lambda run: run.sessions[-1].last_seen if run.sessions else 0.0)
 
 
 def show(name: str, where: str | Path | None = None) -> Run:
-    """The run `name`, logged in the folder `where`. Raises `NotFound` if there is none."""
+    """Return the run `name` as logged on this machine; `where` as in `every`. Raises `NotFound` if there is none."""
     folder = location.local_folder(where) / name
     if not (folder / LOG).is_file():
         raise NotFound(f"There is no run {name} in {folder.parent}.", "List the runs with: haversack runs")
@@ -42,7 +48,15 @@ def show(name: str, where: str | Path | None = None) -> Run:
 
 @dataclass(frozen=True)
 class Verified:
-    """A checkpoint that was read back in full; `size` is in bytes, `fault` what is wrong with it, "" if nothing."""
+    """The result of reading a checkpoint in full.
+
+    Attributes:
+        step: the steps of all epochs that were done.
+        where: where it is stored.
+        size: bytes.
+        when: when it was saved, as YYYY-MM-DD HH:MM:SS in local time.
+        fault: what is wrong with it; "" if it is intact.
+    """
 
     step: int
     where: str
@@ -51,13 +65,15 @@ class Verified:
     fault: str
 
     def __str__(self) -> str:
-        return f"  checkpoint of step {self.step}: {self.size:,} bytes, {self.when}; {self.fault or 'whole'}"
+        return f"  checkpoint of step {self.step}: {self.size:,} bytes, {self.when}; {self.fault or 'intact'}"
 
 
 def verified(name: str, where: str | Path | None = None) -> list[Verified]:
-    """Read every checkpoint of the run `name`, oldest first, and compare it with its hashes.
+    """Read every checkpoint of the run `name` and compare it with its hashes; return the results, oldest first.
 
-    Raises like `haversack.Checkpoints`, except for the faults that it reports.
+    `where` is where the checkpoints are kept; see `haversack.fit`. A damaged checkpoint is reported in `fault`, not
+    raised. Raises `InputError` if `name` is not a folder's name, `NotFound` if the run's owner deletes a checkpoint
+    before it is read, and `ConnectionFailed` if the store does not answer and this machine has no checkpoint.
     """
     from haversack.training.checkpoints.checkpoints import Checkpoints
 
@@ -67,7 +83,7 @@ def verified(name: str, where: str | Path | None = None) -> list[Verified]:
         fault = ""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # `fault` reports what a restore would warn of
+                warnings.simplefilter("ignore")  # `fault` reports what `restore` warns of
                 restored = checkpoints.restore(step=one.step)
             fault = restored.passed_over[0].reason if restored and restored.passed_over else ""
         except IntegrityError as error:
@@ -80,7 +96,8 @@ def verified(name: str, where: str | Path | None = None) -> list[Verified]:
 def plot(name: str, where: str | Path | None = None) -> Plot:
     """Plot the loss of the run `name` over its epochs, with a line where a session was killed.
 
-    A notebook displays the returned `Plot`; its `save` writes a file. Raises `NotFound` if there is no such run.
+    `where` is as in `every`. A notebook displays the returned `Plot`; its `save` writes a file. Raises `NotFound` if
+    there is no such run.
     """
     from haversack.training.runs.plot import Plot
 
@@ -88,20 +105,30 @@ def plot(name: str, where: str | Path | None = None) -> Plot:
 
 
 def export(
-    name: str, path: str | Path, where: str | Path | None = None, *, checkpoint: Which = "latest", model: Any = None
+    name: str,
+    path: str | Path,
+    where: str | Path | None = None,
+    *,
+    checkpoint: Which = "latest",
+    model: keras.Model | None = None,
 ) -> Path:
-    """Write a checkpoint of the run `name` as a `.weights.h5` or `.keras` file, complete or not at all.
+    """Write a checkpoint of the run `name` to the file `path`, by atomic replace.
 
     Args:
         name: the run.
-        path: the file; its suffix decides between weights and a whole model.
+        path: the file. It ends in `.weights.h5` for weights or in `.keras` for the whole model.
         where: where the run's checkpoints are kept; see `haversack.fit`.
-        checkpoint: "latest", "best" (the smallest loss at an epoch's end) or a step, as `haversack runs show` lists it.
-        model: the model, built and compiled as for the training, if Keras cannot rebuild it from its configuration.
+        checkpoint: "latest", "best" (the smallest loss of those saved at an epoch's end) or a step. Steps count from
+            the run's first epoch; `haversack runs show` lists them.
+        model: the model, built and compiled as for the training, if Keras cannot rebuild it from its configuration. It
+            is assigned the checkpoint's values.
 
-    Returns `path`. Raises `InputError` for another suffix, `NotFound` if there is no such run or checkpoint,
-    `TrainingError` if the model cannot be built or differs from the run's, and `IntegrityError` if no checkpoint is
-    intact.
+    Returns `path`.
+
+    Raises `InputError` for another suffix; `NotFound` if there is no such run or checkpoint; `TrainingError` if the
+    model cannot be rebuilt, differs from the run's, or the run is not one of `haversack.fit`; `IntegrityError` if no
+    checkpoint is intact; `ConnectionFailed` if the store does not answer and this machine has no copy; `ExtraMissing`
+    if Keras or JAX is not installed.
     """
     from haversack.training.keras.export import export as write
 

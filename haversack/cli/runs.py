@@ -1,4 +1,4 @@
-"""`haversack runs`."""
+"""`haversack runs` and its subcommands."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typer
 from haversack.cli.options import Json
 from haversack.cli.output import show
 
-app = typer.Typer(help="Look at trainings: their sessions, epochs and checkpoints.", invoke_without_command=True)
+app = typer.Typer(help="List trainings: their sessions, epochs and checkpoints.", invoke_without_command=True)
 
 Where = Annotated[
-    str | None, typer.Option(metavar="DIR|URL", help="Where the checkpoints are kept, when not in the data folder.")
+    str | None, typer.Option(metavar="DIR|URL", help="Where the checkpoints are kept; by default the data folder.")
 ]
 
 
@@ -49,11 +49,12 @@ def runs_show(
 def runs_plot(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The run's name.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT.png", help="The picture; NAME.png when not given.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT.png", help="The image file: .png, .svg or .pdf; default NAME.png."),
     ] = None,
     where: Where = None,
 ) -> None:
-    """Draw a training's loss over its sessions, with the kills marked."""
+    """Plot a training's loss over its epochs, with the kills marked."""
     from haversack.runs import plot
 
     print(plot(name, where).save(output or Path(f"{name}.png")))
@@ -62,13 +63,15 @@ def runs_plot(
 @app.command("export", epilog="Example: `haversack runs export rsna rsna.keras --checkpoint best`")
 def runs_export(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The run's name.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="A file that ends in .weights.h5 or .keras.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file to write; .weights.h5 for weights, .keras for the model.")
+    ],
     checkpoint: Annotated[
-        str, typer.Option(metavar="STEP|best|latest", help="Which checkpoint; `runs show` lists them.")
+        str, typer.Option(metavar="STEP|best|latest", help="Which checkpoint; `haversack runs show NAME` lists them.")
     ] = "latest",
     where: Where = None,
 ) -> None:
-    """Write a checkpoint of a training as Keras's own file: weights, or the whole model."""
-    from haversack.training.keras.export import export, which
+    """Write a checkpoint of a training as a file of Keras's own: weights, or the whole model."""
+    from haversack.training.keras.export import export, parse_checkpoint
 
-    print(export(name, output, where, checkpoint=which(checkpoint)))
+    print(export(name, output, where, checkpoint=parse_checkpoint(checkpoint)))

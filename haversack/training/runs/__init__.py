@@ -1,1 +1,1 @@
-"""What a run did: the log it writes while it trains, and the report and the plot that are made from it."""
+"""The record of a run: the log that a training session writes, and the report and the plot made from it."""

@@ -1,9 +1,17 @@
-"""The log of a run: appended to while it trains, read by `report`.
+"""The log of a run: a training session writes it, and `report` reads it.
 
 A run's folder holds, beside its checkpoints, `log.jsonl`: one line of JSON for each begin and end of a session, each
-epoch and each save. The file is append-only; a line that a kill cut off is skipped. `pulse` is one fixed-width line,
-overwritten a few times a second, so that after a kill the next session knows how far the last one got, which no
-checkpoint can tell. A training resumes without either file; it only has nothing to report then.
+epoch and each save. The file is append-only; readers skip a line that a kill truncated. The file `pulse` is one
+fixed-width line, overwritten up to five times a second. It tells the next session how far a killed session got beyond
+its last checkpoint. A run resumes without either file; it then only lacks what they would report.
+
+Events, with their fields besides `event`, `time` (seconds since 1970) and `pid`:
+
+    files   before: the lengths of the callbacks' log files, see `keras.log_files`
+    begin   epochs, resumed, repeated, steps, host, before: see `RunLog.begin`
+    epoch   epoch, logs: the results of an epoch that ended
+    save    epoch, step, total: the position at which a save began
+    end     outcome: finished, interrupted or failed
 """
 
 from __future__ import annotations
@@ -21,20 +29,20 @@ from typing import Any
 
 LOG = "log.jsonl"
 PULSE = "pulse"
-_PULSE_EVERY = 0.2
+_PULSE_INTERVAL = 0.2
 
 
 class RunLog:
-    """Writes the log of the run in `folder`; used by the one session that trains it."""
+    """Writes the log and the pulse of the run in `folder`. Only the session that owns the run writes them."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / LOG
         self._pulse = folder / PULSE
-        self._due = 0.0
+        self._next_beat_at = 0.0
 
     @property
     def has_sessions(self) -> bool:
-        """Whether a training session has written to this log."""
+        """Whether a session has begun according to this log."""
         return self._file.exists() and any(event["event"] == "begin" for event in events(self._file))
 
     def files_before(self) -> list[dict[str, Any]]:
@@ -49,13 +57,13 @@ class RunLog:
         return None if found is None else found.trained
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one line. `facts` must be JSON. A disk error is a warning: it never stops a training."""
+        """Append one event. `facts` must be JSON. An `OSError` becomes a warning: it never stops a training."""
         line = json.dumps({"event": event, "time": time.time(), "pid": os.getpid(), **facts})
         with _disk_errors_as_warnings():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with open(self._file, "a+b") as file:
                 if file.tell() and not _ends_a_line(file.fileno(), file.tell()):
-                    line = "\n" + line  # keep a line that a kill cut off apart from this one
+                    line = "\n" + line  # do not continue a line that a kill truncated
                 file.write(line.encode() + b"\n")
 
     def begin(
@@ -66,19 +74,25 @@ class RunLog:
         Args:
             epochs: the number of epochs that was asked for.
             resumed: (epoch, step) that the session resumes at, both from 0; None for a run's first session.
-            repeated: seconds of training that are done again; None if not known.
-            steps: steps in an epoch; None if not known.
+            repeated: seconds of training that this session repeats; None if unknown.
+            steps: steps in an epoch; None if unknown.
         """
         before = pulse(self._pulse.parent)
         here = {"host": socket.gethostname(), "before": before and asdict(before)}
         self.write("begin", epochs=epochs, resumed=resumed, repeated=repeated, steps=steps, **here)
 
     def beat(self, trained: float, epoch: int, step: int) -> None:
-        """Overwrite the pulse, at most five times a second; `trained` is in seconds, of all sessions."""
+        """Overwrite the pulse, at most five times a second.
+
+        Args:
+            trained: seconds of training in all sessions.
+            epoch: the current epoch, from 0.
+            step: the steps of it that are done.
+        """
         now = time.monotonic()
-        if now < self._due:
+        if now < self._next_beat_at:
             return
-        self._due = now + _PULSE_EVERY
+        self._next_beat_at = now + _PULSE_INTERVAL
         with _disk_errors_as_warnings():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with open(self._pulse, "r+b" if self._pulse.exists() else "w+b") as file:
@@ -89,7 +103,11 @@ class RunLog:
 class Pulse:
     """The last sign of life of a training.
 
-    `trained` is in seconds, of all sessions; `time` in seconds since 1970; `epoch` and `step` count from 0.
+    Attributes:
+        trained: seconds of training in all sessions.
+        time: when it was written, in seconds since 1970.
+        epoch: the current epoch, from 0.
+        step: the steps of it that were done.
     """
 
     trained: float
@@ -99,7 +117,7 @@ class Pulse:
 
 
 def pulse(folder: Path) -> Pulse | None:
-    """The pulse of the run in `folder`; None if it is missing or incomplete."""
+    """Read the pulse of the run in `folder`; None if it is missing or incomplete."""
     try:
         trained, when, epoch, step = (folder / PULSE).read_text().split()
         return Pulse(float(trained), float(when), int(epoch), int(step))
@@ -108,13 +126,13 @@ def pulse(folder: Path) -> Pulse | None:
 
 
 def events(log: Path) -> Iterator[dict[str, Any]]:
-    """The events of the log file `log`, in order; incomplete lines are skipped. Raises `OSError`."""
+    """Yield the events of the log file `log` in order; skip incomplete lines. Raises `OSError`."""
     with open(log, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 event = json.loads(line)
             except ValueError:
-                continue  # cut off by a kill
+                continue  # truncated by a kill
             if isinstance(event, dict) and "event" in event:
                 yield event
 
@@ -124,7 +142,9 @@ def _disk_errors_as_warnings() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        warnings.warn(f"The run's log cannot be written: {error.strerror}. The training continues.", stacklevel=4)
+        warnings.warn(
+            f"The run's log cannot be written: {error.strerror}. The training continues; check the disk.", stacklevel=4
+        )
 
 
 def _ends_a_line(descriptor: int, length: int) -> bool:

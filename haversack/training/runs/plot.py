@@ -1,7 +1,7 @@
-"""The picture of a run: its loss over the epochs, where its sessions were killed, and what was trained twice.
+"""The plot of a run: its loss over the epochs, the ends of its sessions, and what was trained twice.
 
-An epoch's results stand where it ended, so epoch 3 is at 3, and a session that was killed in the middle of it, between
-2 and 3. matplotlib draws, without a display and without touching what a notebook has chosen for its own figures.
+The results of an epoch are drawn at its end: those of epoch 3 at 3. A session that was killed in the middle of epoch 3
+is marked between 2 and 3. matplotlib draws without a display, and without a change to a notebook's figure settings.
 """
 
 from __future__ import annotations
@@ -26,46 +26,50 @@ _SERIES = (("loss", "o-", _BLUE, "training"), ("val_loss", "s--", _ORANGE, "vali
 
 @dataclass(frozen=True)
 class Plot:
-    """The picture of `run`: a notebook shows it, `save` writes it, and `figure` is matplotlib's, to be changed."""
+    """The plot of `run`. A notebook displays it, `save` writes it to a file, and `figure` is a matplotlib figure."""
 
     run: Run
 
     @property
     def figure(self) -> Figure:
-        """A new figure. Raises `ExtraMissing` without matplotlib."""
-        return _drawn(self.run)
+        """A new matplotlib figure, which the caller may change. Raises `ExtraMissing` without matplotlib."""
+        return _draw(self.run)
 
     def save(self, path: str | Path) -> Path:
-        """Write it to `path`, whose ending names the format (`.png`, `.svg`, `.pdf`); returns `path`.
+        """Write the plot to `path` by atomic replace, and return `path` as a `Path`.
 
-        Raises `InputError` for another ending, or where it cannot be written.
+        The suffix decides the format: `.png`, `.svg`, `.pdf` or another that matplotlib writes. Raises `InputError`
+        for an unknown suffix and if the file cannot be written, and `ExtraMissing` without matplotlib.
         """
         path = Path(path)
-        form, figure = path.suffix.removeprefix(".").lower(), self.figure
-        if form not in figure.canvas.get_supported_filetypes():
-            raise InputError(f"{path.name} names no kind of picture.", "End it with .png, .svg or .pdf.")
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=form, dpi=_DPI)
+        image_format, figure = path.suffix.removeprefix(".").lower(), self.figure
+        if image_format not in figure.canvas.get_supported_filetypes():
+            raise InputError(
+                f"{path.name} has no suffix of an image format.", "Use a name that ends in .png, .svg or .pdf."
+            )
+        content = io.BytesIO()
+        figure.savefig(content, format=image_format, dpi=_DPI)
         try:
-            disk.write(path, drawn.getvalue(), durable=False)
+            disk.write(path, content.getvalue(), durable=False)
         except OSError as error:
             raise InputError(
-                f"{path} cannot be written: {error.strerror}.", "Name a file in a folder of yours."
+                f"{path} cannot be written: {error.strerror}.", "Choose a file in a folder that you may write to."
             ) from None
         return path
 
     @property
     def png(self) -> bytes:
-        """The picture as a notebook shows it."""
-        shown = io.BytesIO()
-        self.figure.savefig(shown, format="png", dpi=_DPI / 1.5)
-        return shown.getvalue()
+        """The plot as a PNG file, in the size for a notebook. Raises `ExtraMissing` without matplotlib."""
+        content = io.BytesIO()
+        self.figure.savefig(content, format="png", dpi=_DPI / 1.5)
+        return content.getvalue()
 
     def _repr_png_(self) -> bytes:
+        """IPython's hook for display."""
         return self.png
 
 
-def _drawn(run: Run) -> Figure:
+def _draw(run: Run) -> Figure:
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
@@ -80,7 +84,7 @@ def _drawn(run: Run) -> Figure:
         if points:
             axes.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=4, linewidth=1.5)
     for session, following in pairwise(run.sessions):
-        _mark(axes, session, following, run.steps)
+        _mark_end(axes, session, following, run.steps)
     axes.set_xlim(left=0)
     if all(epoch.logs.get(metric, 0.0) >= 0 for epoch in run.epochs for metric, *_ in _SERIES):
         axes.set_ylim(bottom=0)
@@ -93,20 +97,19 @@ def _drawn(run: Run) -> Figure:
     return figure
 
 
-def _mark(axes: Any, session: RunSession, following: RunSession, steps: int | None) -> None:
-    """A line where `session` ended early, and the stretch that `following` trained again."""
+def _mark_end(axes: Any, session: RunSession, following: RunSession, steps: int | None) -> None:
+    """Draw a line where `session` ended, and a band over the steps that `following` repeated."""
     resumed = following.resumed or (0, 0)
     ended = session.reached or resumed
-    killed = session.outcome == "killed"
-    color = _RED if killed else _GRAY
-    place, again = _along(ended, steps), _along(resumed, steps)
-    axes.axvline(place, color=color, linestyle=":", linewidth=1.5, label=session.outcome)
-    if again < place:
-        axes.axvspan(again, place, color=color, alpha=0.12, linewidth=0, label="trained again")
-    said = f"{session.outcome} at {in_words(ended)}" if session.reached else f"{session.outcome}, went on"
+    color = _RED if session.outcome == "killed" else _GRAY
+    end_x, resumed_x = _epoch_axis(ended, steps), _epoch_axis(resumed, steps)
+    axes.axvline(end_x, color=color, linestyle=":", linewidth=1.5, label=session.outcome)
+    if resumed_x < end_x:
+        axes.axvspan(resumed_x, end_x, color=color, alpha=0.12, linewidth=0, label="trained again")
+    text = f"{session.outcome} at {in_words(ended)}" if session.reached else f"{session.outcome}, then resumed"
     axes.annotate(
-        said,
-        (place, 1),
+        text,
+        (end_x, 1),
         xycoords=("data", "axes fraction"),
         xytext=(4, -4),
         textcoords="offset points",
@@ -117,7 +120,10 @@ def _mark(axes: Any, session: RunSession, following: RunSession, steps: int | No
     )
 
 
-def _along(position: tuple[int, int], steps: int | None) -> float:
-    """Where a position stands on the axis of epochs."""
+def _epoch_axis(position: tuple[int, int], steps: int | None) -> float:
+    """The coordinate of (epoch, step) on the axis of epochs.
+
+    If `steps`, the number of steps in an epoch, is unknown, every step but the first counts as half an epoch.
+    """
     epoch, step = position
     return epoch + (step / steps if steps else 0.5 if step else 0.0)

@@ -1,4 +1,4 @@
-"""What a run did, read from its log: its sessions, its epochs, and the work that was repeated after kills."""
+"""The report of a run, read from its log: its sessions, its epochs, and the work that was repeated after kills."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ class RunSession:
     """One session of a run. Epochs and steps count from 0, times are seconds since 1970.
 
     Attributes:
-        began, ended: `ended` is None while the session runs and if it was killed.
-        resumed: (epoch, step) it resumed at; None for the run's first session.
-        repeated: seconds of training that it did again; None if not known.
-        saves, saved: how many saves it began, and the last of them.
-        reached: (epoch, step) of its last pulse; None if not known, for example on another machine.
+        began: when it began.
+        ended: when it logged its end; None while it runs and if it was killed.
+        host: the name of its machine.
+        pid: the id of its process.
+        resumed: (epoch, step) that it resumed at; None for the run's first session.
+        repeated: seconds of training that it repeated; None if unknown.
+        saves: the number of saves that it began.
+        last_seen: when it wrote its last event.
         outcome: "finished", "interrupted", "failed", "killed", or "" if no end was logged: it still runs, or it was
             killed and no session has followed.
+        reached: (epoch, step) of its last pulse; None if unknown, for example on another machine.
+        saved: its last save; None if it began none.
     """
 
     began: float
@@ -60,7 +65,14 @@ class RunSession:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's results as in Keras's `History`. `number` and `session` count from 0; `time` is when it ended."""
+    """The results of an epoch.
+
+    Attributes:
+        number: the epoch, from 0.
+        session: the index of the session that ended it, from 0.
+        time: when it ended, in seconds since 1970.
+        logs: its values in Keras's `History`, by name.
+    """
 
     number: int
     session: int
@@ -70,9 +82,16 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """One training over all its sessions. An epoch that was repeated is listed once, with its last results.
+    """A training over all its sessions.
 
-    `steps` is the number of steps in an epoch; None if not known.
+    Attributes:
+        name: the run's name.
+        folder: the folder of its log.
+        epochs_asked: `epochs`, as given to the last `fit`.
+        finished: whether the last session finished.
+        steps: the number of steps in an epoch; None if unknown.
+        sessions: the sessions, in order.
+        epochs: the epochs that ended, in order. An epoch that was repeated is listed once, with its last results.
     """
 
     name: str
@@ -85,16 +104,16 @@ class Run:
 
     @property
     def repeated(self) -> float:
-        """Seconds of training that were done again, over all sessions."""
+        """Seconds of training that were repeated, over all sessions."""
         return sum(session.repeated or 0.0 for session in self.sessions)
 
     def json(self) -> dict[str, Any]:
-        """The run as a JSON object: its fields, with `folder` as a string, and `repeated`."""
+        """Return the run as a JSON object: its fields, with `folder` as a string, and `repeated`."""
         return {**asdict(self), "folder": str(self.folder), "repeated": self.repeated}
 
     @property
     def report(self) -> str:
-        """A line for the run, one for each session, one for each epoch."""
+        """A text with a line for the run, one for each session and one for each epoch."""
         lines = [str(self)]
         for number, session in enumerate(self.sessions, 1):
             lines.append(f"  session {number}: {session}")
@@ -112,7 +131,7 @@ class Run:
 
 
 def read(folder: Path) -> Run:
-    """Build the run in `folder` from its log. Raises `FileNotFoundError` if there is no log."""
+    """Build the `Run` in `folder` from its log and its pulse. Raises `FileNotFoundError` if there is no log."""
     sessions: list[dict[str, Any]] = []
     epochs: dict[int, Epoch] = {}
     for event in events(folder / LOG):
@@ -124,22 +143,23 @@ def read(folder: Path) -> Run:
                 epochs = {number: epoch for number, epoch in epochs.items() if number < resumed[0]}
         if not sessions:
             continue
-        # A session that lost the run to another may still log its end, so events are matched by process.
-        place = max((n for n, one in enumerate(sessions) if one["pid"] == event.get("pid")), default=len(sessions) - 1)
-        own = sessions[place]
+        # A session that lost the run may still log its end after the next session began, so match events by process.
+        last = len(sessions) - 1
+        index = max((n for n, one in enumerate(sessions) if one["pid"] == event.get("pid")), default=last)
+        own = sessions[index]
         own["seen"] = event["time"]
         if event["event"] == "epoch":
             own["done"] = event["epoch"] + 1
-            if place == len(sessions) - 1:
-                epochs[event["epoch"]] = Epoch(event["epoch"], place, event["time"], event["logs"])
+            if index == last:
+                epochs[event["epoch"]] = Epoch(event["epoch"], index, event["time"], event["logs"])
         elif event["event"] == "save":
             own["saves"] += 1
             own["saved"] = Save(event["epoch"], event["step"], event.get("total", 0), event["time"])
         elif event["event"] == "end":
             own.update(outcome=event["outcome"], ended=event["time"])
     latest: dict[str, Any] = sessions[-1] if sessions else {}
-    if latest and (last := pulse(folder)):
-        _set_reached(latest, asdict(last))
+    if latest and (last_pulse := pulse(folder)):
+        _set_reached(latest, asdict(last_pulse))
     return Run(
         name=folder.name,
         folder=folder,
@@ -152,12 +172,15 @@ def read(folder: Path) -> Run:
 
 
 def in_words(position: tuple[int, int]) -> str:
-    """(epoch, step), both from 0, for people: "epoch 3, step 120" for (2, 120), since 120 steps of it are done."""
+    """Format (epoch, step), both from 0, for people: (2, 120) is "epoch 3, step 120", since 120 steps are done."""
     return f"epoch {position[0] + 1}, step {position[1]}"
 
 
 def _end_unlogged(session: dict[str, Any], pulse: dict[str, Any] | None) -> None:
-    """Another session has begun and found `pulse`; without a logged end, `session` was killed."""
+    """Set the outcome of `session` after another session began: "killed" if it logged no end.
+
+    `pulse` is what the other session read when it began.
+    """
     session["outcome"] = session["outcome"] or "killed"
     if pulse is not None:
         _set_reached(session, pulse)
@@ -166,8 +189,7 @@ def _end_unlogged(session: dict[str, Any], pulse: dict[str, Any] | None) -> None
 def _set_reached(session: dict[str, Any], pulse: dict[str, Any]) -> None:
     """Set how far `session` got, unless the pulse was written by an earlier session."""
     if pulse["time"] >= session["time"]:
-        beaten = (pulse["epoch"], pulse["step"])
-        session["reached"] = max(beaten, (session["done"], 0))
+        session["reached"] = max((pulse["epoch"], pulse["step"]), (session["done"], 0))
 
 
 def _session(found: dict[str, Any]) -> RunSession:

@@ -119,7 +119,7 @@ def test_a_plot_shows_itself_in_a_notebook(killed: Path) -> None:
 
 
 def test_a_picture_of_no_known_kind_is_refused(killed: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="names no kind of picture"):
+    with pytest.raises(InputError, match="has no suffix of an image format"):
         runs.plot("digits").save(tmp_path / "digits.doc")
     assert list(tmp_path.iterdir()) == []
 
