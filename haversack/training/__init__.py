@@ -1,1 +1,1 @@
-"""Training on every core of the machine, with Keras on JAX."""
+"""Training: Keras on JAX on every core of a machine, checkpoints that survive its loss, and the log of each run."""

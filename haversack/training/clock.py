@@ -1,11 +1,11 @@
-"""What ends this session and when: the place's own limit, or that of the job that runs here.
+"""When this session ends, and why: the limit of the place (Colab, Kaggle) or of the job that runs here.
 
-Colab and Kaggle end a session after a fixed time, whatever runs. Nobody tells the code how much of it is left, so it is
-counted from the start of the machine's first process. `haversack run --session` ends its sessions in the same way and
-says when in `HAVERSACK_SESSION_ENDS` (seconds since 1970), which comes first. `HAVERSACK_SESSION_LIMIT` (`9h`) stands
-in for the table, whose figures are the places' published ones and change with plans and accelerators.
+Colab and Kaggle end a session after a fixed time, whatever runs in it, and do not tell the code how much is left. So it
+is counted from the start of the machine's first process. `haversack run --session` ends its sessions in the same way;
+it sets `HAVERSACK_SESSION_ENDS` (seconds since 1970), which has priority. `HAVERSACK_SESSION_LIMIT` (such as `9h`)
+overrides the table of limits, whose figures are the published ones and change with plans and accelerators.
 
-It does not know of sessions that a place ends for other reasons: idleness, a used-up quota, lack of machines.
+Ends for other reasons are not known in advance: idleness, a quota that is used up, a lack of machines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from haversack import place
 from haversack.errors import InputError
 
-# Longest sessions in seconds. Colab: research.google.com/colaboratory/faq.html; Kaggle: kaggle.com/docs/notebooks.
+# The longest session in seconds. Colab: research.google.com/colaboratory/faq.html; Kaggle: kaggle.com/docs/notebooks.
 LIMITS: dict[place.Place, float] = {"colab": 12 * 3600, "kaggle": 12 * 3600}
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -28,14 +28,14 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 
 @dataclass(frozen=True)
 class SessionEnd:
-    """The end of this session: `at` in seconds since 1970, and what brings it about."""
+    """The end of this session: `at` is in seconds since 1970, `by` names the limit that ends it."""
 
     at: float
     by: str
 
     @property
     def remaining(self) -> float:
-        """Seconds until then, never below 0."""
+        """Seconds until the end, at least 0."""
         return max(0.0, self.at - time.time())
 
     def __str__(self) -> str:
@@ -44,44 +44,50 @@ class SessionEnd:
 
 
 def end() -> SessionEnd | None:
-    """What ends this session; None where nothing is known to.
+    """Return the known end of this session; None if none is known.
 
-    Raises `InputError` when `HAVERSACK_SESSION_ENDS` or `HAVERSACK_SESSION_LIMIT` cannot be read.
+    Raises `InputError` if `HAVERSACK_SESSION_ENDS` or `HAVERSACK_SESSION_LIMIT` cannot be parsed.
     """
-    if told := os.environ.get("HAVERSACK_SESSION_ENDS"):
+    if deadline := os.environ.get("HAVERSACK_SESSION_ENDS"):
         try:
-            return SessionEnd(float(told), "the limit of `haversack run --session`")
+            return SessionEnd(float(deadline), "the limit of `haversack run --session`")
         except ValueError:
             raise InputError(
-                f"HAVERSACK_SESSION_ENDS is {told!r}, which is no time.", "It is in seconds since 1970."
+                f"HAVERSACK_SESSION_ENDS is {deadline!r}, which is not a time.", "Set it in seconds since 1970."
             ) from None
     where = place.here()
-    if own := os.environ.get("HAVERSACK_SESSION_LIMIT"):
-        return SessionEnd(_machine_began() + seconds(own), f"HAVERSACK_SESSION_LIMIT={own}")
+    if limit := os.environ.get("HAVERSACK_SESSION_LIMIT"):
+        return SessionEnd(_machine_start() + seconds(limit), f"HAVERSACK_SESSION_LIMIT={limit}")
     if where not in LIMITS:
         return None
-    return SessionEnd(_machine_began() + LIMITS[where], f"{where.capitalize()}'s limit of {words(LIMITS[where])}")
+    return SessionEnd(_machine_start() + LIMITS[where], f"{where.capitalize()}'s limit of {words(LIMITS[where])}")
 
 
 def remaining() -> float | None:
-    """Seconds until this session is ended; None where nothing is known to end it. Raises like `end`."""
+    """Return the seconds until this session ends, at least 0; None if no end is known.
+
+    Raises `InputError` if `HAVERSACK_SESSION_ENDS` or `HAVERSACK_SESSION_LIMIT` cannot be parsed.
+    """
     found = end()
     return None if found is None else found.remaining
 
 
 def seconds(text: str) -> float:
-    """A duration such as `60s`, `30m`, `12h` or `1h30m` in seconds. Raises `InputError` for anything else and for 0."""
+    """Parse a duration such as `60s`, `30m`, `12h` or `1h30m`; return it in seconds.
+
+    Raises `InputError` for any other text and for a duration of 0.
+    """
     text = text.strip().lower()
     amount = 0.0
     if _DURATION.fullmatch(text):
         amount = sum(float(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"[\d.]+[smhd]", text))
     if amount <= 0:
-        raise InputError(f"{text!r} is no duration.", "Write it with its unit, for example 60s, 30m, 12h or 1h30m.")
+        raise InputError(f"{text!r} is not a duration.", "Write it with its unit, for example 60s, 30m, 12h or 1h30m.")
     return amount
 
 
 def words(duration: float) -> str:
-    """A duration in seconds as people read it."""
+    """Format a duration in seconds for people: "0.5 s", "1 min 30 s", "2 h 5 min"."""
     whole = round(duration)
     if whole < 60:
         return f"{whole} s" if duration >= 1 or not duration else f"{duration:.1f} s"
@@ -92,10 +98,11 @@ def words(duration: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def _machine_began() -> float:
-    """When the first process of this machine or container started, in seconds since 1970; now where nobody says."""
+def _machine_start() -> float:
+    """When this machine's or container's first process started, in seconds since 1970; now if that cannot be read."""
     try:
-        # Field 22 counts ticks since the boot (proc(5)); the name before it may hold anything, so it is cut off.
+        # Field 22 is the start in ticks after boot (proc(5)). The process name before it may contain spaces and
+        # parentheses, so fields are counted from the last ")".
         ticks = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])
     except (OSError, ValueError, IndexError):

@@ -1,7 +1,7 @@
-"""The devices of this machine that Keras can train on, found and listed without changing anything.
+"""The devices of this machine that Keras can train on, listed without a change to anything.
 
-A core is what JAX calls a device, a worker what it calls a process. No process is started and no cluster joined: more
-than one worker is listed only if `jax.distributed` already runs. `keras.distribute` puts a training on all of them.
+A core is a JAX device, and a worker is a JAX process. Listing starts no process and joins no cluster: it shows several
+workers only if `jax.distributed` already runs. `haversack.distribute` distributes training over all cores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Device:
-    """One core. `memory` is in bytes: its own, or its share of the host's where it has none; None where nobody says."""
+    """One core.
+
+    Attributes:
+        id: JAX's number of the device.
+        kind: JAX's name of the model, such as "TPU v5 lite" or "cpu".
+        platform: "cpu", "gpu" or "tpu".
+        process: JAX's number of the process that the device belongs to.
+        memory: bytes that may be allocated on it; for a CPU device its share of the host's memory; None if unknown.
+    """
 
     id: int
     kind: str
@@ -31,20 +39,23 @@ class Device:
 
 @dataclass(frozen=True)
 class System:
-    """The devices in force, counted as a TPU system is. `str()` of it is the listing."""
+    """All devices, counted in the terms of a TPU system. `str()` gives the listing that `distribute` prints."""
 
     devices: tuple[Device, ...]
 
     @property
     def cores(self) -> int:
+        """The number of devices."""
         return len(self.devices)
 
     @property
     def workers(self) -> int:
+        """The number of processes that the devices belong to."""
         return len({device.process for device in self.devices})
 
     @property
     def cores_per_worker(self) -> int:
+        """The number of devices of each process."""
         return self.cores // self.workers
 
     def __str__(self) -> str:
@@ -56,9 +67,9 @@ class System:
 
 
 def devices() -> list[Device]:
-    """Every core that Keras can train on, in JAX's order.
+    """Return every core that Keras can train on, in JAX's order.
 
-    Raises `ExtraMissing` without Keras and JAX, `TrainingError` if Keras runs on another backend.
+    Raises `ExtraMissing` if Keras or JAX is not installed, and `TrainingError` if Keras runs on another backend.
     """
     import_keras()
     import jax
@@ -67,9 +78,9 @@ def devices() -> list[Device]:
 
 
 def import_keras() -> Any:
-    """Import Keras on JAX and return the module; sets `KERAS_BACKEND` to JAX if it is not set.
+    """Import Keras on JAX and return the module. Sets `KERAS_BACKEND` to "jax" if it is not set.
 
-    Raises `ExtraMissing` without Keras and JAX, `TrainingError` if Keras runs on another backend.
+    Raises `ExtraMissing` if Keras or JAX is not installed, and `TrainingError` if Keras runs on another backend.
     """
     missing = [name for name in ("keras", "jax") if importlib.util.find_spec(name) is None]
     if missing:
@@ -81,8 +92,8 @@ def import_keras() -> Any:
     backend = imported.backend.backend() if imported else os.environ.setdefault("KERAS_BACKEND", "jax")
     if backend != "jax":
         raise TrainingError(
-            f"Keras runs on {backend} here, and haversack trains on JAX.",
-            'Restart, and put os.environ["KERAS_BACKEND"] = "jax" before the first import of keras.',
+            f"Keras runs on {backend} here, but haversack trains on JAX.",
+            'Restart the process, and set os.environ["KERAS_BACKEND"] = "jax" before the first import of keras.',
         )
     import keras
 
@@ -94,7 +105,10 @@ def _device(device: jax.Device) -> Device:
 
 
 def _memory(device: jax.Device) -> int | None:
-    """What the backend says it may allocate; a CPU device shares the host's memory with its siblings."""
+    """The backend's allocation limit in bytes, or a CPU device's share of the host's memory; None if unknown.
+
+    Devices of other processes are not asked.
+    """
     import jax
 
     if device.process_index != jax.process_index():
@@ -108,7 +122,7 @@ def _memory(device: jax.Device) -> int | None:
 
 
 def _table(devices: tuple[Device, ...]) -> list[str]:
-    """The devices in aligned columns, a heading first."""
+    """The lines of a table with a heading and a row for each device."""
     rows = [("id", "kind", "platform", "process", "memory")]
     for device in devices:
         memory = "–" if device.memory is None else f"{device.memory / 1e9:.1f} GB"

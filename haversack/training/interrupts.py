@@ -1,8 +1,9 @@
-"""SIGINT and SIGTERM, held until the step that runs is done, so that what it reached can be saved first.
+"""SIGINT and SIGTERM, held until the current training step ends, so that its result can be saved first.
 
-A machine that is taken away may or may not say so before, and a user who interrupts a cell does. Within the `with`
-block the first signal is only noted; the training saves at its next step and lets the signal go its way. A second
-SIGINT is let through at once. Python hands signals to the main thread alone, so elsewhere nothing is held.
+A machine that is taken away may send SIGTERM first, and a user who interrupts a cell sends SIGINT. Inside the `with`
+block, the handler only records the signal; the training saves at its next step and then delivers the signal. A SIGINT
+that comes while a signal is held delivers the held signal at once. Python allows signal handlers in the main thread
+alone, so in other threads no signal is held.
 """
 
 from __future__ import annotations
@@ -18,44 +19,50 @@ _HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While it is entered, `received` is the signal that came, None before."""
+    """A context manager that holds SIGINT and SIGTERM.
+
+    Attributes:
+        received: the number of the held signal; None if there is none. The handler sets it, in the main thread.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in _HELD:
-                before = signal.getsignal(number)
-                # One that is ignored stays so, and one that C code handles cannot be put back.
-                if before not in (signal.SIG_IGN, None):
-                    self._before[number] = before
+                previous = signal.getsignal(number)
+                # An ignored signal stays ignored, and a handler that was not set from Python cannot be restored.
+                if previous not in (signal.SIG_IGN, None):
+                    self._previous_handlers[number] = previous
                     signal.signal(number, self._hold)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._let_go()
+        """Restore the previous handlers, and deliver a held signal unless the block raised."""
+        self._restore_handlers()
         if self.received is not None and error is None:
             self.deliver()
 
     def deliver(self) -> None:
-        """Let the signal that was held do what it would have done."""
+        """Restore the previous handlers and send the held signal, if any, to this process."""
         number, self.received = self.received, None
-        self._let_go()
+        self._restore_handlers()
         if number is not None:
             os.kill(os.getpid(), number)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler: record the signal; for a SIGINT while one is held, deliver that one."""
         if self.received is not None and number == signal.SIGINT:
             self.deliver()
         self.received = number
         if number == signal.SIGINT:
             print("haversack: stopping after this step; interrupt again to stop at once", file=sys.stderr)
 
-    def _let_go(self) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-        self._before = {}
+    def _restore_handlers(self) -> None:
+        for number, previous in self._previous_handlers.items():
+            signal.signal(number, previous)
+        self._previous_handlers = {}

@@ -1,9 +1,9 @@
-"""Where a run is kept: the folder of its log, where its checkpoints go, and how an old run makes room for a new one.
+"""Where a run is kept: the folder of its log, where its checkpoints go, and how an old run is renamed for a new one.
 
-A notebook that only names its training must find the run again in the next session. If the data folder outlives the
-session, the run stays there. If it goes with the machine (Colab, Kaggle, a container's own layer), the run goes to the
-drive of the configured hub; without a hub it is trained all the same, and the user is told once what that means. The
-embedded hub is no way out: it is stored in the same data folder.
+A notebook that gives its training only a name must find the run again in the next session. If the data folder outlives
+the session, the run is kept there. If the folder is lost with the machine (Colab, Kaggle, a container's own layer), the
+run also goes to the drive of the configured hub. Without a hub the run is still trained, and a line tells the user once
+that its checkpoints are lost with the session. The embedded hub does not help: it stores in the same data folder.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from haversack import place, settings
 STORE = "drive://haversack/runs"
 
 _RENAMED = re.compile(r"(.+)\.before-(\d+)")
-_printed: set[str] = set()
+_returned: set[str] = set()
+"""The lines that `resolve` has returned in this process, without the run's name."""
 
 
-def of(name: str, where: str | Path | None = None) -> tuple[str | Path | None, str]:
-    """Decide where the run `name` is kept if the user gave `where`.
+def resolve(name: str, where: str | Path | None = None) -> tuple[str | Path | None, str]:
+    """Choose where the run `name` is kept, if the user gave `where`.
 
-    Returns `where` as `Checkpoints` takes it, and a line to print, "" for none. The same line is returned only once in
-    a process.
+    Returns `where` as `Checkpoints` takes it, and a line to print, "" for none. In one process each line is returned
+    once, whatever the run's name.
     """
     chosen = settings.load()
     if where is not None or chosen.hub == "embedded" or place.disk_outlives_session(chosen.data):
@@ -42,24 +43,28 @@ def of(name: str, where: str | Path | None = None) -> tuple[str | Path | None, s
 
 
 def local_folder(where: str | Path | None) -> Path:
-    """The folder on this machine that holds the runs kept at `where`: their logs and newest checkpoints."""
+    """Return the folder on this machine for the runs kept at `where`: their logs, and their newest checkpoints.
+
+    It is `where` if that is a folder, and the data folder's `runs` for None or a URL.
+    """
     if where is None or _is_url(where):
         return settings.load().data / "runs"
     return Path(where).expanduser().absolute()
 
 
 def rename_run(name: str, where: str | Path | None = None) -> str | None:
-    """Rename the run `name` to `name.before-N`, here and in the store at the URL `where`, so that a new one can begin.
+    """Rename the run `name` to `name.before-N`, on this machine and in the store if `where` is a URL.
 
-    Returns the new name; None if there is no such run. Raises what fsspec raises for the store.
+    N is one more than the largest that exists. Returns the new name; None if there is no such run. Raises `OSError`,
+    or what the fsspec filesystem of the store raises.
     """
     folder = local_folder(where)
     stores: list[tuple[Any, str]] = [(fsspec.filesystem("file"), str(folder))]
     if _is_url(where):
         stores.append(fsspec.core.url_to_fs(str(where)))
     stores = [(files, root) for files, root in stores if files.exists(f"{root}/{name}")]
-    others = [Path(path).name for files, root in stores for path in files.ls(root, detail=False)]
-    numbers = [int(match[2]) for match in map(_RENAMED.fullmatch, others) if match and match[1] == name]
+    siblings = [Path(path).name for files, root in stores for path in files.ls(root, detail=False)]
+    numbers = [int(match[2]) for match in map(_RENAMED.fullmatch, siblings) if match and match[1] == name]
     renamed = f"{name}.before-{max(numbers, default=0) + 1}"
     for files, root in stores:
         files.mv(f"{root}/{name}", f"{root}/{renamed}", recursive=True)
@@ -71,9 +76,9 @@ def _is_url(where: str | Path | None) -> bool:
 
 
 def _once(text: str) -> str:
-    """`text`, or "" if a line that differs only in the run's name was returned before."""
-    subject = text.partition(": ")[2]
-    if subject in _printed:
+    """Return `text`, or "" if it returned a line before that differs in the run's name only."""
+    without_name = text.partition(": ")[2]
+    if without_name in _returned:
         return ""
-    _printed.add(subject)
+    _returned.add(without_name)
     return text

@@ -19,24 +19,24 @@ def fleeting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("fleeting")
 def test_on_a_machine_that_goes_the_drive_of_the_named_hub_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAVERSACK_HUB", "http://127.0.0.1:8080")
-    where, told = location.of("first", None)
+    where, told = location.resolve("first", None)
     assert where == "drive://haversack/runs"
     assert told.startswith("first: saved to drive://haversack/runs on http://127.0.0.1:8080")
-    assert location.of("second", None) == (where, "")
+    assert location.resolve("second", None) == (where, "")
 
 
 @pytest.mark.usefixtures("fleeting")
 def test_a_hub_that_was_asked_for_on_a_machine_that_goes_is_not_remarked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAVERSACK_HUB", "embedded")
-    assert location.of("run", None) == (None, "")
+    assert location.resolve("run", None) == (None, "")
 
 
 @pytest.mark.usefixtures("fleeting")
 def test_what_was_said_stands(tmp_path: Path) -> None:
-    assert location.of("run", tmp_path) == (tmp_path, "")
+    assert location.resolve("run", tmp_path) == (tmp_path, "")
 
 
 def test_on_a_machine_that_stays_they_stay() -> None:
     if not place.disk_outlives_session(settings.load().data):
         pytest.skip("this machine goes with its session")
-    assert location.of("run", None) == (None, "")
+    assert location.resolve("run", None) == (None, "")
