@@ -1,7 +1,13 @@
-"""The notebook: Colab notebooks executed here, unchanged. As an IPython extension it is what a kernel needs for that.
+"""Execute Colab notebooks unchanged on machines that are not Colab. This package is also the kernel's IPython
+extension.
 
-A job's kernel is started with `--ext haversack.notebook`; in any other kernel `%load_ext haversack.notebook` does the
-same. It adds what is missing and replaces nothing: where the genuine `google.colab` is installed, that one is used.
+A job involves two processes. The parent process (`haversack run`) starts a kernel, sends it the cells and writes the
+executed notebook. The kernel process executes the cells. These modules run in the kernel: `plainfit`, `files`,
+`colab.*` (except `colab.hints`), `secrets.watch` and `place.kaggle_command` (in a child process of the kernel).
+`channel` is the kernel's side of the messages to the parent. All others run in the parent.
+
+The parent starts the kernel with `--ext haversack.notebook`; `%load_ext haversack.notebook` does the same in any other
+kernel. The extension adds what is missing and replaces nothing: an installed genuine `google.colab` is used as it is.
 """
 
 from __future__ import annotations
@@ -10,7 +16,11 @@ from typing import Any
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """Make `google.colab`, Colab's magics, the watch over secrets and, in a job, durable trainings available here."""
+    """Install the `google.colab` finder and Colab's magics and, in a job, secret detection and durable `model.fit`.
+
+    IPython calls this in the kernel process. Before each cell, a `kaggle.json` that the notebook wrote then takes
+    precedence over the user's own Kaggle sign-in.
+    """
     from haversack.notebook import plainfit
     from haversack.notebook.colab import finder, magics
     from haversack.notebook.place import kaggle_command
@@ -18,6 +28,6 @@ def load_ipython_extension(ipython: Any) -> None:
 
     finder.install()
     magics.register(ipython)
-    watch.start(ipython)
-    plainfit.start(ipython)
+    watch.install(ipython)
+    plainfit.install(ipython)
     ipython.events.register("pre_run_cell", lambda info: kaggle_command.prefer_key_file())

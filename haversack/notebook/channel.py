@@ -1,7 +1,8 @@
-"""What a job's kernel tells the job beside its outputs: secrets to mask, downloads, mounts.
+"""Messages from the kernel to the parent process of its job: secrets to mask, uploads, downloads, mounts.
 
-Messages go the way of the outputs (the kernel's iopub socket), so they arrive before any output that is written later.
-Outside a kernel nobody listens, and nothing is sent.
+Runs in the kernel. A message is sent on the kernel's iopub socket, which also carries the outputs, so the parent
+receives it before any output that is written later. The parent handles it in `JobSessions._handle_message`. Without a
+kernel or without a job, nothing is sent.
 """
 
 from __future__ import annotations
@@ -11,24 +12,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MESSAGE = "haversack"
+MESSAGE_TYPE = "haversack"
 
 
-def tell(kind: str, **content: Any) -> None:
-    """Send one message to the job: `kind` is "secret", "download", "upload" or "mount"."""
+def send(kind: str, **content: Any) -> None:
+    """Send one message to the parent. Does nothing outside a job's kernel.
+
+    Args:
+        kind: "secret", "upload", "download" or "mount".
+        **content: JSON values. "secret" has `values`, a list of strings; "upload" has `count`; "download" has `path`;
+            "mount" has `where` and `path`.
+    """
     kernel = _kernel()
     if kernel is not None:
-        kernel.session.send(kernel.iopub_socket, MESSAGE, {"kind": kind, **content}, parent=kernel.get_parent("shell"))
+        parent = kernel.get_parent("shell")
+        kernel.session.send(kernel.iopub_socket, MESSAGE_TYPE, {"kind": kind, **content}, parent=parent)
 
 
-def job() -> Path | None:
-    """The folder of the job this process belongs to; None outside a job."""
+def job_folder() -> Path | None:
+    """Return the folder of the job that this process belongs to; None outside a job."""
     folder = os.environ.get("HAVERSACK_JOB")
     return Path(folder) if folder else None
 
 
 def _kernel() -> Any:
-    if job() is None or "ipykernel" not in sys.modules:
+    """Return this process's ipykernel; None if it runs none or belongs to no job."""
+    if job_folder() is None or "ipykernel" not in sys.modules:
         return None
     from ipykernel.kernelapp import IPKernelApp
 

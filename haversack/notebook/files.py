@@ -1,9 +1,9 @@
-"""Files into and out of a notebook: `haversack.files`, which `google.colab.files` is too.
+"""Uploads and downloads of a notebook: `haversack.files`, which is also `google.colab.files`.
 
-In a job nobody can pick a file, so uploads are those given with `--upload` (or named in the notebook's metadata as
-`{"haversack": {"uploads": […]}}`), in order: `upload()` receives all that no earlier call received, `upload_file()` the
-next one. Elsewhere the path is asked for. Downloads are copied into the job's `downloads/`; outside a job into
-`downloads/` of the working directory.
+Runs in the kernel, or in any Python process outside a job. A job has no user who could pick a file, so its uploads are
+the files given with `--upload`, or else those that the notebook's metadata names as `{"haversack": {"uploads": […]}}`.
+They are received in order: `upload()` receives all that are left, `upload_file()` the next one. Outside a job the user
+types the path. Downloads are copied to the job's `downloads/`, outside a job to `downloads/` in the working directory.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from haversack.notebook import channel
 
 __all__ = ["download", "upload", "upload_file", "view"]
 
-# How many of the job's uploads earlier calls in this kernel have received, besides those of cells not repeated in it.
+# How many of the job's uploads this kernel has received. Uploads of skipped `once` cells are in the record's `passed`.
 _received = 0
-# What this kernel gave already: what an earlier session of the job gave under the same name is replaced.
-_given: set[Path] = set()
+# The download targets written by this kernel. A file of the same name from an earlier session of the job is replaced.
+_downloaded: set[Path] = set()
 
 
 def upload(target_dir: str = "") -> dict[str, bytes]:
-    """Receive files into `target_dir`, which is made when missing; returns saved path → content.
+    """Receive all remaining files into `target_dir`, which is created if missing; return saved path → content.
 
-    A name that is taken becomes `name (1).ext`. Raises `InputError` when a job has no file left to give.
+    An existing file is kept; the new one is saved as `name (1).ext`. Outside a job the user types one path; an empty
+    answer receives nothing. Raises `InputError` if the job has no upload left or the typed path is not a file,
+    `DiskFull`, and `OSError`.
     """
     saved = {}
-    for source in _incoming(all_of_them=True):
+    for source in _next_uploads(limit=None):
         folder = Path(target_dir)
         folder.mkdir(parents=True, exist_ok=True)
         target = _free_name(folder / source.name)
@@ -45,11 +47,12 @@ def upload(target_dir: str = "") -> dict[str, bytes]:
 
 
 def upload_file(filename: str) -> str:
-    """Receive one file, written exactly to `filename`; returns `filename`.
+    """Receive the next file, save it as `filename`, replacing any file there, and return `filename`.
 
-    Raises `InputError` when a job has no file left to give, `ValueError` when no file was named.
+    Raises `InputError` if the job has no upload left or the typed path is not a file, `ValueError` if the user names no
+    file, `DiskFull`, and `OSError`.
     """
-    sources = _incoming(all_of_them=False)
+    sources = _next_uploads(limit=1)
     if not sources:
         raise ValueError("File has not been uploaded")
     if len(sources) > 1:
@@ -60,26 +63,27 @@ def upload_file(filename: str) -> str:
 
 
 def download(filename: str | os.PathLike[str]) -> None:
-    """Hand a file over to the user: a copy in the job's downloads, complete or absent.
+    """Copy a file to the downloads folder by atomic replace, and tell the job about it.
 
-    Raises `FileNotFoundError` when there is none, `DiskFull`.
+    In a job a download of the same name from an earlier session is replaced; otherwise an existing file is kept and the
+    copy is called `name (1).ext`. Raises `FileNotFoundError` if `filename` is not a file, `DiskFull`, and `OSError`.
     """
     source = Path(filename)
     if not source.is_file():
         raise FileNotFoundError(f"Cannot find file: {filename}")
-    folder = (channel.job() or Path.cwd()) / "downloads"
+    folder = (channel.job_folder() or Path.cwd()) / "downloads"
     folder.mkdir(exist_ok=True)
-    target = _free_name(folder / source.name, among=_given if channel.job() else None)
+    target = _free_name(folder / source.name, taken=_downloaded if channel.job_folder() else None)
     _copy(source, target)
-    _given.add(target)
+    _downloaded.add(target)
     print(f"Downloaded {source.name} to {target}")
-    channel.tell("download", path=str(target))
+    channel.send("download", path=str(target))
 
 
 def view(filepath: str | os.PathLike[str]) -> None:
-    """Show a file in the cell's output: text and pictures as they are, anything else by name and size.
+    """Show a file in the cell's output: PNG, JPEG and GIF as images, UTF-8 as text, anything else by name and size.
 
-    Raises `FileNotFoundError` when there is none.
+    Raises `FileNotFoundError` if `filepath` is not a file, and `OSError`.
     """
     path = Path(filepath)
     if not path.is_file():
@@ -95,23 +99,27 @@ def view(filepath: str | os.PathLike[str]) -> None:
         print(f"{path}: {path.stat().st_size} bytes, not text")
 
 
-def _incoming(*, all_of_them: bool) -> list[Path]:
-    folder = channel.job()
+def _next_uploads(*, limit: int | None) -> list[Path]:
+    """Return up to `limit` of the uploads that are left, and count them as received; outside a job, ask for a path.
+
+    Raises `InputError` if the job has none left.
+    """
+    folder = channel.job_folder()
     if folder is None:
-        return list(_asked())
+        return list(_ask_for_path())
     global _received
     record = json.loads((folder / "job.json").read_text())
-    waiting = [folder / "uploads" / name for name in record["uploads"]][record["passed"] + _received :]
-    if not waiting:
-        raise InputError("Nobody can pick a file in a job.", "Give it on the command line: --upload FILE")
-    taken = waiting if all_of_them else waiting[:1]
-    _received += len(taken)
-    channel.tell("upload", count=len(taken))
-    return taken
+    remaining = [folder / "uploads" / name for name in record["uploads"]][record["passed"] + _received :]
+    if not remaining:
+        raise InputError("The job has no upload left.", "Give the file on the command line: --upload FILE")
+    chosen = remaining[:limit]
+    _received += len(chosen)
+    channel.send("upload", count=len(chosen))
+    return chosen
 
 
-def _asked() -> Iterator[Path]:
-    """The path that the user types; none when the answer is empty."""
+def _ask_for_path() -> Iterator[Path]:
+    """Yield the path that the user types; nothing for an empty answer. Raises `InputError` for a path of no file."""
     if "ipykernel" not in sys.modules and not sys.stdin.isatty():
         raise InputError("There is no terminal to ask for a file.", "Run the notebook with --upload FILE")
     answer = input("Path: ").strip()
@@ -122,20 +130,24 @@ def _asked() -> Iterator[Path]:
         yield path
 
 
-def _free_name(path: Path, among: set[Path] | None = None) -> Path:
-    """`path`, or `name (1).ext` and so on where that is taken: on the disk, or, where it is given, `among` these."""
+def _free_name(path: Path, taken: set[Path] | None = None) -> Path:
+    """Return `path`, or the first of `name (1).ext`, `name (2).ext`, … that is not taken.
+
+    A path is taken if it is in `taken`; if `taken` is None, if it exists on the disk.
+    """
     candidate, number = path, 0
-    while candidate in among if among is not None else candidate.exists() or candidate.is_symlink():
+    while candidate in taken if taken is not None else candidate.exists() or candidate.is_symlink():
         number += 1
         candidate = path.with_name(f"{path.stem} ({number}){path.suffix}")
     return candidate
 
 
 def _copy(source: Path, target: Path) -> None:
+    """Copy a file by atomic replace, without fsync. Raises `DiskFull`, and `OSError` for any other failure."""
     try:
         with disk.replacing(target, durable=False) as temporary:
             shutil.copyfile(source, temporary)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"The disk is full, so {target} was not written.", "Free space, then try again.") from None
+            raise DiskFull(f"The disk is full, so {target} was not written.", "Free space, then retry.") from None
         raise

@@ -1,13 +1,14 @@
-"""Plain `model.fit` in a job's kernel, made durable: it is routed through `haversack.fit`.
+"""Durable plain `model.fit`: in a job's kernel, `keras.Model.fit` is routed through `haversack.fit`.
 
-A notebook that never heard of haversack trains with `model.fit`. In our kernel that call becomes a run of its own,
-named by the job, the cell and its place among the cell's trainings (`tour-20261122-101500.cell-14.1`), which is the
-same in every session of the job and in no other job. `haversack.fit` without a name is given one in the same way.
+Runs in the kernel. A notebook written without haversack trains with `model.fit`. In a job's kernel each such call
+becomes a run named by the job, the cell and the call's number within the cell (`tour-20261122-101500.cell-14.1`). The
+name is the same in every session of the job and different in every other job. `haversack.fit` without a name gets one
+in the same way.
 
-A training that is not what it was in the session before (its data are drawn anew each time, say) cannot go on: it is
-trained from its beginning, without checkpoints, and says so. Keras is changed only once a cell imports it, and only the
-method of `keras.Model` itself: a class that has a `fit` of its own keeps it, and so do trainings on another backend
-than JAX. Nothing is changed outside of a job's kernel, nor where the user asked for `--plain`.
+A run that cannot be resumed exactly, for example because its data are drawn at random in each session, is trained from
+the beginning without checkpoints, and a line on standard error says so. Keras is patched only when a cell imports it,
+and only `keras.Model.fit`: a subclass with a `fit` of its own keeps it, and a backend other than JAX trains unpatched.
+Nothing is patched outside a job's kernel or with `--plain`.
 """
 
 from __future__ import annotations
@@ -29,28 +30,33 @@ from haversack import settings
 from haversack.errors import RunLost, RunTaken, TrainingError
 from haversack.notebook import channel
 
-PLAIN = "HAVERSACK_PLAIN"
-STORE = "drive://haversack/runs"
-CLEAR = "__import__('haversack.notebook.plainfit', fromlist=['clear']).clear()"
+# The environment variable by which the parent passes `--plain` to the kernel.
+PLAIN_VARIABLE = "HAVERSACK_PLAIN"
+# The parent executes this code in the kernel after the last cell; it leaves no name in the notebook's namespace.
+DELETE_CHECKPOINTS = "__import__('haversack.notebook.plainfit', fromlist=['delete_checkpoints']).delete_checkpoints()"
+_STORE = "drive://haversack/runs"
 
-# How many trainings the running cell has begun.
-_begun = 0
+# How many trainings the running cell has started.
+_started = 0
 
 
-def start(ipython: Any) -> None:
-    """Route the trainings of this kernel, which belongs to a job."""
-    if channel.job() is None or os.environ.get(PLAIN):
+def install(ipython: Any) -> None:
+    """Patch `keras.Model.fit` now, or as soon as Keras is imported. Does nothing outside a job or with `--plain`."""
+    if channel.job_folder() is None or os.environ.get(PLAIN_VARIABLE):
         return
-    ipython.events.register("pre_run_cell", lambda info: _begin_cell())
+    ipython.events.register("pre_run_cell", lambda info: _reset_count())
     if "keras" in sys.modules:
-        _route(sys.modules["keras"])
+        _patch_fit(sys.modules["keras"])
     else:
-        sys.meta_path.insert(0, _WhenImported())
+        sys.meta_path.insert(0, _KerasImportHook())
 
 
-def clear() -> None:
-    """Delete the checkpoints of the runs that were named here: the job is done, so nothing goes on from them."""
-    job = channel.job()
+def delete_checkpoints() -> None:
+    """Delete the checkpoints of the runs that this job named, on this disk and in the store.
+
+    The parent calls this once the notebook is done, since no session will resume from them. Raises `HaversackError`.
+    """
+    job = channel.job_folder()
     runs = settings.load().data / "runs"
     named = [] if job is None else [run for run in runs.glob(f"{job.name}.cell-*") if (run / "checkpoints").is_dir()]
     if not named:
@@ -63,10 +69,11 @@ def clear() -> None:
                 checkpoints.delete(step)
 
 
-class _WhenImported(MetaPathFinder):
-    """Asked first for `keras`: has whoever finds it load it, and routes its trainings once it is loaded.
+class _KerasImportHook(MetaPathFinder):
+    """A finder, first on `sys.meta_path`, that patches `fit` right after the module `keras` is executed.
 
-    It stays until then, since many only ask whether there is a Keras.
+    The other finders still find and load the module. The hook stays installed until Keras is really imported, because
+    many libraries only look up its spec to see whether it is installed.
     """
 
     def find_spec(
@@ -83,58 +90,62 @@ class _WhenImported(MetaPathFinder):
             return spec
         load = spec.loader.exec_module
 
-        def load_and_route(module: ModuleType) -> None:
+        def load_and_patch(module: ModuleType) -> None:
             load(module)
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
-                _route(module)
+                _patch_fit(module)
 
-        # The loader was made for this import alone.
-        spec.loader.exec_module = load_and_route  # type: ignore[method-assign]
+        # Safe to assign: this loader object was created for this import alone.
+        spec.loader.exec_module = load_and_patch  # type: ignore[method-assign]
         return spec
 
 
-def _route(keras: Any) -> None:
+def _patch_fit(keras: Any) -> None:
+    """Replace `keras.Model.fit`, and let `haversack.fit` name runs that are given no name.
+
+    The replacement raises `RunTaken` and `RunLost`; after any other `TrainingError` it trains with Keras's own method.
+    """
     from haversack.training.keras import fit as training
 
-    model, train = keras.Model, keras.Model.fit
+    model, keras_fit = keras.Model, keras.Model.fit
 
-    @functools.wraps(train)
+    @functools.wraps(keras_fit)
     def fit(self: Any, *arguments: Any, **named: Any) -> Any:
-        own = type(self).fit is not fit
-        if own or training.is_fitting() or keras.backend.backend() != "jax":
-            return train(self, *arguments, **named)
-        given = dict(inspect.signature(train).bind(self, *arguments, **named).arguments)
+        overridden = type(self).fit is not fit
+        if overridden or training.is_fitting() or keras.backend.backend() != "jax":
+            return keras_fit(self, *arguments, **named)
+        given = dict(inspect.signature(keras_fit).bind(self, *arguments, **named).arguments)
         del given["self"]
         try:
             return training.fit(self, name=_next_name(), where=_store(), take_over=True, **given)
         except (RunTaken, RunLost):
             raise
         except TrainingError as error:
-            # Such as data that are drawn anew in every session: whoever asked for nothing must not be refused.
+            # The user called plain `model.fit` and did not ask for durability, so its lack must not stop the training.
             print(f"haversack: trained without checkpoints: {error.what}", file=sys.stderr, flush=True)
-            return train(self, *arguments, **named)
+            return keras_fit(self, *arguments, **named)
 
     model.fit = fit
     training.name_unnamed(_next_name)
 
 
-def _begin_cell() -> None:
-    global _begun
-    _begun = 0
+def _reset_count() -> None:
+    global _started
+    _started = 0
 
 
 def _next_name() -> str | None:
-    """The name of the next training of the running cell."""
-    global _begun
-    _begun += 1
-    job = channel.job()
+    """Return the name of the next run of the running cell: `JOB.cell-CELL.NUMBER`, the number counted from 1."""
+    global _started
+    _started += 1
+    job = channel.job_folder()
     assert job is not None
     cell = json.loads(Path(job, "job.json").read_text())["cell"]
-    return f"{job.name}.cell-{cell}.{_begun}"
+    return f"{job.name}.cell-{cell}.{_started}"
 
 
 def _store() -> str | None:
-    """Where the runs' checkpoints go besides this machine's disk: to a named hub; the embedded one is on that disk."""
+    """Return where checkpoints are replicated: the drive of a named hub; None for the embedded hub, on this disk."""
     hub = os.environ.get("HAVERSACK_HUB")
-    return STORE if hub and hub != "embedded" else None
+    return _STORE if hub and hub != "embedded" else None

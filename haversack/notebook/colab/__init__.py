@@ -1,8 +1,8 @@
-"""Colab's own package, `google.colab`, as far as it makes sense elsewhere; see `finder` for how it gets that name.
+"""Colab's package `google.colab`, as far as it makes sense elsewhere; `finder` makes it importable under that name.
 
-Signatures, messages and exceptions are those of googlecolab/colabtools at 3c07d77. As upstream, every public name of a
-module stands in its `__all__`, and what a module imports is underscore-prefixed. What cannot work here raises an error
-that says what to do instead.
+Runs in the kernel, except `hints`. Signatures, messages and exceptions are those of googlecolab/colabtools at 3c07d77.
+As upstream, each module lists its public names in `__all__` and imports other names with a leading underscore. A
+function that cannot work here raises an error that says what to do instead.
 """
 
 from __future__ import annotations

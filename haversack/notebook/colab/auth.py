@@ -1,4 +1,4 @@
-"""`google.colab.auth`: whoever is signed in to the drive is signed in."""
+"""`google.colab.auth`: sign-in. Here the sign-in is that of the drive, found by `haversack.credentials`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["authenticate_service_account", "authenticate_user"]
 
 
 def authenticate_user(clear_output: bool = True, project_id: str | None = None) -> None:
-    """Return if the drive's server accepts who is signed in.
+    """Return if a sign-in to the drive is found; its secrets are masked in outputs from then on.
 
-    `clear_output` and `project_id` are Colab's and change nothing here. Raises `errors.AuthorizationError`.
+    `clear_output` and `project_id` exist for Colab's signature and have no effect. Raises `errors.AuthorizationError`.
     """
     from haversack import credentials as _credentials
     from haversack.notebook.secrets import watch as _watch
@@ -20,11 +20,11 @@ def authenticate_user(clear_output: bool = True, project_id: str | None = None) 
         server = _credentials.drive()
     except _HaversackError as error:
         raise _errors.AuthorizationError(str(error)) from error
-    _watch.announce(*server.secrets)
+    _watch.report(*server.secrets)
 
 
 def authenticate_service_account(clear_output: bool = True) -> None:
-    """Raises `errors.AuthorizationError`: a service account's key cannot be asked for in a page here."""
+    """Raise `errors.AuthorizationError`: there is no Colab page that could ask for a service account's key."""
     raise _errors.AuthorizationError(
         "A service account cannot be signed in from a page here. Name a hub with --hub URL or HAVERSACK_HUB."
     )

@@ -1,4 +1,4 @@
-"""`google.colab.drive`: the drive as a folder, served by whoever `haversack.credentials` finds."""
+"""`google.colab.drive`: mount the drive that `haversack.credentials` finds, and unmount it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from haversack.errors import HaversackError as _HaversackError
 __all__ = ["flush_and_unmount", "mount"]
 
 _MAX_MILLISECONDS = 24 * 60 * 60 * 1000
-# Where this process mounted the drive.
+# The mount points that this process mounted and has not unmounted.
 _mountpoints: set[_Path] = set()
 
 
 def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000, readonly: bool = False) -> None:
     """Mount the drive at `mountpoint`, where it appears as `My Drive` and `MyDrive`.
 
-    `timeout_ms` is Colab's: a mount here is usable at once or fails. Raises `ValueError` for a mount point that cannot
-    be used, with Colab's messages, and when the drive cannot be mounted.
+    An existing mount is kept, or remounted with `force_remount`. `timeout_ms` exists for Colab's signature and has no
+    effect: a mount here is usable at once or fails. Raises `ValueError` with Colab's messages for an unusable mount
+    point, `ValueError("mount failed: …")` if the drive cannot be mounted, and `MountError` if the old mount cannot be
+    unmounted.
     """
     from haversack.drive.fuse import mount as _drive
     from haversack.drive.fuse import mountpoint as _mountpoint
@@ -38,16 +40,17 @@ def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000
         mounted = _drive.mount(path, readonly=readonly)
     except _HaversackError as error:
         raise ValueError(f"mount failed: {error}") from error
-    _announce_secrets()
+    _report_secrets()
     _mountpoints.add(path)
-    _channel.tell("mount", where=mounted.where, path=str(mounted.mountpoint))
+    _channel.send("mount", where=mounted.where, path=str(mounted.mountpoint))
     print(f"Mounted at {mountpoint}")
 
 
 def flush_and_unmount(timeout_ms: int = _MAX_MILLISECONDS) -> None:
-    """Return once everything written is on the drive and it is unmounted; `timeout_ms` is Colab's.
+    """Upload all pending writes of the drives that this process mounted, and unmount them.
 
-    Raises `ValueError('flush_and_unmount failed')` when something written did not reach the drive.
+    `timeout_ms` exists for Colab's signature and has no effect. Raises `ValueError("flush_and_unmount failed")` if a
+    write cannot be uploaded.
     """
     from haversack.drive.fuse import mount as _drive
 
@@ -63,8 +66,8 @@ def flush_and_unmount(timeout_ms: int = _MAX_MILLISECONDS) -> None:
         _mountpoints.remove(path)
 
 
-def _announce_secrets() -> None:
+def _report_secrets() -> None:
     from haversack import credentials as _credentials
     from haversack.notebook.secrets import watch as _watch
 
-    _watch.announce(*_credentials.drive().secrets)
+    _watch.report(*_credentials.drive().secrets)

@@ -1,4 +1,4 @@
-"""The exceptions of `google.colab.errors`."""
+"""`google.colab.errors`: the exceptions of `google.colab`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ __all__ = ["AuthorizationError", "Error", "RuntimeManagementError"]
 
 
 class Error(Exception):
-    """The root of what `google.colab` raises on purpose."""
+    """Base class of the exceptions of `google.colab`."""
 
 
 class AuthorizationError(Error):
-    """Nobody is signed in."""
+    """There is no sign-in, or the server refused it."""
 
 
 class RuntimeManagementError(Error):
-    """The runtime cannot be managed from here."""
+    """The runtime cannot be managed from the notebook."""

@@ -1,4 +1,4 @@
-"""`google.colab.files`: the same as `haversack.files`."""
+"""`google.colab.files`: the functions of `haversack.files`."""
 
 from __future__ import annotations
 

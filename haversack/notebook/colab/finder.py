@@ -1,8 +1,9 @@
-"""`google.colab` on machines that are not Colab, by a finder that is asked last.
+"""An import finder for `google.colab` on machines that are not Colab.
 
-Python asks it only when nobody else has the module, so the genuine package always wins. `google` itself stays the
-namespace package it is: one entry at the end of `sys.path` holds an otherwise empty `google/`, and other `google.*`
-packages may be installed before or after. Nothing is ever installed as `google/colab/`.
+The finder is last on `sys.meta_path`: Python asks it only after every other finder has failed, so an installed genuine
+package always wins. `google` stays a namespace package. The folder `namespace` beside this file, appended to
+`sys.path`, holds an otherwise empty `google/`, and other `google.*` packages may be installed before or after.
+haversack never installs files as `google/colab/`.
 """
 
 from __future__ import annotations
@@ -22,21 +23,23 @@ _NAMESPACE = str(Path(__file__).with_name("namespace"))
 
 
 def install() -> None:
-    """Add the finder to this process; a second call does nothing."""
+    """Add the finder to this process. A second call does nothing."""
     if not any(isinstance(finder, ColabFinder) for finder in sys.meta_path):
         sys.meta_path.append(ColabFinder())
     if _NAMESPACE not in sys.path:
         sys.path.append(_NAMESPACE)
     google = sys.modules.get("google")
-    # A legacy `google/__init__.py` fixed the package's path before; a namespace package finds the entry by itself.
+    # A namespace package recomputes its path from `sys.path`. A legacy package has a plain list instead; an empty one
+    # gets the entry here.
     if google is not None and isinstance(google.__path__, list) and not google.__path__:
         google.__path__.append(f"{_NAMESPACE}/google")
 
 
 class ColabFinder(MetaPathFinder, Loader):
-    """Answers for `google.colab` and what is below it with the module of that name in `haversack.notebook.colab`."""
+    """Import `google.colab[.NAME]` as `haversack.notebook.colab[.NAME]`, one module object under two names."""
 
     def __init__(self) -> None:
+        # The specs of our modules by public name, between `create_module` and `exec_module`.
         self._specs: dict[str, ModuleSpec | None] = {}
 
     def find_spec(
@@ -57,13 +60,14 @@ class ColabFinder(MetaPathFinder, Loader):
         self._specs[spec.name] = ours.__spec__
         if spec.name != _PUBLIC:
             return ours
-        # The package is a module of its own with an empty path: with ours, Python would find its modules a second time.
+        # The package itself is a new module with an empty `__path__`. With the path of ours, Python's own finder would
+        # find our files first and load each module a second time.
         package = ModuleType(_PUBLIC, ours.__doc__)
         package.__dict__.update({name: getattr(ours, name) for name in ("__all__", "__getattr__")})
         return package
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system has just given a module of ours its alias's spec; it keeps its own.
+        # Our module is already executed. The import system has overwritten its `__spec__` with the alias's: restore it.
         own = self._specs.pop(module.__name__.replace(_OURS, _PUBLIC, 1))
         if module.__name__ != _PUBLIC:
             module.__spec__ = own

@@ -1,7 +1,7 @@
-"""What to write today, for errors that notebooks of other years and machines are known to meet.
+"""Advice for errors that notebooks written for older libraries or other machines are known to raise.
 
-One table: a pattern for the cell, one for the error, and the next step that both together call for. The original
-exception stays as it is; the hint stands below its traceback and in the job's last line.
+Runs in the parent. One table maps a pattern of the error and a pattern of the cell's source to advice. The exception is
+not changed: `Execution` appends the advice to its traceback in the notebook and to the `CellFailed` error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Hint:
-    """`cell` is searched in the cell's source, `error` in `Name: message`; `advice` may use the error's groups."""
+    """Advice that applies if `error` is found in "Name: message" of the exception and `cell` in the cell's source.
+
+    `advice` is a format string for the named groups of `error`.
+    """
 
     error: re.Pattern[str]
     advice: str
@@ -26,15 +29,15 @@ _HINTS = (
     Hint(re.compile(r"has no attribute 'contrib'|No module named 'tensorflow\.contrib"), _TPU),
     Hint(
         re.compile(r"The filename must end in `?\.weights\.h5`?.*?filepath=(?P<path>\S+?)(?:\.h5)?$", re.DOTALL),
-        "Keras 3 saves weights under another ending: write save_weights('{path}.weights.h5').",
+        "Keras 3 saves weights only to names that end in .weights.h5: write save_weights('{path}.weights.h5').",
     ),
     Hint(
         re.compile(r"The filename must end in `?\.weights\.h5`?"),
-        "Keras 3 saves weights under another ending: write save_weights('x.weights.h5').",
+        "Keras 3 saves weights only to names that end in .weights.h5: write save_weights('x.weights.h5').",
     ),
     Hint(
         re.compile(r"^StdinNotImplementedError"),
-        "Nobody can answer in a job: set the value with --param or userdata.get().",
+        "A job has no user to answer a prompt: set the value with --param or userdata.get().",
     ),
     Hint(
         re.compile(r"^ModuleNotFoundError: No module named '(?P<name>[\w]+)"),
@@ -44,7 +47,7 @@ _HINTS = (
 
 
 def advice(source: str, error: str) -> str:
-    """The next step for a cell's error, written `Name: message`; "" where none is known."""
+    """Return the advice of the first hint that applies to `error` ("Name: message") in `source`; "" if none does."""
     for hint in _HINTS:
         found = hint.error.search(error)
         if found and hint.cell.search(source):

@@ -1,4 +1,4 @@
-"""Colab's magics that IPython lacks: `%shell`, `%%shell` and `%tensorflow_version`."""
+"""Colab's magics that IPython lacks: `%shell`, `%%shell` and `%tensorflow_version`. Runs in the kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def register(ipython: Any) -> None:
-    """Add the magics to this kernel."""
+    """Register the magics with this kernel's IPython shell."""
 
     def run_shell(line: str, cell: str | None = None) -> None:
         ignore_errors = line.strip() == "--ignore-errors" if cell is not None else False
@@ -20,9 +20,9 @@ def register(ipython: Any) -> None:
 
 
 def _shell(command: str, *, check: bool) -> None:
-    """Run `command` with bash, its output shown as it comes.
+    """Run `command` with bash and print its output line by line. An interrupt is passed on to it as SIGINT.
 
-    Raises `subprocess.CalledProcessError` for an exit status other than 0, as Colab's `%shell` does.
+    With `check`, raises `subprocess.CalledProcessError` for an exit status other than 0, as Colab's `%shell` does.
     """
     process = subprocess.Popen(
         ["/bin/bash", "-c", command],
@@ -47,4 +47,4 @@ def _shell(command: str, *, check: bool) -> None:
 
 
 def _tensorflow_version(line: str) -> None:
-    print("%tensorflow_version does nothing: install the version you need with %pip install tensorflow==VERSION.")
+    print("%tensorflow_version has no effect here: install the version you need with %pip install tensorflow==VERSION.")

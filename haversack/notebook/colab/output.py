@@ -1,4 +1,4 @@
-"""`google.colab.output`: what a cell shows. Talking with the page needs Colab's own front end and is refused."""
+"""`google.colab.output`: the output of a cell. Functions that call JavaScript in Colab's page raise an error."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["clear", "eval_js", "register_callback", "use_tags"]
 
 
 def clear(wait: bool = False, output_tags: str | tuple[str, ...] = ()) -> None:
-    """Clear the cell's output; with `wait`, once the next output is there.
+    """Clear the cell's output at once; with `wait`, when the next output arrives.
 
-    Raises `errors.Error` for `output_tags`: only Colab's front end keeps parts of an output apart.
+    Raises `errors.Error` if `output_tags` is given: only Colab's front end can clear a tagged part of an output.
     """
     if output_tags:
         raise _errors.Error("Outputs have no tags here. Call clear() without output_tags to clear the whole output.")
@@ -27,12 +27,12 @@ def clear(wait: bool = False, output_tags: str | tuple[str, ...] = ()) -> None:
 
 @_contextlib.contextmanager
 def use_tags(tags: str | tuple[str, ...]) -> _Iterator[None]:
-    """Outputs inside the block are shown as ever; the tags are not kept."""
+    """Do nothing: outputs inside the block are shown without tags."""
     yield
 
 
 def eval_js(script: str, ignore_result: bool = False, timeout_sec: float | None = None) -> _NoReturn:
-    """Raises `errors.Error`: JavaScript runs in Colab's page, and no such page is open."""
+    """Raise `errors.Error`: JavaScript needs Colab's page, and no such page is open."""
     raise _errors.Error(
         "JavaScript cannot be evaluated here, because no Colab page is open. "
         "For a file use files.upload(); for a value give it with --param or userdata.get()."
@@ -40,7 +40,7 @@ def eval_js(script: str, ignore_result: bool = False, timeout_sec: float | None 
 
 
 def register_callback(function_name: str, callback: _Callable[..., _Any]) -> _NoReturn:
-    """Raises `errors.Error`, for the same reason as `eval_js`."""
+    """Raise `errors.Error`: only Colab's page could call the callback, and no such page is open."""
     raise _errors.Error(
         "A callback cannot be registered here, because no Colab page is open to call it. Call the function from a cell."
     )

@@ -1,4 +1,4 @@
-"""`google.colab.patches`: functions of other packages that need a window, as cell outputs."""
+"""`google.colab.patches`: replacements that show an image in the cell's output instead of in a window."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ __all__ = ["cv2_imshow", "cv_imshow"]
 
 
 def cv2_imshow(a: _Any) -> None:
-    """Show an image as `cv2.imshow` would, in the cell's output.
+    """Show an image in the cell's output, with the pixels that `cv2.imshow` would show.
 
-    `a`: array of shape (N, M) for grey, (N, M, 1), or (N, M, 3) or (N, M, 4) in BGR(A) order; values 0 to 255.
+    `a` is an array of shape (height, width) or (height, width, 1) for grey, (height, width, 3) in BGR order, or
+    (height, width, 4) in BGRA order. Values are from 0 to 255; others are clipped.
     """
     import numpy as _np
     from IPython.display import display as _display

@@ -1,4 +1,4 @@
-"""`google.colab.runtime`: this machine is the user's own, so it is not given back."""
+"""`google.colab.runtime`: release the machine. Here the machine is the user's own, so this is an error."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ __all__ = ["unassign"]
 
 
 def unassign() -> None:
-    """On Colab: end the session and give the machine back.
-
-    Raises `errors.RuntimeManagementError`, since here there is nothing to give back.
-    """
+    """Raise `errors.RuntimeManagementError`. On Colab this ends the session and releases the machine."""
     raise _errors.RuntimeManagementError(
         "This machine is no Colab runtime, so it cannot be unassigned. Remove the line: a job ends after its last cell."
     )

@@ -1,4 +1,4 @@
-"""`google.colab.syntax`: marks that tell Colab's editor a string's language. They return the string."""
+"""`google.colab.syntax`: functions that mark a string's language for Colab's editor and return it unchanged."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
-"""`google.colab.userdata`: the user's secrets, from the environment or from a file of the user's own.
+"""`google.colab.userdata`: the user's secrets, from the environment or from the file `secrets.toml`.
 
-`HAVERSACK_SECRET_<KEY>` in the environment of the command comes first, then the line `KEY = "value"` in `secrets.toml`
-in haversack's configuration folder, which only its owner may be able to read. What is got is masked in every output.
+`secrets.file` says where a secret is looked up. A value that `get` returned is masked in all outputs of the job.
 """
 
 from __future__ import annotations
 
 from haversack.notebook.colab import errors as _errors
-from haversack.notebook.secrets import file as _secretfile
+from haversack.notebook.secrets import file as _file
 
 __all__ = ["NotebookAccessError", "SecretNotFoundError", "TimeoutException", "get"]
 
@@ -17,28 +16,29 @@ class SecretNotFoundError(_errors.Error):
 
 
 class NotebookAccessError(_errors.Error):
-    """The notebook may not read the secret."""
+    """The secrets file may be read by other users, so it is refused."""
 
 
 class TimeoutException(_errors.Error):
-    """Nobody answered in time."""
+    """Colab's page did not answer in time. Never raised here."""
 
 
 def get(key: str) -> str:
-    """The secret named `key`.
+    """Return the secret named `key`, and mask it in outputs from now on.
 
-    Raises `SecretNotFoundError` where there is none, `NotebookAccessError` when others may read the file it is in.
+    Raises `SecretNotFoundError` if there is no such secret, `NotebookAccessError` if other users may read the secrets
+    file, and `InputError` if that file is not TOML.
     """
     from haversack.notebook.secrets import watch as _watch
 
     try:
-        value = _secretfile.value(key)
+        value = _file.value(key)
     except PermissionError as error:
         raise NotebookAccessError(str(error)) from error
     if value is None:
         raise SecretNotFoundError(
-            f"Secret {key} does not exist. Put it in the environment variable HAVERSACK_SECRET_{key} "
-            f'or as {key} = "…" into {_secretfile.path()}, mode 600.'
+            f"Secret {key} does not exist. Set the environment variable HAVERSACK_SECRET_{key}, "
+            f'or add the line {key} = "…" to {_file.path()}, mode 600.'
         )
-    _watch.announce(value)
+    _watch.report(value)
     return value

@@ -1,1 +1,1 @@
-"""A job, from its first line to its report: `haversack run` and what is kept of finished jobs."""
+"""Jobs: run or resume one, report on it, list stored ones and remove them. Runs in the parent."""

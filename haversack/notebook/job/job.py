@@ -1,9 +1,9 @@
-"""A job: one notebook executed from its first cell to its last, in a place of its own, over one or more sessions.
+"""Run or resume a job: execute one notebook from its first cell to its last, over one or more sessions.
 
-What the job writes lies in one folder, `jobs/<name>-<time>/` in the user's data folder: the folders of its session
-(`home/`, `env/`, `content/`), `downloads/`, `kernel.log`, and its store, from which a job that ended early is resumed.
-The executed notebook is saved after every cell, so what was executed is kept however the job ends. Everything that is
-wrong with what was given is said before anything starts.
+Runs in the parent, which is the process of `haversack run`. A job has one folder, `jobs/<name>-<time>/` in the user's
+data folder. It holds the folders of the current session (`home/`, `env/`, `content/`, …), `downloads/`, `kernel.log`,
+the lock, and the store from which an unfinished job is resumed. The executed notebook is saved after every cell, so
+finished cells keep their outputs however the job ends. All arguments are checked before the job's folder is created.
 """
 
 from __future__ import annotations
@@ -38,14 +38,30 @@ from haversack.notebook.sessions.sessions import JobSessions
 
 parse_parameters = parameters_.parse
 
-# How much of the notebook's name its job's folder gets, in characters.
-_LONGEST_NAME = 50
+# The longest part of a job's name that comes from its notebook's name, in characters.
+_MAX_STEM_LENGTH = 50
 
 
 @dataclass
 class JobReport:
-    """What came of a job. Paths are absolute, `seconds` wall-clock time; `drive` says where the drive's bytes are,
-    `trainings` are the runs that were named by the job."""
+    """The result of a job. All paths are absolute; all texts are masked.
+
+    Attributes:
+        status: "done" or "failed".
+        notebook, output: the given and the executed notebook.
+        job: the job's folder.
+        html: the web page; None if there is none.
+        sessions: number of sessions so far, those before a resume included.
+        cells: number of the last cell that was executed, or finished in a session that ended early.
+        trainings: names of the runs that the job named.
+        seconds: wall-clock time of this call.
+        content: how `/content` was provided: "namespace", "bubblewrap", "folder" or "literals".
+        downloads: files that the notebook downloaded.
+        drive: where the mounted drive's bytes are, such as "the hub at URL"; None if no drive was mounted.
+        notices: sentences that the user should know, as printed.
+        error: the error's message; None if `status` is "done".
+        failure: the error itself; None if `status` is "done".
+    """
 
     status: Literal["done", "failed"]
     notebook: str
@@ -64,12 +80,12 @@ class JobReport:
     failure: HaversackError | None = field(default=None, repr=False)
 
     def json(self) -> dict[str, Any]:
-        """The report for programs: everything but the exception itself."""
+        """Return all fields but `failure` as a JSON object."""
         return {name: value for name, value in asdict(self).items() if name != "failure"}
 
     @property
     def summary(self) -> str:
-        """The report for people."""
+        """The report as text: the outcome in one line, then one line for each path, download and training."""
         cells = f"{self.cells} cell{'' if self.cells == 1 else 's'}"
         over = f", over {self.sessions} sessions" if self.sessions > 1 else ""
         lines = [f"{'Done' if self.status == 'done' else 'Failed'}: {cells} in {self.seconds:.0f} s{over}."]
@@ -82,7 +98,7 @@ class JobReport:
             lines.append(f"  drive      {self.drive}")
         lines.append(f"  job        {self.job}")
         if self.status == "failed":
-            lines.append(f"  go on      haversack run --resume {Path(self.job).name}")
+            lines.append(f"  resume     haversack run --resume {Path(self.job).name}")
         return "\n".join(lines)
 
 
@@ -100,15 +116,25 @@ def run(
     plain: bool = False,
     rehearse: bool = False,
 ) -> JobReport:
-    """Execute `notebook` and write the executed one to `output` (default `<name>.executed.ipynb`, where the user is).
+    """Execute a notebook as a new job, and return its report.
 
-    `hub` is what `credentials.drive` takes; `uploads` are the files that `files.upload()` receives; `parameters` are
-    values for the notebook's variables; `cores` simulates that many accelerator cores on the CPU; `html` names a web
-    page to be written too. Sessions end after `session` seconds, a cell is taken for hung when nothing was heard of it
-    for `cell_timeout` seconds, `plain` leaves `model.fit` as it is, and `rehearse` has the kernel killed once in the
-    middle of an epoch, which is an error when it could not be. What goes wrong while cells run is in the
-    report's `failure`; what is wrong with what was given raises `InputError`, and a hub that cannot be used
-    `SignInError` or `ConnectionFailed`.
+    An error while the job runs is in the report's `failure`. Raises, before anything is executed, `InputError` or one
+    of its subclasses (`NotebookInvalid`, `ParameterUnknown`) for an unusable argument, and `SignInError`,
+    `ConnectionFailed` or `RemoteError` for an unusable hub. Raises `KeyboardInterrupt` for a second Ctrl-C.
+
+    Args:
+        notebook: the notebook to execute; it is not changed.
+        output: where the executed notebook is written; by default `<name>.executed.ipynb` in the working directory.
+        hub: a hub's URL, "google" or "embedded", as in `credentials.drive`; None for the user's setting.
+        uploads: the files that `files.upload()` receives, in order; if empty, those named in the notebook's metadata.
+        parameters: variable name → JSON value, set in the notebook before it is executed.
+        cores: simulate this number of accelerator cores on the CPU; None to simulate none.
+        html: also write the executed notebook to this path as a web page.
+        session: end each session after this many seconds, then start the next one; None for no limit.
+        cell_timeout: end a session if a cell shows no output and no training step for this many seconds; None for
+            never.
+        plain: leave `model.fit` unpatched, so that trainings do not resume.
+        rehearse: kill the kernel once, in the middle of an epoch. If that was not possible, the job fails.
     """
     source = document.read(notebook)
     parameters_.apply(source, parameters or {})
@@ -118,13 +144,13 @@ def run(
     given = _uploads(uploads, source, notebook)
     chosen = settings.load()
     options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse)
-    _check(options)
+    _check_options(options)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     record = JobRecord(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
     notices = _unmount_abandoned(chosen.data)
     with FileLock(folder / LOCK):
         job = Job(source, folder, record, chosen, notices)
-        record.uploads = job.store.take_in(source, given)
+        record.uploads = job.store.add_inputs(source, given)
         return job.execute()
 
 
@@ -137,20 +163,32 @@ def resume(
     session: float | None = None,
     cell_timeout: float | None = None,
 ) -> JobReport:
-    """Go on with the job `name`, which ended before its notebook did: here, or on another machine by the drive's copy.
+    """Resume a job whose notebook is not done, and return its report.
 
-    What is not given is as it was; the executed notebook goes where it went, if that folder is on this machine. Raises
-    like `run`, and `InputError` for a job that is unknown, done, or being executed.
+    A job that is missing on this machine, or that another machine has continued, is downloaded from the hub's drive.
+    An argument that is None keeps the job's own value. An error while the job runs is in the report's `failure`.
+    Raises, before anything is executed, `InputError` or `NotebookInvalid` if the job is unknown, done, being executed
+    or incomplete, or an argument is unusable, and `SignInError`, `ConnectionFailed` or `RemoteError` for an unusable
+    hub.
+
+    Args:
+        name: the job's name, or a path that ends with it.
+        output: where the executed notebook is written; by default where it was written before or, if that folder does
+            not exist on this machine, `<name>.executed.ipynb` in the working directory.
+        hub: as in `run`.
+        html: as in `run`.
+        session: as in `run`.
+        cell_timeout: as in `run`.
     """
     chosen = settings.load()
     jobs = chosen.data / "jobs"
-    was_here = (jobs / Path(name).name / store.RECORD).exists()
-    folder = store.find(jobs, name, hub or chosen.hub)
+    was_local = (jobs / Path(name).name / store.RECORD).exists()
+    folder = store.find_folder(jobs, name, hub or chosen.hub)
     notices = _unmount_abandoned(chosen.data)
     with _locked(folder):
-        record = store.open_record(folder, hub or chosen.hub)
+        record = store.latest_record(folder, hub or chosen.hub)
         if record.done:
-            raise InputError(f"The job {folder.name} is done: {record.output}.", "Run its notebook anew.")
+            raise InputError(f"The job {folder.name} is done: {record.output}.", "Run its notebook as a new job.")
         record.options = replace(
             record.options,
             hub=hub or chosen.hub or record.options.hub,
@@ -163,57 +201,82 @@ def resume(
         record.output, record.html = str(output.absolute()), str(html.absolute()) if html else record.html
         document.check_output(output, folder / store.NOTEBOOK)
         store.check_uploads(folder, record)
-        _check(record.options)
-        # A job that was killed may have left what cells started.
+        _check_options(record.options)
+        # If the parent was killed, processes that cells started may have survived.
         processes.kill(folder)
         source = document.read(folder / store.NOTEBOOK)
         executed = [path for path in (output, folder / store.EXECUTED) if path.exists()]
         document.copy_outputs(max(executed, key=lambda path: path.stat().st_mtime, default=None), source)
-        return Job(source, folder, record, chosen, [_going_on(folder.name, record, was_here), *notices]).execute()
+        return Job(source, folder, record, chosen, [_resume_notice(folder.name, record, was_local), *notices]).execute()
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of the job in `folder`. Raises `InputError` if another process holds it."""
     try:
         lock = FileLock(folder / LOCK).acquire(blocking=False)
     except Timeout:
-        raise InputError(f"The job {folder.name} is being executed.", "Wait for it, or interrupt it first.") from None
+        raise InputError(f"The job {folder.name} is being executed.", "Wait for its end, or interrupt it.") from None
     with lock:
         yield
 
 
-def _going_on(name: str, record: JobRecord, was_here: bool) -> str:
-    """What a resumed job says first."""
-    words = [f"Going on with {name}."]
-    if not was_here:
+def _resume_notice(name: str, record: JobRecord, was_local: bool) -> str:
+    """Return the first notice of a resumed job: where it comes from, and how its last session ended."""
+    sentences = [f"Resuming {name}."]
+    if not was_local:
         count = len(record.uploads)
-        words.append(f"Its notebook and {count} upload{'' if count == 1 else 's'} came from the drive.")
+        sentences.append(f"Its notebook and {count} upload{'' if count == 1 else 's'} were downloaded from the drive.")
     if record.sessions:
-        said = record.sessions[-1].said
+        error = record.sessions[-1].said
         where = f" in cell {record.cell}" if record.cell else ""
-        words.append(f"Session {len(record.sessions)} {f'ended: {said}' if said else f'was cut off{where}.'}")
-    return " ".join(words)
+        sentences.append(f"Session {len(record.sessions)} {f'ended: {error}' if error else f'was killed{where}.'}")
+    return " ".join(sentences)
 
 
 class Job:
-    """One job: its notebook, its folder, and where what comes of it goes."""
+    """One job that this process runs. The caller holds the job's lock.
+
+    Attributes:
+        folder: the job's folder.
+        record: the job's record, which `sessions` updates.
+        settings: the user's settings.
+        notices: the sentences shown to the user so far, masked, for the report.
+        secrets: the known secrets.
+        screen: the progress display.
+        store: the job's store.
+        sessions: executes the notebook.
+    """
 
     def __init__(
         self, notebook: Any, folder: Path, record: JobRecord, chosen: settings.Settings, notices: Sequence[str]
     ) -> None:
+        """Prepare the job.
+
+        Args:
+            notebook: the nbformat node to execute, with its parameters set.
+            folder: the job's folder.
+            record: the job's record.
+            chosen: the user's settings.
+            notices: sentences to show when the job starts.
+        """
         self.folder = folder
         self.record = record
         self.settings = chosen
         self.notices: list[str] = []
-        self._before = notices
+        self._initial_notices = notices
         self.secrets = _known_secrets(chosen)
         self.screen = Screen()
-        self.store = JobStore(folder, record.options.hub, self.secrets, self._notice)
-        self.sessions = JobSessions(notebook, self.store, record, chosen, self.secrets, self.screen, self._notice)
+        self.store = JobStore(folder, record.options.hub, self.secrets, self._notify)
+        self.sessions = JobSessions(notebook, self.store, record, chosen, self.secrets, self.screen, self._notify)
 
     def execute(self) -> JobReport:
-        """Run every cell, over as many sessions as it takes; the report says how it went."""
-        began = time.monotonic()
+        """Execute the notebook, write the web page if there is one, and return the report.
+
+        An error while cells run or while the page is written is in the report. Raises `JobError` or `InputError` if
+        `/content` cannot be provided, `SignInError` for an unusable sign-in, and `KeyboardInterrupt`.
+        """
+        started = time.monotonic()
         failure: HaversackError | None = None
         variables = _variables(self.settings, self.folder, self.record.options)
         self.secrets.add(variables.get("KAGGLE_KEY"))
@@ -222,11 +285,11 @@ class Job:
         private = content.prepare(self.folder / "content", self.folder / "home")
         try:
             with self.screen:
-                for notice in [*self._before, private.notice]:
-                    self._notice(notice)
+                for notice in [*self._initial_notices, private.notice]:
+                    self._notify(notice)
                 self.sessions.execute(private, variables)
         except HaversackError as error:
-            failure = type(error)(self.secrets.clean(error.what), self.secrets.clean(error.next_step))
+            failure = type(error)(self.secrets.mask(error.what), self.secrets.mask(error.next_step))
         finally:
             private.release()
         page = None
@@ -243,39 +306,41 @@ class Job:
             sessions=len(self.record.sessions),
             cells=self.sessions.executed,
             trainings=self._trainings(),
-            seconds=round(time.monotonic() - began, 2),
+            seconds=round(time.monotonic() - started, 2),
             content=private.kind,
-            downloads=self.secrets.clean_all(self.sessions.downloads),
+            downloads=self.secrets.mask_json(self.sessions.downloads),
             drive=self.sessions.drive,
             notices=self.notices,
             error=str(failure) if failure else None,
             failure=failure,
         )
 
-    def _notice(self, text: str) -> None:
-        """Say it now, and again in the report."""
+    def _notify(self, text: str) -> None:
+        """Print a sentence, and add it to the report. Does nothing for "" and for a sentence shown before."""
         if text and text not in self.notices:
             self.notices.append(text)
-            self.screen.say(text)
+            self.screen.print_line(text)
 
     def _trainings(self) -> list[str]:
+        """Return the names of the runs that this job named and that have a log, sorted."""
         folders = (self.settings.data / "runs").glob(f"{glob.escape(self.folder.name)}.cell-*")
         return sorted(folder.name for folder in folders if (folder / "log.jsonl").exists())
 
     def _save_page(self) -> str:
+        """Write the web page and return its path. Raises `JobError` and `DiskFull`."""
         assert self.record.html is not None
-        executed = self.secrets.clean_all(self.sessions.notebook)
-        page = summary.added(executed, self.record.sessions, self._trainings())
+        executed = self.secrets.mask_json(self.sessions.notebook)
+        page = summary.with_summary(executed, self.record.sessions, self._trainings())
         document.write_page(page, Path(self.record.html))
         return self.record.html
 
 
-def _check(options: Options) -> None:
-    """Raise `InputError` for options that make no sense, and what a hub raises that cannot be used."""
+def _check_options(options: Options) -> None:
+    """Raise `InputError` for unusable options, and what `_check_hub` raises."""
     if options.cores is not None and options.cores < 1:
-        raise InputError(f"{options.cores} cores cannot be simulated.", "Give --cores a number from 1 on.")
+        raise InputError(f"{options.cores} cores cannot be simulated.", "Give --cores a number of at least 1.")
     if options.rehearse and options.plain:
-        raise InputError("A training that --plain leaves as it is cannot go on.", "Give --rehearse without --plain.")
+        raise InputError("With --plain no training resumes, so --rehearse is useless.", "Leave out one of the two.")
     _check_hub(options.hub)
 
 
@@ -284,37 +349,46 @@ def _default_output(notebook: Path) -> Path:
 
 
 def _uploads(given: Sequence[Path], source: Any, notebook: Path) -> list[Path]:
-    """The files for `files.upload()`: those given, or else those that the notebook names beside itself."""
-    own = [] if given else _own_uploads(source, notebook)
+    """Return the absolute paths of the job's uploads: those given, or else those named in the notebook's metadata.
+
+    The latter are relative to the notebook's folder. Raises `InputError` if a file does not exist or the notebook names
+    one outside its folder, and `NotebookInvalid` for invalid metadata.
+    """
+    own = [] if given else _uploads_in_metadata(source, notebook)
     folder = notebook.absolute().parent
     paths = [path.absolute() for path in given] or [folder / name for name in own]
     for path in paths:
         if own and not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"The notebook names an upload outside its folder: {path}.", "Give it with --upload.")
+            raise InputError(f"The notebook names an upload outside its folder: {path}.", "Give it with --upload FILE.")
         if not path.is_file():
             raise InputError(f"There is no file {path} to upload.", "Check the path after --upload.")
     return paths
 
 
-def _own_uploads(source: Any, notebook: Path) -> list[str]:
+def _uploads_in_metadata(source: Any, notebook: Path) -> list[str]:
+    """Return `haversack.uploads` of the notebook's metadata; [] by default. Raises `NotebookInvalid`."""
     ours = source.metadata.get("haversack", {})
     names = ours.get("uploads", []) if isinstance(ours, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise NotebookInvalid(
-            f"{notebook} has metadata of haversack's that cannot be read.",
+            f'{notebook} has invalid "haversack" metadata.',
             'Write {"haversack": {"uploads": ["a.png"]}}.',
         )
     return names
 
 
 def _known_secrets(chosen: settings.Settings) -> Secrets:
+    """Return the secrets that are known before the job starts: sign-ins, tokens, and the user's secrets file.
+
+    Raises `InputError` if the secrets file is unusable.
+    """
     secrets = Secrets()
     names = ("HAVERSACK_TOKEN", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
     secrets.add(*(os.environ.get(name) for name in names), *embedded.secrets_of(chosen.data))
-    # The variables may name a file that has the secret.
     secrets.add(*signin.load().secrets())
-    if (kaggles := _own_kaggle()) is not None:
-        secrets.add(*kaggles.secrets)
+    # A variable may hold the path of a file with the secret rather than the secret; this sign-in has read the file.
+    if (kaggle := _user_kaggle()) is not None:
+        secrets.add(*kaggle.secrets)
     try:
         secrets.add(*file.known())
     except PermissionError as error:
@@ -323,7 +397,11 @@ def _known_secrets(chosen: settings.Settings) -> Secrets:
 
 
 def _check_hub(hub: str | None) -> None:
-    """Raise now, not in the middle of the notebook, when the named hub is away or refuses the token."""
+    """Send one request to a named hub, so that a problem shows before the notebook runs. Does nothing without one.
+
+    Raises `SignInError` without a token or if the hub refuses it, `ConnectionFailed` if the hub does not answer,
+    `RemoteError` if it answers with another error, and `InputError` for an invalid URL.
+    """
     if not hub or hub == "embedded":
         return
     from haversack.http import Http, wait
@@ -341,7 +419,10 @@ def _check_hub(hub: str | None) -> None:
 
 
 def _unmount_abandoned(data: Path) -> list[str]:
-    """Unmount what jobs that were killed left mounted; returns what there is to say about it."""
+    """Unmount the drives of jobs whose parent was killed; return one sentence for each that could not be unmounted.
+
+    `data` is the user's data folder.
+    """
     if not (data / "mounts").is_dir():
         return []
     from haversack.drive.fuse.mount import jobs, unmount_job
@@ -349,19 +430,23 @@ def _unmount_abandoned(data: Path) -> list[str]:
     notices = []
     for folder in jobs():
         try:
-            # A job holds its lock as long as it lives.
+            # The parent of a running job holds the lock; if it can be acquired, the parent is gone.
             with FileLock(folder / LOCK, blocking=False) if folder.is_dir() else nullcontext():
                 unmount_job(folder)
         except Timeout:
             continue
         except HaversackError as error:
-            notices.append(f"A job that was killed, {folder.name}, left the drive mounted: {error}")
+            notices.append(f"The killed job {folder.name} left the drive mounted: {error}")
     return notices
 
 
 def _make_folder(jobs: Path, stem: str) -> Path:
-    # It stands in PATH, in shell scripts and in the names of runs, where a colon, a space or a slash would mean more.
-    stem = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:_LONGEST_NAME] or "notebook"
+    """Create the folder of a new job below `jobs`, named by the notebook's `stem` and the time.
+
+    Raises `InputError` if 999 such folders exist for this second, and `OSError`.
+    """
+    # The name occurs in PATH, in shell scripts and in names of runs, so it has no colon, space or slash.
+    stem = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:_MAX_STEM_LENGTH] or "notebook"
     stamp = time.strftime("%Y%m%d-%H%M%S")
     jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
     for attempt in range(1, 1000):
@@ -369,13 +454,13 @@ def _make_folder(jobs: Path, stem: str) -> Path:
         try:
             folder.mkdir(mode=0o700)
         except FileExistsError:
-            continue  # another job of this name began in the same second
+            continue  # another job of this name started in the same second
         return folder
-    raise InputError(f"{jobs} is crowded with jobs of this name.", "Remove old ones.")
+    raise InputError(f"{jobs} has too many jobs named {stem}-{stamp}.", "Retry in a second.")
 
 
 def _variables(chosen: settings.Settings, folder: Path, options: Options) -> dict[str, str]:
-    """The environment variables of the job's kernels, but for those of one session and its Python environment."""
+    """Return the environment variables that all kernels of the job share; each session adds some of its own."""
     hub, cores = options.hub, options.cores
     variables = kernel.variables(os.environ, folder / "home")
     variables |= {
@@ -384,16 +469,16 @@ def _variables(chosen: settings.Settings, folder: Path, options: Options) -> dic
         "HAVERSACK_CACHE": str(chosen.cache),
         "HAVERSACK_PYTHON": sys.executable,
         "HAVERSACK_SECRETS": str(file.path()),
-        # Building matplotlib's list of fonts takes seconds, so jobs share it.
+        # Matplotlib takes seconds to build its font cache, so all jobs share one.
         "MPLCONFIGDIR": variables.get("MPLCONFIGDIR", str(chosen.cache / "matplotlib")),
     }
     variables.setdefault("KERAS_BACKEND", "jax")
-    variables.pop(plainfit.PLAIN, None)
+    variables.pop(plainfit.PLAIN_VARIABLE, None)
     if options.plain:
-        variables[plainfit.PLAIN] = "1"
+        variables[plainfit.PLAIN_VARIABLE] = "1"
     if hub:
         variables["HAVERSACK_HUB"] = hub
-    variables |= _kaggle_login(hub)
+    variables |= _kaggle_variables(hub)
     if cores is not None:
         kept = [
             flag for flag in variables.get("XLA_FLAGS", "").split() if "force_host_platform_device_count" not in flag
@@ -403,22 +488,26 @@ def _variables(chosen: settings.Settings, folder: Path, options: Options) -> dic
     return variables
 
 
-def _kaggle_login(hub: str | None) -> dict[str, str]:
-    """The user's own sign-in to Kaggle, which the job does not see in its HOME; no hub gets it."""
-    given = os.environ.get("KAGGLE_KEY") or os.environ.get("KAGGLE_API_TOKEN")
-    if (hub and hub not in ("embedded", "google")) or given:
+def _kaggle_variables(hub: str | None) -> dict[str, str]:
+    """Return the user's own Kaggle sign-in as variables, because the files with it are not in the job's HOME.
+
+    {} with a named hub, which must not get it, if the environment has a sign-in already, or if there is none.
+    """
+    in_environment = os.environ.get("KAGGLE_KEY") or os.environ.get("KAGGLE_API_TOKEN")
+    if (hub and hub not in ("embedded", "google")) or in_environment:
         return {}
-    found = _own_kaggle()
-    if found is None:
+    server = _user_kaggle()
+    if server is None:
         return {}
-    if found.kaggle_login is None:
-        return {"KAGGLE_API_TOKEN": found.secrets[0], kaggle_command.HANDED_ON: "1"}
-    user, key = found.kaggle_login
-    return {"KAGGLE_USERNAME": user, "KAGGLE_KEY": key, kaggle_command.HANDED_ON: "1"}
+    if server.kaggle_login is None:
+        return {"KAGGLE_API_TOKEN": server.secrets[0], kaggle_command.USER_SIGN_IN_VARIABLE: "1"}
+    user, key = server.kaggle_login
+    return {"KAGGLE_USERNAME": user, "KAGGLE_KEY": key, kaggle_command.USER_SIGN_IN_VARIABLE: "1"}
 
 
-def _own_kaggle() -> credentials.Server | None:
+def _user_kaggle() -> credentials.Server | None:
+    """Return Kaggle's service with the user's sign-in; None if there is none or it is unusable."""
     try:
         return credentials.own_kaggle()
     except SignInError:
-        return None  # many notebooks never ask Kaggle; for those that do, its command says what is missing
+        return None  # many notebooks never use Kaggle; in those that do, the `kaggle` command reports the problem

@@ -1,8 +1,7 @@
-"""The jobs of this machine: what each came to, how large what is kept of it is, and their removal.
+"""The jobs stored on this machine: list them with their state and size, and remove them.
 
-Nothing is removed by itself: a job's `/content` may hold what no cell has put anywhere else. What is removed is the
-job's folder and the trainings that were named by it; a copy of the job on a drive stays there, as do trainings with
-names of their own.
+No job is removed automatically, because its `/content` may hold files that exist nowhere else. Removing a job deletes
+its folder and the runs that it named. A copy of the job on a drive stays there, and so do runs that the user named.
 """
 
 from __future__ import annotations
@@ -24,12 +23,24 @@ from haversack.notebook.place import content
 from haversack.notebook.record import store
 
 LOCK = "job.lock"
+"""The lock file in a job's folder. The parent process of a running job holds it."""
 
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A job's folder. `state` is "" where no record of the job can be read; `began` in seconds since 1970, `size` in
-    bytes on the disk; `said` is why its last session ended."""
+    """A job stored on this machine.
+
+    Attributes:
+        name: the job's name, which is its folder's.
+        folder: the job's folder.
+        state: "running" while a process executes it, "done" if every cell was executed, "can go on" if it can be
+            resumed, "" if its record is missing or unreadable.
+        notebook: path of the given notebook; "" without a record.
+        sessions: number of sessions.
+        began: when its first session started, in seconds since 1970; without one, when its folder was last changed.
+        said: the error message of its last session; "" if there is none.
+        size: bytes that the folder takes on the disk, without mounts.
+    """
 
     name: str
     folder: Path
@@ -41,7 +52,7 @@ class StoredJob:
     size: int
 
     def json(self) -> dict[str, Any]:
-        """All of it, for scripts."""
+        """Return all fields as a JSON object."""
         return {**asdict(self), "folder": str(self.folder)}
 
     def __str__(self) -> str:
@@ -52,26 +63,26 @@ class StoredJob:
         return f"{self.name}  {self.state or 'no record'}, {sessions}, {megabytes} MB, {began:%Y-%m-%d %H:%M}{said}"
 
 
-def every() -> list[StoredJob]:
-    """Every job of this machine, the oldest first."""
-    folders = _jobs().iterdir() if _jobs().is_dir() else []
-    return sorted((_kept(folder) for folder in folders if folder.is_dir()), key=lambda job: job.began)
+def all_jobs() -> list[StoredJob]:
+    """Return all jobs of this machine, oldest first."""
+    folders = _jobs_folder().iterdir() if _jobs_folder().is_dir() else []
+    return sorted((_read(folder) for folder in folders if folder.is_dir()), key=lambda job: job.began)
 
 
 def remove(names: Iterable[str]) -> list[StoredJob]:
-    """Remove these jobs and the trainings named by them; returns what they were.
+    """Delete these jobs and the runs that they named; return them as they were.
 
-    Raises `NotFound` for one that is not there, and `InputError` for one that is being executed or has something
-    mounted; none is removed then.
+    All are checked first, and none is deleted if this raises `NotFound`, because a job does not exist, or `InputError`,
+    because a job is running or something is mounted in its folder. Raises `OSError` if a file cannot be deleted.
     """
     found = []
-    there = {job.name: job for job in every()}
+    stored = {job.name: job for job in all_jobs()}
     for name in names:
-        # Looked up, never joined: "." and ".." are folders too.
-        if (job := there.get(name)) is None:
-            raise NotFound(f"There is no job {name} in {_jobs()}.", "See which there are with: haversack jobs")
+        # Looked up rather than joined to a path: "." and ".." would name other folders.
+        if (job := stored.get(name)) is None:
+            raise NotFound(f"There is no job {name} in {_jobs_folder()}.", "List the jobs with: haversack jobs")
         if job.state == "running":
-            raise InputError(f"The job {job.name} is being executed.", "Wait for it, or interrupt it first.")
+            raise InputError(f"The job {job.name} is being executed.", "Wait for its end, or interrupt it first.")
         if mounts := content.mounted_below(job.folder):
             raise InputError(f"{mounts[0]} is still mounted.", f"Unmount it: haversack unmount {mounts[0]}")
         found.append(job)
@@ -82,8 +93,8 @@ def remove(names: Iterable[str]) -> list[StoredJob]:
     return found
 
 
-def _kept(folder: Path) -> StoredJob:
-    record = store.known(folder)
+def _read(folder: Path) -> StoredJob:
+    record = store.local_record(folder)
     last = record.sessions[-1] if record and record.sessions else None
     return StoredJob(
         name=folder.name,
@@ -98,6 +109,7 @@ def _kept(folder: Path) -> StoredJob:
 
 
 def _is_locked(folder: Path) -> bool:
+    """Whether a process is executing the job."""
     if not (folder / LOCK).exists():
         return False
     try:
@@ -108,17 +120,18 @@ def _is_locked(folder: Path) -> bool:
 
 
 def _size(folder: Path) -> int:
+    """Return how many bytes the folder takes on the disk."""
     total = 0
     for parent, folders, files in os.walk(folder):
-        # What is mounted is not the job's.
+        # Files of a mounted drive do not belong to the job.
         folders[:] = [name for name in folders if not os.path.ismount(os.path.join(parent, name))]
         for name in files:
             try:
                 total += os.lstat(os.path.join(parent, name)).st_blocks * 512
             except FileNotFoundError:
-                continue  # a job that runs removes files
+                continue  # race: a running job deleted it after it was listed
     return total
 
 
-def _jobs() -> Path:
+def _jobs_folder() -> Path:
     return settings.load().data / "jobs"

@@ -1,7 +1,7 @@
-"""What the web page of a job over several sessions says at its end: when each ended and of what, and how its trainings
-went through them.
+"""A summary at the end of a job's web page: a table of its sessions, and plots of the trainings that were resumed.
 
-The executed notebook itself stays as it was given, with outputs; its metadata has the same in a form for programs.
+Only the web page has it. The executed notebook has the same cells as the given one; programs find the sessions in its
+metadata.
 """
 
 from __future__ import annotations
@@ -20,28 +20,33 @@ from haversack.notebook.record.store import JobSession
 from haversack.training import clock
 
 
-def added(notebook: Any, sessions: Sequence[JobSession], trainings: Sequence[str]) -> Any:
-    """`notebook` with these cells at its end; itself where one session was enough."""
+def with_summary(notebook: Any, sessions: Sequence[JobSession], runs_of_job: Sequence[str]) -> Any:
+    """Return a copy of `notebook` with the summary appended as Markdown cells; `notebook` itself for a single session.
+
+    `runs_of_job` are the names of the runs that the job named. There are plots only if Matplotlib is installed.
+    """
     if len(sessions) < 2:
         return notebook
     longer = copy.deepcopy(notebook)
     longer.cells.append(new_markdown_cell(_table(sessions)))
     if find_spec("matplotlib") is not None:
-        resumed = [name for name in trainings if len(runs.show(name).sessions) > 1]
-        longer.cells += [new_markdown_cell(_picture(name)) for name in resumed]
+        resumed = [name for name in runs_of_job if len(runs.show(name).sessions) > 1]
+        longer.cells += [new_markdown_cell(_plot(name)) for name in resumed]
     return longer
 
 
 def _table(sessions: Sequence[JobSession]) -> str:
-    rows = ["| session | began | lasted | ended | went on |", "|---|---|---|---|---|"]
+    """Return a heading and a Markdown table with one row per session."""
+    rows = ["| session | start | duration | end | resumed |", "|---|---|---|---|---|"]
     for number, session in enumerate(sessions, start=1):
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.began))
-        lasted = "" if session.ended is None else clock.words(session.ended - session.began)
-        ended = "The notebook was done." if session.why == "done" else session.said or "Cut off, without a word."
-        cells = [str(number), began, lasted, ended, "; ".join(session.resumed)]
+        duration = "" if session.ended is None else clock.words(session.ended - session.began)
+        end = "The notebook is done." if session.why == "done" else session.said or "Killed; no end was recorded."
+        cells = [str(number), began, duration, end, "; ".join(session.resumed)]
         rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join([f"## Executed over {len(sessions)} sessions", "", *rows])
 
 
-def _picture(name: str) -> str:
+def _plot(name: str) -> str:
+    """Return a Markdown image with the plot of a run, embedded as base64."""
     return f"![The loss of {name}](data:image/png;base64,{base64.b64encode(runs.plot(name).png).decode()})"

@@ -1,16 +1,18 @@
-"""The job's `/content`: the folder that Colab notebooks work in, private to one job.
+"""A job's `/content`: the folder that Colab notebooks work in, private to one job.
 
-The first way that this machine allows is taken, without changing the machine:
+Runs in the parent. `prepare` uses the first of these methods that works on this machine:
 
-    namespace    root: a mount namespace of the job's own, in which the job's folder is bound onto /content
-    bubblewrap   everyone: a new root with every folder of the real one, and /content (`bwrap`, user namespaces);
-                 FUSE works inside
-    folder       root in a container that forbids namespaces: /content is a link to the job's folder, one job at a time
-    literals     otherwise: `/content` in strings and shell lines of the cells is replaced by the job's folder as they
-                 are executed, with a notice; the saved notebook keeps its own text
+    namespace    root only. The kernel runs in its own mount namespace, with the job's folder bind-mounted on /content.
+    bubblewrap   The kernel runs under `bwrap` (user namespaces) in a new root with all folders of the real one and with
+                 /content. FUSE works inside.
+    folder       root only, for containers that forbid namespaces. /content is a symbolic link to the job's folder; a
+                 lock allows one such job at a time on the machine.
+    literals     The last resort. `/content` in string literals and shell lines is replaced by the job's folder in the
+                 source that is sent to the kernel; a notice says so. The saved notebook keeps its own source.
 
-`HAVERSACK_CONTENT` may name one of them. Colab's HOME is `/root`: in bubblewrap an ordinary user's job has its own
-there, otherwise hidden folders such as `/root/.kaggle` in the cells become those of the job's HOME in the same way.
+`HAVERSACK_CONTENT` may name one of them. On Colab, HOME is `/root`. With every method, paths of hidden folders below
+`/root`, such as `/root/.kaggle`, are replaced by those of the job's HOME, in the way that `literals` replaces
+`/content`. Under bubblewrap, an ordinary user's job also sees its HOME at `/root`.
 """
 
 from __future__ import annotations
@@ -33,14 +35,23 @@ CONTENT = Path("/content")
 _LOCK = Path("/run/haversack-content.lock")
 
 _CONTENT = re.compile(r"(?<![\w./~-])/content(?![\w.-])")
-# Hidden folders in Colab's HOME, where notebooks put keys and settings; other paths below /root may be the user's.
+# Hidden folders in Colab's HOME hold keys and settings. Other paths below /root may be files of this machine.
 _HOME = re.compile(r"(?<![\w./~-])/root(?=/\.\w)")
 _SHELL_LINE = re.compile(r"^\s*(?:[\w\s,.\[\]'\"]+=\s*)?[!%]")
 
 
 @dataclass(frozen=True)
 class ContentFolder:
-    """How the job sees its folder. `prefix` comes before the kernel's command line; `path` is where its cells start."""
+    """A prepared `/content`.
+
+    Attributes:
+        kind: the method: "namespace", "bubblewrap", "folder" or "literals".
+        folder: the folder that holds the files.
+        home: the job's HOME.
+        path: the path under which the cells see `folder`.
+        prefix: arguments to put before the kernel's command line.
+        notice: a sentence for the user; "" for none.
+    """
 
     kind: str
     folder: Path
@@ -50,39 +61,40 @@ class ContentFolder:
     notice: str = ""
     _release: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
-    def source(self, text: str) -> str:
-        """A cell's source as it is to be executed."""
-        places = {_HOME: self.home}
+    def rewrite(self, source: str) -> str:
+        """Return the source to execute for a cell's `source`, with paths replaced as the module describes."""
+        replacements = {_HOME: self.home}
         if self.kind == "literals":
-            places[_CONTENT] = self.folder
-        return replaced(text, places)
+            replacements[_CONTENT] = self.folder
+        return replace_paths(source, replacements)
 
     def release(self) -> None:
-        """Undo what was done outside the job's folder."""
+        """Undo the changes outside the job's folder. A second call does nothing."""
         while self._release:
             self._release.pop()()
 
 
 def prepare(folder: Path, home: Path) -> ContentFolder:
-    """Give the job's `folder`, which exists, the name `/content`; `home` is the job's HOME.
+    """Make the existing `folder` the job's `/content` by the first method that works. `home` is the job's HOME.
 
-    Raises `InputError` for a `HAVERSACK_CONTENT` that is no way, `JobError` when the way it names does not work here.
+    The caller must `release` the result. Raises `InputError` if `HAVERSACK_CONTENT` names no method, and `JobError` if
+    the method that it names does not work on this machine.
     """
-    ways = {"namespace": _namespace, "bubblewrap": _bubblewrap, "folder": _folder, "literals": _literals}
+    methods = {"namespace": _namespace, "bubblewrap": _bubblewrap, "folder": _folder, "literals": _literals}
     chosen = os.environ.get("HAVERSACK_CONTENT")
-    if chosen and chosen not in ways:
-        raise InputError(f"HAVERSACK_CONTENT is {chosen!r}.", f"It may be {', '.join(ways)}.")
-    for name in [chosen] if chosen else ways:
-        content = ways[name](folder, home)
+    if chosen and chosen not in methods:
+        raise InputError(f"HAVERSACK_CONTENT is {chosen!r}.", f"Set it to one of {', '.join(methods)}.")
+    for name in [chosen] if chosen else methods:
+        content = methods[name](folder, home)
         if content is not None:
             return content
-    raise JobError(f"/content by {chosen} does not work on this machine.", "Unset HAVERSACK_CONTENT.")
+    raise JobError(f"HAVERSACK_CONTENT={chosen} does not work on this machine.", "Unset HAVERSACK_CONTENT.")
 
 
 def _namespace(folder: Path, home: Path) -> ContentFolder | None:
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         return None
-    made = not CONTENT.exists()
+    created = not CONTENT.exists()
     try:
         CONTENT.mkdir(exist_ok=True)
     except OSError:
@@ -90,7 +102,7 @@ def _namespace(folder: Path, home: Path) -> ContentFolder | None:
     script = 'mount --bind "$1" /content && cd /content && shift && exec "$@"'
     prefix = ("unshare", "--mount", "--", "/bin/sh", "-c", script, "sh", str(folder))
     if not _works(prefix):
-        if made:
+        if created:
             CONTENT.rmdir()
         return None
     return ContentFolder("namespace", folder, home, prefix=prefix)
@@ -100,7 +112,7 @@ def _bubblewrap(folder: Path, home: Path) -> ContentFolder | None:
     if shutil.which("bwrap") is None:
         return None
     own = {"content": folder} if os.geteuid() == 0 else {"content": folder, "root": home}
-    # Root of its own user namespace, which owns the mounts: that is what FUSE asks for.
+    # FUSE requires a process that is root of the user namespace that owns the mounts.
     prefix = ["bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "CAP_SYS_ADMIN", "--die-with-parent"]
     for entry in sorted(Path("/").iterdir()):
         if entry.is_symlink():
@@ -122,7 +134,7 @@ def _folder(folder: Path, home: Path) -> ContentFolder | None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if CONTENT.is_symlink():
-            # Only a job makes such a link, and the lock says that its job is gone.
+            # A leftover of a killed job: only jobs create this link, and no job holds the lock.
             CONTENT.unlink()
         was_there = CONTENT.is_dir()
         if was_there:
@@ -131,10 +143,11 @@ def _folder(folder: Path, home: Path) -> ContentFolder | None:
     except OSError:
         lock.close()
         return None
-    return ContentFolder("folder", folder, home, _release=[lambda: _unlink(lock, was_there)])
+    return ContentFolder("folder", folder, home, _release=[lambda: _remove_link(lock, was_there)])
 
 
-def _unlink(lock: IO[str], was_there: bool) -> None:
+def _remove_link(lock: IO[str], was_there: bool) -> None:
+    """Remove the link, restore the empty folder if there was one, and release the lock."""
     CONTENT.unlink()
     if was_there:
         CONTENT.mkdir()
@@ -142,12 +155,15 @@ def _unlink(lock: IO[str], was_there: bool) -> None:
 
 
 def _literals(folder: Path, home: Path) -> ContentFolder:
-    notice = f"This machine gives the job no /content of its own, so its cells run with {folder} in its place."
+    notice = f"This machine gives the job no /content, so its cells are executed with {folder} instead."
     return ContentFolder("literals", folder, home, path=folder, notice=notice)
 
 
 def mounted_below(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> list[Path]:
-    """Where something is mounted at or below `folder`; nothing where the system does not say (macOS)."""
+    """Return the mount points at or below `folder`; [] if there is no mount table (macOS).
+
+    `mounts` is the mount table, in the format of `/proc/PID/mountinfo` (proc(5)).
+    """
     try:
         lines = mounts.read_text().splitlines()
     except FileNotFoundError:
@@ -157,35 +173,40 @@ def mounted_below(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> 
 
 
 def _works(prefix: tuple[str, ...] | list[str]) -> bool:
+    """Whether the command `true` succeeds behind `prefix`."""
     trial = subprocess.run([*prefix, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return trial.returncode == 0
 
 
-def replaced(source: str, places: Mapping[re.Pattern[str], Path]) -> str:
-    """`source` with what each pattern finds replaced, but only in string literals and in shell and magic lines."""
-    if not any(pattern.search(source) for pattern in places):
+def replace_paths(source: str, replacements: Mapping[re.Pattern[str], Path]) -> str:
+    """Return `source` with each match of a pattern replaced by its path.
+
+    Only string literals and shell and magic lines are changed, and all of a cell magic's body unless it is Python.
+    """
+    if not any(pattern.search(source) for pattern in replacements):
         return source
     if source.lstrip().startswith("%%"):
         first, newline, body = source.partition("\n")
         is_python = first.split()[0] in ("%%time", "%%timeit", "%%capture", "%%prun")
-        return _replace(first, places) + newline + (replaced if is_python else _replace)(body, places)
+        replace_body = replace_paths if is_python else _replace
+        return _replace(first, replacements) + newline + replace_body(body, replacements)
     lines = source.split("\n")
     shell = _shell_lines(lines)
     python = ["" if number in shell else line for number, line in enumerate(lines)]
-    for number, start, end in reversed(_strings(python)):
+    for number, start, end in reversed(_string_spans(python)):
         line = lines[number]
-        lines[number] = line[:start] + _replace(line[start:end], places) + line[end:]
-    return "\n".join(_replace(line, places) if number in shell else line for number, line in enumerate(lines))
+        lines[number] = line[:start] + _replace(line[start:end], replacements) + line[end:]
+    return "\n".join(_replace(line, replacements) if number in shell else line for number, line in enumerate(lines))
 
 
-def _replace(text: str, places: Mapping[re.Pattern[str], Path]) -> str:
-    for pattern, folder in places.items():
+def _replace(text: str, replacements: Mapping[re.Pattern[str], Path]) -> str:
+    for pattern, folder in replacements.items():
         text = pattern.sub(str(folder).replace("\\", "\\\\"), text)
     return text
 
 
 def _shell_lines(lines: list[str]) -> set[int]:
-    """The lines that start a shell command or a magic, with those that continue them after a backslash."""
+    """Return the indices of lines that are a shell command or a magic, or continue one after a backslash."""
     found: set[int] = set()
     for number, line in enumerate(lines):
         continues = number - 1 in found and lines[number - 1].rstrip().endswith("\\")
@@ -194,8 +215,11 @@ def _shell_lines(lines: list[str]) -> set[int]:
     return found
 
 
-def _strings(lines: list[str]) -> list[tuple[int, int, int]]:
-    """Where string literals lie: line, first and last column, one entry for each line of a literal, in order."""
+def _string_spans(lines: list[str]) -> list[tuple[int, int, int]]:
+    """Return the spans of string literals as (line index, start column, end column), in order.
+
+    A literal of several lines has one span for each line.
+    """
     kinds = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
     spans: list[tuple[int, int, int]] = []
     try:
@@ -208,5 +232,5 @@ def _strings(lines: list[str]) -> list[tuple[int, int, int]]:
                 right = end if number == last else len(lines[number - 1])
                 spans.append((number - 1, left, right))
     except (tokenize.TokenError, SyntaxError):
-        return spans  # what stands after the mistake never runs
+        return spans  # a cell with a syntax error is not executed, so its other spans do not matter
     return spans

@@ -1,8 +1,9 @@
-"""A job's own Python environment: `pip install` in a cell changes the job, and nothing else.
+"""A job's own Python environment: `pip install` in a cell changes this environment and nothing else.
 
-It is a virtual environment without pip of its own, made in a fraction of a second. One `.pth` file lets it see the
-packages that haversack itself runs with, pip among them; what a cell installs comes before those, and pip leaves what
-lies outside its environment alone. The user's pip configuration is read; downloads are shared between jobs.
+It is a virtual environment (https://docs.python.org/3/library/venv.html) without packages, so it is created in a
+fraction of a second. A `.pth` file adds the packages that haversack itself runs with, pip included. Packages that a
+cell installs take precedence over those, and pip neither changes nor uninstalls packages outside the environment. The
+user's pip configuration applies, and all jobs share one download cache.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-# The folder that this haversack is imported from, which may be a checkout that is not installed.
+# The parent folder of the package `haversack`: site-packages, or a checkout that is not installed.
 _IMPORTED_FROM = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Where the job's programs are: `bin` comes first on its PATH."""
+    """The virtual environment in `folder`."""
 
     folder: Path
 
@@ -33,7 +34,7 @@ class Environment:
         return self.bin / "python"
 
     def variables(self, cache: Path) -> dict[str, str]:
-        """What has to be set so that pip and uv work on this environment, with downloads kept in `cache`."""
+        """Return the environment variables that make pip and uv use this environment and the download cache `cache`."""
         values = {
             "VIRTUAL_ENV": str(self.folder),
             "PIP_CACHE_DIR": str(cache / "pip"),
@@ -46,7 +47,7 @@ class Environment:
 
 
 def create(folder: Path) -> Environment:
-    """A new environment in `folder`, which must not exist."""
+    """Create an environment in `folder`, which must not exist, with the commands `pip` and `pip3`. Raises `OSError`."""
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
     environment = Environment(folder)
     packages = next(folder.glob("lib/python*/site-packages"))
@@ -59,12 +60,16 @@ def create(folder: Path) -> Environment:
 
 
 def write_kaggle(folder: Path, environment: Environment) -> None:
-    """Write the `kaggle` command (`kaggle_command`) into `folder`, which precedes `bin` on the PATH."""
+    """Write the command `kaggle`, which runs `kaggle_command`, to `folder`, which is created if missing.
+
+    The caller puts `folder` before `environment.bin` on the PATH.
+    """
     folder.mkdir(exist_ok=True)
     _write_program(folder / "kaggle", f'exec "{environment.python}" -m haversack.notebook.place.kaggle_command "$@"')
 
 
 def _parent_packages() -> list[Path]:
+    """Return the site-packages folders of the Python that runs haversack."""
     folders = [Path(path) for path in site.getsitepackages()]
     if site.ENABLE_USER_SITE:
         folders.append(Path(site.getusersitepackages()))
@@ -72,7 +77,7 @@ def _parent_packages() -> list[Path]:
 
 
 def _pip_configuration() -> Path | None:
-    """The user's own pip configuration, which a job would not find with its own HOME."""
+    """Return the user's pip configuration file, which pip would not find with the job's HOME; None without one."""
     if named := os.environ.get("PIP_CONFIG_FILE"):
         return Path(named)
     configuration = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
@@ -81,5 +86,6 @@ def _pip_configuration() -> Path | None:
 
 
 def _write_program(path: Path, line: str) -> None:
+    """Write an executable shell script of one line."""
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)

@@ -1,8 +1,10 @@
-"""The command `kaggle` that comes first on a job's PATH: Kaggle's own, led to the hub where the job's data is there.
+"""The command `kaggle`, first on a job's PATH: it runs Kaggle's official command, with the job's hub as its server.
 
-The official command cannot be given a server's address, but in its environment `LOCALHOST` it speaks plain HTTP, which
-a proxy may answer; so the hub is its proxy, for this one process and not for the kernel. Without a hub it runs
-unchanged. It is found behind this one on the PATH, so `!pip install -U kaggle` in a cell decides which one runs.
+Runs in a child process of the kernel; `prefer_key_file` also runs in the kernel. The official command cannot be given a
+server's address. With `KAGGLE_API_ENVIRONMENT=LOCALHOST` it speaks plain HTTP and honours `http_proxy`, so the hub acts
+as its proxy. The variables are set for this one process, not for the kernel, where they would also affect pip. Without
+a hub the command runs unchanged. The official command is the next `kaggle` on the PATH, so a cell with
+`!pip install -U kaggle` decides which version runs.
 """
 
 from __future__ import annotations
@@ -16,53 +18,62 @@ from pathlib import Path
 from haversack import credentials, embedded, settings
 from haversack.errors import HaversackError
 
-HANDED_ON = "HAVERSACK_KAGGLE_HANDED_ON"
+# Set by the parent if the Kaggle variables of the environment hold the user's own sign-in.
+USER_SIGN_IN_VARIABLE = "HAVERSACK_KAGGLE_HANDED_ON"
 
 
 def main() -> None:
-    """Become the official command, with this process's arguments."""
-    program = _behind(Path(os.environ["HAVERSACK_JOB"]) / "bin", os.environ["PATH"])
+    """Replace this process by the official command with the same arguments (exec).
+
+    Exits with a message if the official command is not installed or the hub cannot be used.
+    """
+    program = _find_official(Path(os.environ["HAVERSACK_JOB"]) / "bin", os.environ["PATH"])
     if program is None:
-        sys.exit("kaggle: command not found. Install it in a cell before: !pip install -q kaggle")
+        sys.exit("kaggle: command not found. Install it in an earlier cell: !pip install -q kaggle")
     prefer_key_file()
     try:
-        environment = {**os.environ, **_way_to_hub()}
+        environment = {**os.environ, **_hub_variables()}
     except HaversackError as error:
         sys.exit(f"kaggle: {error}")
     os.execve(program, [program, *sys.argv[1:]], environment)
 
 
 def prefer_key_file() -> None:
-    """Forget the user's own sign-in, handed on to the job, once the notebook has put a key file of its own in place.
+    """Remove the user's own sign-in from this process's environment if the notebook has written a `kaggle.json`.
 
-    Kaggle's clients would take the environment first, whereas on Colab there is nothing but the file.
+    Kaggle's clients prefer the environment to the file, but on Colab the notebook's file is all there is.
     """
-    if os.environ.get(HANDED_ON) and _key_file().exists():
-        for name in (HANDED_ON, "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
+    if os.environ.get(USER_SIGN_IN_VARIABLE) and _key_file().exists():
+        for name in (USER_SIGN_IN_VARIABLE, "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
             os.environ.pop(name, None)
 
 
-def _behind(first: Path, path: str) -> str | None:
-    """The program `kaggle` on `path`, but for the one in the folder `first`."""
-    rest = [folder for folder in path.split(os.pathsep) if folder and Path(folder) != first]
+def _find_official(own: Path, path: str) -> str | None:
+    """Return the first `kaggle` on `path` outside the folder `own`; None if there is none."""
+    rest = [folder for folder in path.split(os.pathsep) if folder and Path(folder) != own]
     return shutil.which("kaggle", path=os.pathsep.join(rest))
 
 
-def _way_to_hub() -> Mapping[str, str]:
-    """What has to be set so that the command's calls reach the job's hub; nothing when they are for Kaggle."""
+def _hub_variables() -> Mapping[str, str]:
+    """Return the environment variables that make the command call the job's hub; {} if it should call Kaggle.
+
+    Without a named hub, it calls the embedded hub if the notebook's `kaggle.json` has that hub's key. Raises
+    `HaversackError` if the hub cannot be used.
+    """
     named = settings.load().hub
     if named in (None, "embedded") and not _has_embedded_key():
         return {}
     server = credentials.kaggle()
     if server.url == credentials.KAGGLE:
         return {}
-    way = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": server.url, "no_proxy": ""}
+    variables = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": server.url, "no_proxy": ""}
     if not _key_file().exists() and server.authorization:
-        way["KAGGLE_API_TOKEN"] = server.authorization.removeprefix("Bearer ")
-    return way
+        variables["KAGGLE_API_TOKEN"] = server.authorization.removeprefix("Bearer ")
+    return variables
 
 
 def _has_embedded_key() -> bool:
+    """Whether the notebook's `kaggle.json` has the key that the embedded hub gave out."""
     known = embedded.known_kaggle_key(settings.load().data)
     try:
         return known is not None and known in _key_file().read_text()

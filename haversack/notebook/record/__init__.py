@@ -1,1 +1,1 @@
-"""What is kept and shown of a job: its record, its notebook, its progress."""
+"""What is stored and shown of a job: its record, its notebook, its progress."""

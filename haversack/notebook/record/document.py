@@ -1,7 +1,7 @@
-"""The notebook as files: the one that is given, the executed one, and its web page.
+"""Notebook files: the given notebook, the executed one, and its web page.
 
-A given notebook is checked before anything starts. What is written is complete or absent, and passes through the
-masking of secrets first; the notebook in memory keeps its true values, since cells are executed from it.
+Runs in the parent. A given notebook is validated before a job starts. All files are written by atomic replace. Nothing
+here masks secrets: callers pass a masked copy, because the notebook in memory keeps the source that is executed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from haversack.errors import DiskFull, InputError, JobError, NotebookInvalid
 
 
 def read(path: Path) -> Any:
-    """The notebook at `path`, of nbformat 4, without the outputs of earlier executions.
+    """Read the notebook at `path` as an nbformat node, with outputs and execution counts removed.
 
-    Raises `NotebookInvalid` when there is none, or it cannot be executed as it is.
+    Raises `NotebookInvalid` if there is no such file, or if it is not a valid notebook of nbformat 4.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise NotebookInvalid(f"There is no notebook {path}.", "Check the path.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise NotebookInvalid(f"{path} is not a notebook: it is not JSON ({error}).", "Download it anew.") from None
+        raise NotebookInvalid(f"{path} is not a notebook: it is not JSON ({error}).", "Download it again.") from None
     if not isinstance(content, dict) or not isinstance(content.get("nbformat"), int):
         raise NotebookInvalid(f"{path} is JSON, but not a notebook.", "Give the path of an .ipynb file.")
     if content["nbformat"] != 4:
@@ -36,10 +36,14 @@ def read(path: Path) -> Any:
             f"{path} is a notebook of version {content['nbformat']}, and only version 4 can be executed.",
             f"Convert it: jupyter nbconvert --to notebook --nbformat 4 {path.name}",
         )
-    return _checked(content, path)
+    return _normalize(content, path)
 
 
-def _checked(content: dict[str, Any], path: Path) -> Any:
+def _normalize(content: dict[str, Any], path: Path) -> Any:
+    """Fill in fields that Colab leaves out, remove outputs, validate, and return an nbformat node.
+
+    Raises `NotebookInvalid`.
+    """
     try:
         for cell in content["cells"]:
             if cell["cell_type"] == "code":
@@ -59,13 +63,16 @@ def _checked(content: dict[str, Any], path: Path) -> Any:
 
 
 def copy_outputs(executed: Path | None, notebook: Any) -> None:
-    """Put the outputs of the `executed` notebook into the cells of `notebook`, in place; none where it is another's."""
+    """Copy outputs and execution counts from the notebook file `executed` into the cells of `notebook`.
+
+    Nothing is copied if `executed` is None or unreadable, or if its cells differ in number or type.
+    """
     if executed is None:
         return
     try:
         cells = nbformat.read(executed, as_version=4).cells
     except (OSError, ValueError, nbformat.ValidationError):
-        return  # it was cut off or is something else; its cells are executed anew
+        return  # truncated, or not a notebook: all cells will be executed again anyway
     if [cell.cell_type for cell in cells] != [cell.cell_type for cell in notebook.cells]:
         return
     for cell, before in zip(notebook.cells, cells, strict=True):
@@ -74,7 +81,10 @@ def copy_outputs(executed: Path | None, notebook: Any) -> None:
 
 
 def check_output(output: Path, notebook: Path) -> None:
-    """Raise `InputError` when the executed notebook could not be written to `output`, or would overwrite its source."""
+    """Raise `InputError` if `output` cannot be written, is a folder, or is the file `notebook` itself.
+
+    The folder of `output` is created if missing; a temporary file in it is the test.
+    """
     if output.is_dir():
         raise InputError(f"{output} is a folder.", "Name a file for the result.")
     if output.exists() and output.samefile(notebook):
@@ -85,25 +95,29 @@ def check_output(output: Path, notebook: Path) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"{output} cannot be written: {error.strerror}.", "Name a file in a folder of yours with -o."
+            f"{output} cannot be written: {error.strerror}.", "Name a file in a folder that you may write to with -o."
         ) from None
 
 
 def write(notebook: Any, output: Path) -> None:
-    """Write the notebook to `output`, complete or not at all. Raises `DiskFull`, or `JobError` for another refusal."""
+    """Write the notebook to `output` by atomic replace. Raises `DiskFull`, and `JobError` for any other failure."""
     write_text(nbformat.writes(notebook, version=4) + "\n", output)
 
 
 def write_page(notebook: Any, output: Path) -> None:
-    """Write the notebook as a web page that stands alone, its images inside. Raises like `write`."""
+    """Write the notebook as one HTML file with embedded images, by atomic replace.
+
+    Raises `JobError` if the page cannot be rendered or written, and `DiskFull`.
+    """
     from jinja2 import TemplateError
     from nbconvert import HTMLExporter
 
     try:
-        page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+        exporter: Any = HTMLExporter  # nbconvert has no type annotations
+        page, _ = exporter(embed_images=True).from_notebook_node(notebook)
     except (ValueError, OSError, TemplateError) as error:
         reason = str(error).splitlines()[0]
-        raise JobError(f"The web page could not be made: {reason}", "The executed notebook is complete.") from error
+        raise JobError(f"The web page could not be rendered: {reason}", "The executed notebook is complete.") from error
     write_text(page, output)
 
 
@@ -113,7 +127,5 @@ def write_text(text: str, output: Path) -> None:
         disk.write(output, text)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"The disk is full, so {output} could not be saved.", "Free space, then run again."
-            ) from None
+            raise DiskFull(f"The disk is full, so {output} could not be saved.", "Free space, then retry.") from None
         raise JobError(f"{output} could not be saved: {error.strerror}.", "Name another file with -o.") from None

@@ -1,8 +1,9 @@
-"""Values from outside for a notebook's variables: `--param epochs=5`.
+"""Set a notebook's variables from the command line: `--param epochs=5`.
 
-Papermill's convention comes first: a variable set in the cell tagged `parameters` is set again in a new cell right
-after it. Otherwise the first plain assignment to the name, one with a `#@param` form before one without, gets the new
-value in its place. A name that the notebook sets nowhere is an error, never silently nothing.
+Runs in the parent. A variable that is assigned in the cell tagged `parameters` is assigned again in a new cell after
+it, as papermill does (https://papermill.readthedocs.io/en/latest/usage-parameterize.html). Otherwise the value of its
+first assignment with a `#@param` form is replaced in the source, or else of its first assignment. Only assignments at
+the top level of a cell to a single name count. A name that the notebook never assigns is an error.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ import nbformat
 
 from haversack.errors import InputError, ParameterUnknown
 
-# A shell command or a magic, also one whose output is assigned or that goes on after a backslash.
+# A shell command or a magic with its continuation lines, also one whose output is assigned.
 _MAGIC = re.compile(r"^([ \t]*)(?:[\w, ]+=[ \t]*)?[!%](?:.*\\\n)*.*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One `name = value` of a cell: lines count from 1, columns in UTF-8 bytes from 0, as in `ast`."""
+    """One `name = value` in a cell.
+
+    Attributes:
+        cell: the cell's index in the notebook.
+        start, end: where the value starts and ends, as (line from 1, column in UTF-8 bytes from 0), as in `ast`.
+        is_form: whether the value's last line has a `#@param` form.
+    """
 
     cell: int
     name: str
@@ -35,15 +42,15 @@ class Assignment:
 
 
 def parse(given: Iterable[str]) -> dict[str, Any]:
-    """`["k=v", …]` as names and values; a value is read as JSON, or else is the text itself.
+    """Return `["name=value", …]` as name → value. A value that is not JSON is the text itself.
 
-    Raises `InputError` for what has no name.
+    Raises `InputError` for a string without `=` or whose name is not a Python identifier.
     """
     values: dict[str, Any] = {}
     for pair in given:
         name, equals, text = pair.partition("=")
         if not equals or not name.strip().isidentifier():
-            raise InputError(f"{pair!r} sets no parameter.", "Write it as name=value, for example epochs=5.")
+            raise InputError(f"{pair!r} sets no parameter.", "Write name=value, for example epochs=5.")
         try:
             values[name.strip()] = json.loads(text)
         except json.JSONDecodeError:
@@ -52,7 +59,7 @@ def parse(given: Iterable[str]) -> dict[str, Any]:
 
 
 def apply(notebook: Any, values: Mapping[str, Any]) -> None:
-    """Set the notebook's variables, in place. Raises `ParameterUnknown` for a name that it does not set."""
+    """Set variables in the notebook, in place. Raises `ParameterUnknown` for a name that the notebook never assigns."""
     assignments = list(_assignments(notebook))
     tagged = next((i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])), None)
     injected = {}
@@ -60,7 +67,7 @@ def apply(notebook: Any, values: Mapping[str, Any]) -> None:
         found = [assignment for assignment in assignments if assignment.name == name]
         if not found:
             names = ", ".join(dict.fromkeys(assignment.name for assignment in assignments)) or "none"
-            raise ParameterUnknown(f"The notebook sets no {name!r}.", f"It can be given: {names}.")
+            raise ParameterUnknown(f"The notebook sets no {name!r}.", f"It sets: {names}.")
         if any(assignment.cell == tagged for assignment in found):
             injected[name] = value
         else:
@@ -76,6 +83,7 @@ def apply(notebook: Any, values: Mapping[str, Any]) -> None:
 
 
 def _assignments(notebook: Any) -> Iterator[Assignment]:
+    """Yield all top-level assignments to a single name, in order."""
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
             continue
@@ -83,7 +91,7 @@ def _assignments(notebook: Any) -> Iterator[Assignment]:
         try:
             module = ast.parse(_MAGIC.sub(lambda magic: magic[1] + "pass" + "\n" * magic[0].count("\n"), cell.source))
         except SyntaxError:
-            continue  # a cell magic, or code that fails by itself when it is executed
+            continue  # a cell magic, or a syntax error that executing the cell will report
         for statement in module.body:
             match statement:
                 case (
@@ -96,6 +104,7 @@ def _assignments(notebook: Any) -> Iterator[Assignment]:
 
 
 def _replace(cell: Any, assignment: Assignment, value: Any) -> None:
+    """Replace the assignment's value in the cell's source."""
     lines = cell.source.encode().split(b"\n")
     (first, start), (last, end) = assignment.start, assignment.end
     line = lines[first - 1][:start] + _literal(value).encode() + lines[last - 1][end:]
@@ -103,7 +112,7 @@ def _replace(cell: Any, assignment: Assignment, value: Any) -> None:
 
 
 def _literal(value: Any) -> str:
-    """`value`, which came from JSON, as Python writes it; NaN and the infinities have no literal of their own."""
+    """Return a JSON value as a Python expression. NaN and infinities, which have no literal, become `float('…')`."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"float({str(value)!r})"
     if isinstance(value, list):

@@ -1,6 +1,6 @@
-"""A job's progress on standard error: a live view in a terminal, one plain line per cell elsewhere.
+"""A job's progress on standard error: a live view in a terminal, otherwise one plain line per finished cell.
 
-Standard output is left for the result.
+Runs in the parent. Standard output is reserved for the command's result.
 """
 
 from __future__ import annotations
@@ -8,19 +8,22 @@ from __future__ import annotations
 import re
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 _WIDTH = 72
-# ECMA-48 control sequences, and the operating system commands of xterm.
+# Control sequences (ECMA-48) and operating system commands (xterm).
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 
 
 class Screen:
-    """What people see while a job runs. Every text that comes in is masked already."""
+    """The progress display, a context manager. Callers pass masked text only.
+
+    In a terminal, the live view shows the current activity (a cell, or another step such as starting the kernel), its
+    duration and the last line of its output.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -42,28 +45,28 @@ class Screen:
             self._live.__exit__(kind, error, trace)
             self._live = None
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
+    def print_line(self, text: str) -> None:
+        """Print a permanent line, without control characters."""
         self._console.print(Text(plain(text)), soft_wrap=True)
 
-    def doing(self, what: str) -> None:
-        """Something between the cells takes time; it is only shown while it does."""
-        self._title, self._last, self._since = plain(what), "", time.monotonic()
+    def show_activity(self, title: str) -> None:
+        """Show `title` as the current activity, in the live view only."""
+        self._title, self._last, self._since = plain(title), "", time.monotonic()
 
-    def start(self, number: int, total: int, source: str) -> None:
-        """Cell `number` of `total`, counted from 1, starts."""
-        self.doing(f"[{number}/{total}] {_first_line(source)}")
+    def start_cell(self, number: int, total: int, source: str) -> None:
+        """Show cell `number` of `total`, counted from 1, as the current activity."""
+        self.show_activity(f"[{number}/{total}] {_first_line(source)}")
 
-    def output(self, text: str) -> None:
-        """The cell wrote `text`; its last line is shown."""
+    def show_output(self, text: str) -> None:
+        """Show the last non-empty line of `text` below the current activity, in the live view only."""
         # A progress bar rewrites its line with carriage returns.
         lines = [line for line in map(plain, text.replace("\r", "\n").splitlines()) if line]
         if lines:
             self._last = lines[-1]
 
-    def finish(self, mark: str = "✓") -> None:
-        """The cell is done."""
-        self.say(f"{mark} {self._title}  {_duration(time.monotonic() - self._since)}")
+    def finish_cell(self, mark: str = "✓") -> None:
+        """Print a permanent line with `mark`, the cell and its duration, and end the current activity."""
+        self.print_line(f"{mark} {self._title}  {_duration(time.monotonic() - self._since)}")
         self._title = ""
 
     def _view(self) -> Text:
@@ -77,12 +80,12 @@ class Screen:
 
 
 def plain(text: str) -> str:
-    """`text` on one line, without colours and whatever else would steer the terminal."""
+    """Return `text` on one line, without colours, escape sequences and control characters."""
     return " ".join("".join(char if char.isprintable() else " " for char in _ESCAPE.sub("", text)).split())
 
 
 def _first_line(source: str) -> str:
-    line: Any = next((line.strip() for line in source.splitlines() if line.strip()), "")
+    line = next((line.strip() for line in source.splitlines() if line.strip()), "")
     return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
 
 

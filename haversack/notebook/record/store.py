@@ -1,14 +1,16 @@
-"""A job's store: what its next session needs, in the job's folder, and on the drive where that is another machine's.
+"""The store of a job: everything that its next session needs, in the job's folder and, with a named hub, on the drive.
 
-    notebook.ipynb   the notebook as it is executed, its parameters set
-    uploads/N/NAME   the files that files.upload() receives
-    job.json         the options, the cells that are done for good, the sessions
-    executed.ipynb   on the drive only: what was executed so far
+    notebook.ipynb   the notebook to execute, with its parameters set
+    uploads/N/NAME   the files that `files.upload()` receives
+    job.json         the record: options, sessions, finished `once` cells (`JobRecord`)
+    executed.ipynb   on the drive only: the executed notebook so far
 
-The folder is enough to go on here. The copy, `haversack/jobs/JOB/` on a named hub's drive, is enough to go on anywhere
-else: it is made when the job begins and brought up to date after each session. No secret goes there: a notebook is
-masked, and a file that holds a secret stays here. A drive that is away is said once, and tried again the next time.
-The embedded hub's drive lies on the same disk as the folder, so it gets no copy.
+Runs in the parent; the kernel only reads `job.json`. The folder is enough to resume the job on this machine. With a
+named hub, a copy in `haversack/jobs/JOB/` on its drive is enough to resume it on any machine. The copy is uploaded
+before the first session, before and after each session, and after each newly finished `once` cell. It contains no
+secret: notebooks are masked, and an upload that holds a secret is left out. If an upload to the drive fails, the user
+is told once, the job continues, and the next update retries. The embedded hub's drive is on the same disk as the
+folder, so with it there is no copy.
 """
 
 from __future__ import annotations
@@ -27,18 +29,27 @@ from haversack.notebook.record import document
 from haversack.notebook.secrets.masking import Secrets
 
 NOTEBOOK, UPLOADS, RECORD, EXECUTED = "notebook.ipynb", "uploads", "job.json", "executed.ipynb"
-# Larger files are not looked into for secrets; key files are small.
-_LARGEST_KEY = 1 << 20
-# What `Record.decode` raises.
+# Key files are small, so larger uploads are not searched for secrets. In bytes.
+_MAX_SEARCHED_SIZE = 1 << 20
+# The errors of `JobRecord.decode`.
 _UNREADABLE = (ValueError, TypeError, AttributeError, KeyError)
 
 Why = Literal["", "done", "limit", "hung", "rehearsal", "memory", "died", "failed", "interrupted"]
+"""Why a session ended. "" while it runs, and forever if the parent was killed. `JobSessions` describes the others."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a job is executed. `session` and `cell_timeout` are in seconds, None for no limit; `rehearse` has the kernel
-    killed once, in the middle of a training's epoch."""
+    """The options of `haversack run` that a resumed job keeps.
+
+    Attributes:
+        hub: a hub's URL, "google", "embedded", or None, as in `credentials.drive`.
+        cores: number of simulated accelerator cores; None to simulate none.
+        session: the longest a session may take, in seconds; None for no limit.
+        cell_timeout: the longest a cell may show no output and no training step, in seconds; None for no limit.
+        plain: whether `model.fit` is left unpatched.
+        rehearse: whether the kernel is killed once, in the middle of a training's epoch.
+    """
 
     hub: str | None = None
     cores: int | None = None
@@ -50,9 +61,17 @@ class Options:
 
 @dataclass
 class JobSession:
-    """One life of the job's kernel, from `began` to `ended` (seconds since 1970; None while it runs, or when everything
-    was killed). `why` it ended, in one word, and `said` in a sentence; `cells` is how many are done, `resumed` what
-    trainings said when they went on."""
+    """One session of a job: one life of its kernel. Owner: `JobSessions` in the parent, which alone assigns the fields.
+
+    | field | type | meaning |
+    |---|---|---|
+    | `began` | float | when the session started, in seconds since 1970 |
+    | `ended` | float or None | when it ended; None while it runs, and forever if the parent was killed |
+    | `why` | `Why` | why it ended; "" as long as `ended` is None |
+    | `said` | str | the masked error message of its end, one sentence; "" if `why` is "done" or after a second Ctrl-C |
+    | `cells` | int | number of the last cell that this session finished or skipped, counted as in `JobRecord.cell` |
+    | `resumed` | list of str | the masked lines that trainings printed when they resumed |
+    """
 
     began: float
     ended: float | None = None
@@ -64,9 +83,24 @@ class JobSession:
 
 @dataclass
 class JobRecord:
-    """What `job.json` holds. `cell` is the one being executed, counted as people count; `once` maps the numbers of the
-    cells tagged so that are done to how many uploads each received; `uploads` are paths below `uploads/`, and `passed`
-    is how many of them went to cells that this session does not repeat."""
+    """The contents of `job.json`: the state of a job. `JobSessions` has the table of its states and transitions.
+
+    Only the parent writes it, holding the job's `FileLock` (`job.lock`). The kernel reads `uploads`, `passed` and
+    `cell` from the file. Cells are numbered from 1; only code cells that are not empty count.
+
+    | field | type | owner | meaning |
+    |---|---|---|---|
+    | `notebook` | str | `job.run` | absolute path of the given notebook; it need not exist on this machine |
+    | `output` | str | `job.run`, `job.resume` | absolute path of the executed notebook |
+    | `html` | str or None | `job.run`, `job.resume` | absolute path of the web page; None for none |
+    | `options` | `Options` | `job.run`, `job.resume` | the options of the job |
+    | `uploads` | list of str | `job.run` | paths below `uploads/`, in the order in which they are received |
+    | `sessions` | list of `JobSession` | `JobSessions` | all sessions, oldest first |
+    | `once` | dict of int to int | `JobSessions` | finished cells tagged `once` → how many uploads each received |
+    | `passed` | int | `JobSessions` | how many uploads belong to `once` cells that this session has skipped |
+    | `cell` | int | `JobSessions` | the cell that is being executed, or was last; 0 while the kernel starts |
+    | `done` | bool | `JobSessions` | whether the last session executed every cell |
+    """
 
     notebook: str
     output: str
@@ -81,15 +115,16 @@ class JobRecord:
 
     @property
     def progress(self) -> tuple[bool, int, float]:
-        """Grows as the job goes on, whichever machine takes it further."""
+        """Sort key of two records of one job: the record that is further, on whichever machine, is larger."""
         return self.done, len(self.sessions), self.sessions[-1].began if self.sessions else 0.0
 
     def encode(self) -> str:
+        """Return the record as JSON."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def decode(cls, text: str) -> JobRecord:
-        """Raises one of `_UNREADABLE` for what is no record."""
+        """Return the record that `encode` wrote. Raises one of `_UNREADABLE` if `text` is not such a record."""
         values = json.loads(text)
         values["options"] = Options(**values["options"])
         values["sessions"] = [JobSession(**one) for one in values["sessions"]]
@@ -98,54 +133,70 @@ class JobRecord:
 
 
 class JobStore:
-    """The store of the job in `folder`. `say` tells the user what the drive refuses."""
+    """Writes the store of one job. Only the parent uses it, one thread at a time.
 
-    def __init__(self, folder: Path, hub: str | None, secrets: Secrets, say: Callable[[str], None]) -> None:
+    Args:
+        folder: the job's folder; its name is the job's name.
+        hub: the hub whose drive gets the copy, as in `credentials.drive`.
+        secrets: the secrets to mask in the copy.
+        notify: called with a sentence for the user if the copy is incomplete, once per sentence.
+    """
+
+    def __init__(self, folder: Path, hub: str | None, secrets: Secrets, notify: Callable[[str], None]) -> None:
         self.folder = folder
         self.name = folder.name
         self._hub = hub if has_copy(hub) else None
         self._secrets = secrets
-        self._say = say
-        self._said: set[str] = set()
+        self._notify = notify
+        self._notified: set[str] = set()
         self._filesystem: Any = None
 
-    def take_in(self, notebook: Any, uploads: Sequence[Path]) -> list[str]:
-        """Keep the notebook and the uploads here; returns the uploads' paths below `uploads/`."""
+    def add_inputs(self, notebook: Any, uploads: Sequence[Path]) -> list[str]:
+        """Write the notebook and copies of the uploads to the folder; return the uploads' paths below `uploads/`.
+
+        Raises `DiskFull`, `JobError`, and `OSError` if an upload cannot be copied.
+        """
         document.write(notebook, self.folder / NOTEBOOK)
-        kept = []
+        names = []
         for number, upload in enumerate(uploads):
             place = self.folder / UPLOADS / str(number) / upload.name
             place.parent.mkdir(parents=True)
             shutil.copyfile(upload, place)
-            kept.append(f"{number}/{upload.name}")
-        return kept
+            names.append(f"{number}/{upload.name}")
+        return names
 
     def save(self, record: JobRecord) -> None:
-        """Write the record here, complete or not at all."""
+        """Write the record to the folder by atomic replace. Raises `DiskFull` and `JobError`."""
         document.write_text(record.encode(), self.folder / RECORD)
 
-    def carry_all(self, record: JobRecord) -> None:
-        """Bring everything to the drive, for a job that begins."""
+    def upload_all(self, record: JobRecord) -> None:
+        """Upload the notebook, the uploads and the record to the drive; no error of the drive is raised."""
         notebook = document.read(self.folder / NOTEBOOK)
-        masked = self._secrets.clean_all(notebook)
+        masked = self._secrets.mask_json(notebook)
         if masked != notebook and self._hub:
-            self._tell("The notebook has a secret in it, which is masked in the copy on the drive: use userdata.get().")
-        self._carry(NOTEBOOK, nbformat.writes(masked, version=4).encode())
+            self._notify_once(
+                "The notebook contains a secret, which is masked in the copy on the drive: use userdata.get()."
+            )
+        self._upload(NOTEBOOK, nbformat.writes(masked, version=4).encode())
         for name in record.uploads:
             path = self.folder / UPLOADS / name
             if not self._holds_secret(path):
-                self._carry(f"{UPLOADS}/{name}", path)
+                self._upload(f"{UPLOADS}/{name}", path)
             elif self._hub:
-                self._tell(f"{path.name} holds a secret, so it is not kept on the drive.")
-        self.carry(record)
+                self._notify_once(f"{path.name} holds a secret, so it is not stored on the drive.")
+        self.upload_record(record)
 
-    def carry(self, record: JobRecord, executed: Path | None = None) -> None:
-        """Bring the record to the drive, and what was executed, which is masked already."""
+    def upload_record(self, record: JobRecord, executed: Path | None = None) -> None:
+        """Upload the record, masked, and the `executed` notebook, which is already masked, to the drive.
+
+        No error of the drive is raised.
+        """
         if executed is not None and executed.exists():
-            self._carry(EXECUTED, executed)
-        self._carry(RECORD, self._secrets.clean(record.encode()).encode())
+            self._upload(EXECUTED, executed)
+        self._upload(RECORD, self._secrets.mask(record.encode()).encode())
 
-    def _carry(self, name: str, content: bytes | Path) -> None:
+    def _upload(self, name: str, content: bytes | Path) -> None:
+        """Upload one file; if that fails, notify the user once. Does nothing without a named hub."""
         if self._hub is None:
             return
         path = f"{_folder_of(self.name)}/{name}"
@@ -159,24 +210,26 @@ class JobStore:
                 self._filesystem.put_file(str(content), path)
         except (HaversackError, OSError) as error:
             what = error.what if isinstance(error, HaversackError) else error
-            self._tell(f"The job's copy on the drive is not up to date: {what}")
+            self._notify_once(f"The job's copy on the drive is not up to date: {what}")
 
-    def _tell(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._say(text)
+    def _notify_once(self, text: str) -> None:
+        if text not in self._notified:
+            self._notified.add(text)
+            self._notify(text)
 
     def _holds_secret(self, path: Path) -> bool:
-        if path.name == "kaggle.json" or path.stat().st_size > _LARGEST_KEY:
+        """Whether the file is a `kaggle.json`, or small and contains something that would be masked."""
+        if path.name == "kaggle.json" or path.stat().st_size > _MAX_SEARCHED_SIZE:
             return path.name == "kaggle.json"
         text = path.read_bytes().decode(errors="replace")
-        return self._secrets.clean(text) != text
+        return self._secrets.mask(text) != text
 
 
-def find(jobs: Path, name: str, hub: str | None) -> Path:
-    """The folder of the job `name`, brought here from the drive when it is not below `jobs`.
+def find_folder(jobs: Path, name: str, hub: str | None) -> Path:
+    """Return the folder of the job `name` below `jobs`; if it is missing, download the job from the hub's drive first.
 
-    Raises `InputError` when there is no such job; like the drive when that does not answer.
+    Raises `InputError` if there is no such job or its record is unreadable, and `SignInError`, `ConnectionFailed` or
+    `RemoteError` if the drive cannot be read.
     """
     name = Path(name).name
     folder = jobs / name
@@ -184,37 +237,39 @@ def find(jobs: Path, name: str, hub: str | None) -> Path:
         if not has_copy(hub):
             raise InputError(f"There is no job {name} in {jobs}.", "Name the hub that it ran with: --hub URL")
         assert hub is not None
-        record = _on_drive(name, hub)
+        record = _record_on_drive(name, hub)
         if record is None:
             raise InputError(
-                f"There is no job {name}, neither here nor on the drive.", "Use the name that `haversack run` printed."
+                f"There is no job {name} on this machine or on the drive.",
+                "Use the name that `haversack run` printed.",
             )
-        _fetch(folder, record, hub)
+        _download(folder, record, hub)
     return folder
 
 
-def open_record(folder: Path, hub: str | None) -> JobRecord:
-    """The record of the job in `folder`. Where another machine took the job further, its copy is brought here first.
+def latest_record(folder: Path, hub: str | None) -> JobRecord:
+    """Return the record of the job in `folder`; if the drive's copy is further, download that first.
 
-    Raises `InputError` for what cannot be read; like the drive when that does not answer.
+    `hub` overrides the hub of the record. Raises `InputError` if a record is unreadable, and `SignInError`,
+    `ConnectionFailed` or `RemoteError` if the drive cannot be read.
     """
     try:
         here = JobRecord.decode((folder / RECORD).read_text())
     except _UNREADABLE as error:
-        raise InputError(f"{folder / RECORD} is not the record of a job that can go on.", "Run it anew.") from error
+        raise InputError(f"{folder / RECORD} is not a job's record.", "Run the notebook again.") from error
     hub = hub or here.options.hub
     if not has_copy(hub):
         return here
     assert hub is not None
-    there = _on_drive(folder.name, hub)
+    there = _record_on_drive(folder.name, hub)
     if there is None or there.progress <= here.progress:
         return here
-    _fetch(folder, there, hub)
+    _download(folder, there, hub)
     return there
 
 
-def known(folder: Path) -> JobRecord | None:
-    """The record of the job in `folder` as it stands there; None where none can be read."""
+def local_record(folder: Path) -> JobRecord | None:
+    """Return the record in `folder`; None if it is missing or unreadable."""
     try:
         return JobRecord.decode((folder / RECORD).read_text())
     except (OSError, *_UNREADABLE):
@@ -222,51 +277,58 @@ def known(folder: Path) -> JobRecord | None:
 
 
 def check_uploads(folder: Path, record: JobRecord) -> None:
-    """Raise `InputError` when an upload is not in the store, because it held a secret and another machine had it."""
+    """Raise `InputError` if an upload is missing: one that holds a secret stays on the machine that started the job."""
     for name in record.uploads:
         if not (folder / UPLOADS / name).is_file():
             raise InputError(
-                f"{Path(name).name} was not kept on the drive, since it holds a secret.",
-                f"Put it at {folder / UPLOADS / name}, and resume again.",
+                f"{Path(name).name} was not stored on the drive, because it holds a secret.",
+                f"Copy it to {folder / UPLOADS / name}, then resume again.",
             )
 
 
 def has_copy(hub: str | None) -> bool:
-    """Whether jobs with this hub are kept on its drive too."""
+    """Whether a job with this hub has a copy on the hub's drive."""
     return bool(hub) and hub != "embedded"
 
 
-def _on_drive(job: str, hub: str) -> JobRecord | None:
+def _record_on_drive(job: str, hub: str) -> JobRecord | None:
+    """Return the record in the drive's copy of the job `job`; None if there is none.
+
+    Raises `InputError` if it is unreadable, and `SignInError`, `ConnectionFailed` or `RemoteError` if the drive cannot
+    be read.
+    """
     try:
         return JobRecord.decode(_drive(hub).cat_file(f"{_folder_of(job)}/{RECORD}").decode())
     except NotFound:
         return None
     except _UNREADABLE as error:
-        raise InputError(f"The record of {job} on the drive cannot be read.", "Run it anew.") from error
+        raise InputError(f"The record of {job} on the drive cannot be read.", "Run the notebook again.") from error
 
 
-def _fetch(folder: Path, record: JobRecord, hub: str) -> None:
-    """Bring a job from the drive into `folder`; the record last, since it makes the job be there.
+def _download(folder: Path, record: JobRecord, hub: str) -> None:
+    """Download the drive's copy of a job to `folder`, whose record becomes `record`.
 
-    The notebook and the uploads never change, and those that are here have no secret masked.
+    The record is written last, because a folder counts as a job once it has one. The notebook and the uploads never
+    change, and the local ones are not masked, so those that exist are kept.
     """
     filesystem = _drive(hub)
     for name in [NOTEBOOK, EXECUTED, *(f"{UPLOADS}/{upload}" for upload in record.uploads)]:
-        target = _below(folder, name)
+        target = _path_below(folder, name)
         if name != EXECUTED and target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             target.write_bytes(filesystem.cat_file(f"{_folder_of(folder.name)}/{name}"))
         except NotFound:
-            continue  # nothing was executed yet, or the file held a secret; `check_uploads` says so
+            continue  # no session has ended yet, or the upload holds a secret (`check_uploads` reports it)
     document.write_text(record.encode(), folder / RECORD)
 
 
-def _below(folder: Path, name: str) -> Path:
+def _path_below(folder: Path, name: str) -> Path:
+    """Return `folder / name`. Raises `InputError` if that is outside `folder`: the record may be forged."""
     target = folder / name
     if not target.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"The job on the drive names a file outside its folder: {name}.", "Run the notebook anew.")
+        raise InputError(f"The job on the drive names a file outside its folder: {name}.", "Run the notebook again.")
     return target
 
 

@@ -1,1 +1,1 @@
-"""Secrets: where notebooks read them, how a job learns of them, and how outputs are masked."""
+"""Secrets of a job: where notebooks read them, how the parent learns of them, and how they are masked."""

@@ -1,7 +1,9 @@
-"""The secrets a user keeps for notebooks: `HAVERSACK_SECRET_<KEY>` in the environment, and the file `secrets.toml`.
+"""The user's secrets for notebooks: `HAVERSACK_SECRET_<KEY>` in the environment, then the file `secrets.toml`.
 
-The file lies beside `settings.toml`; a job has a HOME of its own, so `HAVERSACK_SECRETS` tells it where the file is.
-It is read again at each use and never written.
+Used in both processes: the kernel reads the secrets, the parent masks them. The file has one `KEY = "value"` to a line,
+lies beside `settings.toml` in haversack's configuration folder, and must be readable by its owner only. A job has
+another HOME, so the parent passes the file's path in `HAVERSACK_SECRETS`. The file is read at each use and never
+written.
 """
 
 from __future__ import annotations
@@ -18,13 +20,17 @@ _PREFIX = "HAVERSACK_SECRET_"
 
 
 def path() -> Path:
-    """Where the file is looked for."""
+    """Return the path of the secrets file, which may not exist."""
     named = os.environ.get("HAVERSACK_SECRETS")
     return Path(named) if named else platformdirs.user_config_path("haversack") / "secrets.toml"
 
 
 def value(key: str) -> str | None:
-    """The secret named `key`; None where there is none. Raises like `stored`."""
+    """Return the secret named `key`; None if there is none.
+
+    The order is `HAVERSACK_SECRET_<key>`, then the same with the key in upper case, then the file. Raises
+    `PermissionError` if other users may read the file, and `InputError` if it is not TOML.
+    """
     for name in (_PREFIX + key, _PREFIX + key.upper()):
         if name in os.environ:
             return os.environ[name]
@@ -32,24 +38,27 @@ def value(key: str) -> str | None:
 
 
 def known() -> list[str]:
-    """Every value that is set, in the environment and in the file."""
+    """Return all secret values of the environment and the file.
+
+    Raises `PermissionError` if other users may read the file, and `InputError` if it is not TOML.
+    """
     values = [value for name, value in os.environ.items() if name.startswith(_PREFIX)]
     return values + list(stored().values())
 
 
 def stored() -> dict[str, str]:
-    """The file's secrets, empty without a file.
+    """Return the file's secrets as key → value; {} if there is no file.
 
-    Raises `PermissionError` when others than its owner may read it, `InputError` when it is not TOML.
+    Raises `PermissionError` if other users may read the file, and `InputError` if it is not TOML.
     """
     file = path()
     try:
         if file.stat().st_mode & 0o077:
-            raise PermissionError(f"Others may read {file}. Close it with: chmod 600 {file}")
+            raise PermissionError(f"Other users may read {file}. Make it private: chmod 600 {file}")
         secrets = tomllib.loads(file.read_text())
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        # The parser's message may quote a secret.
-        raise InputError(f"{file} is not TOML.", 'Write one KEY = "value" to a line.') from None
+        # The parser's message is left out: it may quote a secret.
+        raise InputError(f"{file} is not TOML.", 'Write one KEY = "value" on each line.') from None
     return {key: str(secret) for key, secret in secrets.items()}

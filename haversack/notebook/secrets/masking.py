@@ -1,8 +1,8 @@
-"""Masking: what a job writes and shows has `***` where a secret stood.
+"""Replace secrets by `***` in everything that a job writes or shows.
 
-Two nets: values that are known to be secret, in every spelling that JSON, HTML and URLs give them, and the shapes that
-well-known services give their tokens. A known value of fewer than 6 characters is left alone, since it would tear holes
-into ordinary text. Pictures are not looked into.
+Runs in the parent. Two things are masked: known secret values, also as JSON, HTML, URLs, `repr` and base64 spell them;
+and strings in the format of well-known services' tokens. Known values of fewer than 6 characters are not masked,
+because they also occur in ordinary text. Images, audio, video and PDF are not searched.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 from urllib.parse import quote
 
 MASK = "***"
-_SHORTEST = 6
-_LONG = 1000
+_MIN_LENGTH = 6
+# Texts of at least this many characters are cached with their masked form.
+_MIN_CACHED_LENGTH = 1000
 
 _QUOTE = r"""(?:\\?["']|&quot;|&\#34;|&\#39;|&\#x27;)"""
-# Each shape has the secret in a group named `s`, or is secret as a whole.
-_SHAPES = re.compile(
+# Token formats. The secret is the named group that matched; in a format without a named group, the whole match.
+_TOKENS = re.compile(
     "|".join(
         [
             # kaggle.json, and other key files of the form "key": "32 hexadecimal digits"
@@ -44,59 +45,67 @@ _SHAPES = re.compile(
 
 
 class Secrets:
-    """The secrets known so far. May be used by several threads: the kernel's log is cleaned in one of its own."""
+    """The known secret values. Thread-safe; all fields are guarded by `_lock`.
+
+    The main thread masks outputs; the thread of `KernelLog` masks the kernel's log.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
-        # Long outputs are masked again at each save; a text is only searched once for one set of secrets.
-        self._cleaned: dict[str, str] = {}
+        # Long text → masked text. Each save masks all outputs again; this searches each only once per set of secrets.
+        self._cache: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"Secrets({len(self._values)} known)"
 
     def add(self, *values: str | None) -> None:
-        """Remember values that are to be masked from now on; a value of several lines also line by line."""
+        """Add secret values. Of a value of several lines, each line is a secret too. None and "" are ignored."""
         texts = {text.strip() for value in values if value for text in (value, *value.splitlines())}
         with self._lock:
-            self._values |= {text for text in texts if len(text) >= _SHORTEST}
+            self._values |= {text for text in texts if len(text) >= _MIN_LENGTH}
             self._pattern = None
-            self._cleaned.clear()
+            self._cache.clear()
 
-    def clean(self, text: str) -> str:
-        """`text` with every secret masked."""
+    def mask(self, text: str) -> str:
+        """Return `text` with every secret replaced by `***`."""
         with self._lock:
-            if text in self._cleaned:
-                return self._cleaned[text]
-            cleaned = self._mask(text)
-            if len(text) >= _LONG:
-                self._cleaned[text] = cleaned
-            return cleaned
+            if text in self._cache:
+                return self._cache[text]
+            masked = self._mask_uncached(text)
+            if len(text) >= _MIN_CACHED_LENGTH:
+                self._cache[text] = masked
+            return masked
 
-    def _mask(self, text: str) -> str:
+    def _mask_uncached(self, text: str) -> str:
+        """Mask `text` without the cache. The caller holds `_lock`."""
         if self._values:
             if self._pattern is None:
                 spellings = {spelling for value in self._values for spelling in _spellings(value)}
-                # The longest first: a secret may begin with another one.
+                # The longest first, because one secret may be a prefix of another.
                 self._pattern = re.compile("|".join(map(re.escape, sorted(spellings, key=len, reverse=True))))
             text = self._pattern.sub(MASK, text)
-        return _SHAPES.sub(_mask_shape, text)
+        return _TOKENS.sub(_mask_token, text)
 
-    def clean_all(self, value: Any) -> Any:
-        """A copy of a JSON value with every string in it masked, names of fields included; pictures are kept."""
+    def mask_json(self, value: Any) -> Any:
+        """Return a copy of a JSON value (notebooks included) with all strings and field names masked.
+
+        The items of image, audio, video and PDF fields (by MIME type) are kept unmasked.
+        """
         if isinstance(value, str):
-            return self.clean(value)
+            return self.mask(value)
         if isinstance(value, list):
-            return [self.clean_all(item) for item in value]
+            return [self.mask_json(item) for item in value]
         if isinstance(value, dict):
             return type(value)(
-                {self.clean(name): item if _is_picture(name) else self.clean_all(item) for name, item in value.items()}
+                {self.mask(name): item if _is_binary(name) else self.mask_json(item) for name, item in value.items()}
             )
         return value
 
 
 def _spellings(value: str) -> set[str]:
+    """Return `value` as plain text, JSON, HTML, URLs, `repr` and base64 write it."""
     return {
         value,
         json.dumps(value)[1:-1],
@@ -107,7 +116,7 @@ def _spellings(value: str) -> set[str]:
     }
 
 
-def _mask_shape(match: re.Match[str]) -> str:
+def _mask_token(match: re.Match[str]) -> str:
     for group, secret in match.groupdict().items():
         if secret:
             start = match.start(group) - match.start()
@@ -115,5 +124,6 @@ def _mask_shape(match: re.Match[str]) -> str:
     return MASK
 
 
-def _is_picture(mime: str) -> bool:
+def _is_binary(mime: str) -> bool:
+    """Whether a field of this name holds base64 of a file. SVG is text, so it is masked."""
     return (mime.startswith(("image/", "audio/", "video/")) and mime != "image/svg+xml") or mime == "application/pdf"

@@ -1,1 +1,1 @@
-"""The sessions of a job: the kernel that executes its cells, and what ends one and begins the next."""
+"""The sessions of a job: the kernel that executes its cells, and what starts and ends a session."""

@@ -1,7 +1,8 @@
-"""Cells executed in a kernel, one after the other, with their outputs put into the notebook as they come.
+"""Execute cells in a kernel, one after the other, and add their outputs to the notebook as they arrive.
 
-nbclient does the protocol; this adds what the kernel tells the job beside its outputs, and errors that say in one
-sentence which cell failed and how.
+Runs in the parent. nbclient implements the Jupyter protocol
+(https://jupyter-client.readthedocs.io/en/stable/messaging.html). This class adds the messages of `channel` and errors
+that name the failed cell in one sentence.
 """
 
 from __future__ import annotations
@@ -22,20 +23,22 @@ from haversack.errors import CellFailed, JobError, KernelDied
 from haversack.notebook import channel
 from haversack.notebook.colab import hints
 from haversack.notebook.record.screen import plain
-from haversack.notebook.sessions.exit_cause import Witness
+from haversack.notebook.sessions.exit_cause import ExitCauseFinder
 
-_START_TIMEOUT = 120  # seconds; a first start compiles bytecode, on a slow disk for long
-_ASKED = 60
-_LONGEST = 300
-_LOOK = "The executed notebook has its traceback."
+_START_TIMEOUT = 120  # seconds; the first start compiles bytecode, which takes long on a slow disk
+_SILENT_TIMEOUT = 60  # seconds
+_MAX_ERROR_LENGTH = 300  # characters
+_SEE_TRACEBACK = "The executed notebook has its traceback."
 
 
 class Execution(NotebookClient):
-    """One kernel and the notebook it executes.
+    """One kernel and the notebook that it executes. Used on the parent's event loop only.
 
-    `listen` gets what the kernel tells the job (`channel`); `show` gets every piece of text that a cell writes;
-    `source` turns a cell's source into what is sent to the kernel; `witness` knows why a kernel is gone. `heard` is
-    when the running cell was last heard of (`time.monotonic`), None between cells.
+    Attributes:
+        interrupted: whether `interrupt` was called.
+        last_message_at: when the running cell's last message arrived, or else when it started (`time.monotonic`);
+            None between cells.
+        death: after `KernelDied` was raised, "memory" or "died"; before, "died".
     """
 
     def __init__(
@@ -43,11 +46,21 @@ class Execution(NotebookClient):
         notebook: Any,
         manager: Any,
         *,
-        listen: Callable[[dict[str, Any]], None],
-        show: Callable[[str], None],
-        source: Callable[[str], str],
-        witness: Witness,
+        on_message: Callable[[dict[str, Any]], None],
+        on_output: Callable[[str], None],
+        rewrite: Callable[[str], str],
+        exit_cause: ExitCauseFinder,
     ) -> None:
+        """Prepare the execution; `start` starts the kernel.
+
+        Args:
+            notebook: an nbformat node; outputs and execution counts are written into its cells.
+            manager: an `AsyncKernelManager` that has not started its kernel.
+            on_message: called with the content of each message of `channel`.
+            on_output: called with each piece of text that a cell writes to its standard output or error, unmasked.
+            rewrite: returns the source to execute for a cell's source.
+            exit_cause: finds out why the kernel died.
+        """
         quiet = logging.getLogger("haversack.notebook.nbclient")
         quiet.setLevel(logging.CRITICAL)
         super().__init__(
@@ -60,81 +73,85 @@ class Execution(NotebookClient):
             coalesce_streams=True,
             store_widget_state=True,
         )
-        self.executed = 0
         self.interrupted = False
-        self.heard: float | None = None
-        self.why: Literal["memory", "died"] = "died"
-        self._witness = witness
-        self._listen = listen
-        self._show = show
-        self._source = source
+        self.last_message_at: float | None = None
+        self.death: Literal["memory", "died"] = "died"
+        self._exit_cause = exit_cause
+        self._on_message = on_message
+        self._on_output = on_output
+        self._rewrite = rewrite
 
     async def start(self, **options: Any) -> None:
-        """Start the kernel. Raises `JobError` when it does not answer."""
+        """Start the kernel and wait until it answers. `options` are those of `AsyncKernelManager.start_kernel`.
+
+        Raises `JobError` if the kernel does not start.
+        """
         try:
             await self.async_start_new_kernel(**options)
             await self.async_start_new_kernel_client()
         except (RuntimeError, OSError) as error:
             reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
             raise JobError(
-                f"The kernel did not start: {reason}.", "kernel.log in the job's folder says more."
+                f"The kernel did not start: {reason}.", "See kernel.log in the job's folder for details."
             ) from error
         self.reset_execution_trackers()
 
     async def execute_one(self, index: int, number: int) -> None:
-        """Execute the cell at `index`, which people count as `number`.
+        """Execute the cell at `index`, whose number in messages is `number`, and add its outputs to the notebook.
 
-        Raises `CellFailed` when it raised and was not expected to, `KernelDied` when the kernel is gone, and `JobError`
-        when somebody interrupted it.
+        Raises `CellFailed` if it raises and is not tagged `raises-exception`, `KernelDied` if the kernel dies, and
+        `JobError` if it is interrupted.
         """
         if self.interrupted:
             raise JobError(f"The job was interrupted before cell {number}.")
         cell = self.nb.cells[index]
         original = cell.source
-        cell.source = self._source(original)
-        self.heard = time.monotonic()
+        cell.source = self._rewrite(original)
+        self.last_message_at = time.monotonic()
         try:
             await self.async_execute_cell(cell, index, execution_count=number)
         except CellExecutionError as error:
-            self.executed += 1
             if self.interrupted:
                 raise JobError(f"The job was interrupted in cell {number}.") from None
-            raise self._failed(cell, number, original, error) from None
+            raise self._cell_failed(cell, number, original, error) from None
         except DeadKernelError:
             if self.interrupted:
                 raise JobError(f"The job was interrupted in cell {number}.") from None
-            raise self._died(number) from None
+            raise self._kernel_died(number) from None
         finally:
-            self.heard = None
+            self.last_message_at = None
             cell.source = original
-        self.executed += 1
         if self.interrupted:
             raise JobError(f"The job was interrupted in cell {number}.")
 
-    async def ask(self, code: str) -> str:
-        """Execute `code` that is not the notebook's, shown to nobody; returns what it raised, "" for nothing."""
+    async def execute_silently(self, code: str) -> str:
+        """Execute code that is not part of the notebook, without history or outputs, for at most 60 s.
+
+        Return the message of the exception that it raised; "" if it raised none. Raises `TimeoutError`.
+        """
         client: Any = self.kc
-        reply = await ensure_async(client.execute(code, silent=True, store_history=False, reply=True, timeout=_ASKED))
-        content = reply["content"]
+        request = client.execute(code, silent=True, store_history=False, reply=True, timeout=_SILENT_TIMEOUT)
+        content = (await ensure_async(request))["content"]
         return "" if content["status"] == "ok" else str(content.get("evalue") or content["status"])
 
     def interrupt(self) -> None:
-        """Ask the running cell to stop, as Ctrl-C does."""
+        """Interrupt the running cell, which gets a `KeyboardInterrupt`."""
         self.interrupted = True
         if self.km is not None and self.km.has_kernel:
+            # The attribute keeps a reference, since the event loop holds only a weak one.
             self._interrupting = asyncio.ensure_future(ensure_async(self.km.interrupt_kernel()))
 
     async def kill(self) -> None:
-        """SIGKILL the kernel's whole process group; the running cell is over at once."""
+        """Send SIGKILL to the kernel's process group; the running cell raises `DeadKernelError` at once."""
         if self.km is not None and self.km.has_kernel and self.km.provisioner is not None:
             with suppress(ProcessLookupError, PermissionError):
                 await self.km.provisioner.send_signal(signal.SIGKILL)
         if self.task_poll_for_reply is not None:
-            # What nbclient does itself when, once a second, it sees that the kernel is gone.
+            # nbclient polls once a second whether the kernel is alive, and cancels this task when it is not.
             self.task_poll_for_reply.cancel()
 
     async def stop(self) -> None:
-        """End the kernel and what it started in its own session."""
+        """Shut the kernel down, then kill what is left of its process group."""
         manager = self.km
         if manager is None or not manager.has_kernel:
             return
@@ -146,34 +163,38 @@ class Execution(NotebookClient):
             assert provisioner is not None
             await provisioner.send_signal(signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
-            return  # the usual case: nothing is left of it
+            return  # the usual case: no process of the group is left
 
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
-        if self.heard is not None:
-            self.heard = time.monotonic()
-        if msg["msg_type"] == channel.MESSAGE:
-            self._listen(msg["content"])
+        """Handle one iopub message of the running cell; nbclient calls this."""
+        if self.last_message_at is not None:
+            self.last_message_at = time.monotonic()
+        if msg["msg_type"] == channel.MESSAGE_TYPE:
+            self._on_message(msg["content"])
             return None
         if msg["msg_type"] == "stream":
-            self._show(msg["content"]["text"])
+            self._on_output(msg["content"]["text"])
         return super().process_message(msg, cell, cell_index)
 
-    def _failed(self, cell: Any, number: int, source: str, error: CellExecutionError) -> CellFailed:
-        said = f"{error.ename}: {error.evalue}".strip().rstrip(":")
-        advice = hints.advice(source, said)
+    def _cell_failed(self, cell: Any, number: int, source: str, error: CellExecutionError) -> CellFailed:
+        """Return the error for a cell that raised, and append any advice to the traceback in its output."""
+        summary = f"{error.ename}: {error.evalue}".strip().rstrip(":")
+        advice = hints.advice(source, summary)
         if advice:
             for output in cell.outputs:
                 if output.output_type == "error":
                     output.traceback.append(f"haversack: {advice}")
-        return CellFailed(f"Cell {number} failed: {_one_line(said)}.", advice or _LOOK)
+        return CellFailed(f"Cell {number} failed: {_one_line(summary)}.", advice or _SEE_TRACEBACK)
 
-    def _died(self, number: int) -> KernelDied:
+    def _kernel_died(self, number: int) -> KernelDied:
+        """Return the error for a kernel that died in cell `number`, and set `death`."""
         status = getattr(getattr(self.km.provisioner, "process", None), "returncode", None) if self.km else None
-        death = self._witness.tell(status, f"in cell {number}")
-        self.why = death.why
-        return KernelDied(f"The kernel {death.how}.", death.next_step)
+        cause = self._exit_cause.find(status, f"in cell {number}")
+        self.death = cause.why
+        return KernelDied(f"The kernel {cause.how}.", cause.next_step)
 
 
 def _one_line(text: str) -> str:
+    """Return `text` on one line of at most 300 characters, without control characters and a final full stop."""
     line = plain(text).rstrip(".")
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    return line if len(line) <= _MAX_ERROR_LENGTH else line[: _MAX_ERROR_LENGTH - 1] + "…"

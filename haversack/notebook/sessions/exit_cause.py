@@ -1,8 +1,8 @@
-"""Why a kernel is gone: what this machine knows of it, and no more than that.
+"""Find out why a kernel's process ended, as far as this machine records it.
 
-A process that ran out of memory and one that somebody killed both end by SIGKILL. The system counts those that it ended
-for lack of memory, for a control group where it can, so the count before and after tells them apart. What Python writes
-when it crashes (`faulthandler`) is looked up in the kernel's log.
+Runs in the parent. A process that Linux's OOM killer ended and one that another process killed both show SIGKILL.
+Linux counts OOM kills, where possible for each control group, so the count before and after tells the two apart. After
+a crash, the reason is what Python's `faulthandler` wrote to `kernel.log`.
 """
 
 from __future__ import annotations
@@ -14,29 +14,34 @@ from pathlib import Path
 from typing import Literal
 
 _FATAL = re.compile(rb"^Fatal Python error: (.+)$", re.MULTILINE)
-_LOG = "kernel.log in the job's folder may say why."
+_SEE_LOG = "See kernel.log in the job's folder for details."
 
 
 @dataclass(frozen=True)
-class Death:
-    """`how` completes "The kernel …"; `next_step` is a sentence."""
+class ExitCause:
+    """Why a kernel ended. `how` completes the sentence "The kernel …"; `next_step` is a sentence for the user."""
 
     why: Literal["memory", "died"]
     how: str
     next_step: str
 
 
-class Witness:
-    """Looks at the machine before a kernel starts, to know afterwards what happened since."""
+class ExitCauseFinder:
+    """Records the OOM kill count and the size of `log` (`kernel.log`) before a kernel starts, to compare them later."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._logged = log.stat().st_size if log.exists() else 0
-        self._ended = ended_for_memory()
+        self._log_size = log.stat().st_size if log.exists() else 0
+        self._oom_kills = oom_kill_count()
 
-    def tell(self, status: int | None, where: str) -> Death:
-        """How the kernel ended `where` ("in cell 3"). `status` is the process's return code as Popen has it."""
-        # A wrapper such as bubblewrap passes a signal on as 128 + its number.
+    def find(self, status: int | None, where: str) -> ExitCause:
+        """Return why the kernel ended.
+
+        Args:
+            status: the process's return code as in `subprocess.Popen.returncode`; None if unknown.
+            where: when it ended, such as "in cell 3".
+        """
+        # A wrapper such as bubblewrap reports a signal as 128 + its number.
         number = -status if status is not None and status < 0 else (status or 0) - 128
         if number == signal.SIGKILL:
             return self._killed(where)
@@ -44,38 +49,40 @@ class Witness:
             how = f"by {signal.Signals(number).name}"
         except ValueError:
             how = f"with exit status {status}"
-        said = f": {fatal}" if (fatal := self._fatal()) else ""
-        return Death("died", f"died {where}, {how}{said}", _LOG)
+        reason = f": {fatal}" if (fatal := self._fatal_error()) else ""
+        return ExitCause("died", f"died {where}, {how}{reason}", _SEE_LOG)
 
-    def _killed(self, where: str) -> Death:
-        ended = ended_for_memory()
-        if self._ended is None or ended is None:
-            return Death("died", f"was killed {where}", "Most often memory ran out: use less in that cell.")
-        if ended > self._ended:
-            return Death(
+    def _killed(self, where: str) -> ExitCause:
+        oom_kills = oom_kill_count()
+        if self._oom_kills is None or oom_kills is None:
+            return ExitCause("died", f"was killed {where}", "The likeliest reason is memory: use less in that cell.")
+        if oom_kills > self._oom_kills:
+            return ExitCause(
                 "memory",
                 f"ran out of memory and was killed {where}",
-                "Use less in that cell: smaller batches, or data that is read piece by piece.",
+                "Use less memory in that cell: smaller batches, or data that is read piece by piece.",
             )
-        return Death(
+        return ExitCause(
             "died",
             f"was killed {where}",
-            "The system counts no process ended for lack of memory, so look for what sends SIGKILL there.",
+            "The system counted no kill for lack of memory, so look for a process that sends SIGKILL.",
         )
 
-    def _fatal(self) -> str:
+    def _fatal_error(self) -> str:
+        """Return the message of a fatal Python error that was logged since the kernel started; "" if there is none."""
         with open(self._log, "rb") as log:
-            log.seek(self._logged)
+            log.seek(self._log_size)
             found = _FATAL.search(log.read())
         return found[1].decode(errors="replace").strip() if found else ""
 
 
-def ended_for_memory() -> int | None:
-    """How many processes the system has ended for lack of memory, of this control group where it counts by those.
+def oom_kill_count() -> int | None:
+    """Return how many processes the OOM killer has killed; None if the system has no such count.
 
-    None where it does not say. Sources: proc_vmstat, cgroup-v2's `memory.events`, cgroup-v1's `memory.oom_control`.
+    The count is this control group's if it has one, else the machine's. Sources: cgroup v2's `memory.events`, cgroup
+    v1's `memory.oom_control`, `/proc/vmstat`.
     """
-    for file in [*_of_control_group(), Path("/proc/vmstat")]:
+    for file in [*_control_group_files(), Path("/proc/vmstat")]:
         try:
             found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
         except OSError:
@@ -85,7 +92,8 @@ def ended_for_memory() -> int | None:
     return None
 
 
-def _of_control_group() -> list[Path]:
+def _control_group_files() -> list[Path]:
+    """Return the files in which this process's control group may count OOM kills; they need not exist."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM while a job runs: the first interrupts the running cell, a second one ends the job at once."""
+"""SIGINT (Ctrl-C) and SIGTERM while a job runs: the first interrupts the running cell, the second ends the job at once.
+
+Runs in the parent.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,17 @@ from haversack.notebook.sessions.execution import Execution
 
 
 @contextmanager
-def interruptible(running: Execution) -> Iterator[None]:
-    """Interrupts go to the kernel of `running` as long as this lasts. Raises `KeyboardInterrupt` for a second one."""
+def handle_signals(running: Execution) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM in the block, which must run in a task of the event loop on the main thread.
+
+    The first signal interrupts the running cell of `running`. The second one, or the first before the kernel has
+    started, cancels the task, and the block raises `KeyboardInterrupt`.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
 
-    def stop() -> None:
+    def on_signal() -> None:
         if running.interrupted or running.kc is None:
             task.cancel()
         else:
@@ -25,7 +32,7 @@ def interruptible(running: Execution) -> Iterator[None]:
 
     handled = (signal.SIGINT, signal.SIGTERM)
     for number in handled:
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, on_signal)
     try:
         yield
     except asyncio.CancelledError:

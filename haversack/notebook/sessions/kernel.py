@@ -1,9 +1,10 @@
-"""The job's kernel: a process of its own, in the job's environment, HOME and `/content`.
+"""How a job's kernel is started: its kernelspec, sockets, environment variables and log.
 
-It is started from a kernelspec named `python3` in the job's folder, so the notebook's own metadata never chooses what
-runs. Interrupts go as messages, since the process may be behind a wrapper. What it writes to its standard output and
-error, rather than to a cell, goes masked to `kernel.log`. Its environment is handed over directly: it has secrets in it
-that belong neither on a command line nor in a file.
+Runs in the parent. The kernel is started from a kernelspec named `python3` in the job's folder, so the notebook's
+metadata cannot choose another one. It is interrupted by messages rather than signals, because a wrapper such as `bwrap`
+may stand between the parent and it. What it writes to its own standard output and error, rather than to a cell's, goes
+masked to `kernel.log`. Its environment variables hold secrets, so they are passed to the process directly, never on a
+command line or in a file.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from haversack.notebook.place.environment import Environment
 from haversack.notebook.secrets.masking import Secrets
 
 EXTENSION = "haversack.notebook"
-# A socket's whole path has at most 107 bytes (unix(7)); this many leave room for our names behind it.
-_LONGEST = 70
+# The path of a Unix socket has at most 107 bytes (unix(7)). A temporary folder of at most 70 leaves room for our names.
+_MAX_FOLDER_LENGTH = 70
 
 
 def write_spec(folder: Path, environment: Environment, content: ContentFolder) -> Path:
-    """Write the kernelspec `python3` below `folder`, which can stand in JUPYTER_PATH; returns the folder of kernels."""
+    """Write the kernelspec `python3` below `folder`; return the folder of kernelspecs. Raises `OSError`."""
     command = [str(environment.python), "-m", "ipykernel_launcher", "-f", "{connection_file}", "--ext", EXTENSION]
     spec = {
         "argv": [*content.prefix, *command],
@@ -44,15 +45,19 @@ def write_spec(folder: Path, environment: Environment, content: ContentFolder) -
 
 
 def socket_folder() -> Path:
-    """A new folder that only this user may enter, with a path short enough for sockets in it."""
+    """Create a temporary folder that only this user may enter, with a path short enough for Unix sockets in it.
+
+    The caller deletes it. Raises `OSError`.
+    """
     usual = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="haversack-", dir=usual if len(os.fsencode(usual)) <= _LONGEST else "/tmp"))
+    parent = usual if len(os.fsencode(usual)) <= _MAX_FOLDER_LENGTH else "/tmp"
+    return Path(tempfile.mkdtemp(prefix="haversack-", dir=parent))
 
 
 def manager(kernels: Path, sockets: Path) -> AsyncKernelManager:
-    """What starts and ends the process; `sockets` is a `socket_folder`.
+    """Return the manager of a kernel that is not started yet, with Unix sockets in `sockets`, a `socket_folder`.
 
-    Through sockets in that folder nobody else on the machine can listen, as they could on a port.
+    Other users of the machine could connect to a loopback port, but not to a socket in that folder.
     """
     specs = KernelSpecManager(kernel_dirs=[str(kernels)], ensure_native_kernel=False)
     return AsyncKernelManager(
@@ -65,14 +70,17 @@ def manager(kernels: Path, sockets: Path) -> AsyncKernelManager:
 
 
 def variables(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
-    """The user's environment variables without those that would lead a job back to the user's own folders."""
+    """Return the `inherited` environment variables with HOME set and without those that name folders of the user."""
     private = ("XDG_", "JUPYTER_", "IPYTHON", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PYTHONHOME", "PYTHONUSERBASE")
     kept = {name: value for name, value in inherited.items() if not name.startswith(private)}
     return {**kept, "HOME": str(home)}
 
 
 class KernelLog:
-    """The file that the kernel's own output goes to: `pipe` is for the process, and every line of it is masked."""
+    """Copies the kernel's own output, masked line by line, from a pipe to the file `path`, in a thread.
+
+    `pipe` is the file descriptor of the pipe's write end, for the kernel's process.
+    """
 
     def __init__(self, path: Path, secrets: Secrets) -> None:
         self.path = path
@@ -82,12 +90,16 @@ class KernelLog:
         self._thread.start()
 
     def close(self) -> None:
-        """Close this process's end; what a process left behind still writes is read until this one ends."""
+        """Close the parent's write end, and wait at most 1 s for the thread to reach the end of the pipe.
+
+        If a process of the kernel still holds the pipe open, the thread copies on until the parent exits.
+        """
         os.close(self.pipe)
         self._thread.join(timeout=1)
 
     def _copy(self, reader: IO[str]) -> None:
+        """Run in the thread: copy until all write ends are closed."""
         with reader, open(self.path, "a") as log:
             for line in reader:
-                log.write(self._secrets.clean(line))
+                log.write(self._secrets.mask(line))
                 log.flush()

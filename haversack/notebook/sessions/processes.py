@@ -1,7 +1,8 @@
-"""The processes of a job: all that carry its folder in their environment, whatever session or group they are in.
+"""The processes of a job: all processes with `HAVERSACK_JOB=<its folder>` in their environment.
 
-A session's end on a cloud machine ends everything that runs there. Killing the kernel's process group alone would leave
-what cells started in sessions of their own, and the process that serves the drive. The embedded hub belongs to no job.
+Runs in the parent. When a session ends on a cloud machine, all of its processes end. Killing the kernel's process group
+is not enough: cells may start processes in other process groups or sessions, and the process that serves a mount has
+its own. The embedded hub belongs to no job, so it is not killed. Linux only: elsewhere no process is found.
 """
 
 from __future__ import annotations
@@ -12,33 +13,30 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_GONE_WITHIN = 10.0
+_TIMEOUT = 10.0  # seconds
 
 
 def kill(job: Path) -> None:
-    """SIGKILL every process of the job with the folder `job`; returns when they are gone.
-
-    Where the system does not show environments (macOS), nothing is found.
-    """
-    end = time.monotonic() + _GONE_WITHIN
-    # Those that were being started meanwhile are found the next time.
-    while (found := of(job)) and time.monotonic() < end:
+    """Send SIGKILL to all processes of the job with the folder `job`, until none is left, for at most 10 s."""
+    end = time.monotonic() + _TIMEOUT
+    # Repeated, because a process that is about to be killed may start another one.
+    while (found := pids(job)) and time.monotonic() < end:
         for pid in found:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
 
 
-def of(job: Path) -> list[int]:
-    """The process numbers of the job with the folder `job`, without those that have ended."""
+def pids(job: Path) -> list[int]:
+    """Return the ids of the living processes of the job with the folder `job`, without this process."""
     mark = f"HAVERSACK_JOB={job}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            # A process that has ended and was not waited for has no environment any more.
+            # A zombie's environment is empty, so zombies are not found.
             environment = (entry / "environ").read_bytes()
         except OSError:
-            continue  # it has ended, or is another user's
+            continue  # the process has ended, or belongs to another user
         if int(entry.name) != os.getpid() and mark in environment.split(b"\0"):
             found.append(int(entry.name))
     return found

@@ -1,11 +1,9 @@
-"""A rehearsed death: the moment at which killing the kernel shows whether a training goes on.
+"""`--rehearse`: find the moment at which killing the kernel shows whether a training resumes inside an epoch.
 
-That is in the middle of an epoch, a while after a checkpoint that was itself taken in the middle of one, once
-the training has a few epochs behind it. A moment is found from outside, in what the training writes of itself; the
-kernel knows nothing of it and does nothing else than in any other job.
-
-It needs a training long enough to be saved inside an epoch, which is some seconds, and one that is made durable: what
-is trained plainly is never killed.
+Runs in the parent. The moment is in the middle of an epoch, at least a second after a checkpoint that was itself taken
+in the middle of an epoch, and after a few complete epochs. It is found in the pulses and logs that the training writes;
+the kernel behaves as in any other job. A training must take some seconds, so that a checkpoint falls inside an epoch,
+and must be a run: a training without checkpoints is never killed.
 """
 
 from __future__ import annotations
@@ -16,59 +14,68 @@ from pathlib import Path
 from haversack.notebook.sessions import processes
 from haversack.training.runs import log, report
 
-# Epochs that are done before, and before the checkpoint, so that there is something to look at.
-_EPOCHS_BEFORE, _EPOCHS_SAVED = 2, 1
-# The part of all epochs after which an earlier checkpoint will do: on a slow machine there may be no second one.
-_FAR = 0.3
-# The part of an epoch after which its end, and not another step, might be what comes next.
-_LATE = 0.6
-# The part of all epochs after which the kill may fall anywhere in one: where epochs take as long as it is from pulse to
-# pulse, each pulse can fall on the same step.
-_URGENT = 0.5
-# Seconds after the checkpoint, so that some work is lost and has to be repeated.
-_LOST = 1.0
-# A pulse older than this says nothing about now, in seconds.
-_FRESH = 0.5
+# Complete epochs before the kill, and before the checkpoint, so that the log and the plot show some before the kill.
+_MIN_EPOCHS, _MIN_SAVED_EPOCHS = 2, 1
+# After this fraction of all epochs, a checkpoint of the first epoch is accepted too: a slow machine may write no other.
+_ANY_CHECKPOINT_AFTER = 0.3
+# A pulse after this fraction of an epoch is too late: the epoch might end before the kill.
+_LATEST_IN_EPOCH = 0.6
+# After this fraction of all epochs, a pulse at any step is accepted: if an epoch takes as long as the interval of
+# pulses, all pulses may fall on the same step.
+_ANY_STEP_AFTER = 0.5
+# Seconds between the checkpoint and the kill, so that some work is lost and has to be repeated.
+_MIN_LOST = 1.0
+# An older pulse does not show where the training is now. In seconds.
+_MAX_PULSE_AGE = 0.5
 
 
 class Rehearsal:
-    """Looks for the moment in the trainings of the job with the folder `job`, which are among those below `trainings`
-    that beat since `began` (seconds since 1970)."""
+    """Looks for a training of one session that should be killed now.
 
-    def __init__(self, job: Path, trainings: Path, began: float) -> None:
+    Args:
+        job: the job's folder.
+        runs: the folder of all runs on this machine.
+        began: when the session started, in seconds since 1970; earlier pulses are ignored.
+    """
+
+    def __init__(self, job: Path, runs: Path, began: float) -> None:
         self._job = job
-        self._trainings = trainings
+        self._runs = runs
         self._began = began
 
-    def found(self) -> str | None:
-        """The training for which this is the moment."""
-        for file in self._trainings.glob(f"[!.]*/{log.PULSE}"):
+    def run_to_kill(self) -> str | None:
+        """Return the name of a run that should be killed now; None if there is none."""
+        for file in self._runs.glob(f"[!.]*/{log.PULSE}"):
             folder = file.parent
             pulse = log.pulse(folder)
-            if pulse is None or pulse.time < self._began or time.time() - pulse.time > _FRESH:
+            if pulse is None or pulse.time < self._began or time.time() - pulse.time > _MAX_PULSE_AGE:
                 continue
-            if pulse.epoch >= _EPOCHS_BEFORE and self._is_worth_it(folder, pulse):
+            if pulse.epoch >= _MIN_EPOCHS and self._should_kill(folder, pulse):
                 return folder.name
         return None
 
-    def _is_worth_it(self, folder: Path, pulse: log.Pulse) -> bool:
+    def _should_kill(self, folder: Path, pulse: log.Pulse) -> bool:
+        """Whether a kill now is in the middle of an epoch, and the run in `folder` is trained by this job."""
         try:
             run = report.read(folder)
         except FileNotFoundError:
-            return False  # it was renamed just now, by a training that begins anew
-        return _goes_on_inside_an_epoch(run, pulse) and run.sessions[-1].pid in processes.of(self._job)
+            return False  # race: a restarted training renamed the folder after the pulse was read
+        return _is_inside_epoch(run, pulse) and run.sessions[-1].pid in processes.pids(self._job)
 
 
-def _goes_on_inside_an_epoch(run: report.Run, pulse: log.Pulse) -> bool:
-    """Whether the next session would begin inside an epoch, and a kill at `pulse` be inside one, as far as can be."""
+def _is_inside_epoch(run: report.Run, pulse: log.Pulse) -> bool:
+    """Whether a kill at `pulse` is inside an epoch, and the next session would resume inside one.
+
+    Late in the training, weaker conditions suffice (see the constants), so that the kill happens at all.
+    """
     from haversack.training.checkpoints.checkpoints import Checkpoints
 
     saved = run.sessions[-1].saved if run.sessions else None
-    if saved is None or not saved.step or pulse.time < saved.time + _LOST:
+    if saved is None or not saved.step or pulse.time < saved.time + _MIN_LOST:
         return False
-    is_inside = pulse.step > 0 and (run.steps is None or pulse.step <= _LATE * run.steps)
-    if not is_inside and pulse.epoch < _URGENT * run.epochs_asked:
+    is_inside = pulse.step > 0 and (run.steps is None or pulse.step <= _LATEST_IN_EPOCH * run.steps)
+    if not is_inside and pulse.epoch < _ANY_STEP_AFTER * run.epochs_asked:
         return False
-    if saved.epoch < _EPOCHS_SAVED and pulse.epoch < _FAR * run.epochs_asked:
+    if saved.epoch < _MIN_SAVED_EPOCHS and pulse.epoch < _ANY_CHECKPOINT_AFTER * run.epochs_asked:
         return False
     return any(checkpoint.step == saved.total for checkpoint in Checkpoints(run.name).all())

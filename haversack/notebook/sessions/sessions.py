@@ -1,13 +1,10 @@
-"""A notebook executed over as many sessions as it takes.
+"""Execute a notebook over as many sessions as it takes.
 
-A session is one life of the job's kernel, on what looks like a fresh machine: HOME, `/content` and the environment
-are new, the job's store and its downloads stay. A session that ends before the notebook does, because its time was up
-or its kernel died, hung or ran out of memory, is followed by another, which runs from the first cell: trainings go on
-where they were, and cells tagged `once` that are done are not repeated. Two sessions in a row that finish no further
-cell and commit no further training step end the job, since a third would do the same.
-
-A cell that raises ends the job, as does whoever interrupts it. Any training on this machine counts as progress: a
-notebook may train in processes of its own.
+Runs in the parent, on its event loop; work that blocks for long runs in threads. A session is one life of the job's
+kernel on what looks like a fresh machine: HOME, `/content` and the Python environment are new, while the job's store
+and its downloads stay. If a session ends before the notebook is done because of its time limit or because its kernel
+died, hung or ran out of memory, another session starts at the first cell. There, trainings resume from their
+checkpoints, and finished cells tagged `once` are skipped. `JobSessions` has the table of states.
 """
 
 from __future__ import annotations
@@ -32,32 +29,78 @@ from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobSession, JobStore, Why
 from haversack.notebook.secrets.masking import Secrets
 from haversack.notebook.sessions import execution, kernel, processes
-from haversack.notebook.sessions.exit_cause import Witness
-from haversack.notebook.sessions.interruption import interruptible
+from haversack.notebook.sessions.exit_cause import ExitCauseFinder
+from haversack.notebook.sessions.interruption import handle_signals
 from haversack.notebook.sessions.rehearsal import Rehearsal
-from haversack.notebook.sessions.watchdog import Guard
+from haversack.notebook.sessions.watchdog import Watchdog
 from haversack.training import clock
 
 ONCE = "once"
-# How much of what a cell wrote last is looked at for its last line, in characters.
-_TAIL = 4000
-_FRESH = ("home", "content", "env", "bin", "jupyter")
-_MOST_IN_VAIN = 2
-# What `haversack.fit` says when it goes on.
-_RESUMED = ("haversack: ", "resumed at")
+# A line of progress shows the end of a cell's output; this many characters are enough for its last line.
+_OUTPUT_TAIL = 4000
+_FRESH_FOLDERS = ("home", "content", "env", "bin", "jupyter")
+_MAX_SESSIONS_WITHOUT_PROGRESS = 2
+# How `haversack.fit` reports that a training resumes: the start of the line, and words in it.
+_RESUMED_PREFIX, _RESUMED_WORDS = "haversack: ", "resumed at"
 
 
 @dataclass(frozen=True)
 class SessionOutcome:
-    """How a session ended: `error` is None when the notebook is done; `again` says whether another session follows."""
+    """How a session ended.
+
+    Attributes:
+        why: the reason, as in `JobSession.why`.
+        error: the error to report; None if `why` is "done", or "interrupted" by a second signal.
+        retry: whether another session should follow.
+    """
 
     why: Why
     error: HaversackError | None = None
-    again: bool = False
+    retry: bool = False
 
 
 class JobSessions:
-    """The execution of one job's notebook, and what its kernels tell of themselves meanwhile."""
+    """The sessions of one job, executed one after the other. It moves the job between these states:
+
+    | state | in `job.json` | event | next state |
+    |---|---|---|---|
+    | prepared | no session, or those before a resume | `execute` starts a session | session running |
+    | session running | last session: `ended` null, `why` "" | it ends, see below | session ended |
+    | session ended | `why` limit, hung, rehearsal, memory, died | progress within two sessions | session running |
+    | | the same | two sessions in a row without progress: `execute` raises the error | given up |
+    | | `why` failed, interrupted | `execute` raises the error | given up |
+    | | `why` done, `done` true | `execute` returns | done |
+    | given up | `done` false | `haversack run --resume` | prepared |
+    | done | `done` true | none | |
+
+    A running session ends for one of these reasons:
+
+    | `why` | cause | found by |
+    |---|---|---|
+    | done | every cell was executed or skipped | `_run_session` |
+    | limit | `--session` seconds passed; all processes of the job are killed | `Watchdog` |
+    | hung | no output and no training step for `--cell-timeout` seconds; the kernel is killed | `Watchdog` |
+    | rehearsal | `--rehearse` and a training is in the middle of an epoch; all processes are killed | `Watchdog` |
+    | memory | the kernel died and the OOM kill count rose | `Execution`, `ExitCauseFinder` |
+    | died | the kernel died for another or an unknown reason | `Execution`, `ExitCauseFinder` |
+    | failed | a cell raised, the kernel did not start, or pending writes were not uploaded | `_run_session` |
+    | interrupted | Ctrl-C or SIGTERM; a second one makes `execute` raise `KeyboardInterrupt` | `handle_signals` |
+
+    If the parent is killed or raises an error that is no `HaversackError`, the session keeps `ended` null and `why` "".
+    `--resume` treats such a job as given up. With `--rehearse`, `execute` raises `JobError` after "done" if no session
+    ended with "rehearsal"; the job is done nevertheless.
+
+    A session made progress if it finished a later cell than all sessions before, or if any run on this machine
+    committed a later step since the session before ended (a notebook may train in processes of its own).
+
+    Attributes:
+        notebook: the nbformat node whose cells are executed; it holds unmasked outputs.
+        folder: the job's folder.
+        output: where the executed notebook is saved: before the first cell, after each cell, and after each session.
+        downloads: paths of downloads that the kernels reported, unmasked.
+        drive: where the bytes of the last mounted drive are, for the report; None if none was mounted.
+        executed: the number of the last cell that the last session executed or, if it ended early, finished.
+    """
 
     def __init__(
         self,
@@ -67,168 +110,206 @@ class JobSessions:
         chosen: settings.Settings,
         secrets: Secrets,
         screen: Screen,
-        notice: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
+        """Prepare the sessions.
+
+        Args:
+            notebook: the nbformat node to execute.
+            store: the job's store.
+            record: the job's record, whose `sessions`, `once`, `passed`, `cell` and `done` this object updates.
+            chosen: the user's settings.
+            secrets: the secrets to mask; the kernels' are added.
+            screen: the progress display.
+            notify: called with a masked sentence for the user and the report.
+        """
         self.notebook = notebook
         self.folder = store.folder
         self.output = Path(record.output)
         self.downloads: list[str] = []
         self.drive: str | None = None
         self.executed = 0
-        self._notice = notice
+        self._notify = notify
         self._record = record
         self._store = store
         self._settings = chosen
         self._secrets = secrets
         self._screen = screen
-        self._written = ""
-        self._received = 0
+        # The end of the running cell's output, and how many uploads the cell has received.
+        self._cell_output = ""
+        self._cell_uploads = 0
 
     def execute(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
-        """Run every cell. Raises `CellFailed`, or what ended the last of the sessions."""
+        """Execute every cell, over as many sessions as it takes.
+
+        `private` is the job's `/content`; `variables` are the environment variables that all kernels share. Raises the
+        `HaversackError` of the last session if the job is given up (`CellFailed`, `KernelDied`, `JobError`, …), and
+        `KeyboardInterrupt` for a second signal.
+        """
         asyncio.run(self._run(private, variables))
 
     async def _run(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
-        carry = self._store.carry_all
-        in_vain, furthest, committed = 0, 0, self._committed()
+        upload = self._store.upload_all
+        without_progress, furthest, committed = 0, 0, self._committed_steps()
         while True:
-            session = self._open()
-            await asyncio.to_thread(carry, self._record)
-            carry = self._store.carry
+            session = self._start_session()
+            await asyncio.to_thread(upload, self._record)
+            upload = self._store.upload_record
             try:
-                end = await self._one(session, private, variables)
+                outcome = await self._run_session(session, private, variables)
             except KeyboardInterrupt:
-                self._close(session, SessionOutcome("interrupted"))
+                self._end_session(session, SessionOutcome("interrupted"))
                 raise
-            self._close(session, end)
-            await asyncio.to_thread(self._store.carry, self._record, self.output)
-            if end.why == "done":
+            self._end_session(session, outcome)
+            await asyncio.to_thread(self._store.upload_record, self._record, self.output)
+            if outcome.why == "done":
                 return self._check_rehearsal()
-            assert end.error is not None
-            if not end.again:
-                raise end.error
-            before, committed = committed, self._committed()
+            assert outcome.error is not None
+            if not outcome.retry:
+                raise outcome.error
+            before, committed = committed, self._committed_steps()
             progress = session.cells > furthest or any(step > before.get(run, -1) for run, step in committed.items())
             furthest = max(furthest, session.cells)
-            in_vain = 0 if progress else in_vain + 1
-            if in_vain == _MOST_IN_VAIN:
-                what = f"{end.error.what.rstrip('.')}, and two sessions in a row came no further."
-                raise type(end.error)(what, end.error.next_step)
+            without_progress = 0 if progress else without_progress + 1
+            if without_progress == _MAX_SESSIONS_WITHOUT_PROGRESS:
+                what = f"{outcome.error.what.rstrip('.')}, and two sessions in a row made no progress."
+                raise type(outcome.error)(what, outcome.error.next_step)
 
-    # A session's beginning and end
+    # A session's start and end
 
-    def _open(self) -> JobSession:
+    def _start_session(self) -> JobSession:
+        """Add a session to the record, save the record, and print what the user should know about the session."""
         sessions, limit = self._record.sessions, self._record.options.session
         number = len(sessions) + 1
-        words = [f"Session {number} begins from the first cell."] if number > 1 else []
+        sentences = [f"Session {number} starts at the first cell."] if number > 1 else []
         if limit:
             at = time.strftime("%H:%M:%S", time.localtime(time.time() + limit))
-            words.append(f"Session {number} ends at {at} at the latest.")
+            sentences.append(f"Session {number} ends at {at} at the latest.")
         if self._record.once:
             done = ", ".join(map(str, self._record.once))
-            words.append(f"Done for good and not repeated: cell {done}.")
-        if words:
-            self._screen.say(" ".join(words))
+            sentences.append(f"Skipped, because tagged `once` and finished: cell {done}.")
+        if sentences:
+            self._screen.print_line(" ".join(sentences))
         session = JobSession(time.time())
         sessions.append(session)
         self._store.save(self._record)
         return session
 
-    def _close(self, session: JobSession, end: SessionOutcome) -> None:
-        session.ended, session.why = time.time(), end.why
-        session.said = self._secrets.clean(end.error.what) if end.error else ""
-        self._record.done = end.why == "done"
-        if end.again:
-            number, lasted = len(self._record.sessions), clock.words(session.ended - session.began)
-            self._screen.say(f"Session {number} is over after {lasted}: {session.said}")
+    def _end_session(self, session: JobSession, outcome: SessionOutcome) -> None:
+        """Enter the outcome into the record, and save the record and the executed notebook."""
+        session.ended, session.why = time.time(), outcome.why
+        session.said = self._secrets.mask(outcome.error.what) if outcome.error else ""
+        self._record.done = outcome.why == "done"
+        if outcome.retry:
+            number, duration = len(self._record.sessions), clock.words(session.ended - session.began)
+            self._screen.print_line(f"Session {number} ended after {duration}: {session.said}")
         self._store.save(self._record)
-        self._save()
+        self._save_notebook()
 
-    async def _one(
+    async def _run_session(
         self, session: JobSession, private: content.ContentFolder, variables: dict[str, str]
     ) -> SessionOutcome:
-        self._make_fresh()
-        kernels, variables = self._equip(private, variables)
+        """Run one kernel from its start to its end, and return how the session ended.
+
+        However the session ends, the kernel is stopped and the drive unmounted first. Raises `KeyboardInterrupt` for a
+        second signal.
+        """
+        self._make_fresh_folders()
+        kernels, variables = self._prepare_environment(private, variables)
         log = kernel.KernelLog(self.folder / "kernel.log", self._secrets)
         sockets = kernel.socket_folder()
         running = execution.Execution(
             self.notebook,
             kernel.manager(kernels, sockets),
-            listen=self._listen,
-            show=self._show,
-            source=private.source,
-            witness=Witness(log.path),
+            on_message=self._handle_message,
+            on_output=self._handle_output,
+            rewrite=private.rewrite,
+            exit_cause=ExitCauseFinder(log.path),
         )
-        guard = Guard(
+        watchdog = Watchdog(
             running, self.folder, self._record.options, self._settings.data / "runs", self._rehearsal(session)
         )
-        end = SessionOutcome("interrupted")
+        outcome = SessionOutcome("interrupted")
         try:
-            self._screen.doing("starting the kernel")
+            self._screen.show_activity("starting the kernel")
             self._record.cell = self._record.passed = 0
-            with interruptible(running):
-                async with guard:
+            with handle_signals(running):
+                async with watchdog:
                     await running.start(env=variables, cwd=str(private.folder), stdout=log.pipe, stderr=log.pipe)
                     await self._execute_cells(running, session)
-            if refused := await running.ask(plainfit.CLEAR):
-                self._notice(f"Checkpoints of this job are still there: {self._secrets.clean(refused)}")
-            end = SessionOutcome("done")
+            if error := await running.execute_silently(plainfit.DELETE_CHECKPOINTS):
+                self._notify(f"The checkpoints of this job were not deleted: {self._secrets.mask(error)}")
+            outcome = SessionOutcome("done")
         except HaversackError as error:
-            end = self._why(error, guard, running)
+            outcome = self._outcome_of(error, watchdog, running)
         finally:
-            self.executed = session.cells if end.again else self._record.cell
+            self.executed = session.cells if outcome.retry else self._record.cell
             await running.stop()
             log.close()
             shutil.rmtree(sockets, ignore_errors=True)
-            end = await asyncio.to_thread(self._leave, end)
-        return end
+            outcome = await asyncio.to_thread(self._clean_up, outcome)
+        return outcome
 
-    def _why(self, error: HaversackError, guard: Guard, running: execution.Execution) -> SessionOutcome:
+    def _outcome_of(self, error: HaversackError, watchdog: Watchdog, running: execution.Execution) -> SessionOutcome:
+        """Return the outcome of a session that `error` ended.
+
+        An interrupt comes first, then the watchdog: both make the kernel die or the cell raise.
+        """
         where = f"in cell {self._record.cell}" if self._record.cell else "while the kernel started"
         if running.interrupted:
             return SessionOutcome(
-                "interrupted", type(error)(error.what, f"Go on with: haversack run --resume {self._store.name}")
+                "interrupted", type(error)(error.what, f"Resume it with: haversack run --resume {self._store.name}")
             )
-        if guard.ended:
-            return SessionOutcome(guard.ended, guard.error(where), again=True)
+        if watchdog.ended:
+            return SessionOutcome(watchdog.ended, watchdog.error(where), retry=True)
         if isinstance(error, KernelDied):
-            return SessionOutcome(running.why, error, again=True)
+            return SessionOutcome(running.death, error, retry=True)
         return SessionOutcome("failed", error)
 
-    def _leave(self, end: SessionOutcome) -> SessionOutcome:
-        """Return once everything that was written is on the drive; the kernel is gone, so its files are closed."""
+    def _clean_up(self, outcome: SessionOutcome) -> SessionOutcome:
+        """Unmount the drive, which uploads pending writes, and before a retry kill all processes of the job.
+
+        The kernel has ended, so its files are closed. Return `outcome`, or "failed" if the session was done and the
+        drive cannot be unmounted.
+        """
         try:
             self._unmount()
         except HaversackError as error:
-            if end.error is None:
+            if outcome.error is None:
                 return SessionOutcome("failed", error)
-            self._notice(str(error))
-        if end.again:
+            self._notify(str(error))
+        if outcome.retry:
             processes.kill(self.folder)
-        return end
+        return outcome
 
     def _unmount(self) -> None:
+        """Unmount everything that the job mounted. Raises `MountError` if a pending write cannot be uploaded."""
         if not (self._settings.data / "mounts").is_dir():
             return
         from haversack.drive.fuse.mount import unmount_job
 
-        self._screen.doing("putting what is written on the drive")
+        self._screen.show_activity("uploading pending writes to the drive")
         for mounted in unmount_job(self.folder):
             self.drive = mounted.where
 
-    def _make_fresh(self) -> None:
-        """Give the session the folders of a fresh machine. Raises `JobError` when something is mounted in the old."""
-        for name in _FRESH:
+    def _make_fresh_folders(self) -> None:
+        """Replace the session's folders by empty ones. Raises `JobError` if something is mounted in an old one."""
+        for name in _FRESH_FOLDERS:
             place = self.folder / name
             if mounts := content.mounted_below(place):
-                raise JobError(f"{mounts[0]} is still mounted, so the next session cannot begin.", "Unmount it.")
+                raise JobError(
+                    f"{mounts[0]} is still mounted, so the next session cannot start.",
+                    f"Unmount it: haversack unmount {mounts[0]}",
+                )
             if place.exists():
                 shutil.rmtree(place)
         for name in ("home", "content"):
             (self.folder / name).mkdir()
 
-    def _equip(self, private: content.ContentFolder, variables: dict[str, str]) -> tuple[Path, dict[str, str]]:
-        """The session's kernelspec, and its environment variables."""
+    def _prepare_environment(
+        self, private: content.ContentFolder, variables: dict[str, str]
+    ) -> tuple[Path, dict[str, str]]:
+        """Create the session's Python environment; return the folder of kernelspecs and the kernel's variables."""
         env = environment.create(self.folder / "env")
         environment.write_kaggle(self.folder / "bin", env)
         variables = {**variables, **env.variables(self._settings.cache)}
@@ -241,38 +322,44 @@ class JobSessions:
     # Cells
 
     async def _execute_cells(self, running: execution.Execution, session: JobSession) -> None:
+        """Execute all non-empty code cells in order, but skip finished cells tagged `once`.
+
+        Raises the errors of `Execution.execute_one`.
+        """
         cells = self.notebook.cells
         indices = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source.strip()]
-        self._save()
+        self._save_notebook()
         for number, index in enumerate(indices, start=1):
-            self._screen.start(number, len(indices), self._secrets.clean(cells[index].source))
+            self._screen.start_cell(number, len(indices), self._secrets.mask(cells[index].source))
             self._record.cell = number
             is_once = ONCE in cells[index].metadata.get("tags", [])
             if is_once and number in self._record.once:
                 self._record.passed += self._record.once[number]
-                self._screen.finish("–")
+                self._screen.finish_cell("–")
             else:
                 await self._execute_cell(running, index, number)
             session.cells = number
             if is_once and number not in self._record.once:
-                self._record.once[number] = self._received
-                await asyncio.to_thread(self._store.carry, self._record)
+                self._record.once[number] = self._cell_uploads
+                await asyncio.to_thread(self._store.upload_record, self._record)
         self._store.save(self._record)
 
     async def _execute_cell(self, running: execution.Execution, index: int, number: int) -> None:
-        self._written, self._received = "", 0
+        """Execute one cell; save the record before it and the executed notebook after it, however it ends."""
+        self._cell_output, self._cell_uploads = "", 0
         self._store.save(self._record)
         try:
             await running.execute_one(index, number)
         except HaversackError:
-            self._screen.finish("✗")
+            self._screen.finish_cell("✗")
             raise
         finally:
             self._learn_hub_secrets()
-            self._save()
-        self._screen.finish()
+            self._save_notebook()
+        self._screen.finish_cell()
 
-    def _listen(self, message: dict[str, Any]) -> None:
+    def _handle_message(self, message: dict[str, Any]) -> None:
+        """Handle one message of the kernel's `channel`. Unknown messages are ignored."""
         match message:
             case {"kind": "secret", "values": [*values]}:
                 self._secrets.add(*map(str, values))
@@ -280,29 +367,29 @@ class JobSessions:
                 if path not in self.downloads:
                     self.downloads.append(path)
             case {"kind": "upload", "count": int(count)}:
-                self._received += count
+                self._cell_uploads += count
             case {"kind": "mount", "where": str(where)}:
                 self.drive = where
 
-    def _show(self, text: str) -> None:
-        # A secret may come in two pieces.
-        self._written = (self._written + text)[-_TAIL:]
-        self._screen.output(self._secrets.clean(self._written))
-        begin, resumed = _RESUMED
+    def _handle_output(self, text: str) -> None:
+        """Show the end of the cell's output, and record and print the lines of trainings that resume."""
+        # Masked together with the output before it: a secret may be split between two pieces.
+        self._cell_output = (self._cell_output + text)[-_OUTPUT_TAIL:]
+        self._screen.show_output(self._secrets.mask(self._cell_output))
         for line in text.splitlines():
-            if line.startswith(begin) and resumed in line:
-                said = self._secrets.clean(line.removeprefix(begin))
-                self._record.sessions[-1].resumed.append(said)
-                self._screen.say(said)
+            if line.startswith(_RESUMED_PREFIX) and _RESUMED_WORDS in line:
+                resumed = self._secrets.mask(line.removeprefix(_RESUMED_PREFIX))
+                self._record.sessions[-1].resumed.append(resumed)
+                self._screen.print_line(resumed)
 
     def _learn_hub_secrets(self) -> None:
-        # The embedded hub may have been started by a cell.
+        # The cell may have started the embedded hub, whose token did not exist before.
         self._secrets.add(*embedded.secrets_of(self._settings.data))
 
-    def _save(self) -> None:
-        """Save the executed notebook, with the list of its sessions in its metadata."""
-        kept = self.notebook.metadata.setdefault("haversack", {})
-        kept["sessions"] = [
+    def _save_notebook(self) -> None:
+        """Save the executed notebook, masked, with its sessions in its metadata. Raises `DiskFull` and `JobError`."""
+        metadata = self.notebook.metadata.setdefault("haversack", {})
+        metadata["sessions"] = [
             {
                 "start": _iso(session.began),
                 "end": _iso(session.ended),
@@ -313,11 +400,12 @@ class JobSessions:
             }
             for session in self._record.sessions
         ]
-        document.write(self._secrets.clean_all(self.notebook), self.output)
+        document.write(self._secrets.mask_json(self.notebook), self.output)
 
     # Trainings
 
     def _rehearsal(self, session: JobSession) -> Rehearsal | None:
+        """Return the rehearsal for this session; None without `--rehearse` or after a rehearsed kill."""
         if not self._record.options.rehearse or self._was_rehearsed:
             return None
         return Rehearsal(self.folder, self._settings.data / "runs", session.began)
@@ -327,14 +415,15 @@ class JobSessions:
         return any(session.why == "rehearsal" for session in self._record.sessions)
 
     def _check_rehearsal(self) -> None:
+        """Raise `JobError` if a rehearsal was asked for and no session was killed for it."""
         if self._record.options.rehearse and not self._was_rehearsed:
             raise JobError(
                 "The notebook is done, and no training in it could be killed in the middle of an epoch.",
-                "Rehearse with one that takes longer, such as --param epochs=50.",
+                "Rehearse with a longer training, for example with --param epochs=50.",
             )
 
-    def _committed(self) -> dict[str, int]:
-        """The last committed step of every training on this machine."""
+    def _committed_steps(self) -> dict[str, int]:
+        """Return the step of the last committed checkpoint of each run on this machine, by run name."""
         folder = self._settings.data / "runs"
         if not folder.is_dir():
             return {}
@@ -348,4 +437,5 @@ class JobSessions:
 
 
 def _iso(moment: float | None) -> str | None:
+    """Return seconds since 1970 as ISO 8601 in UTC; None for None."""
     return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")

@@ -1,8 +1,9 @@
-"""Ends a session at its limit, one whose cell is hung, and one for a rehearsal: the guard beside a working kernel.
+"""End a session at its time limit, when its cell hangs, and for a rehearsal, although its kernel works.
 
-The end comes as a cloud machine's does: SIGKILL for everything that runs in the session, without a word before. A cell
-is taken for hung when nothing was heard of it for a while: no output, and no training step. Nobody can tell a cell
-that works silently from one that waits for ever, so there is such a limit only where the user sets one.
+Runs in the parent, as a task beside the execution of the cells. At the limit and for a rehearsal, all processes of the
+session get SIGKILL without warning, as on a cloud machine. A cell counts as hung if for `--cell-timeout` it sent no
+message and no training made a step. A cell that computes silently cannot be told from one that waits forever, so there
+is no such timeout unless the user sets one.
 """
 
 from __future__ import annotations
@@ -20,29 +21,40 @@ from haversack.notebook.sessions.rehearsal import Rehearsal
 from haversack.training import clock
 from haversack.training.runs import log, report
 
-_EVERY = 0.1
+_INTERVAL = 0.1  # seconds between two checks
 
 
-class Guard:
-    """Over one session of the job in `folder`; `trainings` is where trainings on this machine say that they live.
-    `rehearsal`, where there is one, knows the moment to kill."""
+class Watchdog:
+    """An async context manager that watches one session and ends it if necessary. All code runs on the event loop.
+
+    `ended` is "" as long as the watchdog has not ended the session, then "limit", "hung" or "rehearsal".
+    """
 
     def __init__(
-        self, running: Execution, folder: Path, options: Options, trainings: Path, rehearsal: Rehearsal | None
+        self, running: Execution, folder: Path, options: Options, runs: Path, rehearsal: Rehearsal | None
     ) -> None:
+        """Prepare to watch; the time limit starts now.
+
+        Args:
+            running: the session's execution, whose kernel is killed.
+            folder: the job's folder.
+            options: `session` is the time limit, `cell_timeout` the timeout of a cell, both in seconds or None.
+            runs: the folder of all runs on this machine; any of their pulses counts as a sign of life.
+            rehearsal: chooses the moment of a rehearsed kill; None for no rehearsal.
+        """
         self.ended: Why = ""
         self._running = running
         self._folder = folder
         self._options = options
-        self._trainings = trainings
+        self._runs = runs
         self._rehearsal = rehearsal
-        self._killed = ""
-        self._pulses = self._look()
-        self._beaten = -math.inf
-        self._ends = time.monotonic() + options.session if options.session else None
+        self._killed_run = ""
+        self._pulses = self._read_pulses()
+        self._pulse_changed_at = -math.inf
+        self._ends_at = time.monotonic() + options.session if options.session else None
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Guard:
+    async def __aenter__(self) -> Watchdog:
         self._task = asyncio.create_task(self._watch())
         return self
 
@@ -52,48 +64,54 @@ class Guard:
         await asyncio.wait([self._task])
 
     def error(self, where: str) -> JobError:
-        """Why the guard ended the session `where` ("in cell 3")."""
+        """Return the error that says why the watchdog ended the session `where`, such as "in cell 3"."""
         if self.ended == "limit":
             assert self._options.session is not None
             return JobError(
-                f"The session came to its limit of {clock.words(self._options.session)} {where}.",
-                "Give longer sessions with --session, or train with haversack.fit, which goes on where it was.",
+                f"The session reached its limit of {clock.words(self._options.session)} {where}.",
+                "Allow longer sessions with --session, or train with haversack.fit, which resumes.",
             )
         if self.ended == "rehearsal":
-            return JobError(f"The session was killed {where} for the rehearsal{self._reached()}.")
+            return JobError(f"The session was killed {where} for the rehearsal{self._where_killed()}.")
         assert self._options.cell_timeout is not None
+        timeout = clock.words(self._options.cell_timeout)
         return JobError(
-            f"Nothing was heard for {clock.words(self._options.cell_timeout)} {where}, so it was taken for hung.",
-            "See what that cell waits for, or give it longer with --cell-timeout.",
+            f"There was no output and no training step for {timeout} {where}, so the session was ended as hung.",
+            "Find out what that cell waits for, or allow a longer time with --cell-timeout.",
         )
 
     async def _watch(self) -> None:
+        """Check periodically until the session has to end, then end it."""
         while not self.ended:
-            await asyncio.sleep(_EVERY)
-            if self._ends is not None and time.monotonic() >= self._ends:
+            await asyncio.sleep(_INTERVAL)
+            if self._ends_at is not None and time.monotonic() >= self._ends_at:
                 self.ended = "limit"
-            elif self._rehearsal is not None and (training := self._rehearsal.found()):
-                self.ended, self._killed = "rehearsal", training
+            elif self._rehearsal is not None and (run := self._rehearsal.run_to_kill()):
+                self.ended, self._killed_run = "rehearsal", run
             elif self._is_hung():
                 self.ended = "hung"
-        # At its limit a machine goes with all it runs; a hung kernel leaves the drive mounted, to be flushed.
+        # For a hung cell only the kernel is killed, so that the process that serves the mount can upload pending
+        # writes.
         if self.ended in ("limit", "rehearsal"):
             await asyncio.to_thread(processes.kill, self._folder)
         await self._running.kill()
 
-    def _reached(self) -> str:
-        reached = report.read(self._trainings / self._killed).sessions[-1].reached
-        return f", at {report.in_words(reached)} of {self._killed}" if reached else ""
+    def _where_killed(self) -> str:
+        """Return ", at EPOCH AND STEP of RUN" for the killed run; "" if its last step is unknown."""
+        reached = report.read(self._runs / self._killed_run).sessions[-1].reached
+        return f", at {report.in_words(reached)} of {self._killed_run}" if reached else ""
 
     def _is_hung(self) -> bool:
-        timeout, heard = self._options.cell_timeout, self._running.heard
-        if timeout is None or heard is None or time.monotonic() - heard < timeout:
+        """Whether, for `cell_timeout` seconds, the running cell sent no message and no pulse changed."""
+        timeout, last_message_at = self._options.cell_timeout, self._running.last_message_at
+        if timeout is None or last_message_at is None or time.monotonic() - last_message_at < timeout:
             return False
-        pulses = self._look()
+        pulses = self._read_pulses()
         if pulses != self._pulses:
-            # When a pulse was seen to change is counted, not the time in it, since clocks jump.
-            self._pulses, self._beaten = pulses, time.monotonic()
-        return time.monotonic() - self._beaten >= timeout
+            # A pulse's own time is wall-clock time, which may jump, so the time when its change was seen counts.
+            self._pulses, self._pulse_changed_at = pulses, time.monotonic()
+        return time.monotonic() - self._pulse_changed_at >= timeout
 
-    def _look(self) -> dict[str, log.Pulse | None]:
-        return {file.parent.name: log.pulse(file.parent) for file in self._trainings.glob(f"*/{log.PULSE}")}
+    def _read_pulses(self) -> dict[str, log.Pulse | None]:
+        """Return the last pulse of each run on this machine, by run name."""
+        return {file.parent.name: log.pulse(file.parent) for file in self._runs.glob(f"*/{log.PULSE}")}

@@ -15,7 +15,7 @@ from tests.notebook.conftest import Run
 
 
 def literals(source: str) -> str:
-    return ContentFolder("literals", Path("/jobs/c"), Path("/jobs/h")).source(source)
+    return ContentFolder("literals", Path("/jobs/c"), Path("/jobs/h")).rewrite(source)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_shell_lines_and_magics_hide_no_assignment(tmp_path: Path, line: str) ->
 
 
 def test_an_unknown_name_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ParameterUnknown, match=r"sets no 'c'. It can be given: a, b\."):
+    with pytest.raises(ParameterUnknown, match=r"sets no 'c'. It sets: a, b\."):
         applied(tmp_path, "a = 1\nb = 2", c=1)
 
 

@@ -35,7 +35,7 @@ KEY = "0123456789abcdef0123456789abcdef"
     ],
 )
 def test_shapes_of_known_tokens_are_masked(secret: str) -> None:
-    cleaned = Secrets().clean(f"before {secret} after")
+    cleaned = Secrets().mask(f"before {secret} after")
     assert "***" in cleaned
     assert cleaned.startswith("before ")
     assert cleaned.endswith(" after")
@@ -45,33 +45,33 @@ def test_shapes_of_known_tokens_are_masked(secret: str) -> None:
 
 @pytest.mark.parametrize("text", ["key: value", "md5 0123456789abcdef0123456789abcdef", "sk-learn", "Bearer of news"])
 def test_ordinary_text_stays(text: str) -> None:
-    assert Secrets().clean(text) == text
+    assert Secrets().mask(text) == text
 
 
 def test_a_known_value_is_masked_in_every_spelling() -> None:
     secrets = Secrets()
     secrets.add('pa"ss<word>/1')
     spellings = ['pa"ss<word>/1', r"pa\"ss<word>/1", "pa&quot;ss&lt;word&gt;/1", "pa%22ss%3Cword%3E%2F1"]
-    assert secrets.clean(" ".join(spellings)) == "*** *** *** ***"
+    assert secrets.mask(" ".join(spellings)) == "*** *** *** ***"
 
 
 def test_short_values_are_left_alone() -> None:
     secrets = Secrets()
     secrets.add("12345", "")
-    assert secrets.clean("12345") == "12345"
+    assert secrets.mask("12345") == "12345"
 
 
 def test_a_value_learnt_later_is_masked_in_a_text_seen_before() -> None:
     secrets = Secrets()
     text = "hunter-two " * 200
-    assert secrets.clean(text) == text
+    assert secrets.mask(text) == text
     secrets.add("hunter-two")
-    assert "hunter" not in secrets.clean(text)
+    assert "hunter" not in secrets.mask(text)
 
 
 def test_pictures_are_kept_byte_for_byte() -> None:
     data = {"image/png": "sk-" + "f" * 40, "text/plain": "sk-" + "f" * 40}
-    assert Secrets().clean_all(data) == {"image/png": data["image/png"], "text/plain": "***"}
+    assert Secrets().mask_json(data) == {"image/png": data["image/png"], "text/plain": "***"}
 
 
 def test_no_repr_shows_a_secret() -> None:

@@ -141,7 +141,7 @@ def test_uploads_come_again_but_for_those_of_cells_that_do_not_and_downloads_sta
 def test_the_executed_notebook_tells_of_its_sessions(report: job.JobReport) -> None:
     sessions = notebooks.read(report.output).metadata.haversack.sessions
     assert [(one.why, one.cells) for one in sessions] == [("limit", 3), ("done", 5)]
-    assert sessions[0].said == "The session came to its limit of 7 s in cell 4."
+    assert sessions[0].said == "The session reached its limit of 7 s in cell 4."
     assert sessions[0].start < sessions[0].end <= sessions[1].start
 
 
@@ -158,8 +158,8 @@ def test_a_hung_cell_is_an_error_that_names_it_when_two_sessions_came_no_further
     report = run("import time", "time.sleep(600)", cell_timeout=0.5)
     assert report.sessions == 3
     assert type(report.failure) is JobError
-    assert "Nothing was heard for 0.5 s in cell 2" in str(report.failure)
-    assert "two sessions in a row came no further" in str(report.failure)
+    assert "There was no output and no training step for 0.5 s in cell 2" in str(report.failure)
+    assert "two sessions in a row made no progress" in str(report.failure)
 
 
 def test_a_rehearsal_without_a_training_is_an_error(run: Run) -> None:
@@ -189,10 +189,10 @@ def test_a_kernel_that_ran_out_of_memory_is_told_from_one_that_was_killed(tmp_pa
 def test_what_python_wrote_when_it_crashed_is_told(tmp_path: Path) -> None:
     log = tmp_path / "kernel.log"
     log.write_text("Fatal Python error: of the session before\n")
-    witness = exit_cause.Witness(log)
-    assert witness.tell(-9, "in cell 1").why == "died"
+    cause = exit_cause.ExitCauseFinder(log)
+    assert cause.find(-9, "in cell 1").why == "died"
     log.write_text(log.read_text() + "Fatal Python error: Bus error\n")
-    assert "by SIGBUS: Bus error" in witness.tell(-7, "in cell 1").how
+    assert "by SIGBUS: Bus error" in cause.find(-7, "in cell 1").how
 
 
 def test_a_job_whose_command_was_killed_is_resumed(tmp_path: Path, own_folders: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_job_goes_on_where_only_the_hub_is_left(tmp_path: Path, own_folders: P
     assert (kept / "executed.ipynb").exists()
     shutil.rmtree(own_folders / "data")
     (tmp_path / "luck").touch()
-    with pytest.raises(InputError, match=r"kaggle\.json was not kept on the drive"):
+    with pytest.raises(InputError, match=r"kaggle\.json was not stored on the drive"):
         job.resume(name)
     key = own_folders / "data" / "jobs" / name / "uploads" / "1" / "kaggle.json"
     shutil.copy(tmp_path / "kaggle.json", key)
@@ -283,7 +283,7 @@ def test_a_killed_machine_is_replaced_by_another_with_the_same_bits(
     for name in ("data", "cache"):
         shutil.rmtree(own_folders / name)
     said, report = heard_command("run", "--resume", folder.name, "-o", str(tmp_path / "second.ipynb"))
-    assert said.startswith(f"Going on with {folder.name}. Its notebook and 1 upload came from the drive.")
+    assert said.startswith(f"Resuming {folder.name}. Its notebook and 1 upload were downloaded from the drive.")
     assert re.search(r"cell-2\.1: resumed at epoch \d+, step \d+", said)
     assert (report["status"], report["sessions"]) == ("done", 2)
     killed, whole = (re.findall(r"^[0-9a-f]{64} .+", notebooks.text(report["output"], index), re.M) for index in (1, 2))
@@ -291,7 +291,7 @@ def test_a_killed_machine_is_replaced_by_another_with_the_same_bits(
 
 
 def test_a_job_that_nobody_knows_is_refused(own_hub: RunningHub) -> None:
-    with pytest.raises(InputError, match="neither here nor on the drive"):
+    with pytest.raises(InputError, match="on this machine or on the drive"):
         job.resume("nb-20200101-000000")
 
 
