@@ -1,4 +1,4 @@
-"""Executing a notebook, and when this session ends."""
+"""`haversack run` and `haversack clock`: execute a notebook, and show when this session ends."""
 
 from __future__ import annotations
 
@@ -17,36 +17,46 @@ commands = typer.Typer()
 @commands.command(epilog="Example: `haversack run train.ipynb -o done.ipynb --upload labels.csv --session 12h`")
 def run(
     notebook: Annotated[
-        Path | None, typer.Argument(metavar="NB.ipynb", help="The notebook to execute; none with --resume.")
+        Path | None, typer.Argument(metavar="NB.ipynb", help="The notebook to execute. Leave it out with --resume.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT", help="Where the executed notebook goes.")
+        Path | None, typer.Option("-o", "--output", metavar="OUT", help="Where to write the executed notebook.")
     ] = None,
     hub: Hub = None,
     upload: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A file that files.upload() receives; may be repeated.")
+        list[Path] | None, typer.Option(metavar="FILE", help="A file for files.upload() to receive; may be repeated.")
     ] = None,
     param: Annotated[
-        list[str] | None, typer.Option(metavar="k=v", help="A variable's value in the notebook; may be repeated.")
+        list[str] | None, typer.Option(metavar="k=v", help="Set a variable of the notebook; may be repeated.")
     ] = None,
     cores: Annotated[int | None, typer.Option(metavar="N", help="Simulate N accelerator cores on the CPU.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as a web page.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the executed notebook as a web page.")
+    ] = None,
     session: Annotated[
-        str | None, typer.Option(metavar="12h", help="End each session after this long, as Colab would, and go on.")
+        str | None,
+        typer.Option(metavar="12h", help="End each session after this time, as Colab does, and start the next."),
     ] = None,
     cell_timeout: Annotated[
-        str | None, typer.Option(metavar="30m", help="Take a cell for hung that is not heard of for this long.")
+        str | None,
+        typer.Option(
+            metavar="30m", help="Restart the kernel if a cell shows no output and no training step for this time."
+        ),
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Leave model.fit as it is: it will not go on.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Leave model.fit unchanged: trainings do not resume.")] = False,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Kill the kernel once in the middle of an epoch, to see that it goes on.")
+        bool,
+        typer.Option(
+            "--rehearse", help="Kill the kernel once in the middle of an epoch, to test that the training resumes."
+        ),
     ] = False,
     resume: Annotated[
-        str | None, typer.Option(metavar="JOB", help="Go on with a job that ended early, here or elsewhere.")
+        str | None,
+        typer.Option(metavar="JOB", help="Resume a job that is not done, from this machine or from the hub's drive."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Execute a Colab notebook here, unchanged, over as many sessions as it takes."""
+    """Execute a Colab notebook on this machine, unchanged, over as many sessions as it takes."""
     from haversack.notebook.job import job
     from haversack.training import clock
 
@@ -55,7 +65,7 @@ def run(
     if resume:
         if notebook or upload or param or cores or plain or rehearse:
             raise InputError(
-                "A job that is resumed has its notebook, uploads, parameters, cores, --plain and --rehearse already.",
+                "A resumed job keeps its notebook, uploads, parameters, cores, --plain and --rehearse.",
                 "Give --resume with --output, --html, --hub, --session or --cell-timeout only.",
             )
         report = job.resume(resume, output, hub=hub, html=html, session=limit, cell_timeout=timeout)
@@ -74,7 +84,7 @@ def run(
             rehearse=rehearse,
         )
     else:
-        raise InputError("No notebook is given.", "Name one, or a job to go on with: haversack run --resume JOB")
+        raise InputError("No notebook is given.", "Name one, or resume a job: haversack run --resume JOB")
     show(report.json(), json, report.summary)
     if report.failure is not None:
         raise report.failure
@@ -82,10 +92,10 @@ def run(
 
 @commands.command(epilog="Example: `haversack clock --json`")
 def clock(json: Json = False) -> None:
-    """Say what ends this session, and when."""
+    """Show what ends this session, and when."""
     from haversack import place
     from haversack.training import clock as clock_
 
     end = clock_.end()
     found = {"place": place.here(), "ends": end and end.at, "remaining": end and end.remaining, "by": end and end.by}
-    show(found, json, str(end) if end else "Nothing is known to end this session.")
+    show(found, json, str(end) if end else "This session has no known end.")
