@@ -5,14 +5,18 @@ Runs in the parent. `prepare` uses the first of these methods that works on this
     namespace    root only. The kernel runs in its own mount namespace, with the job's folder bind-mounted on /content.
     bubblewrap   The kernel runs under `bwrap` (user namespaces) in a new root with all folders of the real one and with
                  /content. FUSE works inside.
-    folder       root only, for containers that forbid namespaces. /content is a symbolic link to the job's folder; a
-                 lock allows one such job at a time on the machine.
+    folder       root only, for containers that forbid namespaces. /content is a symbolic link to the job's folder, so
+                 only one job can have it at a time.
     literals     The last resort. `/content` in string literals and shell lines is replaced by the job's folder in the
                  source that is sent to the kernel; a notice says so. The saved notebook keeps its own source.
 
 `HAVERSACK_CONTENT` may name one of them. On Colab, HOME is `/root`. With every method, paths of hidden folders below
 `/root`, such as `/root/.kaggle`, are replaced by those of the job's HOME, in the way that `literals` replaces
 `/content`. Under bubblewrap, an ordinary user's job also sees its HOME at `/root`.
+
+Removing the folder /content detaches the mounts on it in all other mount namespaces (mount_namespaces(7)), so it would
+take /content from running jobs. A file lock prevents that: a job by `namespace` holds it shared and a job by `folder`
+holds it exclusively, from `prepare` to `release`.
 """
 
 from __future__ import annotations
@@ -92,20 +96,22 @@ def prepare(folder: Path, home: Path) -> ContentFolder:
 
 
 def _namespace(folder: Path, home: Path) -> ContentFolder | None:
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None or (lock := _lock(fcntl.LOCK_SH)) is None:
         return None
     created = not CONTENT.exists()
     try:
         CONTENT.mkdir(exist_ok=True)
     except OSError:
+        lock.close()
         return None
     script = 'mount --bind "$1" /content && cd /content && shift && exec "$@"'
     prefix = ("unshare", "--mount", "--", "/bin/sh", "-c", script, "sh", str(folder))
     if not _works(prefix):
         if created:
             CONTENT.rmdir()
+        lock.close()
         return None
-    return ContentFolder("namespace", folder, home, prefix=prefix)
+    return ContentFolder("namespace", folder, home, prefix=prefix, _release=[lock.close])
 
 
 def _bubblewrap(folder: Path, home: Path) -> ContentFolder | None:
@@ -128,11 +134,9 @@ def _bubblewrap(folder: Path, home: Path) -> ContentFolder | None:
 
 
 def _folder(folder: Path, home: Path) -> ContentFolder | None:
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or (lock := _lock(fcntl.LOCK_EX)) is None:
         return None
-    lock = open(_LOCK, "w")  # noqa: SIM115 - held until the job ends
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if CONTENT.is_symlink():
             # A leftover of a killed job: only jobs create this link, and no job holds the lock.
             CONTENT.unlink()
@@ -144,6 +148,23 @@ def _folder(folder: Path, home: Path) -> ContentFolder | None:
         lock.close()
         return None
     return ContentFolder("folder", folder, home, _release=[lambda: _remove_link(lock, was_there)])
+
+
+def _lock(kind: int) -> IO[str] | None:
+    """Lock the machine's /content, `fcntl.LOCK_SH` or `LOCK_EX`, until the returned file is closed.
+
+    None if another job's lock conflicts, or if the lock file cannot be opened.
+    """
+    try:
+        lock = open(_LOCK, "w")  # noqa: SIM115 - held until the job ends
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock
 
 
 def _remove_link(lock: IO[str], was_there: bool) -> None:

@@ -97,6 +97,7 @@ def test_a_killed_kernel_is_told_and_what_was_executed_is_kept(run: Run) -> None
 
 def test_the_notebook_is_saved_after_every_cell(run: Run, tmp_path: Path) -> None:
     report = run("print('first')", f"print('first' in open({str(tmp_path / 'out.ipynb')!r}).read())")
+    assert report.status == "done", report.error
     assert notebooks.text(report.output, 1) == "True\n"
 
 

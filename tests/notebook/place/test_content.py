@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from haversack.errors import InputError
+from haversack.errors import InputError, JobError
+from haversack.notebook.place import content as content_
 from haversack.notebook.place.content import ContentFolder, prepare
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run
@@ -64,17 +65,44 @@ def test_bubblewrap_gives_a_content(run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert Path(report.job, "content", "a.txt").read_text() == "x"
 
 
+@pytest.fixture
+def own_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another folder than the machine's /content, which jobs of other tests use at the same time."""
+    monkeypatch.setattr(content_, "CONTENT", tmp_path / "content")
+    monkeypatch.setattr(content_, "_LOCK", tmp_path / "lock")
+    (tmp_path / "content").mkdir()
+    return tmp_path / "content"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_a_link_as_content_is_gone_when_the_job_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = Path("/content")
-    if content.is_dir() and any(content.iterdir()):
-        pytest.skip("/content is in use on this machine")
-    before = content.exists()
+def test_a_link_as_content_is_gone_when_the_job_is(
+    own_content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAVERSACK_CONTENT", "folder")
     prepared = prepare(tmp_path, tmp_path)
-    assert content.resolve() == tmp_path
+    assert own_content.resolve() == tmp_path
     prepared.release()
-    assert (content.exists(), content.is_symlink()) == (before, False)
+    assert (own_content.is_dir(), own_content.is_symlink()) == (True, False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_content_that_another_job_has_mounted_is_not_replaced_by_a_link(
+    own_content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAVERSACK_CONTENT", "namespace")
+    try:
+        mounted = prepare(tmp_path, tmp_path)
+    except JobError:
+        pytest.skip("this machine allows no mount namespaces")
+    monkeypatch.setenv("HAVERSACK_CONTENT", "folder")
+    with pytest.raises(JobError):
+        prepare(tmp_path, tmp_path)
+    mounted.release()
+    linked = prepare(tmp_path, tmp_path)
+    monkeypatch.setenv("HAVERSACK_CONTENT", "namespace")
+    with pytest.raises(JobError):
+        prepare(tmp_path, tmp_path)
+    linked.release()
 
 
 def test_an_unknown_way_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
