@@ -1,7 +1,10 @@
-"""The drive for Python: an fsspec file system, `drive://`, and copying between it and this machine.
+"""The drive as an fsspec file system, `drive://`, and copying between the drive and this machine.
 
-Its root is My Drive; `drive://My Drive/a.txt`, as the path reads in a mount, is `drive://a.txt`. A written file is on
-the drive, verified, when `close()` returns. `tree` knows what may be believed, so fsspec's own listings cache is off.
+The root is My Drive. `drive://My Drive/a.txt` and `drive://MyDrive/a.txt`, as paths read in a mount, are the same file
+as `drive://a.txt`. `close()` of a written file returns when the file is on the drive and its MD5 has been compared.
+fsspec's own cache of listings is switched off: the drive's index knows what is current.
+
+fsspec's interface: https://filesystem-spec.readthedocs.io/en/latest/api.html
 """
 
 from __future__ import annotations
@@ -22,36 +25,46 @@ from fsspec.spec import AbstractFileSystem
 from haversack import disk, http, progress
 from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.care.folders import make_folders
+from haversack.drive.index import names as drive_names
 from haversack.drive.remote.api import File
+from haversack.drive.resolve import Names
 from haversack.drive.tree import Drive
-from haversack.drive.writeback.journal import Draft
+from haversack.drive.writeback.draft import Draft
 from haversack.errors import AlreadyExists, DiskFull, InputError, IntegrityError, IsAFolder, NotAFolder, NotFound
 
-_PIECE = 4 << 20
-# So many files, and so many bytes, wait here for the drive before the next one is copied to the journal.
-_SIDE_BY_SIDE, _AHEAD = 100, 256 << 20
+_CHUNK = 4 << 20
+# `store` copies no further file into the journal while more files, or more bytes, than this wait for their upload.
+_MAX_PENDING_FILES, _MAX_PENDING_BYTES = 100, 256 << 20
 
 
-def _unless_gone(error: Exception) -> None:
+def _ignore_missing(error: Exception) -> None:
+    """The default `on_error` of a walk: ignore a folder that does not exist, raise any other error."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
 
 
 @dataclass
 class _FindWalk:
-    """What a walk knows: the drive, and for each folder to come, by its path, the folders that lead down to it."""
+    """The state of one walk, so that no path is resolved twice.
+
+    `folders` maps the path of each folder still to be read to the list of folders from My Drive down to it.
+    """
 
     drive: Drive
-    ways: dict[str, list[File]] = field(default_factory=dict)
+    folders: dict[str, list[File]] = field(default_factory=dict)
 
 
-class DriveFileSystem(AbstractFileSystem):
-    """Files of the drive that `hub` names (a URL, "embedded", or None for what the settings say).
+class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """An fsspec file system over a drive, with paths below My Drive.
 
-    With `auto_mkdir`, as in fsspec's local file system, opening a file for writing makes the folders it lies in.
+    Args:
+        hub: The drive: a URL, "google", "embedded", or None for the one in the settings.
+        auto_mkdir: Create missing parent folders when a file is opened for writing, as fsspec's local file system does.
+        **options: fsspec's own options, such as `skip_instance_cache`.
 
-    Raises from every call what `drive.tree.Drive` raises: `NotFound`, `IsAFolder`, `NotAFolder`, `AlreadyExists`,
-    `FolderNotEmpty`, `Forbidden`, `QuotaExceeded`, `ConnectionFailed`, `SignInError`.
+    Any call may raise `ConnectionFailed`, `SignInError`, `RemoteError`, `QuotaExceeded` and `DiskFull`, and for its
+    paths `NotFound`, `IsAFolder`, `NotAFolder`, `AlreadyExists`, `FolderNotEmpty` and `Forbidden`. Each is also the
+    built-in exception that fsspec's users expect (`FileNotFoundError` and so on; see `haversack.errors`).
     """
 
     protocol = "drive"
@@ -65,7 +78,7 @@ class DriveFileSystem(AbstractFileSystem):
 
     @property
     def drive(self) -> Drive:
-        # Found for each use: a pickled file system, and one in a forked process, find their own.
+        """The drive, connected at the first use in each process; so the file system can be pickled and forked."""
         return tree.connect(self.hub)
 
     @classmethod
@@ -79,30 +92,45 @@ class DriveFileSystem(AbstractFileSystem):
         return bare
 
     def ls(self, path: str, detail: bool = True, walk: _FindWalk | None = None, **options: Any) -> list[Any]:
-        """`walk` is what a walk has come to know on its way."""
+        """List a folder, sorted by name, shortcuts followed; a file as a list of itself.
+
+        Returns dictionaries as from `info`, or paths without `detail`. `walk` is the state that `walk` passes on.
+        """
         path, walk = self._strip_protocol(path), walk or _FindWalk(self.drive)
-        names, way = tree.split(path), walk.ways.pop(path, None)
-        file = way[-1] if way is not None else walk.drive.find(names)
+        names, folders = tree.split(path), walk.folders.pop(path, None)
+        file = folders[-1] if folders is not None else walk.drive.find(names)
         if not file.is_folder:
             found = [_info(path, file)]
         else:
-            way, beginning = way or walk.drive.way(names), f"{path}/" if path else ""
-            inside = walk.drive.listing(names, way)
-            found = [_info(beginning + name, one) for name, one in inside.items()]
-            walk.ways.update({beginning + name: [*way, one] for name, one in inside.items() if one.is_folder})
+            folders, prefix = folders or walk.drive.folders_to(names), f"{path}/" if path else ""
+            inside = walk.drive.listing(names, folders)
+            found = [_info(prefix + name, one) for name, one in inside.items()]
+            walk.folders.update({prefix + name: [*folders, one] for name, one in inside.items() if one.is_folder})
         return found if detail else [entry["name"] for entry in found]
 
     def walk(
-        self, path: str, maxdepth: int | None = None, topdown: bool = True, on_error: Any = _unless_gone, **options: Any
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: Any = _ignore_missing,
+        **options: Any,
     ) -> Iterator[Any]:
-        """As fsspec's, whose `find`, `glob` and `get` go this way; but a folder that the drive could not list is no
-        empty folder: the error is raised, unless `on_error` says otherwise. The drive, and each folder on the way, is
-        found once for all of it."""
+        """Walk as fsspec does, also for its `find`, `glob`, `du` and recursive `get`; no path is resolved twice.
+
+        Unlike fsspec, an error other than a missing folder is raised and not read as an empty folder, unless `on_error`
+        ("omit", "raise" or a function of the exception) says otherwise.
+        """
         if "walk" not in options:
             options["walk"] = _FindWalk(self.drive)
         yield from super().walk(path, maxdepth, topdown, on_error, **options)
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
+        """Describe a file or folder, shortcuts followed. Raises `NotFound`, `NotAFolder`.
+
+        Returns `name` (the path), `type` ("file" or "directory"), `size` in bytes (0 for a folder), `id`, `md5` in hex
+        ("" for a folder, a Google document, or a draft) and `mtime` (seconds since 1970).
+        """
         path = self._strip_protocol(path)
         return _info(path, self.drive.find(tree.split(path)))
 
@@ -116,20 +144,28 @@ class DriveFileSystem(AbstractFileSystem):
         return self.exists(path) and self.info(path)["type"] == "file"
 
     def modified(self, path: str) -> datetime:
+        """Return the modification time, in UTC. `created` returns the same."""
         return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
 
     created = modified
 
     def checksum(self, path: str) -> str:
+        """Return the MD5 of a file's bytes in hex; "" for a folder, a Google document, or a file being written."""
         return str(self.info(path)["md5"])
 
     def mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
+        """Create a folder and, with `create_parents`, its missing parents. Raises `AlreadyExists`."""
         names = tree.split(self._strip_protocol(path))
         if create_parents and len(names) > 1:
             self.makedirs("/".join(names[:-1]), exist_ok=True)
         self.drive.make_folder(names)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Create a folder and its missing parents.
+
+        Several processes that create one folder at the same time end up with the same folder. Raises `AlreadyExists`
+        without `exist_ok`, and `NotAFolder` if a file is in the way.
+        """
         names = tree.split(self._strip_protocol(path))
         for depth in range(1, len(names) + 1):
             try:
@@ -140,10 +176,15 @@ class DriveFileSystem(AbstractFileSystem):
         self.drive.folder(names)
 
     def rmdir(self, path: str) -> None:
+        """Move an empty folder to the trash. Raises `FolderNotEmpty`."""
         self.drive.remove_folder(tree.split(self._strip_protocol(path)))
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
-        """Move files and, with `recursive`, folders to the trash. A path is no pattern: `[1]` is part of a name."""
+        """Move files and, with `recursive`, folders to the trash.
+
+        `path` is one path or a list, never a pattern: `[1]` is part of a name. `maxdepth` is ignored. Raises
+        `IsAFolder` for a folder without `recursive`.
+        """
         for one in path if isinstance(path, list) else [path]:
             names = tree.split(self._strip_protocol(one))
             if not self.drive.find(names).is_folder:
@@ -151,21 +192,30 @@ class DriveFileSystem(AbstractFileSystem):
             elif recursive:
                 self.drive.remove_folder(names, recursive=True)
             else:
-                raise IsAFolder(f"{one} on the drive is a folder.", "Say that it goes with all it holds: recursive.")
+                raise IsAFolder(f"{one} on the drive is a folder.", "Use recursive to remove it with everything in it.")
 
     def rm_file(self, path: str) -> None:
+        """Move one file to the trash. Raises `IsAFolder` for a folder."""
         self.drive.remove(tree.split(self._strip_protocol(path)))
 
     _rm = rm_file
 
     def mv(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: int | None = None, **options: Any) -> None:
-        """Rename or move on the drive itself; into `path2` when that is a folder."""
+        """Rename or move a file or folder on the drive; into `path2` if that is a folder.
+
+        A file at `path2` is replaced and moved to the trash. `recursive` and `maxdepth` are ignored: a folder is always
+        moved with everything in it.
+        """
         old, new = (tree.split(self._strip_protocol(one)) for one in (path1, path2))
         if self.drive.exists(new) and self.drive.find(new).is_folder:
             new = (*new, old[-1])
         self.drive.rename(old, new)
 
     def cp_file(self, path1: str, path2: str, **options: Any) -> None:
+        """Copy a file on the drive itself, without a download; for a folder at `path1`, create the folder `path2`.
+
+        Missing parents of `path2` are created; a file at `path2` is replaced and moved to the trash.
+        """
         old, new = (tree.split(self._strip_protocol(one)) for one in (path1, path2))
         if self.drive.find(old).is_folder:
             self.makedirs("/".join(new), exist_ok=True)
@@ -174,18 +224,26 @@ class DriveFileSystem(AbstractFileSystem):
         self.drive.copy(old, new)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
+        """Return the bytes of a file from `start` to before `end`; negative numbers count from the end of the file."""
         with self.open(path, "rb") as file:
             size = file.size
             first = min(start + size if start is not None and start < 0 else start or 0, size)
             last = size if end is None else min(end + size if end < 0 else end, size)
             file.seek(max(first, 0))
-            return file.read(max(last - first, 0))
+            data: bytes = file.read(max(last - first, 0))
+            return data
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        """Write a whole file; return when it is on the drive. Raises `AlreadyExists` with the mode "create"."""
         with self.open(path, "xb" if mode == "create" else "wb") as file:
             file.write(value)
 
     def put_file(self, lpath: str, rpath: str, callback: Any = None, mode: str = "overwrite", **options: Any) -> None:
+        """Upload a local file and keep its modification time; for a local folder, create the folder `rpath`.
+
+        Missing parents of `rpath` are created. Returns when the file is on the drive. `callback` is an
+        `fsspec.callbacks.Callback`. Raises `AlreadyExists` with the mode "create".
+        """
         names = tree.split(self._strip_protocol(rpath))
         if Path(lpath).is_dir():
             self.makedirs("/".join(names), exist_ok=True)
@@ -196,30 +254,50 @@ class DriveFileSystem(AbstractFileSystem):
         upload(self.drive, Path(lpath), names, callback.relative_update if callback else lambda amount: None, mode)
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Ask the drive again about what is in a folder, or about My Drive."""
+        """Mark what the index holds of a folder (by default My Drive) as stale: the drive is asked again about it.
+
+        Folders below are not affected. A path that does not exist is ignored.
+        """
         try:
             folder = self.drive.find(tree.split(self._strip_protocol(path or "")))
         except (NotFound, NotAFolder):
             return
-        self.drive.index.doubt(folder.id)
+        self.drive.index.invalidate(folder.id)
 
     def reserve(self) -> str:
-        """An id that a file may be made with by `deliver`, once."""
+        """Return an unused file id from the drive, for `deliver`."""
         return http.wait(self.drive.api.new_id())
 
     def deliver(self, source: Path, path: str, *, mark: str, file_id: str | None = None) -> None:
-        """Bring a local file to the drive as a new one that `purge` may delete; see `drive.tree.Drive.deliver`."""
+        """Upload a local file as a new file, marked as haversack's, so that `purge` may delete it.
+
+        Args:
+            source: The local file.
+            path: Its path on the drive.
+            mark: The value of the mark in `appProperties`.
+            file_id: An id from `reserve`. If several processes use one id, only the first upload succeeds.
+
+        Raises `AlreadyExists` if the id or the path is in use.
+        """
         self.drive.deliver(source, tree.split(self._strip_protocol(path)), mark, file_id)
 
     def purge(self, path: str) -> None:
-        """Delete for good what `deliver` made; nothing else. Raises `Forbidden`, `NotFound`."""
+        """Delete a file that `deliver` made, for good. Raises `Forbidden` for any other file, `NotFound`."""
         self.drive.purge(tree.split(self._strip_protocol(path)))
 
     def touch(self, path: str, truncate: bool = True, **options: Any) -> None:
+        """Create an empty file, or empty the one that is there; without `truncate` leave its bytes and time as is."""
         with self.open(path, "wb" if truncate or not self.exists(path) else "ab"):
             pass
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        """Open a file with the mode "r", "w", "x" or "a", as bytes ("b") or text; return a file object.
+
+        `close()` of a written file returns when it is on the drive, and raises what keeps it from getting there.
+        `options` are fsspec's: `compression`, and for text `encoding`, `errors` and `newline`; `block_size` is ignored.
+        Raises `InputError` for another mode, `NotFound`, `IsAFolder`, `AlreadyExists` with "x", and `Forbidden` for a
+        Google document.
+        """
         options.pop("block_size", None)
         if "b" not in mode or options.get("compression"):
             return super().open(path, mode, **options)
@@ -235,23 +313,28 @@ class DriveFileSystem(AbstractFileSystem):
                 self.makedirs("/".join(names[:-1]), exist_ok=True)
             draft = self.drive.open_draft(names, truncate=kind in "wx", exclusive=kind == "x")
             return io.BufferedWriter(_Writer(self.drive, draft), buffer_size=1 << 20)
-        raise InputError(f"A file of the drive cannot be opened with mode {mode!r}.", "Use rb, wb, ab or xb.")
+        raise InputError(f"Files on the drive cannot be opened with the mode {mode!r}.", "Use rb, wb, ab or xb.")
 
 
 class DriveFile(io.BufferedReader):
-    """A file of the drive opened for reading."""
+    """A file on the drive, opened for reading."""
 
     raw: _DriveReader
 
     @property
     def size(self) -> int:
+        """The size of the file in bytes."""
         return self.raw.size
 
 
 class _DriveReader(io.RawIOBase):
-    """One file of the drive, or what is being written in its place, opened for reading."""
+    """Reads a file on the drive, or the draft at its path if there is one.
 
-    def __init__(self, drive: Drive, path: tree.Names) -> None:
+    If the file changes on the drive, the next read that needs bytes from there continues with the new ones. Not
+    thread-safe.
+    """
+
+    def __init__(self, drive: Drive, path: Names) -> None:
         self._drive = drive
         self._draft: Draft | None = drive.draft_at(path)
         self._file = self._draft.as_file() if self._draft else drive.find(path)
@@ -274,7 +357,7 @@ class _DriveReader(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._position = offset + (0, self._position, self.size)[whence]
         if self._position < 0:
-            raise OSError(errno.EINVAL, "before the start of the file")
+            raise OSError(errno.EINVAL, "The position is before the start of the file.")
         return self._position
 
     def readinto(self, buffer: Any) -> int:
@@ -300,7 +383,7 @@ class _DriveReader(io.RawIOBase):
 
 
 class _Writer(io.RawIOBase):
-    """A draft opened for writing; `close` returns once it is on the drive."""
+    """Appends to a draft, and owns one reference to it; `close` uploads the draft and returns when that is done."""
 
     def __init__(self, drive: Drive, draft: Draft) -> None:
         self._drive = drive
@@ -314,21 +397,22 @@ class _Writer(io.RawIOBase):
         return self._draft.size
 
     def write(self, data: Any) -> int:
-        with _disk_full_said():
+        with _raising_disk_full():
             return self._drive.journal.write(self._draft, data, None)
 
     def close(self) -> None:
         if self.closed:
             return
         super().close()
-        _finish(self._drive, self._draft)
+        _upload_and_release(self._drive, self._draft)
 
 
 def contents(path: str, hub: str | None = None, *, recursive: bool = False) -> Iterator[tuple[str, File]]:
-    """What is in a folder, or with `recursive` all that lies below it, by path below My Drive; a file as itself.
+    """Yield (path below My Drive, file) for everything in a folder, shortcuts followed; a file as itself.
 
-    Shortcuts are followed, and each folder comes before what is in it. Raises `NotFound`, `NotAFolder`, and in the
-    middle too when the drive does not answer.
+    With `recursive`, everything below the folder, each folder before its files. `hub` names the drive (see
+    `DriveFileSystem`). Raises `NotFound`, `NotAFolder`, and what `DriveFileSystem` names if a call fails, also after
+    some were yielded.
     """
     filesystem = DriveFileSystem(hub)
     drive, names = filesystem.drive, tree.split(filesystem._strip_protocol(path))
@@ -342,38 +426,40 @@ def contents(path: str, hub: str | None = None, *, recursive: bool = False) -> I
 
 
 def fetch(path: str, to: Path, hub: str | None = None) -> Path:
-    """Copy a file or a folder with all it holds from the drive to this machine.
+    """Download a file, or a folder with everything in it, with modification times of files.
 
-    `to` is the place it gets, or a folder that is there and gets it under its own name. A file is complete or absent.
-    Returns where it is. Raises `NotFound`, and `AlreadyExists` when something is there.
+    `to` is the target's path; if it is an existing folder, the target is created in it under the name on the drive.
+    Each file is complete or absent, also after a crash. Returns the target's path. Raises `NotFound` for `path` or the
+    target's parent, and `AlreadyExists` if the target exists.
     """
     filesystem = DriveFileSystem(hub)
     drive, names = filesystem.drive, tree.split(filesystem._strip_protocol(path))
     file = drive.find(names)
-    target = Path(to) / tree.shown_name(file.name) if Path(to).is_dir() else Path(to)
+    target = Path(to) / drive_names.sanitize(file.name) if Path(to).is_dir() else Path(to)
     if target.exists():
-        raise AlreadyExists(f"{target} is there already.", "Choose another place, or remove it first.")
+        raise AlreadyExists(f"{target} exists already.", "Choose another path, or remove it first.")
     if not target.parent.is_dir():
-        raise NotFound(f"There is no folder {target.parent}.", "Make it first.")
-    wanted = [(names, file, target)]
+        raise NotFound(f"There is no folder {target.parent}.", "Create it first.")
+    copies = [(names, file, target)]
     if file.is_folder:
         below = drive.below(names)
-        wanted += [(place, one, target.joinpath(*place[len(names) :])) for place, one in below]
-    with progress.bar(f"Fetching {file.name}", sum(one.size for _, one, _ in wanted)) as advance:
-        for names_of, one, place in wanted:
+        copies += [(place, one, target.joinpath(*place[len(names) :])) for place, one in below]
+    with progress.bar(f"Fetching {file.name}", sum(one.size for _, one, _ in copies)) as advance:
+        for source, one, place in copies:
             if one.is_folder:
                 place.mkdir(exist_ok=True)
             else:
-                _save(drive, names_of, place, advance)
+                _download(drive, source, place, advance)
     return target
 
 
 def store(source: Path, path: str, hub: str | None = None) -> str:
-    """Copy a file or a folder with all it holds from this machine to the drive.
+    """Upload a file, or a folder with everything in it, with modification times of files.
 
-    `path` is the place it gets, or a folder that is there and gets it under its own name. A file that is there gets the
-    new bytes. Returns its path below My Drive once everything is on the drive. Raises `NotFound`, `IsAFolder`, and
-    `InputError`, before anything is sent, for what a drive cannot keep: links to folders or to nowhere, sockets.
+    `path` is the target's path; if it is an existing folder, or ends with "/", the target is created in it under the
+    name of `source`. Files that exist get the new bytes; other files in a target folder stay. Returns the target's path
+    below My Drive when every file is on the drive. Raises `NotFound` for `source`, `IsAFolder`, `NotAFolder`, and,
+    before anything is uploaded, `InputError` for links to folders, broken links, sockets and other special files.
     """
     source = Path(source)
     if not source.exists():
@@ -382,42 +468,49 @@ def store(source: Path, path: str, hub: str | None = None) -> str:
     drive, names = filesystem.drive, tree.split(filesystem._strip_protocol(path))
     if not names or path.endswith("/") or (drive.exists(names) and drive.find(names).is_folder):
         names = (*names, source.resolve().name)
-    wanted = [(source, names)]
+    copies = [(source, names)]
     if source.is_dir():
         for one in sorted(source.rglob("*")):
             if not one.is_file() and (one.is_symlink() or not one.is_dir()):
                 raise InputError(f"{one} is neither a file nor a folder.", "Remove it, or copy in what it points to.")
-            wanted.append((one, (*names, *one.relative_to(source).parts)))
-    files = [(one, place) for one, place in wanted if not one.is_dir()]
-    going: deque[Draft] = deque()
+            copies.append((one, (*names, *one.relative_to(source).parts)))
+    files = [(one, place) for one, place in copies if not one.is_dir()]
+    pending: deque[Draft] = deque()
     with progress.bar(f"Storing {names[-1]}", sum(one.stat().st_size for one, _ in files)) as advance:
-        make_folders(drive, [names[:-1], *(place for one, place in wanted if one.is_dir())])
+        make_folders(drive, [names[:-1], *(place for one, place in copies if one.is_dir())])
         try:
             for one, place in files:
-                going.append(_written(drive, one, place, advance))
-                while len(going) > _SIDE_BY_SIDE or sum(draft.size for draft in going) > _AHEAD:
-                    drive.journal.wait(going[0])
-                    drive.journal.release(going.popleft())
-            for draft in going:
+                pending.append(_commit_copy(drive, one, place, advance))
+                while len(pending) > _MAX_PENDING_FILES or sum(draft.size for draft in pending) > _MAX_PENDING_BYTES:
+                    drive.journal.wait(pending[0])
+                    drive.journal.release(pending.popleft())
+            for draft in pending:
                 drive.journal.wait(draft)
         finally:
-            for draft in going:
+            for draft in pending:
                 drive.journal.release(draft)
     return "/".join(names)
 
 
-def upload(drive: Drive, source: Path, path: tree.Names, advance: progress.Advance, mode: str = "overwrite") -> None:
-    """Copy one local file to the drive; returns once it is there, whole."""
-    _finish(drive, _written(drive, source, path, advance, mode))
+def upload(drive: Drive, source: Path, path: Names, advance: progress.Advance, mode: str = "overwrite") -> None:
+    """Upload one local file to `path` and return when it is on the drive, its MD5 compared.
+
+    `advance` is called with the number of bytes after each piece that is copied to the journal. Raises `AlreadyExists`
+    with the mode "create", `NotFound`, `NotAFolder`, `IsAFolder`, `Forbidden`, `DiskFull`.
+    """
+    _upload_and_release(drive, _commit_copy(drive, source, path, advance, mode))
 
 
-def _written(drive: Drive, source: Path, path: tree.Names, advance: progress.Advance, mode: str = "overwrite") -> Draft:
-    """A draft with a local file's bytes and time, on its way to the drive. The caller releases it."""
+def _commit_copy(drive: Drive, source: Path, path: Names, advance: progress.Advance, mode: str = "overwrite") -> Draft:
+    """Copy a local file's bytes and modification time into the draft at `path`, and commit it; its upload is pending.
+
+    If that fails, the draft is abandoned. The caller must release the draft.
+    """
     with open(source, "rb") as file:
         draft = drive.open_draft(path, truncate=True, exclusive=mode == "create")
         try:
-            with _disk_full_said():
-                while data := file.read(_PIECE):
+            with _raising_disk_full():
+                while data := file.read(_CHUNK):
                     drive.journal.write(draft, data, None)
                     advance(len(data))
                 drive.journal.set_modified(draft, source.stat().st_mtime)
@@ -428,20 +521,21 @@ def _written(drive: Drive, source: Path, path: tree.Names, advance: progress.Adv
     return draft
 
 
-def _finish(drive: Drive, draft: Draft) -> None:
-    """Release a draft once what was written is on the drive."""
+def _upload_and_release(drive: Drive, draft: Draft) -> None:
+    """Commit a draft, wait until it is uploaded, and release it; released too if that fails, and the error raised."""
     try:
-        with _disk_full_said():
+        with _raising_disk_full():
             drive.journal.commit(draft)
         drive.journal.wait(draft)
     finally:
         drive.journal.release(draft)
 
 
-def _save(drive: Drive, path: tree.Names, target: Path, advance: progress.Advance) -> None:
+def _download(drive: Drive, path: Names, target: Path, advance: progress.Advance) -> None:
+    """Write a file of the drive to `target` by atomic replace, with its modification time."""
     with disk.replacing(target) as temporary:
-        with _disk_full_said(), _DriveReader(drive, path) as source, open(temporary, "wb") as file:
-            while data := source.read(_PIECE):
+        with _raising_disk_full(), _DriveReader(drive, path) as source, open(temporary, "wb") as file:
+            while data := source.read(_CHUNK):
                 file.write(data)
                 advance(len(data))
         modified = drive.find(path).modified
@@ -449,16 +543,18 @@ def _save(drive: Drive, path: tree.Names, target: Path, advance: progress.Advanc
 
 
 @contextmanager
-def _disk_full_said() -> Iterator[None]:
+def _raising_disk_full() -> Iterator[None]:
+    """Turn an `OSError` for a full local disk into `DiskFull`."""
     try:
         yield
     except OSError as error:
         if error.errno != errno.ENOSPC or isinstance(error, DiskFull):
             raise
-        raise DiskFull("The local disk is full.", "Free space on it; what was written before is kept.") from error
+        raise DiskFull("The local disk is full.", "Free space on it; what was committed before is kept.") from error
 
 
 def _info(path: str, file: File) -> dict[str, Any]:
+    """Return a file as `DriveFileSystem.info` does."""
     return {
         "name": path,
         "type": "directory" if file.is_folder else "file",

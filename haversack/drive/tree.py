@@ -1,14 +1,14 @@
-"""The drive as one tree of paths: what is on it, what was written and is not on it yet, and what is kept of it here.
+"""The drive as one tree of paths: the files on it, with the drafts in the journal that are not on it yet.
 
-The file system for Python and the mount both stand on this. A path is walked by looking each name up, never by
-listing. What is known is kept true by the drive's list of changes (`index`, `changes`), so a name is asked for once;
-how it is shown stands in `names`.
+The fsspec file system and the mount are both built on this. A path is resolved by looking up each of its names, never
+by listing a folder. Names come from an index that the drive's changes feed keeps current (`drive.index`), so each is
+requested once.
 
-A shortcut is followed, like a symbolic link: what is read or written is the file it leads to, what is renamed or
-removed is the shortcut. Every file can also be reached by its id, below `TARGETS`, where Colab has them.
+A shortcut is followed like a symbolic link: reads and writes go to its target; renaming and removing affect the
+shortcut itself. Every file can also be reached by its id, at `TARGETS/<id>/<name>`, as on Colab.
 
-Deleting means the trash. Folders are made, moved and trashed on the drive at once; a file's bytes go through the
-journal.
+Removing a file or folder moves it to the drive's trash. Folders are created, moved and trashed on the drive at once;
+the bytes of files go through the journal.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from haversack.drive.cache.content import ContentCache, Extent
 from haversack.drive.index import changes, names
 from haversack.drive.index.bootstrap import bootstrap
 from haversack.drive.index.changes import ChangesFollower, now, stamp
-from haversack.drive.index.index import DriveIndex, Touched
+from haversack.drive.index.index import DriveIndex, LogEntry
 from haversack.drive.index.listing import FolderListings
-from haversack.drive.index.names import shown_name
 from haversack.drive.index.snapshot import Snapshots
 from haversack.drive.remote.api import SHORTCUT, DriveApi, File, Quota, ResumableUpload
 from haversack.drive.resolve import TARGETS as TARGETS
 from haversack.drive.resolve import Names as Names
 from haversack.drive.resolve import PathResolver
-from haversack.drive.writeback.journal import Draft, Journal
+from haversack.drive.writeback.draft import Draft
+from haversack.drive.writeback.journal import Journal
 from haversack.errors import (
     AlreadyExists,
     FolderNotEmpty,
@@ -56,32 +56,34 @@ from haversack.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_QUOTA_TRUST = 60.0
-# Who lists waits so long for what an earlier session knew; listing itself takes longer where that is much.
-_SNAPSHOT_WAIT = 1.0
-_connected: dict[tuple[int, Server, Settings], Drive] = {}
-_connecting = threading.Lock()
+# Seconds for which the quota is cached.
+_QUOTA_MAX_AGE = 60.0
+# Seconds that a listing waits for a snapshot to load: less than listing a drive takes if the snapshot is large.
+_SNAPSHOT_TIMEOUT = 1.0
+_drives: dict[tuple[int, Server, Settings], Drive] = {}
+_drives_lock = threading.Lock()
 
 
 def connect(hub: str | None = None) -> Drive:
-    """The drive that `hub` names (see `credentials.drive`); one object for each drive in a process.
+    """Return the drive that `hub` names (see `credentials.drive`); the same object on every call in a process.
 
-    Raises `SignInError`, `InputError`, and `ConnectionFailed` when the drive does not answer.
+    Raises `SignInError`, `InputError`, `ConnectionFailed` if the drive does not answer, and `RemoteError`.
     """
     server, chosen = credentials.drive(hub), settings.load()
-    with _connecting:
+    with _drives_lock:
         key = (os.getpid(), server, chosen)
-        if key not in _connected:
-            _connected[key] = Drive(server, chosen.data, chosen.cache, chosen.follow)
-        return _connected[key]
+        if key not in _drives:
+            _drives[key] = Drive(server, chosen.data, chosen.cache, chosen.follow)
+        return _drives[key]
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of a drive: names, folders of which everything is known, and how it is kept true.
+class IndexStatus:
+    """How much the index of a drive holds, and how current it is.
 
-    `age` is how many seconds ago the drive last said what changed; None when it has not since this machine started.
-    `trouble` says why it cannot be had, "" when it can.
+    `names` counts files and folders, `folders` those of which every file is known. `age` is the number of seconds since
+    the changes feed was last read, None if not since the last boot. `trouble` is the error of the last poll of the
+    feed, "" if it succeeded.
     """
 
     names: int
@@ -91,43 +93,54 @@ class Known:
 
 
 class Drive:
-    """One drive. Every method takes paths as tuples of names and may be called from any thread.
+    """One drive. Paths are tuples of shown names below My Drive (`Names`). Thread-safe.
 
-    All raise `ConnectionFailed` and `RemoteError` when the drive does not answer as it should.
+    Every method raises `ConnectionFailed`, `SignInError` or a `RemoteError` if a call to the drive fails, and
+    `DiskFull` if the local disk is full, beside the errors that it names.
     """
 
     def __init__(self, server: Server, data: Path, cache: Path, pace: float = changes.PACE) -> None:
+        """Connect to a drive.
+
+        Args:
+            server: The drive's server and sign-in.
+            data: The folder for journals, which must outlive the process.
+            cache: The folder for the index and for bytes that were read.
+            pace: Seconds between two polls of the changes feed.
+        """
         self.server = server
-        # The first contact tells soon whether there is a drive at all; later calls are patient.
-        contacted = now()
-        root, token, found, quota = wait(bootstrap(server))
-        # The id of My Drive tells drives and accounts apart, and stays when a hub comes back at another address.
+        # `bootstrap` gives up after a few attempts, so that a missing drive is reported soon; later calls retry longer.
+        requested = now()
+        root, token, snapshot, quota = wait(bootstrap(server))
+        # The id of My Drive differs between drives and accounts, and stays the same if a hub moves to another address.
         key = hashlib.sha256(root.id.encode()).hexdigest()[:16]
         self.api = DriveApi(server)
         self.index = DriveIndex(cache / "drives" / key)
         self.snapshots = Snapshots(self.api, self.index, root.id, MARK)
         if self.index.fact("token") is None:
-            self.index.begin(token, polled=stamp(contacted))
-            if found is not None:
-                self.snapshots.begin_to_load(found)
-        self.following = ChangesFollower(self.api, self.index, pace)
-        self.listings = FolderListings(self.api, self.index, self.following)
+            self.index.set_first_token(token, polled=stamp(requested))
+            if snapshot is not None:
+                self.snapshots.start_loading(snapshot)
+        self.follower = ChangesFollower(self.api, self.index, pace)
+        self.listings = FolderListings(self.api, self.index, self.follower)
         self.content = ContentCache(cache / "drives" / key / "content", self.api)
         self.journal = Journal(data / "drives" / key, self.api, self.index.put, self.index.forget, self.content.adopt)
         self.root = replace(root, name=ROOT, parent="")
-        self.ways = PathResolver(self.root, self.api, self.index, self.following, self.listings, self.journal)
+        self.resolver = PathResolver(self.root, self.api, self.index, self.follower, self.listings, self.journal)
         self._quota = (time.monotonic(), quota)
 
-    # Looking
+    # Looking up
 
     def find(self, path: Names, *, follow: bool = True) -> File:
-        """The file or folder there, what a shortcut leads to unless `follow` is False.
+        """Return the file or folder at `path`; a draft as the file that it will be.
 
-        Raises `NotFound`, and `NotAFolder` when a file stands in the way.
+        If `path` is a shortcut, return its target; with `follow=False` the shortcut. Raises `NotFound`, and
+        `NotAFolder` if a file is where `path` needs a folder.
         """
-        return self.ways.to(path, follow)[-1]
+        return self.resolver.resolve(path, follow=follow)[-1]
 
     def exists(self, path: Names) -> bool:
+        """Whether there is a file or folder at `path`."""
         try:
             self.find(path)
         except (NotFound, NotAFolder):
@@ -135,133 +148,154 @@ class Drive:
         return True
 
     def folder(self, path: Names) -> File:
-        """The folder there. Raises as `find`, and `NotAFolder` for a file."""
+        """Return the folder at `path`. Raises `NotFound`, and `NotAFolder` if it, or a name above it, is a file."""
         found = self.find(path)
         if not found.is_folder:
-            raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
+            raise NotAFolder(f"{_display(path)} on the drive is a file.", "Name a folder.")
         return found
 
     def find_in(self, folder: File, path: Names) -> File:
-        """What is at a path of which `folder` is the one above, a shortcut as itself. Raises `NotFound`."""
-        return self.ways.step(folder, path)
+        """Return what is at `path`, whose parent is `folder`, with one lookup; a shortcut as itself.
+
+        Raises `NotFound`.
+        """
+        return self.resolver.resolve_in(folder, path)
 
     def entries(self, path: Names, folder: File | None = None) -> Iterator[tuple[str, File]]:
-        """What is in a folder, by the name it is shown under, in no order, the first before the last is known.
+        """Yield (shown name, file) for everything in a folder, in no particular order; shortcuts as themselves.
 
-        `folder` is the one at `path`, where that is known. A shortcut is given as itself. Raises as `folder`, in the
-        middle too when the drive does not answer.
+        The first are yielded before the last are known. `folder` is the folder at `path`, if the caller knows it.
+        Raises `NotFound` and `NotAFolder`; if a call fails, errors also after some were yielded.
         """
         folder = folder or self.folder(path)
         if path[:1] == (TARGETS,) and len(path) < 3:
             if len(path) == 2:
-                target = self.ways.target(path[1])
-                yield names.shown(target), target
+                target = self.resolver.target(path[1])
+                yield names.shown_name(target), target
             return
-        # Drafts first: one that gets to the drive meanwhile is then seen as a draft rather than never.
+        # Drafts are read first: one that is uploaded during the listing is then seen as a draft rather than not at all.
         drafts, hidden = self.journal.within(folder.id), self.journal.owned()
-        written = {shown_name(draft.name): draft.as_file() for draft in drafts}
+        written = {names.sanitize(draft.name): draft.as_file() for draft in drafts}
         yield from written.items()
-        self.snapshots.wait(_SNAPSHOT_WAIT)
+        self.snapshots.wait(_SNAPSHOT_TIMEOUT)
         for name, file in self.listings.entries(folder.id):
             if file.id not in hidden and name not in written:
                 yield name, file
 
-    def way(self, path: Names) -> list[File]:
-        """The folders from My Drive down to the one at `path`. Raises as `folder`."""
-        way = self.ways.to(path, True)
-        if not way[-1].is_folder:
-            raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
-        return way
+    def folders_to(self, path: Names) -> list[File]:
+        """Return the folders from My Drive down to the one at `path`. Raises `NotFound`, `NotAFolder`."""
+        folders = self.resolver.resolve(path, follow=True)
+        if not folders[-1].is_folder:
+            raise NotAFolder(f"{_display(path)} on the drive is a file.", "Name a folder.")
+        return folders
 
-    def listing(self, path: Names, way: Sequence[File] | None = None) -> dict[str, File]:
-        """What is in a folder, shortcuts followed, sorted by the name it is shown under. Raises as `folder`.
+    def listing(self, path: Names, folders: Sequence[File] | None = None) -> dict[str, File]:
+        """Return everything in the folder at `path` by shown name, sorted, shortcuts replaced by their targets.
 
-        `way` are the folders from My Drive down to `path`, where they are known.
+        Shortcuts to one of the folders above are left out, so that a walk ends. `folders` is `folders_to(path)`, if the
+        caller knows it. Raises `NotFound`, `NotAFolder`.
         """
-        way = way or self.way(path)
-        found = dict(sorted(self.entries(path, way[-1]), key=itemgetter(0)))
+        folders = folders or self.folders_to(path)
+        found = dict(sorted(self.entries(path, folders[-1]), key=itemgetter(0)))
         shortcuts = [(name, file) for name, file in found.items() if file.mime_type == SHORTCUT]
-        self.ways.learn_targets([file.target for _, file in shortcuts])
-        found |= {name: self.ways.followed(file) for name, file in shortcuts}
-        # A shortcut to a folder that leads here would go round and round.
-        passed = {folder.id for folder in way}
-        return {name: file for name, file in found.items() if file.id not in passed}
+        self.resolver.prefetch_targets([file.target for _, file in shortcuts])
+        found |= {name: self.resolver.follow(file) for name, file in shortcuts}
+        above = {folder.id for folder in folders}
+        return {name: file for name, file in found.items() if file.id not in above}
 
-    def below(self, path: Names, way: Sequence[File] | None = None) -> Iterator[tuple[Names, File]]:
-        """All that lies below a folder, each folder before what is in it; else as `listing`."""
-        way = way or self.way(path)
-        for name, file in self.listing(path, way).items():
+    def below(self, path: Names, folders: Sequence[File] | None = None) -> Iterator[tuple[Names, File]]:
+        """Yield (path, file) for everything below the folder at `path`, each folder before its files.
+
+        Shortcuts and `folders` as in `listing`. Raises `NotFound`, `NotAFolder`.
+        """
+        folders = folders or self.folders_to(path)
+        for name, file in self.listing(path, folders).items():
             yield (*path, name), file
             if file.is_folder:
-                yield from self.below((*path, name), [*way, file])
+                yield from self.below((*path, name), [*folders, file])
 
     def link(self, shortcut: File) -> str:
-        """Where a shortcut leads, as a path from My Drive's own folder in a mount. Raises `NotFound`."""
-        target = self.ways.target(shortcut.target)
-        return f"{TARGETS}/{target.id}/{names.shown(target)}"
+        """Return the target of `shortcut` as a path relative to the mount's root: `TARGETS/<id>/<name>`.
+
+        Raises `NotFound` if the target is gone or in the trash.
+        """
+        target = self.resolver.target(shortcut.target)
+        return f"{TARGETS}/{target.id}/{names.shown_name(target)}"
 
     def refreshed(self, file: File) -> File:
-        """That file as it is on the drive now."""
-        return self.ways.fresh(file.id)
+        """Request `file` from the drive by its id and return its current state. Raises `NotFound`."""
+        return self.resolver.fetch(file.id)
 
     def current(self, file: File) -> tuple[File, Draft | None]:
-        """An open file as it is known to be by now, and what is being written in its place, with one holder more."""
+        """Return (latest known state of `file`, the draft that rewrites it or None), without a call to the drive.
+
+        The draft's reference count is incremented; the caller must release it.
+        """
         draft = self.journal.hold_of(file.id)
         return (draft.as_file(), draft) if draft is not None else (self.index.get(file.id) or file, None)
 
-    def known(self) -> Known:
-        """Figures for who wants to know how much is known, and how sure it is."""
+    def known(self) -> IndexStatus:
+        """Return how much the index holds and how current it is."""
         count, folders = self.index.count()
-        return Known(count, folders, self.following.age(), self.index.fact("trouble") or "")
+        return IndexStatus(count, folders, self.follower.age(), self.index.fact("trouble") or "")
 
     def subscribe(self, callback: Callable[[Sequence[Names] | None], None]) -> Callable[[], None]:
-        """Have `callback` called with the paths whose file others changed, made or took away; returns its end.
+        """Call `callback` with the paths at which other processes and machines created, changed or removed files.
 
-        With None it may be any. It is called on a thread of its own and may block. A path names the place as it is
-        shown, whether there is a file by now or not; what this process does itself is not told.
+        The paths are sorted, and a path that has no file any more is among them. None instead of paths means that any
+        path may have changed. `callback` runs on the background thread that polls the changes feed, which waits for it.
+        Local writes of this process are not reported. Call the returned function once to unsubscribe.
         """
 
-        def told(touched: Sequence[Touched] | None) -> None:
-            if touched is None:
+        def notify(entries: Sequence[LogEntry] | None) -> None:
+            if entries is None:
                 callback(None)
                 return
-            folders = {one.parent: self.index.way_to(one.parent, self.root.id) for one in touched if one.parent}
-            paths = {(*way, one.shown) for one in touched if (way := folders.get(one.parent)) is not None}
+            folders = {one.parent: self.index.path_of(one.parent, self.root.id) for one in entries if one.parent}
+            paths = {(*above, one.shown) for one in entries if (above := folders.get(one.parent)) is not None}
             if paths:
                 callback(sorted(paths))
 
-        return self.following.subscribe(told)
+        return self.follower.subscribe(notify)
 
     def save_snapshot(self) -> None:
-        """Keep what is known for the next machine, where that is worth it; what hinders it is only logged."""
+        """Save the index on the drive for the next machine, if it is worth it. A `HaversackError` is only logged."""
         try:
             if self.snapshots.is_worth_saving():
                 self.snapshots.save()
         except HaversackError as error:
-            _log.warning("What is known of the drive is not kept for the next session: %s", error)
+            _log.warning("No snapshot of the drive's index was saved; the next machine lists folders anew. %s", error)
 
     def quota(self) -> Quota:
-        now = time.monotonic()
-        if now - self._quota[0] > _QUOTA_TRUST:
-            self._quota = (now, wait(self.api.about()))
+        """Return the drive's quota, at most 60 seconds old."""
+        checked = time.monotonic()
+        if checked - self._quota[0] > _QUOTA_MAX_AGE:
+            self._quota = (checked, wait(self.api.about()))
         return self._quota[1]
 
     # Bytes
 
     def read(self, file: File, offset: int, size: int) -> bytes:
-        """Bytes of a file that is on the drive. Raises `IntegrityError` when it changed: look at it again."""
+        """Return up to `size` bytes of a file on the drive from `offset`; fewer only at its end.
+
+        Raises `Forbidden` for a Google document or a shortcut, and `IntegrityError` if the file on the drive is not in
+        the state `file` any more: call `refreshed` and read again.
+        """
         check_has_bytes(file)
         return self.content.read(file, offset, size)
 
     def find_bytes(self, file: File, offset: int, size: int) -> bytes | Extent:
-        """As `read`, or where on this machine those bytes lie."""
+        """Read as `read` does, but return the place of the bytes in the local cache (`Extent`) if they are there.
+
+        Raises `Forbidden`, `IntegrityError`.
+        """
         check_has_bytes(file)
         return self.content.find(file, offset, size)
 
     def draft_at(self, path: Names, folder: File | None = None) -> Draft | None:
-        """What is being written there, with one holder more, so that it stays; the caller releases it.
+        """Return the draft at `path`, its reference count incremented (the caller must release it); None without one.
 
-        `folder` is the one above it, where that is known.
+        `folder` is the parent of `path`, if the caller knows it. Raises `NotFound` and `NotAFolder` for the parent.
         """
         if not path:
             return None
@@ -272,9 +306,11 @@ class Drive:
         return None
 
     def open_draft(self, path: Names, *, truncate: bool, exclusive: bool = False) -> Draft:
-        """Begin to write a file: its present bytes, or none with `truncate`; a new file when there is none.
+        """Return the draft at `path`; start one if there is none. The caller must release it.
 
-        The caller releases the draft. Raises `AlreadyExists` with `exclusive`, `IsAFolder`, and as `folder`.
+        A new draft has the bytes of the file at `path`, which are copied from the drive; none with `truncate`, or if
+        there is no file. With `exclusive` there must be no file and no draft. Raises `AlreadyExists` with `exclusive`,
+        `IsAFolder`, `Forbidden` for a Google document, and `NotFound` and `NotAFolder` for the parent.
         """
         if not path:
             raise IsAFolder("My Drive is a folder.", "Name a file in it.")
@@ -283,74 +319,88 @@ class Drive:
             if (draft := self.draft_at(path)) is not None:
                 if exclusive:
                     self.journal.release(draft)
-                    raise _taken(path)
+                    raise _already_exists(path)
                 if truncate:
                     self.journal.truncate(draft, 0)
                 return draft
-            there = self._child(parent.id, path[-1])
+            there = self.resolver.child(parent.id, path[-1])
             if there is None:
                 return self.journal.open(parent.id, path[-1], None, None)
-            # What is shown under a number gets that name on the drive too, so that it keeps it.
-            name = there.name if names.shown(there) == path[-1] else path[-1]
+            # A file that is shown under a number gets the numbered name on the drive too, so that it keeps it.
+            name = there.name if names.shown_name(there) == path[-1] else path[-1]
             if there.mime_type == SHORTCUT:
-                there = self.ways.target(there.target)
+                there = self.resolver.target(there.target)
                 name = there.name
             if there.id.startswith("draft:"):
-                continue  # begun by somebody else just now
+                continue  # a race: another thread started a draft since `draft_at`
             if there.is_folder:
-                raise IsAFolder(f"{_said(path)} on the drive is a folder.", "Name a file.")
+                raise IsAFolder(f"{_display(path)} on the drive is a folder.", "Name a file.")
             if exclusive:
-                raise _taken(path)
+                raise _already_exists(path)
             check_has_bytes(there)
-            return self.journal.open(there.parent, name, there, None if truncate else self._filler(there))
+            return self.journal.open(there.parent, name, there, None if truncate else self._copier(there))
 
     def draft_of(self, file: File) -> Draft:
-        """Begin to write a file that is open, whatever it is called by now. The caller releases the draft."""
+        """Return the draft that rewrites `file`, an open file; start one with its bytes if there is none.
+
+        The file is found by its id, whatever its path is now. The caller must release the draft.
+        """
         file, draft = self.current(file)
-        return draft or self.journal.open(file.parent, file.name, file, self._filler(file))
+        return draft or self.journal.open(file.parent, file.name, file, self._copier(file))
 
     def draft_apart(self, file: File) -> Draft:
-        """Begin to write a file that was deleted while it is open (see `Journal.apart`). The caller releases it."""
-        return self.journal.apart(file, self._filler(file))
+        """Return a new draft with the bytes of `file`, an orphan (deleted while open): it is never uploaded.
+
+        The caller must release the draft.
+        """
+        return self.journal.apart(file, self._copier(file))
 
     # Changing
 
     def make_folder(self, path: Names, *, only: bool = False) -> File:
-        """Raises `AlreadyExists`, and as `folder` for where it would stand.
+        """Create the folder at `path` on the drive and return it.
 
-        A drive takes two folders of one name. With `only` one that was made at the same moment and is not the oldest
-        goes again, for a call more, so that those who made them all go on in one.
+        A drive accepts two folders with one name. With `only`, one more call looks for another folder that was created
+        at the same time; if it is older, the new folder is trashed again. Raises `AlreadyExists` then, and if there is
+        something at `path` before; `NotFound` and `NotAFolder` for its parent.
         """
         if not path:
-            raise _taken(path)
+            raise _already_exists(path)
         parent = self.folder(path[:-1])
-        if self._child(parent.id, path[-1]) is not None:
-            raise _taken(path)
+        if self.resolver.child(parent.id, path[-1]) is not None:
+            raise _already_exists(path)
         made = wait(self.api.create_folder(parent.id, path[-1]))
         if only:
-            there = [file for file in wait(self.api.lookup(parent.id, path[-1])) if file.is_folder]
-            if min([made, *there], key=lambda file: (file.created, file.id)).id != made.id:
+            same_name = [file for file in wait(self.api.lookup(parent.id, path[-1])) if file.is_folder]
+            if min([made, *same_name], key=lambda file: (file.created, file.id)).id != made.id:
                 wait(self.api.trash(made.id))
-                self.index.doubt(parent.id)
-                raise _taken(path)
+                self.index.invalidate(parent.id)
+                raise _already_exists(path)
         self.index.put_empty(made)
         return made
 
     def remove(self, path: Names) -> None:
-        """Put a file into the trash, written to the drive or not. Raises `IsAFolder`, and as `find`."""
+        """Move the file at `path` to the trash; a shortcut itself, not its target. A draft is discarded.
+
+        Raises `NotFound`, `NotAFolder`, and `IsAFolder` for a folder.
+        """
         if (draft := self.draft_at(path)) is not None:
-            gone = self.journal.remove(draft)
+            on_drive = self.journal.remove(draft)
             self.journal.release(draft)
-            for file_id in gone:
+            for file_id in on_drive:
                 self._trash(file_id)
             return
         file = self.find(path, follow=False)
         if file.is_folder:
-            raise IsAFolder(f"{_said(path)} on the drive is a folder.", "Remove it as a folder.")
+            raise IsAFolder(f"{_display(path)} on the drive is a folder.", "Remove it as a folder.")
         self._trash(file.id)
 
     def remove_folder(self, path: Names, *, recursive: bool = False) -> None:
-        """Trash a folder; only an empty one unless `recursive`. Raises `FolderNotEmpty`, and as `folder`."""
+        """Move the folder at `path` to the trash; with `recursive` together with everything in it.
+
+        With `recursive`, a shortcut is trashed itself. Raises `FolderNotEmpty` without `recursive`, `Forbidden` for My
+        Drive itself, `NotFound`, and `NotAFolder`.
+        """
         if not path:
             raise Forbidden("My Drive itself cannot be removed.", "Name something in it.")
         folder = self.find(path, follow=False)
@@ -358,38 +408,47 @@ class Drive:
             self._trash(folder.id)
             return
         if not folder.is_folder:
-            raise NotAFolder(f"{_said(path)} on the drive is a file.", "Name a folder.")
+            raise NotAFolder(f"{_display(path)} on the drive is a file.", "Name a folder.")
         if not recursive:
-            self.following.refresh()
-            if self._holds_something(path):
-                raise FolderNotEmpty(f"{_said(path)} on the drive is not empty.", "Remove what is in it first.")
+            self.follower.refresh()
+            if self._has_entries(path):
+                raise FolderNotEmpty(f"{_display(path)} on the drive is not empty.", "Remove what is in it first.")
         for draft in self.journal.within(folder.id):
             self.journal.remove(draft)
         self._trash(folder.id)
 
     def rename(self, old: Names, new: Names) -> None:
-        """Rename or move. A file takes the place of a file, a folder that of an empty one; those go to the trash."""
+        """Rename or move a file, folder or shortcut; what is at `new` is replaced and moved to the trash.
+
+        A file replaces a file, a folder only an empty folder. Raises `NotFound`, `Forbidden` for My Drive itself and
+        for a folder moved into itself, `IsAFolder`, `NotAFolder`, `FolderNotEmpty`.
+        """
         if not old or not new:
             raise Forbidden("My Drive itself cannot be renamed.", "Name something in it.")
         source, parent = self.find(old, follow=False), self.folder(new[:-1])
         if old == new:
             return
         if new[: len(old)] == old:
-            raise Forbidden(f"{_said(old)} cannot be moved into itself.", "Choose another place.")
-        over = self._replaceable(source, new)
+            raise Forbidden(f"{_display(old)} cannot be moved into itself.", "Choose another place.")
+        replaced = self._find_replaceable(source, new)
         if (draft := self.draft_at(old)) is not None:
-            self._rename_draft(draft, parent, new, over)
+            self._rename_draft(draft, parent, new, replaced)
             return
-        for file_id in self._cleared(self.draft_at(new), over):
+        for file_id in self._discard_draft(self.draft_at(new), replaced):
             self._trash(file_id)
-        self.index.put(wait(self.api.update(source, name=_name_for(source, over, new), parent=parent.id)))
+        name = _drive_name_at(new, source, replaced)
+        self.index.put(wait(self.api.update(source, name=name, parent=parent.id)))
 
     def copy(self, old: Names, new: Names) -> None:
-        """Copy one file on the drive itself. Raises `IsAFolder`, and as `find` and `folder`."""
+        """Copy one file on the drive itself, without a download; what is at `new` is replaced and moved to the trash.
+
+        If there is a draft at `old`, it is committed and uploaded first. Raises `NotFound`, `NotAFolder`, and
+        `IsAFolder` for a folder at `old` or `new`.
+        """
         source, parent = self.find(old), self.folder(new[:-1])
         if source.is_folder:
-            raise IsAFolder(f"{_said(old)} on the drive is a folder.", "Copy its files.")
-        over = self._replaceable(source, new)
+            raise IsAFolder(f"{_display(old)} on the drive is a folder.", "Copy its files.")
+        replaced = self._find_replaceable(source, new)
         if (draft := self.draft_at(old)) is not None:
             try:
                 self.journal.commit(draft)
@@ -397,29 +456,38 @@ class Drive:
             finally:
                 self.journal.release(draft)
             source = self.find(old)
-        copied = wait(self.api.copy(source, parent.id, names.kept(source, new[-1])))
-        for file_id in self._cleared(self.draft_at(new), over):
+        copied = wait(self.api.copy(source, parent.id, names.drive_name(source, new[-1])))
+        for file_id in self._discard_draft(self.draft_at(new), replaced):
             self._trash(file_id)
         self.index.put(copied)
 
     def set_modified(self, path: Names, modified: float) -> None:
-        """`modified` in seconds since 1970."""
+        """Set the modification time, in seconds since 1970; for My Drive itself do nothing.
+
+        The time of a draft that is not uploaded yet is uploaded with its bytes. Raises `NotFound`, `NotAFolder`.
+        """
         if (draft := self.draft_at(path)) is not None:
-            waits = self.journal.set_modified(draft, modified)
+            with_bytes = self.journal.set_modified(draft, modified)
             self.journal.release(draft)
-            if waits:
+            if with_bytes:
                 return
         file = self.find(path)
         if path:
             self.index.put(wait(self.api.update(file, modified=modified)))
 
-    # Files of our own
+    # haversack's own files
 
     def deliver(self, source: Path, path: Names, mark: str, file_id: str | None = None) -> File:
-        """A new file on the drive with a local file's bytes, without a stop in the journal, marked as haversack's.
+        """Upload a local file as a new file at `path`, without the journal, and mark it as haversack's. Return it.
 
-        With `file_id`, an id from `api.new_id` that several may have been told, only the first to use it succeeds.
-        Raises `AlreadyExists` when the id or the name is taken, and as `folder` for where the file would lie.
+        Args:
+            source: The local file.
+            path: Its path on the drive.
+            mark: The value of its property `MARK` in `appProperties`.
+            file_id: An unused id from `api.new_id`. If several processes use one id, only the first upload succeeds.
+
+        Raises `AlreadyExists` if the id is used or a file at `path` appears to exist after the upload (which is then
+        deleted again), `NotFound` and `NotAFolder` for the parent, `IntegrityError`, and `OSError` for `source`.
         """
         parent = self.folder(path[:-1])
         digest = disk.md5(source)
@@ -438,30 +506,37 @@ class Drive:
         )
         made = wait(self.api.upload(upload))
         if any(file.id != made.id for file in wait(self.api.lookup(parent.id, path[-1]))):
-            # A drive takes two files of one name; of two that make one at once, whoever sees the other yields.
+            # A drive accepts two files with one name. In a race, each creator that sees the other's file withdraws.
             wait(self.api.delete(made.id))
-            raise _taken(path)
+            raise _already_exists(path)
         self.index.put(made)
         return made
 
     def purge(self, path: Names) -> None:
-        """Delete a file for good that `deliver` made. Raises `Forbidden` for any other, and as `find`."""
+        """Delete a file that `deliver` made, for good and not into the trash.
+
+        Raises `Forbidden` for any other file or folder, `NotFound`, and `NotAFolder`.
+        """
         file = self.find(path, follow=False)
         if file.is_folder or MARK not in wait(self.api.marks(file.id)):
-            raise Forbidden(f"{_said(path)} on the drive was not made by haversack.", "Move it to the trash instead.")
+            raise Forbidden(
+                f"{_display(path)} on the drive was not made by haversack.", "Move it to the trash instead."
+            )
         wait(self.api.delete(file.id))
         self.index.forget(file.id)
 
-    # The tree's own
+    # Internal
 
-    def _child(self, parent: str, shown: str) -> File | None:
-        return self.ways.child(parent, shown)
-
-    def _holds_something(self, path: Names) -> bool:
+    def _has_entries(self, path: Names) -> bool:
         return next(self.entries(path), None) is not None
 
-    def _filler(self, file: File) -> Callable[[int], None]:
-        def fill(descriptor: int) -> None:
+    def _copier(self, file: File) -> Callable[[int], None]:
+        """Return a function that writes the bytes of `file` to a file descriptor.
+
+        If the file has changed on the drive, it starts again, once, with the new bytes.
+        """
+
+        def copy(descriptor: int) -> None:
             try:
                 self.content.copy_to(file, descriptor)
             except IntegrityError:
@@ -469,49 +544,59 @@ class Drive:
                 os.ftruncate(descriptor, 0)
                 self.content.copy_to(fresh, descriptor)
 
-        return fill
+        return copy
 
-    def _replaceable(self, source: File, new: Names) -> File | None:
-        """What stands at `new` and may be replaced by `source`."""
+    def _find_replaceable(self, source: File, new: Names) -> File | None:
+        """Return what is at `new`, which `source` is about to replace; None if there is nothing.
+
+        Raises `IsAFolder`, `NotAFolder` or `FolderNotEmpty` if `source` must not replace it.
+        """
         try:
-            over = self.find(new, follow=False)
+            replaced = self.find(new, follow=False)
         except NotFound:
             return None
-        if over.is_folder and not source.is_folder:
-            raise IsAFolder(f"{_said(new)} on the drive is a folder.", "Name a file.")
-        if source.is_folder and not over.is_folder:
-            raise NotAFolder(f"{_said(new)} on the drive is a file.", "Name a folder.")
-        if over.is_folder and self._holds_something(new):
-            raise FolderNotEmpty(f"{_said(new)} on the drive is not empty.", "Remove what is in it first.")
-        return over
+        if replaced.is_folder and not source.is_folder:
+            raise IsAFolder(f"{_display(new)} on the drive is a folder.", "Name a file.")
+        if source.is_folder and not replaced.is_folder:
+            raise NotAFolder(f"{_display(new)} on the drive is a file.", "Name a folder.")
+        if replaced.is_folder and self._has_entries(new):
+            raise FolderNotEmpty(f"{_display(new)} on the drive is not empty.", "Remove what is in it first.")
+        return replaced
 
-    def _rename_draft(self, draft: Draft, parent: File, new: Names, over: File | None) -> None:
-        """A file that is on the drive is renamed there at once; one that is not gets there under its new name."""
-        name = _name_for(draft.as_file(), over, new)
+    def _rename_draft(self, draft: Draft, parent: File, new: Names, replaced: File | None) -> None:
+        """Rename a draft, and its file on the drive if it has one, to `new`; release the draft.
+
+        `replaced` is what is at `new`. If the draft's file is on the drive, `replaced` is trashed at once. Otherwise
+        the journal uploads the draft in place of `replaced`; what has no bytes is trashed at once.
+        """
+        name = _drive_name_at(new, draft.as_file(), replaced)
         try:
             if draft.exists and draft.file_id is not None:
-                for file_id in self._cleared(self.draft_at(new), over):
+                for file_id in self._discard_draft(self.draft_at(new), replaced):
                     self._trash(file_id)
-                over = None
+                replaced = None
                 present = draft.uploaded or wait(self.api.get(draft.file_id))
                 draft.uploaded = wait(self.api.update(present, name=name, parent=parent.id))
                 self.index.put(draft.uploaded)
-            if over is not None and over.id.startswith("draft:"):
-                over = None
-            if over is not None and not _has_bytes(over):
-                self._trash(over.id)
-                over = None
-            self.journal.move(draft, parent.id, name, over)
+            if replaced is not None and replaced.id.startswith("draft:"):
+                replaced = None
+            if replaced is not None and not _has_bytes(replaced):
+                self._trash(replaced.id)
+                replaced = None
+            self.journal.move(draft, parent.id, name, replaced)
         finally:
             self.journal.release(draft)
 
-    def _cleared(self, there: Draft | None, over: File | None) -> list[str]:
-        """The ids to be trashed where something else has taken a name."""
-        gone = [over.id] if over is not None and not over.id.startswith("draft:") else []
-        if there is not None:
-            gone += self.journal.remove(there)
-            self.journal.release(there)
-        return sorted(set(gone))
+    def _discard_draft(self, draft: Draft | None, replaced: File | None) -> list[str]:
+        """Remove and release `draft`, the draft at a path that is being replaced.
+
+        Returns the ids on the drive to trash: those of the draft, and that of `replaced`, the file at the path.
+        """
+        on_drive = [replaced.id] if replaced is not None and not replaced.id.startswith("draft:") else []
+        if draft is not None:
+            on_drive += self.journal.remove(draft)
+            self.journal.release(draft)
+        return sorted(set(on_drive))
 
     def _trash(self, file_id: str) -> None:
         wait(self.api.trash(file_id))
@@ -519,14 +604,14 @@ class Drive:
 
 
 def split(path: str) -> Names:
-    """`a/b//c/` as names; `.` and `..` lead where they do in any path, but never above My Drive."""
-    names: list[str] = []
+    """Split a path into names: `a/b//c/` into ("a", "b", "c"). `..` never leads above My Drive."""
+    parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
-            del names[-1:]
+            del parts[-1:]
         elif part not in ("", "."):
-            names.append(part)
-    return tuple(names)
+            parts.append(part)
+    return tuple(parts)
 
 
 def _has_bytes(file: File) -> bool:
@@ -534,23 +619,29 @@ def _has_bytes(file: File) -> bool:
 
 
 def check_has_bytes(file: File) -> None:
-    """Raise `Forbidden` for what has no bytes to read, such as Google's own documents and shortcuts."""
+    """Raise `Forbidden` if `file` has no bytes to read: a Google document, or a shortcut without a target."""
     if names.is_document(file):
         raise Forbidden(f"{file.name} is a Google document without bytes of its own.", "Export it in the browser.")
     if file.mime_type == SHORTCUT:
-        raise Forbidden(f"What the shortcut {file.name} leads to is gone, or not for you.", "Remove the shortcut.")
+        raise Forbidden(
+            f"The target of the shortcut {file.name} is gone, or you may not read it.", "Remove the shortcut."
+        )
 
 
-def _name_for(source: File, over: File | None, new: Names) -> str:
-    """What `source` is to be called on the drive so that it is shown at `new`, in the place of `over`."""
-    if over is not None and names.shown(over) == new[-1] and not names.is_document(over):
-        return over.name
-    return names.kept(source, new[-1])
+def _drive_name_at(path: Names, source: File, replaced: File | None) -> str:
+    """Return the drive name that `source` must get to be shown at `path`.
+
+    It is the name of `replaced`, the file at `path`, if that is shown under it; otherwise derived from `path`.
+    """
+    if replaced is not None and names.shown_name(replaced) == path[-1] and not names.is_document(replaced):
+        return replaced.name
+    return names.drive_name(source, path[-1])
 
 
-def _said(path: Names) -> str:
+def _display(path: Names) -> str:
+    """Return a path for messages."""
     return "/".join(path) or ROOT
 
 
-def _taken(path: Names) -> AlreadyExists:
-    return AlreadyExists(f"{_said(path)} is on the drive already.", "Choose another name.", status=409)
+def _already_exists(path: Names) -> AlreadyExists:
+    return AlreadyExists(f"{_display(path)} is on the drive already.", "Choose another name.", status=409)

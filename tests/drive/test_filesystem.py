@@ -87,7 +87,7 @@ def test_a_file_changed_on_the_drive_is_read_anew(hub: RunningHub, fs: DriveFile
     assert fs.cat_file(f"{folder}/a") == b"old"
     (hub.my_drive / folder / "a").write_bytes(b"changed")
     # What was seen is believed for some seconds, but bytes are checked against their hash.
-    fs.drive.index.doubt(fs.info(folder)["id"])
+    fs.drive.index.invalidate(fs.info(folder)["id"])
     assert fs.cat_file(f"{folder}/a") == b"changed"
 
 
@@ -164,7 +164,7 @@ def test_of_two_files_of_one_name_the_first_has_it_and_the_other_a_number(fs: Dr
     fs.pipe_file(f"{folder}/a", b"old")
     fs.pipe_file(f"{folder}/b", b"new")
     wait(fs.drive.api.update(fs.drive.find((folder, "b")), name="a", modified=4e9))
-    fs.drive.index.doubt(fs.info(folder)["id"])
+    fs.drive.index.invalidate(fs.info(folder)["id"])
     assert (fs.cat_file(f"{folder}/a"), fs.cat_file(f"{folder}/a (1)")) == (b"old", b"new")
     assert fs.ls(folder, detail=False) == [f"{folder}/a", f"{folder}/a (1)"]
 
@@ -174,7 +174,7 @@ def test_a_name_with_a_slash_stays_in_its_folder(fs: DriveFileSystem, folder: st
 
     fs.pipe_file(f"{folder}/a", b"x")
     wait(fs.drive.api.update(fs.drive.find((folder, "a")), name="../up"))
-    fs.drive.index.doubt(fs.info(folder)["id"])
+    fs.drive.index.invalidate(fs.info(folder)["id"])
     assert fs.ls(folder, detail=False) == [f"{folder}/..／up"]
     assert fs.cat_file(f"{folder}/..／up") == b"x"
 

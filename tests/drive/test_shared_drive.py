@@ -45,7 +45,7 @@ def shared(proxy: Proxy, hub: RunningHub, folder: str, tmp_path: Path) -> Drive:
 def test_its_searches_and_changes_are_asked_for_by_its_id(shared: Drive, proxy: Proxy) -> None:
     shared.make_folder(("folder",))
     assert list(shared.listing(())) == ["folder"]
-    shared.following.refresh()
+    shared.follower.refresh()
     asked = [URL(call.path) for call in proxy.calls if call.method == "GET"]
     of_drive = [url for url in asked if url.path in OF_A_DRIVE]
     assert {url.path for url in of_drive} >= {"/drive/v3/files", "/drive/v3/changes"}

@@ -8,7 +8,7 @@ import pytest
 
 from haversack.drive.filesystem import DriveFileSystem
 from haversack.drive.remote.api import SHORTCUT
-from haversack.drive.tree import TARGETS
+from haversack.drive.resolve import TARGETS
 from haversack.errors import Forbidden, NotAFolder, NotFound
 from haversack.http import wait
 from tests.conftest import RunningHub
@@ -27,7 +27,7 @@ def shortcut(fs: DriveFileSystem, path: str, target: str) -> None:
         "shortcutDetails": {"targetId": fs.info(target)["id"]},
     }
     wait(fs.drive.api.http.request("POST", "/drive/v3/files", json=about))
-    fs.drive.following.refresh()
+    fs.drive.follower.refresh()
 
 
 def test_a_shortcut_reads_and_writes_what_it_leads_to(fs: DriveFileSystem, folder: str, here: Path) -> None:

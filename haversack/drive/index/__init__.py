@@ -1,1 +1,1 @@
-"""What is known of the drive's names: an SQLite index kept current by the changes feed, and how folders are listed."""
+"""An SQLite index of the drive's names, kept current by the changes feed, and the listing of folders into it."""

@@ -1,4 +1,4 @@
-"""The first contact with a drive: all that has to be known before anything else, in one call."""
+"""The first request to a drive: everything that `Drive` needs before any other call, in one batch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from haversack.http import Http
 
 
 async def bootstrap(server: Server) -> tuple[File, str, File | None, Quota]:
-    """My Drive, where its list of changes ends, a snapshot of what an earlier session knew, the room: one call."""
+    """Return (My Drive's folder, start page token of the changes feed, newest snapshot or None, quota).
+
+    One batch request, with at most three attempts. Raises `SignInError`, `ConnectionFailed`, or the `RemoteError` of
+    the first call in the batch that failed.
+    """
     http = Http(server, attempts=3)
-    wanted: list[Call[File | str | Page | Quota]] = [
+    requests: list[Call[File | str | Page | Quota]] = [
         calls.get(server.root), calls.changes_token(), snapshot.search(MARK), calls.quota(),
     ]  # fmt: skip
     try:
-        answers = await DriveApi(server, http).batch(wanted)
+        answers = await DriveApi(server, http).batch(requests)
     finally:
         await http.close()
     for answer in answers:

@@ -1,11 +1,14 @@
-"""The drive's list of changes, followed: what others do to the drive reaches the index by itself.
+"""Follows the drive's changes feed (`changes.list`), so that the index sees what others do to the drive.
 
-One question every few seconds keeps everything that is known true, however much it is. It is asked while somebody uses
-the drive, less often while nobody does, and not at all by a process that has long stopped; the first look after a pause
-asks once before it answers. Processes of one machine share the answers through the index. As long as the list cannot be
-had, `current` says so, and the drive itself is asked about every name: nothing stale is believed for ever.
+Protocol: https://developers.google.com/workspace/drive/api/guides/manage-changes. One request every few seconds keeps
+the whole index current, whatever its size. The feed is polled every `pace` seconds while the drive is used, half as
+often after a minute without use, and not at all by a process that neither uses the drive nor has subscribers. The first
+use after a pause polls once before it is answered. Processes of one machine share the index, and so the polls.
 
-The time since the last answer is taken from a clock that nobody sets, and counts within one start of the machine only.
+While the feed cannot be read, `is_current` returns False and the caller asks the drive itself about each name: the
+index is never trusted without a recent poll.
+
+The time of the last poll is stored with the boot id, by a clock that is never set; it is valid until the next boot.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from haversack import disk
-from haversack.drive.index.index import DriveIndex, Touched
+from haversack.drive.index.index import DriveIndex, LogEntry
 from haversack.drive.index.rows import EVERYTHING
 from haversack.drive.remote import calls
 from haversack.drive.remote.api import Changes, DriveApi
@@ -29,26 +32,39 @@ from haversack.http import wait
 _log = logging.getLogger(__name__)
 
 PACE = 5.0
-"""Seconds between two questions while the drive is used."""
+"""Seconds between two polls while the drive is used."""
 _IDLE_AFTER = 60.0
-_IDLE_PACE = 2
-_LONGEST_PAUSE = 4
-_JUST_NOW = 1.0
-_LONGEST_WAIT = 10.0
-_REMEMBERED = 20_000
-# Answers to a token that the drive does not take any more.
+_IDLE_FACTOR = 2
+_MAX_BACKOFF_FACTOR = 4
+_FIRST_POLL_MAX_AGE = 1.0
+_POLL_TIMEOUT = 10.0
+_ANSWERS_KEPT = 20_000
+# The drive's statuses for a page token that it does not know any more.
 _TOKEN_REFUSED = (400, 404, 410)
 
 Place = str | tuple[str, str]
-"""A folder's id, or with it a name that is shown in the folder."""
-Callback = Callable[[Sequence[Touched] | None], None]
+"""A folder's id, which stands for its listing; or (folder's id, shown name), which stands for one lookup."""
+Callback = Callable[[Sequence[LogEntry] | None], None]
 
-_ending = threading.Event()
-atexit.register(_ending.set)
+_exiting = threading.Event()
+atexit.register(_exiting.set)
 
 
 class ChangesFollower:
-    """Keeps `index` true by what `api` lists as changed, every `pace` seconds. Safe to use from any thread."""
+    """Applies the changes feed of `api` to `index`, about every `pace` seconds. Thread-safe.
+
+    `trouble` is the message of the error that the last poll failed with; "" after a success. All times are of `now`.
+
+    | field | meaning | written by |
+    |---|---|---|
+    | `_last_used` | the last call of `is_current` | any thread |
+    | `_fresh_until` | the index is current until then without a look at the last poll | any thread |
+    | `_answered_at` | when the drive was asked about a place that it answered | the event loop's thread |
+    | `_notified_up_to` | log position up to which subscribers were notified | the follower's thread |
+    | `_all_changed` | the next notification must say that any place may have changed | any thread |
+    | `_has_polled` | this process has read the feed to its end | holder of `_poll_lock` |
+    | `_thread` | the follower's thread, None while it does not run | holder of `_start_lock`; the thread at its end |
+    """
 
     def __init__(self, api: DriveApi, index: DriveIndex, pace: float = PACE) -> None:
         self.pace = pace
@@ -56,197 +72,225 @@ class ChangesFollower:
         self._api = api
         self._index = index
         self._callbacks: list[Callback] = []
-        self._told = index.mark()
-        self._any = False
-        self._believed_until = 0.0
-        self._answered: dict[Place, float] = {}
-        self._has_asked = False
-        self._asked = now()
-        self._settled = now()
-        self._asking = threading.Lock()
-        self._starting = threading.Lock()
-        self._follower: threading.Thread | None = None
+        self._notified_up_to = index.mark()
+        self._all_changed = False
+        self._fresh_until = 0.0
+        self._answered_at: dict[Place, float] = {}
+        self._has_polled = False
+        self._last_used = now()
+        self._plain_names_restored = now()
+        self._poll_lock = threading.Lock()
+        self._start_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
 
-    def current(self, *places: Place) -> bool:
-        """Whether what the index holds is as it is on the drive, give or take a few seconds; asks once when in doubt.
+    def is_current(self, *places: Place) -> bool:
+        """Whether the index, at least about one of `places`, is at most about 2 × `pace` seconds behind the drive.
 
-        So is what was `answered` of any of `places` so few seconds ago, however late the list of changes comes. False
-        means that the list cannot be had: ask the drive itself.
+        True if a process of this machine has polled the feed within that time, or the drive was asked about one of
+        `places` within it. Otherwise poll once and return whether that succeeded. Return False at once while the
+        background polls fail: the caller must ask the drive itself. Starts the follower's thread if it does not run.
         """
-        self._asked = now()
-        if self._follower is None:
+        self._last_used = now()
+        if self._thread is None:
             self._start()
-        if self._asked < self._believed_until or self._is_fresh():
+        if self._last_used < self._fresh_until or self._was_polled_recently():
             return True
-        if any(self._asked < self._answered.get(place, -math.inf) + 2 * self.pace for place in places):
+        if any(self._last_used < self._answered_at.get(place, -math.inf) + 2 * self.pace for place in places):
             return True
         if self.trouble:
-            return False  # the follower goes on trying
+            return False  # the follower's thread retries
         try:
-            self._ask(unless_fresh=True)
+            self._poll(unless_recent=True)
         except HaversackError:
             return False
         return True
 
-    def answered(self, places: Iterable[Place], asked: float) -> None:
-        """The drive, asked at that time of `now`, answered what there is in these places. From one thread only."""
+    def add_answer(self, places: Iterable[Place], asked: float) -> None:
+        """Record that the index holds the drive's answer about `places`, which was requested at `asked` (of `now`).
+
+        Call it on the event loop's thread only.
+        """
         for place in places:
-            self._answered.pop(place, None)
-            self._answered[place] = asked
-        while len(self._answered) > _REMEMBERED:
-            del self._answered[next(iter(self._answered))]
+            self._answered_at.pop(place, None)
+            self._answered_at[place] = asked
+        while len(self._answered_at) > _ANSWERS_KEPT:
+            del self._answered_at[next(iter(self._answered_at))]
 
     def refresh(self) -> None:
-        """Take over everything that changed up to now. Raises `ConnectionFailed` or `RemoteError`."""
-        self._ask()
+        """Poll now and apply all changes up to now.
+
+        Raises `ConnectionFailed`, `SignInError`, `RemoteError`, and `DiskFull` if the index cannot be written.
+        """
+        self._poll()
 
     def age(self) -> float | None:
-        """Seconds since the drive last said what changed; None when that was in another life of this machine."""
-        life, _, when = (self._index.fact("polled") or "").partition(" ")
-        return now() - float(when) if when and life == disk.boot_id() else None
+        """Seconds since a process of this machine read the feed to its end or took its start page token.
+
+        None if that has not happened since the last boot.
+        """
+        boot, _, when = (self._index.fact("polled") or "").partition(" ")
+        return now() - float(when) if when and boot == disk.boot_id() else None
 
     def subscribe(self, callback: Callback) -> Callable[[], None]:
-        """Have `callback` called with the places that others touched, None when it may be any; returns its end.
+        """Call `callback` with the log entries of other processes and machines, oldest first.
 
-        It is called on a thread of its own and may block; what this process does itself is not told.
+        It gets None instead if any place may have changed. It runs on the follower's thread: while it blocks,
+        background polls wait. What it raises is logged. Call the returned function once to unsubscribe.
         """
         self._callbacks.append(callback)
-        if self._follower is None:
+        if self._thread is None:
             self._start()
         return lambda: self._callbacks.remove(callback)
 
-    # Asking
+    # Polling
 
-    def _ask(self, *, unless_fresh: bool = False) -> None:
-        """Take over what changed; with `unless_fresh` only if nobody else did while this thread waited its turn."""
-        with self._asking:
-            if unless_fresh and self._is_fresh():
+    def _poll(self, *, unless_recent: bool = False) -> None:
+        """Apply all changes up to now; only one thread polls at a time.
+
+        With `unless_recent`, return at once if another thread or process polled while this one waited for the lock.
+        On a failure, set `trouble` in this object and the index, log the first one of a series, and raise it.
+        """
+        with self._poll_lock:
+            if unless_recent and self._was_polled_recently():
                 return
             try:
-                self._take_over()
+                self._apply_pages()
             except HaversackError as error:
-                self._believed_until = 0.0
-                if not self.trouble and not _ending.is_set():
-                    _log.warning("What others change on the drive is not seen at once: %s", error)
-                    self._any = True
+                self._fresh_until = 0.0
+                if not self.trouble and not _exiting.is_set():
+                    _log.warning("Changes by others are seen late: the drive's changes feed failed. %s", error)
+                    self._all_changed = True
                 self.trouble = str(error)
-                self._index.note(trouble=self.trouble)
+                self._index.set_facts(trouble=self.trouble)
                 raise
-            self.trouble, self._has_asked = "", True
+            self.trouble, self._has_polled = "", True
             if self._index.fact("trouble"):
-                self._index.note(trouble=None)
+                self._index.set_facts(trouble=None)
 
-    def _take_over(self) -> None:
-        begun = False
+    def _apply_pages(self) -> None:
+        """Fetch and apply pages up to the last one; reset the index if the drive refuses its page token.
+
+        Stops at a page that conflicts with a local write: the next poll requests it again.
+        """
+        was_reset = False
         while True:
             token, since, started = self._index.fact("token"), self._index.mark(), now()
             try:
-                page = wait(self._page(token)) if token is not None else None
+                page = wait(self._fetch_page(token)) if token is not None else None
             except RemoteError as error:
-                if begun or error.status not in _TOKEN_REFUSED:
+                if was_reset or error.status not in _TOKEN_REFUSED:
                     raise
-                _log.warning("The drive forgot where it was in its list of changes; everything is asked anew.")
+                _log.warning("The drive refused the page token of its changes feed; the index is rebuilt.")
                 page = None
             if page is None:
-                self._begin_anew()
-                begun = True
+                self._reset_index()
+                was_reset = True
                 continue
             facts = {"polled": stamp(started)} if page.last else {}
-            whole = self._index.apply(str(token), page, since, **facts)
-            if page.last or not whole:
-                self._believed_until = started + 2 * self.pace
+            complete = self._index.apply(str(token), page, since, **facts)
+            if page.last or not complete:
+                self._fresh_until = started + 2 * self.pace
                 return
 
-    async def _page(self, token: str) -> Changes:
+    async def _fetch_page(self, token: str) -> Changes:
         try:
-            return await asyncio.wait_for(self._api.do(calls.changes(token)), _LONGEST_WAIT)
+            return await asyncio.wait_for(self._api.do(calls.changes(token)), _POLL_TIMEOUT)
         except TimeoutError as error:
-            raise ConnectionFailed("The drive does not say what changed on it.", "Try again later.") from error
+            raise ConnectionFailed(
+                f"The drive's changes feed did not answer within {_POLL_TIMEOUT:.0f} seconds.", "Try again later."
+            ) from error
 
-    def _begin_anew(self) -> None:
-        """Forget everything, and know from now on what changes."""
+    def _reset_index(self) -> None:
+        """Clear the index and set a new start page token."""
         started = now()
         token = wait(self._api.changes_token())
         self._index.clear()
-        self._index.begin(token, stamp(started))
-        self._any = True
+        self._index.set_first_token(token, stamp(started))
+        self._all_changed = True
 
-    def _is_fresh(self, within: float | None = None) -> bool:
-        """Whether this process or another asked not long ago."""
+    def _was_polled_recently(self, within: float | None = None) -> bool:
+        """Whether any process of this machine has polled within the last `within` seconds and there is no trouble.
+
+        Without `within`: 2 × `pace`; at most one second before the first poll of this process, so that a new process
+        sees what was done just before it started. If True, extends `_fresh_until`.
+        """
         age = self.age()
         if within is None:
-            # A process that begins wants to see what was done just before it.
-            within = 2 * self.pace if self._has_asked else min(self.pace, _JUST_NOW)
+            within = 2 * self.pace if self._has_polled else min(self.pace, _FIRST_POLL_MAX_AGE)
         if age is None or self.trouble or not 0 <= age < within:
             return False
-        self._believed_until = now() - age + 2 * self.pace
+        self._fresh_until = now() - age + 2 * self.pace
         return True
 
-    # Following
+    # The follower's thread
 
     def _start(self) -> None:
-        with self._starting:
-            if self._follower is None:
-                self._follower = threading.Thread(target=self._follow, name="haversack-changes", daemon=True)
-                self._follower.start()
+        with self._start_lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="haversack-changes", daemon=True)
+                self._thread.start()
 
-    def _follow(self) -> None:
-        """Ask again and again, until nobody is there who could want to know."""
+    def _run(self) -> None:
+        """Poll until the process exits, or the drive is idle and has no subscribers; after failures with backoff."""
         failures = 0
-        while not _ending.is_set():
-            idle = now() - self._asked > _IDLE_AFTER
+        while not _exiting.is_set():
+            idle = now() - self._last_used > _IDLE_AFTER
             if idle and not self._callbacks:
-                self._follower = None
+                self._thread = None
                 return
-            pace = self.pace * (_IDLE_PACE if idle else 1)
-            _ending.wait(self.pace * min(2**failures, _LONGEST_PAUSE) if failures else pace)
+            pace = self.pace * (_IDLE_FACTOR if idle else 1)
+            _exiting.wait(self.pace * min(2**failures, _MAX_BACKOFF_FACTOR) if failures else pace)
             try:
-                self._turn(pace)
+                self._poll_and_notify(pace)
                 failures = 0
             except HaversackError:
                 failures += 1
-            except Exception:  # noqa: BLE001 - who follows goes on; nobody waits for what it raises
+            except Exception:  # noqa: BLE001 - the thread must survive; nobody waits for its exceptions
                 failures += 1
-                if not _ending.is_set():
-                    _log.exception("What changed on the drive could not be taken over")
+                if not _exiting.is_set():
+                    _log.exception("The drive's changes could not be applied to the index; retrying")
 
-    def _turn(self, pace: float) -> None:
+    def _poll_and_notify(self, pace: float) -> None:
+        """Poll unless another process just did; restore plain names once a minute; notify subscribers in any case."""
         try:
-            if not self._is_fresh(pace * 0.9):
-                self._ask()
-            if now() - self._settled > _IDLE_AFTER:
-                self._settled = now()
-                self._index.settle_names()
+            if not self._was_polled_recently(pace * 0.9):
+                self._poll()
+            if now() - self._plain_names_restored > _IDLE_AFTER:
+                self._plain_names_restored = now()
+                self._index.restore_plain_names()
         finally:
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
-        """Tell the subscribers what happened since they were told last, while nobody waits for this thread."""
+    def _notify(self) -> None:
+        """Call the subscribers with the log entries since the last notification.
+
+        Only the follower's thread does this, so no caller of `is_current` or `refresh` waits for a subscriber.
+        """
         if not self._callbacks:
             return
-        touched = self._index.touched_since(self._told)
-        if touched:
-            self._told = touched[-1].seq
-        if self._any or any(one.id == EVERYTHING for one in touched):
-            self._any = False
-            self._call(None)
-        elif touched:
-            self._call(touched)
+        entries = self._index.changes_by_others(self._notified_up_to)
+        if entries:
+            self._notified_up_to = entries[-1].seq
+        if self._all_changed or any(one.id == EVERYTHING for one in entries):
+            self._all_changed = False
+            self._call_subscribers(None)
+        elif entries:
+            self._call_subscribers(entries)
 
-    def _call(self, touched: Sequence[Touched] | None) -> None:
+    def _call_subscribers(self, entries: Sequence[LogEntry] | None) -> None:
         for callback in list(self._callbacks):
             try:
-                callback(touched)
-            except Exception:  # noqa: BLE001 - one that fails must not keep it from the others
-                _log.exception("Somebody could not be told what changed on the drive")
+                callback(entries)
+            except Exception:  # noqa: BLE001 - one subscriber's failure must not keep the others from being notified
+                _log.exception("A subscriber to the drive's changes failed")
 
 
 def now() -> float:
-    """Seconds on a clock that is the same in all processes, is never set, and runs while the machine sleeps."""
+    """Seconds on a clock that all processes share, that nobody sets, and that runs during suspend (on Linux)."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.clock_gettime(clock) if clock is not None else time.monotonic()
 
 
 def stamp(when: float) -> str:
-    """A time of `now` as other processes, also after a restart of the machine, understand it."""
+    """Return a time of `now` with the boot id, as `ChangesFollower.age` reads it: "<boot id> <seconds>"."""
     return f"{disk.boot_id()} {when}"

@@ -1,15 +1,17 @@
-"""What is known of the drive, so that it is not asked again: files by id, the names in folders, and those that are not.
+"""The index of a drive: files by id, the names in folders, and names that were looked up and do not exist.
 
-SQLite in the cache folder, one per drive, shared by all processes of this machine. It holds a token of the drive's list
-of changes, and one sentence is true of it at any time: with what changed since that token applied, everything in it is
-as it is on the drive. So what was learned once stays known, and no clock is asked how long to believe it.
+The index is an SQLite database in the cache folder, one per drive, shared by all processes of this machine. It holds a
+page token of the changes feed, and one invariant: with the changes after that token applied, everything in the index is
+as it is on the drive. So entries never expire.
 
-Three rules keep the sentence true although calls overlap. Every change that is applied or made by this machine goes
-into a log; what was asked before an entry of the log is not believed against it. A file's `version` only grows, so an
-older state never takes the place of a newer one. And changes count only for the process whose token is still the one
-in the database.
+Calls to the drive overlap with each other and with local writes. Three rules keep the invariant:
 
-The whole of it can be thrown away at any time, so it is not synced to disk and a broken one is made anew.
+1. Every change that is applied, and every local write, is appended to a log. An answer is requested at a position of
+   the log (`mark`) and is not stored where the log has newer entries about the same files.
+2. A file's `version` only grows: a row never replaces one with a larger version.
+3. A page of changes is applied only if the token that it was requested with is still the one in the database.
+
+The index can be rebuilt from the drive at any time. So it is not synced to disk, and a damaged database is deleted.
 """
 
 from __future__ import annotations
@@ -29,7 +31,16 @@ from typing import Any
 from filelock import FileLock
 
 from haversack.drive.index import names
-from haversack.drive.index.rows import COLUMNS, EVERYTHING, INSIDE, ListedFolder, Rows, fact_of, opened, transaction
+from haversack.drive.index.rows import (
+    COLUMNS,
+    COLUMNS_IN_FOLDER,
+    EVERYTHING,
+    ListedFolder,
+    Rows,
+    connect,
+    fact_of,
+    transaction,
+)
 from haversack.drive.remote.calls import FOLDER, Changes, File
 from haversack.errors import DiskFull, IntegrityError
 
@@ -38,13 +49,16 @@ SELECT EXISTS (SELECT 1 FROM listed WHERE parent = ?1) OR EXISTS (SELECT 1 FROM 
     {COLUMNS}
 FROM (SELECT 1) LEFT JOIN files ON parent = ?1 AND shown = ?2
 """
-_WARM = 4096
-_DEEPEST = 200
+_LOOKUPS_CACHED = 4096
+_MAX_DEPTH = 200
 
 
 @dataclass(frozen=True)
-class Touched:
-    """A place whose file was changed, made or taken away: `seq` numbers what happened, `shown` is the name there."""
+class LogEntry:
+    """A file was created, changed or removed at a place: `shown` is its shown name in the folder `parent`.
+
+    `seq` is the sequence number in the log. If `id` is `EVERYTHING`, the whole index was cleared.
+    """
 
     seq: int
     id: str
@@ -53,83 +67,100 @@ class Touched:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A page of a listing as the drive answered it, asked for at the mark `since`.
+class ListingPage:
+    """A page of a listing, as the drive answered a query for the files in one or more folders.
 
-    `token` leads to the next page, which is kept where the listing is of `parent` alone. `ended` are the folders whose
-    listing of that `number` is complete with this page.
+    Args:
+        files: The files on the page.
+        since: `DriveIndex.mark` when the page was requested.
+        parent: The folder that is listed; None if the query named several.
+        token: The page token of the next page; None on the last page. It is stored only with a `parent`.
+        completed: The folders whose listing is complete with this page.
+        number: The number of the listing, from `DriveIndex.begin_listing`; used only with `completed`.
     """
 
     files: Sequence[File]
     since: int
     parent: str | None = None
     token: str | None = None
-    ended: Sequence[str] = ()
+    completed: Sequence[str] = ()
     number: int = 0
 
 
 class DriveIndex:
-    """The index of one drive in `folder`. Safe to use from several threads and processes; raises `DiskFull`."""
+    """The index of one drive, in `folder`. Safe for concurrent use by threads and processes.
+
+    Every method that writes raises `DiskFull` if SQLite cannot write. A database that is damaged or has another schema
+    version is deleted and created anew. Two connections: `_reader`, guarded by `_reader_lock`, never waits for a write
+    transaction (WAL mode); `_writer` is guarded by `_writer_lock`.
+
+    `_lookups` and `_counts` cache answers in memory until any process commits (`PRAGMA data_version` changes).
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "index.db"
         self._origin = secrets.token_hex(4)
-        self._reading = threading.RLock()
-        self._changing = threading.RLock()
-        self._state = 0
-        self._counted: tuple[int, int] | None = None
-        self._warm: dict[tuple[str, str], tuple[bool, File | None]] = {}
+        self._reader_lock = threading.RLock()
+        self._writer_lock = threading.RLock()
+        self._data_version = 0
+        self._counts: tuple[int, int] | None = None
+        self._lookups: dict[tuple[str, str], tuple[bool, File | None]] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Several processes may open it first at the same moment, and SQLite lets only one of them choose WAL.
-        with _disk_full_said(folder), FileLock(folder / "index.lock"):
+        # SQLite lets only one process at a time set WAL mode on a new database.
+        with _raising_disk_full(folder), FileLock(folder / "index.lock"):
             try:
-                self._writer = opened(self.path)
+                self._writer = connect(self.path)
             except sqlite3.OperationalError:
-                raise  # which says nothing against what is in it
+                raise  # busy, or the disk is full: the database itself may be sound
             except sqlite3.DatabaseError:
                 for file in folder.glob("index.db*"):
                     file.unlink(missing_ok=True)
-                self._writer = opened(self.path)
-            # Looking never waits for somebody who writes: in WAL the two do not meet.
-            self._reader = opened(self.path)
+                self._writer = connect(self.path)
+            self._reader = connect(self.path)
 
-    # Looking
+    # Reading
 
     def lookup(self, parent: str, shown: str) -> tuple[bool, File | None]:
-        """Whether it is known what is shown under that name in a folder, and the file; None when there is none."""
-        with self._reading:
-            self._forget_what_changed()
-            answer = self._warm.get((parent, shown))
+        """Return (whether the answer is known, the file shown as `shown` in the folder `parent`).
+
+        (True, None) means that there is no such file. The answer may be stale for as long as the changes feed lags.
+        """
+        with self._reader_lock:
+            self._invalidate_caches()
+            answer = self._lookups.get((parent, shown))
             if answer is None:
-                known, *row = self._one(_LOOKUP, parent, shown)
+                known, *row = self._fetch_one(_LOOKUP, parent, shown)
                 answer = bool(known), File(*row) if row[0] is not None else None
-                if len(self._warm) >= _WARM:
-                    self._warm.clear()
-                self._warm[parent, shown] = answer
+                if len(self._lookups) >= _LOOKUPS_CACHED:
+                    self._lookups.clear()
+                self._lookups[parent, shown] = answer
         return answer
 
     def get(self, file_id: str) -> File | None:
-        """The file of that id, when it is known."""
-        row = self._one(f"SELECT {COLUMNS} FROM files WHERE id = ?", file_id)
+        """Return the file with this id; None if the index does not have it."""
+        row = self._fetch_one(f"SELECT {COLUMNS} FROM files WHERE id = ?", file_id)
         return File(*row) if row else None
 
     def is_listed(self, parent: str) -> bool:
-        """Whether everything in that folder is known."""
-        return self._one("SELECT 1 FROM listed WHERE parent = ?", parent) is not None
+        """Whether the index holds every file of the folder `parent`."""
+        return self._fetch_one("SELECT 1 FROM listed WHERE parent = ?", parent) is not None
 
-    def is_doubted(self, parent: str) -> bool:
-        """Whether some of what is held of that folder may not be true."""
-        return self._one("SELECT 1 FROM files WHERE parent = ? AND seen < 0", parent) is not None
+    def has_stale_rows(self, parent: str) -> bool:
+        """Whether some files of the folder were invalidated and not confirmed since."""
+        return self._fetch_one("SELECT 1 FROM files WHERE parent = ? AND seen < 0", parent) is not None
 
     def page(self, parent: str, after: int = 0, count: int = 1000) -> list[tuple[int, str, File]]:
-        """Some of what is known in a folder: a number to go on behind, the shown name, and the file of each."""
-        query = f"SELECT {COLUMNS}, shown, rowid FROM files WHERE parent = ? AND rowid > ? ORDER BY rowid LIMIT ?"
-        return [(row[-1], row[-2], File(*row[:-2])) for row in self._all(query, parent, after, count)]
+        """Return up to `count` files of a folder as (position, shown name, file), in the order of their positions.
 
-    def unlisted(self, parents: Iterable[str]) -> list[str]:
-        """The folders in those folders that are not listed yet, the last seen first."""
-        found = self._all(
+        `after` is the position of the last file of the previous page. Stale rows are included.
+        """
+        query = f"SELECT {COLUMNS}, shown, rowid FROM files WHERE parent = ? AND rowid > ? ORDER BY rowid LIMIT ?"
+        return [(row[-1], row[-2], File(*row[:-2])) for row in self._fetch_all(query, parent, after, count)]
+
+    def unlisted_subfolders(self, parents: Iterable[str]) -> list[str]:
+        """Return the ids of the known folders in `parents` that are not listed, the most recently inserted first."""
+        found = self._fetch_all(
             "SELECT id FROM files WHERE parent IN (SELECT value FROM json_each(?)) AND mime_type = ?"
             " AND id NOT IN (SELECT parent FROM listed) ORDER BY rowid DESC",
             json.dumps(list(parents)),
@@ -137,62 +168,73 @@ class DriveIndex:
         )
         return [row[0] for row in found]
 
-    def not_listed(self, parents: Sequence[str]) -> list[str]:
-        """Those of some folders of which not everything is known, in their order."""
+    def without_listed(self, folders: Sequence[str]) -> list[str]:
+        """Return those of `folders` that are not listed, in the same order."""
         query = "SELECT parent FROM listed WHERE parent IN (SELECT value FROM json_each(?))"
-        listed = {row[0] for row in self._all(query, json.dumps(parents))}
-        return [parent for parent in parents if parent not in listed]
+        listed = {row[0] for row in self._fetch_all(query, json.dumps(folders))}
+        return [folder for folder in folders if folder not in listed]
 
-    def small_folder(self) -> str | None:
-        """A folder that is known to hold something, but not much."""
-        for (parent,) in self._all("SELECT parent FROM listed LIMIT 200"):
-            if 0 < self._one("SELECT count(*) FROM (SELECT 1 FROM files WHERE parent = ? LIMIT 21)", parent)[0] <= 20:
+    def small_listed_folder(self) -> str | None:
+        """Return the id of a listed folder with 1 to 20 files, searched among 200; None if none is found."""
+        for (parent,) in self._fetch_all("SELECT parent FROM listed LIMIT 200"):
+            count = "SELECT count(*) FROM (SELECT 1 FROM files WHERE parent = ? LIMIT 21)"
+            if 0 < self._fetch_one(count, parent)[0] <= 20:
                 return str(parent)
         return None
 
-    def way_to(self, file_id: str, root: str) -> tuple[str, ...] | None:
-        """The shown names that lead from the folder `root` to a file; None when they are not all known."""
-        way: list[str] = []
+    def path_of(self, file_id: str, root: str) -> tuple[str, ...] | None:
+        """Return the shown names from the folder `root` down to a file; None if a folder between is not known."""
+        path: list[str] = []
         while file_id != root:
-            row = self._one("SELECT parent, shown FROM files WHERE id = ?", file_id)
-            if row is None or len(way) > _DEEPEST:
+            row = self._fetch_one("SELECT parent, shown FROM files WHERE id = ?", file_id)
+            if row is None or len(path) > _MAX_DEPTH:
                 return None
             file_id = row[0]
-            way.append(row[1])
-        return tuple(reversed(way))
+            path.append(row[1])
+        return tuple(reversed(path))
 
     def count(self) -> tuple[int, int]:
-        """How many names are known, and how many folders with all they hold."""
-        with self._reading:
-            self._forget_what_changed()
-            if self._counted is None:
-                self._counted = (
-                    self._one("SELECT count(*) FROM files")[0],
-                    self._one("SELECT count(*) FROM listed")[0],
+        """Return (number of files and folders in the index, number of listed folders)."""
+        with self._reader_lock:
+            self._invalidate_caches()
+            if self._counts is None:
+                self._counts = (
+                    self._fetch_one("SELECT count(*) FROM files")[0],
+                    self._fetch_one("SELECT count(*) FROM listed")[0],
                 )
-            return self._counted
+            return self._counts
 
-    # Learning what the drive answers
+    # Storing the drive's answers
 
     def mark(self) -> int:
-        """Where the log ends now. Take it before asking the drive, and give it back with what was learned."""
-        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'changed'")
+        """Return the sequence number of the newest log entry, 0 if there is none.
+
+        Call it before a request to the drive and pass it as `since` with the answer.
+        """
+        row = self._fetch_one("SELECT seq FROM sqlite_sequence WHERE name = 'changed'")
         return row[0] if row else 0
 
     def learn_lookup(self, parent: str, shown: Sequence[str], found: Sequence[File], since: int) -> bool:
-        """`found` are the files in `parent` that have any of the names `shown`, as the drive answered.
+        """Store the answer to a lookup of the names `shown` in the folder `parent`.
 
-        False when somebody changed something there meanwhile: ask again the next time.
+        Args:
+            parent: The folder's id.
+            shown: The shown names that were looked up; each is now known, to exist or not.
+            found: All files in the folder that have any of these names on the drive.
+            since: `mark` from before the request.
+
+        Returns False, and stores nothing, if the log has an entry after `since` about the folder or one of the files:
+        the answer may be stale.
         """
         with self._writing() as rows:
-            if rows.touched(since) & {EVERYTHING, *(file.id for file in found)} or rows.all(
+            if rows.changed_since(since) & {EVERYTHING, *(file.id for file in found)} or rows.fetch_all(
                 "SELECT 1 FROM changed WHERE seq > ? AND parent = ?", since, parent
             ):
                 return False
             ids = [file.id for file in found]
             gone = "parent = ? AND shown IN (SELECT value FROM json_each(?))"
             gone += " AND id NOT IN (SELECT value FROM json_each(?))"
-            for (file_id,) in rows.all(
+            for (file_id,) in rows.fetch_all(
                 f"SELECT id FROM files WHERE {gone}", parent, json.dumps(list(shown)), json.dumps(ids)
             ):
                 rows.drop(file_id, own=True)
@@ -201,206 +243,231 @@ class DriveIndex:
             return True
 
     def learn(self, files: Sequence[File], since: int) -> None:
-        """The drive answered that these files are so."""
+        """Store files that the drive returned by id, except trashed ones and those with a log entry after `since`."""
         with self._writing() as rows:
-            touched = rows.touched(since)
-            if EVERYTHING not in touched:
-                rows.store([file for file in files if not file.trashed and file.id not in touched])
+            changed = rows.changed_since(since)
+            if EVERYTHING not in changed:
+                rows.store([file for file in files if not file.trashed and file.id not in changed])
 
     def begin_listing(self, parent: str) -> tuple[int, str | None]:
-        """The number of a listing of a folder and, where one broke off, the page token to go on with."""
+        """Start or resume the listing of a folder.
+
+        Returns (listing number, page token to continue with). The token is None for the first page. A listing that was
+        interrupted, also by the end of its process, keeps its number and its token.
+        """
         with self._writing() as rows:
             row = rows.database.execute("SELECT number, page FROM listing WHERE parent = ?", (parent,)).fetchone()
             if row is None:
-                row = (rows.next_number(), None)
+                row = (rows.next_listing_number(), None)
                 rows.database.execute("INSERT INTO listing VALUES (?, ?, NULL)", (parent, row[0]))
             return int(row[0]), row[1]
 
     def begin_listings(self, parents: Sequence[str]) -> int:
-        """The number of a listing of several folders, from their beginning."""
+        """Start the listing of several folders by one query, from its first page. Returns the listing number."""
         with self._writing() as rows:
-            number = rows.next_number()
-            begun = [(parent, number) for parent in parents]
-            rows.database.executemany("INSERT OR REPLACE INTO listing VALUES (?, ?, NULL)", begun)
+            number = rows.next_listing_number()
+            started = [(parent, number) for parent in parents]
+            rows.database.executemany("INSERT OR REPLACE INTO listing VALUES (?, ?, NULL)", started)
             return number
 
-    def learn_pages(self, pages: Sequence[Answered]) -> list[bool]:
-        """Pages of listings, kept all at once; True for each that was.
+    def learn_pages(self, pages: Sequence[ListingPage]) -> list[bool]:
+        """Store pages of listings in one transaction. Returns for each whether it was stored.
 
-        False when everything was forgotten since it was asked for: the listing is to begin anew.
+        A page is refused if the index was cleared after the page was requested: restart its listing. Files with a log
+        entry after the request are left out; the log's state of them is newer.
         """
         with self._writing() as rows:
-            return [_learn_page(rows, page) for page in pages]
+            return [_store_page(rows, page) for page in pages]
 
     def drop_listing(self, parent: str) -> None:
-        """Begin the listing of a folder anew the next time: the drive does not know its page token any more."""
+        """Discard the number and the page token of an incomplete listing, so that the next one starts anew."""
         with self._writing() as rows:
             rows.database.execute("DELETE FROM listing WHERE parent = ?", (parent,))
 
-    def doubt(self, parent: str) -> None:
-        """Ask again about everything in that folder."""
+    def invalidate(self, parent: str) -> None:
+        """Mark everything in a folder as stale: its names are looked up and listed again when they are needed."""
         with self._writing() as rows:
             for table in ("listed", "listing", "asked"):
                 rows.database.execute(f"DELETE FROM {table} WHERE parent = ?", (parent,))
             rows.database.execute("UPDATE files SET seen = -1 WHERE parent = ?", (parent,))
 
-    # What this machine writes
+    # Local writes
 
     def put(self, *files: File) -> None:
-        """This machine made or changed these files, and the drive answered that they are so."""
+        """Store files that this process created or changed on the drive, as the drive answered them."""
         with self._writing() as rows:
             rows.store(files, own=True)
 
     def put_empty(self, folder: File) -> None:
-        """This machine made a folder, with nothing in it."""
+        """Store a folder that this process created on the drive, and mark it as listed, for it is empty."""
         with self._writing() as rows:
             rows.store([folder], own=True)
             rows.database.execute("INSERT OR IGNORE INTO listed VALUES (?)", (folder.id,))
 
     def forget(self, file_id: str) -> None:
-        """This machine took that file away, and with it what was known inside it."""
+        """Delete a file or folder that this process trashed or deleted, and everything known below it."""
         with self._writing() as rows:
             rows.drop(file_id, own=True)
 
-    # Changes
+    # The changes feed
 
     def fact(self, name: str) -> str | None:
-        """Something noted about the index as a whole."""
-        row = self._one("SELECT value FROM facts WHERE name = ?", name)
+        """Return a value about the index as a whole, such as `token`; None if it is not set."""
+        row = self._fetch_one("SELECT value FROM facts WHERE name = ?", name)
         return row[0] if row else None
 
-    def note(self, **facts: str | None) -> None:
-        """Note facts about the index as a whole; None forgets one."""
+    def set_facts(self, **facts: str | None) -> None:
+        """Store values about the index as a whole; None deletes one."""
         with self._writing() as rows:
-            rows.note(**facts)
+            rows.set_facts(**facts)
 
-    def begin(self, token: str, polled: str) -> None:
-        """Keep what is learned from now on true from `token`, got at `polled`, where there is no token yet."""
+    def set_first_token(self, token: str, polled: str) -> None:
+        """Set the page token of the changes feed if there is none. `polled` is the `stamp` of its request."""
         with self._writing() as rows:
             if rows.fact("token") is None:
-                rows.note(token=token, polled=polled)
+                rows.set_facts(token=token, polled=polled)
 
     def apply(self, token: str, page: Changes, since: int, **facts: str) -> bool:
-        """Take over a page of what changed since `token`; whether the index has come as far as the page.
+        """Apply a page of the changes feed and store its token for the next page.
 
-        It has not when this machine itself did something to one of the files meanwhile, so that it is not clear which
-        came first: the page is then to be asked for again. `facts` are noted with it.
+        Args:
+            token: The page token that the page was requested with.
+            page: The page.
+            since: `mark` from before the request.
+            **facts: Facts to store in the same transaction.
+
+        Returns False if a change of the page conflicts with a log entry after `since` and was skipped; the token stays,
+        so that the page is requested again. Returns True without applying anything if `token` is not the index's token
+        any more: another process has applied the page.
         """
         with self._writing() as rows:
             if rows.fact("token") != token:
-                return True  # another process was first
-            whole = rows.take_over(page, rows.touched(since))
-            rows.note(**facts, token=page.token if whole else token)
-            rows.shorten_log()
-            return whole
+                return True
+            complete = rows.apply_changes(page, rows.changed_since(since))
+            rows.set_facts(**facts, token=page.token if complete else token)
+            rows.trim_log()
+            return complete
 
     def restore(self, folders: Iterable[ListedFolder], changes: Sequence[Changes], token: str) -> None:
-        """Know also what was known at `token`, with what `changes` since, all of it or nothing.
+        """Add the folders of a snapshot and the changes since, in one transaction.
 
-        What is known already stands. Raises what `folders` raises, and `IntegrityError` when a file is there twice.
+        Args:
+            folders: The snapshot's folders. Rows that are in the index stay unless theirs are newer, and files in
+                the log are left out. An exception from the iterator rolls everything back.
+            changes: All pages of the changes feed after `token`.
+            token: The page token of the snapshot. It becomes the index's token if a change conflicts with the log, so
+                that the changes are requested again; otherwise that of the last page does.
+
+        Raises `IntegrityError` if `folders` holds one file twice.
         """
         with self._writing() as rows:
-            touched = rows.touched(0)
+            changed = rows.changed_since(0)
             try:
-                rows.load(folders, touched)
+                rows.load(folders, changed)
             except sqlite3.IntegrityError as error:
-                raise IntegrityError(f"What was known of the drive contradicts itself ({error}).") from error
-            # What this machine did meanwhile may have come before or after: then the changes are asked for again.
-            taken = [rows.take_over(page, touched) for page in changes]
-            rows.note(token=changes[-1].token if changes and all(taken) else token)
+                raise IntegrityError(f"The snapshot holds a file twice ({error}).") from error
+            applied = [rows.apply_changes(page, changed) for page in changes]
+            rows.set_facts(token=changes[-1].token if changes and all(applied) else token)
 
     @contextmanager
     def frozen(self) -> Iterator[tuple[str, Iterator[ListedFolder]]]:
-        """Everything that is known at one moment, with its token, folder by folder: one at a time, in order."""
-        database = opened(self.path)
+        """Yield (page token, folders) as of one moment, from one read transaction that the block keeps open.
+
+        Stale rows are left out. Consume each folder's files before the next folder.
+        """
+        database = connect(self.path)
         try:
             database.execute("BEGIN")
-            yield fact_of(database, "token") or "", _folders(database)
+            yield fact_of(database, "token") or "", _all_folders(database)
         finally:
             database.close()
 
-    def touched_since(self, seq: int) -> list[Touched]:
-        """The places where something happened behind `seq` that this process did not do itself."""
-        rows = self._all(
-            "SELECT seq, id, parent, shown FROM changed WHERE seq > ? AND origin != ? ORDER BY seq", seq, self._origin
+    def changes_by_others(self, since: int) -> list[LogEntry]:
+        """Return the log entries after `since` that are not local writes of this process, oldest first."""
+        rows = self._fetch_all(
+            "SELECT seq, id, parent, shown FROM changed WHERE seq > ? AND origin != ? ORDER BY seq", since, self._origin
         )
-        return [Touched(*row) for row in rows]
+        return [LogEntry(*row) for row in rows]
 
-    def settle_names(self) -> None:
-        """Give `name (1).ext` the plain name back where the file that had it is gone."""
-        if not self._all("SELECT 1 FROM files WHERE nth > 0 LIMIT 1"):
+    def restore_plain_names(self) -> None:
+        """Show files without their number, `name.ext` for `name (1).ext`, where the plain name is free."""
+        if not self._fetch_all("SELECT 1 FROM files WHERE nth > 0 LIMIT 1"):
             return
         with self._writing() as rows:
-            for row in rows.all(f"SELECT {COLUMNS}, shown FROM files WHERE nth > 0 ORDER BY nth"):
+            for row in rows.fetch_all(f"SELECT {COLUMNS}, shown FROM files WHERE nth > 0 ORDER BY nth"):
                 file, before = File(*row[:-1]), row[-1]
-                plain = names.shown(file)
+                plain = names.shown_name(file)
                 if rows.is_free(file.parent, plain):
                     rows.database.execute("UPDATE files SET shown = ?, nth = 0 WHERE id = ?", (plain, file.id))
                     for shown in (before, plain):
-                        rows.log(file.id, (file.parent, shown), file.version, own=False)
+                        rows.append_log(file.id, (file.parent, shown), file.version, own=False)
 
     def clear(self) -> None:
-        """Know nothing any more: what is here cannot be brought up to date."""
+        """Delete everything but the listing counter and log an entry `EVERYTHING`: pending answers are refused."""
         with self._writing() as rows:
             for table in ("files", "asked", "listed", "listing"):
                 rows.database.execute(f"DELETE FROM {table}")
             rows.database.execute("DELETE FROM facts WHERE name != 'listings'")
-            rows.log(EVERYTHING, ("", ""), None, own=False)
+            rows.append_log(EVERYTHING, ("", ""), None, own=False)
 
-    # The index's own
+    # Internal
 
     @contextmanager
     def _writing(self) -> Iterator[Rows]:
-        with _disk_full_said(self.folder), self._changing, transaction(self._writer) as database:
+        """Run the block in a write transaction. Raises `DiskFull`."""
+        with _raising_disk_full(self.folder), self._writer_lock, transaction(self._writer) as database:
             yield Rows(database, self._origin)
 
-    def _forget_what_changed(self) -> None:
-        """What is kept in memory is of one state of the database; any commit, of any process, ends that."""
-        (state,) = self._reader.execute("PRAGMA data_version").fetchone()
-        if state != self._state:
-            self._state, self._counted = state, None
-            self._warm.clear()
+    def _invalidate_caches(self) -> None:
+        """Clear the caches in memory if any connection, of any process, has committed since they were filled."""
+        (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+        if version != self._data_version:
+            self._data_version, self._counts = version, None
+            self._lookups.clear()
 
-    def _one(self, query: str, *values: Any) -> Any:
-        with self._reading:
+    def _fetch_one(self, query: str, *values: Any) -> Any:
+        with self._reader_lock:
             return self._reader.execute(query, values).fetchone()
 
-    def _all(self, query: str, *values: Any) -> list[Any]:
-        with self._reading:
+    def _fetch_all(self, query: str, *values: Any) -> list[Any]:
+        with self._reader_lock:
             return self._reader.execute(query, values).fetchall()
 
 
 @contextmanager
-def _disk_full_said(folder: Path) -> Iterator[None]:
+def _raising_disk_full(folder: Path) -> Iterator[None]:
+    """Turn SQLite's errors for a full or failing disk into `DiskFull`."""
     try:
         yield
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             raise
         raise DiskFull(
-            f"The disk of {folder} is full, or fails.", "Free space on it, or set HAVERSACK_CACHE."
+            f"The index in {folder} cannot be written: its disk is full or fails.",
+            "Free space on it, or set HAVERSACK_CACHE to a folder on another disk.",
         ) from error
 
 
-def _learn_page(rows: Rows, page: Answered) -> bool:
-    touched = rows.touched(page.since)
-    if EVERYTHING in touched:
+def _store_page(rows: Rows, page: ListingPage) -> bool:
+    """Store one page of a listing; False if the index was cleared after it was requested."""
+    changed = rows.changed_since(page.since)
+    if EVERYTHING in changed:
         return False
-    rows.store([file for file in page.files if file.id not in touched] if touched else page.files)
-    if page.ended:
-        rows.end_listing(page.ended, page.number)
+    rows.store([file for file in page.files if file.id not in changed] if changed else page.files)
+    if page.completed:
+        rows.complete_listing(page.completed, page.number)
     elif page.parent is not None:
         rows.database.execute("UPDATE listing SET page = ? WHERE parent = ?", (page.token, page.parent))
     return True
 
 
-def _folders(database: sqlite3.Connection) -> Iterator[ListedFolder]:
-    """Every folder of which something is known, the ones known to be empty too."""
+def _all_folders(database: sqlite3.Connection) -> Iterator[ListedFolder]:
+    """Yield every folder that has rows which are not stale, then the folders that are known to be empty."""
     listed = {row[0] for row in database.execute("SELECT parent FROM listed")}
-    rows = database.execute(f"SELECT parent, {INSIDE} FROM files WHERE seen >= 0 ORDER BY parent")
-    filled = set()
-    for parent, inside in itertools.groupby(rows, key=itemgetter(0)):
-        filled.add(parent)
-        yield ListedFolder(parent, parent in listed, (row[1:] for row in inside))
-    for parent in listed - filled:
+    rows = database.execute(f"SELECT parent, {COLUMNS_IN_FOLDER} FROM files WHERE seen >= 0 ORDER BY parent")
+    with_files = set()
+    for parent, files in itertools.groupby(rows, key=itemgetter(0)):
+        with_files.add(parent)
+        yield ListedFolder(parent, parent in listed, (row[1:] for row in files))
+    for parent in listed - with_files:
         yield ListedFolder(parent, True, ())

@@ -1,14 +1,13 @@
-"""Folders listed: streamed, saved page by page, and ahead of a walk.
+"""Lists folders into the index: streamed to readers, stored page by page, and prefetched for a walk.
 
-Who reads a folder gets what is known at once and each page as it comes; several readers of one folder share one
-listing. A page token is kept with its page, so a listing that was cut off, also by the death of the process, goes on.
-
-Ahead of a walk (`walk`) up to fifty folders are listed by one query, and several queries side by side. Drive has been
-seen to answer such a query with nothing where there is something, so a folder that is known to hold something is asked
-about along; when even that one seems empty, each folder is asked about by itself.
-
-A folder of which names are looked up again and again is listed along, a page now and then, so that a small one is soon
-known whole and a large one costs few calls more.
+- A reader gets the files that are known at once, and each further page as it arrives. Readers of one folder share one
+  listing. Each page is stored with the token of the next one, so an interrupted listing, also one whose process died,
+  is resumed.
+- For a walk (`prefetch`), one query lists up to fifty folders, and up to eight queries are in flight. Drive has been
+  observed to answer such queries with no files although there are some. So the query also names a canary, a folder that
+  is known to hold files; if its files are missing from the answer, each folder is listed by itself.
+- If names in one folder are looked up again and again, a page of its listing is fetched after 16, 32, 64, … lookups. A
+  small folder is soon listed, and a large one costs few additional calls.
 """
 
 from __future__ import annotations
@@ -20,130 +19,151 @@ from collections.abc import Iterator, Sequence
 from fsspec.asyn import get_loop
 
 from haversack.drive.index.changes import ChangesFollower, now
-from haversack.drive.index.index import Answered, DriveIndex
+from haversack.drive.index.index import DriveIndex, ListingPage
 from haversack.drive.index.prefetch import WalkDetector
 from haversack.drive.remote import calls
 from haversack.drive.remote.api import DriveApi, File
 from haversack.errors import HaversackError, RemoteError
 from haversack.http import wait
 
-_SIDE_BY_SIDE = 8
-_FIRST_ALONG = 16
+_MAX_IN_FLIGHT = 8
+_LOOKUPS_BEFORE_LISTING = 16
+_FOLDERS_COUNTED = 1000
 _ROWS_AT_ONCE = 1000
+# The drive's statuses for a page token that it does not know any more.
 _PAGE_TOKEN_REFUSED = (400, 404, 410)
 
 
 class FolderListing:
-    """One listing under way, of one folder or of several.
+    """One listing in flight, of one folder or of several by one query.
 
-    `wanted` says that somebody waits for it; `most` is how many pages of it are fetched when nobody does.
+    `has_reader` says that a reader waits for it; without one, it stops after `max_pages` pages (None: no limit). The
+    event loop's thread sets the fields; readers on other threads wait for `_changed`, which guards `pages`, `error`
+    and `_finished`. `complete` says that every file of `parents` is in the index.
     """
 
-    def __init__(self, parents: Sequence[str], *, wanted: bool, most: int | None = None) -> None:
+    def __init__(self, parents: Sequence[str], *, has_reader: bool, max_pages: int | None = None) -> None:
         self.parents = tuple(parents)
-        self.wanted = wanted
-        self.most = most
+        self.has_reader = has_reader
+        self.max_pages = max_pages
         self.pages = 0
         self.complete = False
         self.error: BaseException | None = None
-        self._over = False
+        self._finished = False
         self._changed = threading.Condition()
 
-    def step(self) -> None:
+    def add_page(self) -> None:
+        """Count a page that was stored, and wake the readers."""
         with self._changed:
             self.pages += 1
             self._changed.notify_all()
 
-    def end(self, error: BaseException | None) -> None:
+    def finish(self, error: BaseException | None) -> None:
+        """Mark the listing as finished, by `error` if that is not None, and wake the readers."""
         with self._changed:
-            self.error, self._over = error, True
+            self.error, self._finished = error, True
             self._changed.notify_all()
 
-    def is_over(self) -> bool:
-        """Raises what ended it before its time."""
+    def is_finished(self) -> bool:
+        """Whether no more pages will come. Raises the error that ended the listing, if one did."""
         with self._changed:
             if self.error is not None:
                 raise self.error
-            return self._over
+            return self._finished
 
     def wait(self, pages: int | None = None) -> None:
-        """Wait for more than `pages` pages, or for the end."""
+        """Block until the listing is finished or, if `pages` is given, has stored more than `pages` pages."""
         with self._changed:
-            self._changed.wait_for(lambda: self._over or (pages is not None and self.pages > pages))
+            self._changed.wait_for(lambda: self._finished or (pages is not None and self.pages > pages))
 
 
 class FolderListings:
-    """The listings of one drive. `entries` and `missed` may be called from any thread."""
+    """The listings of one drive.
 
-    def __init__(self, api: DriveApi, index: DriveIndex, following: ChangesFollower) -> None:
+    `entries` and `count_lookup` are thread-safe. Everything else runs on the event loop's thread, which owns the
+    fields.
+    """
+
+    def __init__(self, api: DriveApi, index: DriveIndex, follower: ChangesFollower) -> None:
         self._api = api
         self._index = index
-        self._following = following
+        self._follower = follower
         self._walk = WalkDetector(index)
         self._running: dict[str, FolderListing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._flights = 0
-        self._missed: dict[str, int] = {}
+        self._prefetches_in_flight = 0
+        self._lookups: dict[str, int] = {}
         self._canary: str | None = None
-        # Pages that came while others were being kept; who waits for each.
-        self._unkept: list[tuple[Answered, asyncio.Future[bool]]] = []
-        self._keeping = False
+        # Pages that arrived while others were being stored, each with the future that its listing waits for.
+        self._unsaved: list[tuple[ListingPage, asyncio.Future[bool]]] = []
+        self._saving = False
 
     def entries(self, parent: str) -> Iterator[tuple[str, File]]:
-        """What is in a folder, by the name it is shown under, in no order; the first before the last is known.
+        """Yield (shown name, file) for everything in the folder `parent`, in no particular order.
 
-        Raises `NotFound` when there is no such folder, `ConnectionFailed` and `RemoteError`.
+        The first ones are yielded before the last page has arrived. Only if the index is not current, or has stale rows
+        of the folder, is the whole listing awaited first. Raises `NotFound`, `ConnectionFailed`, `SignInError` or
+        `RemoteError`, also after some were yielded.
         """
-        current = self._following.current(parent)
-        known = current and self._index.is_listed(parent)
-        listing = None if known else wait(self._wanted(parent, anew=not current))
-        if known and self._walk.is_ahead(parent):
-            self._walk.step(parent)
-            if self._flights < _SIDE_BY_SIDE and self._walk.wants(alone=not self._flights):
-                get_loop().call_soon_threadsafe(self._go_on)
-        if listing is not None and (not current or self._index.is_doubted(parent)):
-            listing.wait()  # what is gone is only known at the end
+        current = self._follower.is_current(parent)
+        listed = current and self._index.is_listed(parent)
+        listing = None if listed else wait(self._listing_for_reader(parent, restart=not current))
+        if listed and self._walk.is_prefetched(parent):
+            self._walk.folder_read(parent)
+            in_flight = self._prefetches_in_flight
+            if in_flight < _MAX_IN_FLIGHT and self._walk.has_batch(alone=not in_flight):
+                get_loop().call_soon_threadsafe(self._prefetch)
+        if listing is not None and (not current or self._index.has_stale_rows(parent)):
+            listing.wait()  # only a complete listing shows which files are gone
         after = 0
         while True:
-            pages, over = (listing.pages, listing.is_over()) if listing is not None else (0, True)
+            # Read before the rows: a page that is stored after that is waited for, or read in the next round.
+            pages, finished = (listing.pages, listing.is_finished()) if listing is not None else (0, True)
             more = True
             while more and (rows := self._index.page(parent, after, _ROWS_AT_ONCE)):
                 for _, shown, file in rows:
                     yield shown, file
                 after, more = rows[-1][0], len(rows) == _ROWS_AT_ONCE
-            if listing is not None and not over:
+            if listing is not None and not finished:
                 listing.wait(pages)
             elif listing.complete if listing is not None else self._index.is_listed(parent):
                 return
             else:
-                listing = wait(self._wanted(parent, anew=False))
+                listing = wait(self._listing_for_reader(parent, restart=False))
 
-    def missed(self, parent: str) -> None:
-        """A name in that folder had to be looked up."""
-        count = self._missed[parent] = self._missed.pop(parent, 0) + 1
-        if count >= _FIRST_ALONG and count & (count - 1) == 0:
-            get_loop().call_soon_threadsafe(self._list_along, parent)
-        if len(self._missed) > 1000:
-            self._missed.pop(next(iter(self._missed)), None)
+    def count_lookup(self, parent: str) -> None:
+        """Count a lookup in the folder `parent` that the index could not answer.
 
-    # On the loop's thread
+        At 16, 32, 64, … lookups, start to fetch a page of the folder's listing.
+        """
+        count = self._lookups[parent] = self._lookups.pop(parent, 0) + 1
+        if count >= _LOOKUPS_BEFORE_LISTING and count & (count - 1) == 0:
+            get_loop().call_soon_threadsafe(self._list_one_page, parent)
+        if len(self._lookups) > _FOLDERS_COUNTED:
+            self._lookups.pop(next(iter(self._lookups)), None)
 
-    async def _wanted(self, parent: str, *, anew: bool) -> FolderListing:
-        """The listing of a folder that somebody reads."""
-        self._walk.step(parent)
-        self._go_on()
+    # On the event loop's thread
+
+    async def _listing_for_reader(self, parent: str, *, restart: bool) -> FolderListing:
+        """Return the listing that a reader of the folder waits for: one in flight or a new one.
+
+        With `restart`, a new one starts with the first page.
+        """
+        self._walk.folder_read(parent)
+        self._prefetch()
         running = self._running.get(parent)
-        # In a query of many folders a small one may have to wait for a crowded one.
-        if running is not None and (len(running.parents) == 1 or running.pages < 2) and running.most is None:
-            running.wanted = True
+        # A query of many folders that has reached its third page is not joined: a large folder may hold up this one.
+        if running is not None and (len(running.parents) == 1 or running.pages < 2) and running.max_pages is None:
+            running.has_reader = True
             return running
-        if anew:
+        if restart:
             await asyncio.to_thread(self._index.drop_listing, parent)
-        listing = FolderListing([parent], wanted=True)
-        self._begin(listing)
+        listing = FolderListing([parent], has_reader=True)
+        self._start(listing)
         return listing
 
-    def _begin(self, listing: FolderListing) -> asyncio.Task[None]:
+    def _start(self, listing: FolderListing) -> asyncio.Task[None]:
+        """Run a listing in a task of its own."""
         for parent in listing.parents:
             self._running[parent] = listing
         task = asyncio.ensure_future(self._run(listing))
@@ -152,145 +172,166 @@ class FolderListings:
         return task
 
     async def _run(self, listing: FolderListing) -> None:
+        """Carry out a listing, pass its error to its readers, and prefetch further."""
         error: BaseException | None = None
         try:
             await (self._list_many(listing) if len(listing.parents) > 1 else self._list_one(listing))
-        except BaseException as raised:  # noqa: BLE001 - who waits for the listing gets it
+        except BaseException as raised:  # noqa: BLE001 - raised in the readers of the listing
             error = raised
         for parent in listing.parents:
             if self._running.get(parent) is listing:
                 del self._running[parent]
-        listing.end(error)
+        listing.finish(error)
         if listing.complete:
-            self._walk.listed(listing.parents)
-            self._go_on()
+            self._walk.queue_subfolders(listing.parents)
+            self._prefetch()
         else:
-            self._walk.not_listed(listing.parents)
+            self._walk.discard(listing.parents)
 
     async def _list_one(self, listing: FolderListing) -> None:
+        """List one folder from where its last listing stopped; from the first page if that cannot be resumed."""
         (parent,) = listing.parents
-        begun = now()
+        started = now()
         number, token = await asyncio.to_thread(self._index.begin_listing, parent)
         try:
-            whole = await self._pages(listing, [parent], number, token)
+            reached_end = await self._fetch_pages(listing, [parent], number, token)
         except RemoteError as error:
             if token is None or error.status not in _PAGE_TOKEN_REFUSED:
                 raise
-            whole = None
-        if whole is None:
-            # The drive does not know the page token of an earlier session any more, or all was forgotten.
+            reached_end = None
+        if reached_end is None:
+            # The drive refused a page token of an earlier process, or the index was cleared.
             await asyncio.to_thread(self._index.drop_listing, parent)
-            begun = now()
+            started = now()
             number, token = await asyncio.to_thread(self._index.begin_listing, parent)
-            await self._pages(listing, [parent], number, None)
+            await self._fetch_pages(listing, [parent], number, None)
         if listing.complete and token is None:
-            self._following.answered([parent], begun)
+            self._follower.add_answer([parent], started)
 
     async def _list_many(self, listing: FolderListing) -> None:
-        parents, begun = list(listing.parents), now()
-        canary = self._known_to_hold(parents)
+        """List several folders by one query; each by itself if the answer cannot be trusted or is an error."""
+        parents, started = list(listing.parents), now()
+        canary = self._pick_canary(parents)
         number = await asyncio.to_thread(self._index.begin_listings, parents)
         try:
-            whole = await self._pages(listing, [*parents, canary] if canary else parents, number, None, canary)
+            queried = [*parents, canary] if canary else parents
+            reached_end = await self._fetch_pages(listing, queried, number, None, canary)
         except RemoteError:
-            whole = True  # one of them may be gone or closed to us, which says nothing of the others
+            reached_end = True  # one of the folders may be gone or forbidden, which says nothing about the others
         if listing.complete:
-            self._following.answered(parents, begun)
-        elif whole:
+            self._follower.add_answer(parents, started)
+        elif reached_end:
             self._canary = None
             await self._list_each(listing)
 
     async def _list_each(self, listing: FolderListing) -> None:
-        """Ask for each folder by itself, which is always answered right."""
-        alone = [FolderListing([parent], wanted=listing.wanted) for parent in listing.parents]
-        for start in range(0, len(alone), _SIDE_BY_SIDE):
-            some = alone[start : start + _SIDE_BY_SIDE]
-            done = await asyncio.gather(*(self._list_one(one) for one in some), return_exceptions=True)
-            if lost := [error for error in done if error is not None and not isinstance(error, HaversackError)]:
-                raise lost[0]
-        listing.complete = all(one.complete for one in alone)
+        """List each folder by a query of its own, eight at a time. A folder that fails leaves `complete` False.
 
-    async def _pages(
-        self, listing: FolderListing, asked: list[str], number: int, token: str | None, canary: str | None = None
+        Raises only what is no `HaversackError`.
+        """
+        singles = [FolderListing([parent], has_reader=listing.has_reader) for parent in listing.parents]
+        for start in range(0, len(singles), _MAX_IN_FLIGHT):
+            group = singles[start : start + _MAX_IN_FLIGHT]
+            results = await asyncio.gather(*(self._list_one(one) for one in group), return_exceptions=True)
+            if bugs := [error for error in results if error is not None and not isinstance(error, HaversackError)]:
+                raise bugs[0]
+        listing.complete = all(one.complete for one in singles)
+
+    async def _fetch_pages(
+        self, listing: FolderListing, queried: list[str], number: int, token: str | None, canary: str | None = None
     ) -> bool | None:
-        """Fetch and keep page by page, the next one while the last is kept.
+        """Fetch the pages of a listing and store each; the next page is in flight while one is stored.
 
-        Whether it came to the end; None when what was kept before was forgotten meanwhile. The listing is complete with
-        that, unless many folders were asked about and the answer is nothing, or nothing of `canary`.
+        Args:
+            listing: The listing, whose `pages` and `complete` are set.
+            queried: The folders in the query: those of the listing, and the canary.
+            number: The listing number in the index.
+            token: The page token to start with; None for the first page.
+            canary: A folder that is known to hold files.
+
+        Returns True at the last page, and False if it stopped before because there is no reader and the walk has ended
+        or `max_pages` was reached. Returns None if the index refused a page because it was cleared. The listing is
+        complete at the last page, except with several folders whose answer has no file at all, or none of `canary`.
         """
         since = self._index.mark()
-        found: set[str] = set()
-        coming = asyncio.ensure_future(self._api.do(calls.listing(asked, token)))
+        answered: set[str] = set()
+        request = asyncio.ensure_future(self._api.do(calls.listing(queried, token)))
         while True:
-            page, mark = await coming, since
-            enough = listing.most is not None and listing.pages + 1 >= listing.most
-            more = page.token is not None and not enough and (listing.wanted or self._walk.is_on())
+            page, mark = await request, since
+            enough = listing.max_pages is not None and listing.pages + 1 >= listing.max_pages
+            more = page.token is not None and not enough and (listing.has_reader or self._walk.is_walking())
             if more:
                 since = self._index.mark()
-                coming = asyncio.ensure_future(self._api.do(calls.listing(asked, page.token)))
-            found.update(file.parent for file in page.files)
-            sure = len(asked) == 1 or (canary in found if canary else bool(found))
-            ended = listing.parents if page.token is None and sure else ()
-            parent = asked[0] if len(asked) == 1 else None
+                request = asyncio.ensure_future(self._api.do(calls.listing(queried, page.token)))
+            answered.update(file.parent for file in page.files)
+            trusted = len(queried) == 1 or (canary in answered if canary else bool(answered))
+            completed = listing.parents if page.token is None and trusted else ()
+            parent = queried[0] if len(queried) == 1 else None
             try:
-                kept = await self._keep(Answered(page.files, mark, parent, page.token, ended, number))
+                stored = await self._save_page(ListingPage(page.files, mark, parent, page.token, completed, number))
             except BaseException:
-                coming.cancel()
+                request.cancel()
                 raise
-            if not kept:
-                coming.cancel()
+            if not stored:
+                request.cancel()
                 return None
-            listing.complete = bool(ended)
-            listing.step()
+            listing.complete = bool(completed)
+            listing.add_page()
             if not more:
                 return page.token is None
 
-    async def _keep(self, page: Answered) -> bool:
-        """Keep a page, and with it those that come meanwhile: each transaction costs as much as some hundred rows."""
-        kept = asyncio.get_running_loop().create_future()
-        self._unkept.append((page, kept))
-        if not self._keeping:
-            self._keeping = True
-            task = asyncio.ensure_future(self._keep_all())
+    async def _save_page(self, page: ListingPage) -> bool:
+        """Store a page in the index; return whether the index accepted it.
+
+        Pages that arrive during a transaction are stored together in the next one, since a transaction costs as much as
+        some hundred rows.
+        """
+        saved: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._unsaved.append((page, saved))
+        if not self._saving:
+            self._saving = True
+            task = asyncio.ensure_future(self._save_pages())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await kept
+        return await saved
 
-    async def _keep_all(self) -> None:
-        while self._unkept:
-            some, self._unkept = self._unkept, []
+    async def _save_pages(self) -> None:
+        """Store pages until none is left. An error is raised in each `_save_page` that waits for the transaction."""
+        while self._unsaved:
+            batch, self._unsaved = self._unsaved, []
             try:
-                answers = await asyncio.to_thread(self._index.learn_pages, [page for page, _ in some])
-            except BaseException as error:  # noqa: BLE001 - who waits for a page gets it
-                for _, kept in some:
-                    if not kept.done():
-                        kept.set_exception(error)
+                results = await asyncio.to_thread(self._index.learn_pages, [page for page, _ in batch])
+            except BaseException as error:  # noqa: BLE001 - raised in the callers of `_save_page`
+                for _, saved in batch:
+                    if not saved.done():
+                        saved.set_exception(error)
                 continue
-            for (_, kept), answer in zip(some, answers, strict=True):
-                if not kept.done():
-                    kept.set_result(answer)
-        self._keeping = False
+            for (_, saved), result in zip(batch, results, strict=True):
+                if not saved.done():
+                    saved.set_result(result)
+        self._saving = False
 
-    def _list_along(self, parent: str) -> None:
+    def _list_one_page(self, parent: str) -> None:
+        """Start to fetch the next page of a folder's listing, unless it is listed or being listed."""
         if parent not in self._running and not self._index.is_listed(parent):
-            self._begin(FolderListing([parent], wanted=False, most=1))
+            self._start(FolderListing([parent], has_reader=False, max_pages=1))
 
-    def _go_on(self) -> None:
-        """List ahead of the walk as far as it is worth."""
-        while self._flights < _SIDE_BY_SIDE:
-            some = self._walk.next(self._running, alone=not self._flights)
-            if not some:
+    def _prefetch(self) -> None:
+        """Start queries for the folders that a walk is likely to read next, up to eight in flight."""
+        while self._prefetches_in_flight < _MAX_IN_FLIGHT:
+            batch = self._walk.next_batch(self._running, alone=not self._prefetches_in_flight)
+            if not batch:
                 return
-            self._flights += 1
-            self._begin(FolderListing(some, wanted=False)).add_done_callback(self._landed)
+            self._prefetches_in_flight += 1
+            self._start(FolderListing(batch, has_reader=False)).add_done_callback(self._prefetch_ended)
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
-        self._flights -= 1
+    def _prefetch_ended(self, task: asyncio.Task[None]) -> None:
+        self._prefetches_in_flight -= 1
         if not task.cancelled():
-            self._go_on()
+            self._prefetch()
 
-    def _known_to_hold(self, parents: Sequence[str]) -> str | None:
-        """A folder that holds something, to ask about along."""
+    def _pick_canary(self, parents: Sequence[str]) -> str | None:
+        """Return a small folder that is known to hold files and is not in `parents`; None if there is none."""
         if self._canary is None or not self._index.is_listed(self._canary):
-            self._canary = self._index.small_folder()
+            self._canary = self._index.small_listed_folder()
         return self._canary if self._canary not in parents else None

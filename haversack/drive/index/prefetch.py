@@ -1,8 +1,8 @@
-"""A walk through the drive's folders (`find`, `os.walk`, `rglob`), and which folders are worth listing ahead of it.
+"""Detects a walk through the drive's folders (`find`, `os.walk`, `rglob`) and chooses the folders to prefetch for it.
 
-It is recognised by a folder that is read soon after the folder it lies in. The folders next to and below it are then
-listed ahead, further the longer the walk goes on, and no more once it has stopped. What is listed how, and what is kept
-of it, is not decided here (`listing`).
+A walk is detected when a folder is read soon after its parent. The folders beside it and below it are then listed
+before the walk reads them. The number of folders that may be prefetched and unread doubles as the walk continues;
+prefetching ends when no folder has been read for ten seconds. `listing` sends the queries and stores the answers.
 """
 
 from __future__ import annotations
@@ -14,90 +14,96 @@ from collections.abc import Container, Sequence
 from haversack.drive.index.index import DriveIndex
 from haversack.drive.remote.calls import PARENTS_PER_QUERY
 
-# One more folder is asked about along.
-_AT_ONCE = PARENTS_PER_QUERY - 1
-# Who goes through a folder's folders is likely to go on: a few queries at once, and soon as many as there may be.
+# One place in each query is left for the canary (see `listing`).
+_BATCH = PARENTS_PER_QUERY - 1
 _FIRST_WINDOW = 4 * PARENTS_PER_QUERY
-# A walk that has not read a folder for this many seconds has stopped.
-_STOPPED_AFTER = 10.0
-_REMEMBERED = 1000
+# Seconds without a folder being read after which a walk counts as ended.
+_ENDED_AFTER = 10.0
+_READS_KEPT = 1000
 
 
 class WalkDetector:
-    """The walk that goes on in `index`, if one does. Safe to use from any thread."""
+    """The folders that a walk is likely to read next. Thread-safe; `_lock` guards the fields.
+
+    `_queue` holds folders to list, the next one last. `_prefetched` holds folders that were handed out by `next_batch`
+    and not read since. No batch is handed out while they are `_window` or more; it is 0 until a walk is detected.
+    `_read_at` maps the folders read most recently to the `time.monotonic` of their last read.
+    """
 
     def __init__(self, index: DriveIndex) -> None:
         self._index = index
         self._lock = threading.Lock()
-        # Folders to list, the next one last; those listed ahead and not read yet, and how many these may be.
-        self._left: list[str] = []
-        self._ahead: set[str] = set()
+        self._queue: list[str] = []
+        self._prefetched: set[str] = set()
         self._window = 0
-        self._read: dict[str, float] = {}
-        self._stepped = 0.0
+        self._read_at: dict[str, float] = {}
+        self._last_read = 0.0
 
-    def is_on(self) -> bool:
-        return bool(self._window) and time.monotonic() - self._stepped < _STOPPED_AFTER
+    def is_walking(self) -> bool:
+        return bool(self._window) and time.monotonic() - self._last_read < _ENDED_AFTER
 
-    def is_ahead(self, folder: str) -> bool:
-        """Whether that folder was listed ahead and is not read yet."""
-        return folder in self._ahead
+    def is_prefetched(self, folder: str) -> bool:
+        """Whether `next_batch` returned `folder`, it was not discarded, and it has not been read since."""
+        return folder in self._prefetched
 
-    def step(self, folder: str) -> None:
-        """A folder is read: perhaps a step of a walk."""
+    def folder_read(self, folder: str) -> None:
+        """Record that `folder` is being read. If its parent was read recently, start a walk or widen its window."""
         with self._lock:
             now = time.monotonic()
-            if now - self._stepped > _STOPPED_AFTER:
-                self._left.clear()
-                self._ahead.clear()
+            if now - self._last_read > _ENDED_AFTER:
+                self._queue.clear()
+                self._prefetched.clear()
                 self._window = 0
-            self._stepped = now
-            self._read.pop(folder, None)
-            self._read[folder] = now
-            if len(self._read) > _REMEMBERED:
-                del self._read[next(iter(self._read))]
-            if folder in self._ahead:
-                self._ahead.discard(folder)
+            self._last_read = now
+            self._read_at.pop(folder, None)
+            self._read_at[folder] = now
+            if len(self._read_at) > _READS_KEPT:
+                del self._read_at[next(iter(self._read_at))]
+            if folder in self._prefetched:
+                self._prefetched.discard(folder)
                 return
             file = self._index.get(folder)
-            above = file.parent if file is not None else ""
-            if now - self._read.get(above, -_STOPPED_AFTER) < _STOPPED_AFTER:
-                # Also in the middle: a query may have been in vain, because somebody changed something meanwhile.
-                if not self._left:
-                    self._left = [one for one in self._index.unlisted([above]) if one != folder]
+            parent = file.parent if file is not None else ""
+            if now - self._read_at.get(parent, -_ENDED_AFTER) < _ENDED_AFTER:
+                # Also in the middle of a walk: a prefetch is lost if somebody changes the folder during the query.
+                if not self._queue:
+                    self._queue = [one for one in self._index.unlisted_subfolders([parent]) if one != folder]
                 self._window = max(self._window * 2, _FIRST_WINDOW)
 
-    def wants(self, *, alone: bool) -> bool:
-        """Whether `next` may have something to give."""
-        return self.is_on() and len(self._ahead) < self._window and len(self._left) >= (1 if alone else _AT_ONCE)
+    def has_batch(self, *, alone: bool) -> bool:
+        """Whether `next_batch` may return folders. `alone` as there."""
+        return (
+            self.is_walking() and len(self._prefetched) < self._window and len(self._queue) >= (1 if alone else _BATCH)
+        )
 
-    def next(self, running: Container[str], *, alone: bool) -> list[str]:
-        """The folders to list ahead in one query, without those that are `running`.
+    def next_batch(self, running: Container[str], *, alone: bool) -> list[str]:
+        """Return the folders to prefetch in one query, without those that are listed already or in `running`.
 
-        None when that is far enough ahead, and half a query only when it is `alone`: another may soon fill it.
+        Empty if the window is full or nothing is queued. With `alone` (no other prefetch is in flight) a batch may be
+        partly filled; otherwise an incomplete batch stays queued, because a prefetch in flight may fill it.
         """
         with self._lock:
-            if not self.wants(alone=alone):
+            if not self.has_batch(alone=alone):
                 return []
-            some: dict[str, None] = {}
-            while self._left and len(some) < _AT_ONCE:
-                last = len(some) - _AT_ONCE
-                taken, self._left = self._left[last:], self._left[:last]
-                new = self._index.not_listed(taken[::-1])
-                some |= dict.fromkeys(one for one in new if one not in running and one not in self._ahead)
-            if not alone and len(some) < _AT_ONCE:
-                self._left += reversed(some)
+            batch: dict[str, None] = {}
+            while self._queue and len(batch) < _BATCH:
+                start = len(batch) - _BATCH
+                taken, self._queue = self._queue[start:], self._queue[:start]
+                unlisted = self._index.without_listed(taken[::-1])
+                batch |= dict.fromkeys(one for one in unlisted if one not in running and one not in self._prefetched)
+            if not alone and len(batch) < _BATCH:
+                self._queue += reversed(batch)
                 return []
-            self._ahead.update(some)
-            return list(some)
+            self._prefetched.update(batch)
+            return list(batch)
 
-    def listed(self, folders: Sequence[str]) -> None:
-        """All that lies in these folders is known now."""
+    def queue_subfolders(self, folders: Sequence[str]) -> None:
+        """Queue the unlisted subfolders of `folders`, which were just listed. Does nothing without a walk."""
         if self._window:
             with self._lock:
-                self._left += self._index.unlisted(folders)
+                self._queue += self._index.unlisted_subfolders(folders)
 
-    def not_listed(self, folders: Sequence[str]) -> None:
-        """These folders could not be listed."""
+    def discard(self, folders: Sequence[str]) -> None:
+        """Stop counting `folders` as prefetched: their listing failed or was incomplete."""
         with self._lock:
-            self._ahead.difference_update(folders)
+            self._prefetched.difference_update(folders)

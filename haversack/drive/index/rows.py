@@ -1,8 +1,24 @@
-"""The rows of the index, as they are changed inside a transaction: each rule about them in one place.
+"""The tables of the index and the rules for changing their rows, each rule in one place.
 
-A row gives way only to one of the same file that is as new or newer. Every change of a row that somebody could rely on
-goes into the log `changed`, with whose change it was. Of several files that would be shown under one name the first
-made keeps it, and the others get numbers, which they keep as long as the name is taken.
+- A row is replaced only by a row of the same file with the same or a larger `version`.
+- Every change that a reader of the index could notice is appended to the log `changed`, with the process that made it.
+- If several files in a folder would be shown under one name, the oldest gets the name and the others get numbers,
+  which they keep as long as the name is in use.
+
+Tables:
+
+| table | a row means |
+|---|---|
+| `files` | a file or folder that is not in the trash |
+| `asked` | this name in this folder was looked up: `files` has the file, or there is none |
+| `listed` | every file in this folder is in `files` |
+| `listing` | a listing of this folder was started: its number, and the page token to continue with (NULL: first page) |
+| `changed` | the log: file id, place (parent and shown name), version (NULL: the file is gone), `origin` |
+| `facts` | a value about the index as a whole, such as the page token of the changes feed |
+
+`files.nth` is the number in `name (1).ext`, 0 without one. `files.seen` is the number of the most recently started
+listing when the row was last written: a listing that completes deletes the rows of its folders with a smaller one. A
+negative `seen` marks a stale row.
 """
 
 from __future__ import annotations
@@ -19,9 +35,6 @@ from haversack.drive.index import names
 from haversack.drive.remote.calls import Changes, File
 
 _VERSION = 3
-# `seen` is the number of the listing that was begun last when the row was written: what a listing that is complete has
-# not seen is gone; below 0 the row is doubted. `nth` is the number in `name (1).ext`. In `changed` a version of NULL is
-# a file that is gone.
 _INDEXES = {
     "by_id": "CREATE UNIQUE INDEX by_id ON files (id)",
     "by_shown": "CREATE INDEX by_shown ON files (parent, shown)",
@@ -48,9 +61,9 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = {_VERSION};
 """
 COLUMNS = "id, name, parent, mime_type, size, md5, modified, version, created, target, target_type"
-INSIDE = COLUMNS.replace(" parent,", "")
-Inside = tuple[str, str, str, int, str, float, int, float, str, str]
-"""A file of a folder that goes without saying: `INSIDE`."""
+COLUMNS_IN_FOLDER = COLUMNS.replace(" parent,", "")
+RowInFolder = tuple[str, str, str, int, str, float, int, float, str, str]
+"""A row of `files` with the columns `COLUMNS_IN_FOLDER`; the folder is given elsewhere."""
 _STORE = f"""
 INSERT INTO files ({COLUMNS}, shown, nth, seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)
 ON CONFLICT (id) DO UPDATE SET
@@ -61,26 +74,28 @@ ON CONFLICT (id) DO UPDATE SET
     target = excluded.target, target_type = excluded.target_type, seen = excluded.seen
 WHERE excluded.version >= version
 """
-_LOAD = f"INSERT INTO files ({INSIDE}, parent, shown, nth, seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"
+_LOAD = f"""
+INSERT INTO files ({COLUMNS_IN_FOLDER}, parent, shown, nth, seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)
+"""
 _BELOW = (
     "WITH RECURSIVE below (id) AS (SELECT ? UNION SELECT files.id FROM files JOIN below ON files.parent = below.id)"
 )
 EVERYTHING = "*"
-"""Stands in the log for every file there is."""
-_LOGGED = 50_000
+"""The file id of a log entry that invalidates every file."""
+_LOG_LENGTH = 50_000
 
 
 @dataclass(frozen=True)
 class ListedFolder:
-    """What is known in a folder, or a part of it; `listed` says that all of it is known."""
+    """Files of the folder `id`, all of them or a part. `listed` says that the index holds every file of the folder."""
 
     id: str
     listed: bool
-    files: Iterable[Inside]
+    files: Iterable[RowInFolder]
 
 
 class Rows:
-    """The rows behind `database`, a connection inside a transaction; `origin` names this process in the log."""
+    """The tables, changed over a connection that is inside a transaction. `origin` names this process in the log."""
 
     def __init__(self, database: sqlite3.Connection, origin: str) -> None:
         self.database = database
@@ -89,48 +104,57 @@ class Rows:
     def fact(self, name: str) -> str | None:
         return fact_of(self.database, name)
 
-    def note(self, **facts: str | None) -> None:
-        """None forgets a fact."""
+    def set_facts(self, **facts: str | None) -> None:
+        """Store each value in `facts` under its name; None deletes it."""
         for name, value in facts.items():
             if value is None:
                 self.database.execute("DELETE FROM facts WHERE name = ?", (name,))
             else:
                 self.database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    def next_number(self) -> int:
-        """The number of a listing that begins."""
+    def next_listing_number(self) -> int:
+        """Increment and return the number of the most recently started listing."""
         number = int(self.fact("listings") or 0) + 1
-        self.note(listings=str(number))
+        self.set_facts(listings=str(number))
         return number
 
-    def touched(self, since: int) -> set[str]:
-        """The ids of the files to which something happened behind `since`."""
-        return {row[0] for row in self.all("SELECT id FROM changed WHERE seq > ?", since)}
+    def changed_since(self, seq: int) -> set[str]:
+        """Return the ids of the files in the log entries after `seq`; they may include `EVERYTHING`."""
+        return {row[0] for row in self.fetch_all("SELECT id FROM changed WHERE seq > ?", seq)}
 
-    def take_over(self, page: Changes, touched: set[str]) -> bool:
-        """Apply a page of changes; False when one meets what happened here meanwhile."""
+    def apply_changes(self, page: Changes, changed: set[str]) -> bool:
+        """Apply a page of the changes feed. False if a part of it was skipped because it may be older than the index.
+
+        `changed` are the ids in the log since the page was requested. A change is skipped if its file is in `changed`
+        and its version cannot decide: the feed says that the file is gone, or the file has no row any more. The other
+        changes of the page are applied all the same.
+        """
         ids = json.dumps([change.file_id for change in page.changes])
-        within = "WHERE id IN (SELECT value FROM json_each(?))"
-        known = dict(self.all(f"SELECT id, version FROM files {within}", ids))
-        whole, there = True, []
+        condition = "WHERE id IN (SELECT value FROM json_each(?))"
+        versions = dict(self.fetch_all(f"SELECT id, version FROM files {condition}", ids))
+        complete, newer = True, []
         for change in page.changes:
-            file, version = change.file, known.get(change.file_id)
+            file, version = change.file, versions.get(change.file_id)
             if file is None or file.trashed:
-                if version is not None and change.file_id in touched:
-                    whole = False
+                if version is not None and change.file_id in changed:
+                    complete = False
                 elif version is not None:
                     self.drop(change.file_id, own=False)
-            elif version is None and change.file_id in touched:
-                whole = False
+            elif version is None and change.file_id in changed:
+                complete = False
             elif version is None or file.version > version:
-                there.append(file)
-        self.store(self._wanted(there, known), changed=True)
-        return whole
+                newer.append(file)
+        self.store(self._relevant(newer, versions), changed=True)
+        return complete
 
-    def _wanted(self, files: list[File], known: dict[str, int]) -> list[File]:
-        """Those of changed files that belong to what is known: other folders are learned when they are asked for."""
+    def _relevant(self, files: list[File], known: dict[str, int]) -> list[File]:
+        """Return those of `files` that the index must hold to stay correct.
+
+        These have a row already (their id is in `known`), or their folder is listed or being listed, or their name was
+        looked up. The others are stored when somebody asks for them.
+        """
         parents = json.dumps(list({file.parent for file in files}))
-        watched = {
+        listed = {
             row[0]
             for table in ("listed", "listing")
             for row in self.database.execute(
@@ -142,22 +166,28 @@ class Rows:
             file
             for file in files
             if file.id in known
-            or file.parent in watched
-            or self.database.execute(asked, (file.parent, names.shown(file))).fetchone()
+            or file.parent in listed
+            or self.database.execute(asked, (file.parent, names.shown_name(file))).fetchone()
         ]
 
     def store(self, files: Sequence[File], *, own: bool = False, changed: bool = False) -> None:
-        """Write rows, each unless a newer one stands there, and log those that were changed or that changed."""
+        """Insert or update the rows of `files` unless a row with a larger version exists; number duplicate names.
+
+        Log each file that got a larger version: with its new place and, if it had a row, its old place. A file without
+        a row is logged only with `own` or `changed`; with `own` a file is logged whatever its version. `own` marks the
+        log entries as this process's.
+        """
         if not files:
             return
         number = int(self.fact("listings") or 0)
         ids = json.dumps([file.id for file in files])
-        within = "WHERE id IN (SELECT value FROM json_each(?))"
+        condition = "WHERE id IN (SELECT value FROM json_each(?))"
         before = {
             row[0]: row
-            for row in self.database.execute(f"SELECT id, parent, shown, version FROM files {within}", (ids,))
+            for row in self.database.execute(f"SELECT id, parent, shown, version FROM files {condition}", (ids,))
         }
         self.insert(files, number)
+        # Rows with a larger version are not replaced, but the listing has seen their files.
         older = [(number, file.id) for file in files if file.id in before and before[file.id][3] > file.version]
         self.database.executemany("UPDATE files SET seen = ? WHERE id = ?", older)
         clashes = self.database.execute(
@@ -167,107 +197,118 @@ class Rows:
             (ids,),
         ).fetchall()
         for parent, shown in clashes:
-            self.separate(parent, shown)
+            self.number_duplicates(parent, shown)
         for file in files if own or changed else [file for file in files if file.id in before]:
             old = before.get(file.id)
             if old is not None and file.version <= old[3] and not own:
                 continue
             now = self.database.execute("SELECT parent, shown FROM files WHERE id = ?", (file.id,)).fetchone()
             for place in {now, old[1:3]} if old is not None else {now}:
-                self.log(file.id, place, file.version, own=own)
+                self.append_log(file.id, place, file.version, own=own)
 
     def insert(self, files: Sequence[File], number: int) -> None:
-        """Write rows under the number of a listing, each unless a newer one stands there."""
-        self.database.executemany(_STORE, [(*row_of(file), names.shown(file), number) for file in files])
+        """Insert or update the rows of `files` unless a row with a larger version exists; `number` becomes `seen`.
+
+        Neither numbers duplicate names nor logs.
+        """
+        self.database.executemany(_STORE, [(*row_of(file), names.shown_name(file), number) for file in files])
 
     def load(self, folders: Iterable[ListedFolder], except_for: set[str]) -> None:
-        """Write very many rows at once, each unless a newer one stands there; not those of the ids in `except_for`.
+        """Bulk insert of a snapshot's rows, except the ids in `except_for`; fast if the index is almost empty.
 
-        Raises `sqlite3.IntegrityError` when two are of one file. It is for an index in which little is known.
+        A row that exists is replaced unless its version is larger. Duplicate names are numbered. Nothing is logged but
+        the numbers. Raises `sqlite3.IntegrityError` if `folders` holds one file twice.
         """
         number, listed = int(self.fact("listings") or 0), set()
-        known = {row[0] for row in self.all("SELECT id FROM files")}
-        met: list[File] = []
+        known = {row[0] for row in self.fetch_all("SELECT id FROM files")}
+        existing: list[File] = []
 
-        def unknown() -> Iterator[tuple[Any, ...]]:
+        def new_rows() -> Iterator[tuple[Any, ...]]:
             for folder in folders:
                 if folder.listed:
                     listed.add(folder.id)
                 for row in folder.files:
                     if row[0] not in known and row[0] not in except_for:
-                        yield (*row, folder.id, names.shown_as(row[1], row[2]), number)
+                        yield (*row, folder.id, names.shown_name_of(row[1], row[2]), number)
                     elif row[0] not in except_for:
-                        met.append(File(row[0], row[1], folder.id, *row[2:]))
+                        existing.append(File(row[0], row[1], folder.id, *row[2:]))
 
-        # Sorting all of it once takes a fraction of finding the place of each row in every one of them.
+        # Building each index once, after the rows, takes a fraction of the time of updating it for every row.
         for name in _INDEXES:
             self.database.execute(f"DROP INDEX {name}")
-        self.database.executemany(_LOAD, unknown())
+        self.database.executemany(_LOAD, new_rows())
         for index in _INDEXES.values():
             self.database.execute(index)
-        self.insert(met, number)
+        self.insert(existing, number)
         self.database.executemany("INSERT OR IGNORE INTO listed VALUES (?)", [(one,) for one in listed])
-        twice = "SELECT parent, shown FROM files GROUP BY parent, shown HAVING count(*) > 1"
-        for parent, shown in self.all(twice):
-            self.separate(parent, shown)
+        duplicates = "SELECT parent, shown FROM files GROUP BY parent, shown HAVING count(*) > 1"
+        for parent, shown in self.fetch_all(duplicates):
+            self.number_duplicates(parent, shown)
 
-    def separate(self, parent: str, shown: str) -> None:
-        """Of several files shown under one name the first made keeps it; the others get numbers."""
-        rows = self.all(
+    def number_duplicates(self, parent: str, shown: str) -> None:
+        """Of the files shown as `shown` in a folder, leave one under that name and give the others free numbers.
+
+        The name stays with the oldest file that has no number. Each new name is logged as another process's change.
+        """
+        rows = self.fetch_all(
             f"SELECT {COLUMNS} FROM files WHERE parent = ? AND shown = ? ORDER BY nth, created, id",
             parent,
             shown,
         )
         for row in rows[1:]:
             file, nth = File(*row), 1
-            while not self.is_free(parent, names.numbered(names.shown(file), nth)):
+            while not self.is_free(parent, names.numbered(names.shown_name(file), nth)):
                 nth += 1
-            name = names.numbered(names.shown(file), nth)
+            name = names.numbered(names.shown_name(file), nth)
             self.database.execute("UPDATE files SET shown = ?, nth = ? WHERE id = ?", (name, nth, file.id))
-            self.log(file.id, (parent, name), file.version, own=False)
+            self.append_log(file.id, (parent, name), file.version, own=False)
 
     def is_free(self, parent: str, shown: str) -> bool:
+        """Whether no row of the folder `parent` is shown as `shown`."""
         found = self.database.execute("SELECT 1 FROM files WHERE parent = ? AND shown = ?", (parent, shown))
         return found.fetchone() is None
 
     def drop(self, file_id: str, *, own: bool) -> None:
-        """Delete a row and all that is known below it."""
+        """Delete a file's row, the rows of everything known below it, and their folder rows. Logs the file only."""
         row = self.database.execute("SELECT parent, shown FROM files WHERE id = ?", (file_id,)).fetchone()
-        self.log(file_id, row or ("", ""), None, own=own)
-        below = [one for (one,) in self.all(f"{_BELOW} SELECT id FROM below", file_id)]
+        self.append_log(file_id, row or ("", ""), None, own=own)
+        below = [one for (one,) in self.fetch_all(f"{_BELOW} SELECT id FROM below", file_id)]
         self.database.executemany("DELETE FROM files WHERE id = ?", [(one,) for one in below])
-        self.drop_knowledge("listed", "listing", "asked", parents=below)
+        self.delete_folder_rows("listed", "listing", "asked", parents=below)
 
-    def drop_knowledge(self, *tables: str, parents: Sequence[str]) -> None:
-        """Delete from `tables` what is said there of folders as such."""
+    def delete_folder_rows(self, *tables: str, parents: Sequence[str]) -> None:
+        """Delete the rows of the folders `parents` from `tables`, each of which has a column `parent`."""
         ids = json.dumps(parents)
         for table in tables:
             self.database.execute(f"DELETE FROM {table} WHERE parent IN (SELECT value FROM json_each(?))", (ids,))
 
-    def end_listing(self, parents: Sequence[str], number: int) -> None:
-        """The listing of that number is complete; what it has not seen is gone."""
+    def complete_listing(self, parents: Sequence[str], number: int) -> None:
+        """Mark the folders as listed and delete the rows in them that listing `number` has not seen."""
         gone = "SELECT id FROM files WHERE parent IN (SELECT value FROM json_each(?)) AND seen < ?"
-        for (file_id,) in self.all(gone, json.dumps(parents), number):
+        for (file_id,) in self.fetch_all(gone, json.dumps(parents), number):
             self.drop(file_id, own=True)
-        self.drop_knowledge("asked", "listing", parents=parents)
+        self.delete_folder_rows("asked", "listing", parents=parents)
         self.database.executemany("INSERT OR IGNORE INTO listed VALUES (?)", [(parent,) for parent in parents])
 
-    def log(self, file_id: str, place: tuple[str, str], version: int | None, *, own: bool) -> None:
+    def append_log(self, file_id: str, place: tuple[str, str], version: int | None, *, own: bool) -> None:
+        """Append to the log. `place` is (parent, shown name); without `own` the change counts as another process's."""
         row = (file_id, *place, version, self.origin if own else "")
         self.database.execute("INSERT INTO changed (id, parent, shown, version, origin) VALUES (?, ?, ?, ?, ?)", row)
 
-    def shorten_log(self) -> None:
+    def trim_log(self) -> None:
+        """Delete all but the newest `_LOG_LENGTH` log entries."""
         last = self.database.execute("SELECT max(seq) FROM changed").fetchone()[0] or 0
-        self.database.execute("DELETE FROM changed WHERE seq <= ?", (last - _LOGGED,))
+        self.database.execute("DELETE FROM changed WHERE seq <= ?", (last - _LOG_LENGTH,))
 
-    def all(self, query: str, *values: Any) -> list[Any]:
+    def fetch_all(self, query: str, *values: Any) -> list[Any]:
         return self.database.execute(query, values).fetchall()
 
 
-def opened(path: Path) -> sqlite3.Connection:
-    """A connection to an index, made where there is none: by one process at a time.
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the database at `path`; create it with its tables if it does not exist.
 
-    Raises `sqlite3.DatabaseError` for what is no index.
+    Only one process at a time may create it: the caller holds a file lock. Raises `sqlite3.DatabaseError` if the file
+    is no database or has another schema version.
     """
     database = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
@@ -277,7 +318,7 @@ def opened(path: Path) -> sqlite3.Connection:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version not in (0, _VERSION):
         database.close()
-        raise sqlite3.DatabaseError(f"version {version}")
+        raise sqlite3.DatabaseError(f"The schema has version {version} instead of {_VERSION}.")
     if version == 0:
         with transaction(database):
             for statement in _SCHEMA.split(";"):
@@ -287,7 +328,7 @@ def opened(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """All of the block or nothing; others may read meanwhile, and not write."""
+    """Run the block in a write transaction: commit at its end, roll back if it raises. Readers are not blocked."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield database
@@ -298,11 +339,13 @@ def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def fact_of(database: sqlite3.Connection, name: str) -> str | None:
+    """Return the fact `name`, or None if there is none."""
     row = database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return row[0] if row else None
 
 
 def row_of(file: File) -> tuple[Any, ...]:
+    """Return the values of `file` in the order of `COLUMNS`."""
     return (
         file.id, file.name, file.parent, file.mime_type, file.size, file.md5, file.modified, file.version,
         file.created, file.target, file.target_type,

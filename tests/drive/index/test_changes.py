@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 
 from haversack import credentials
-from haversack.drive.tree import Drive, Names
+from haversack.drive.resolve import Names
+from haversack.drive.tree import Drive
 from haversack.http import wait
 from tests.conftest import RunningHub
 from tests.drive.conftest import Proxy
@@ -25,7 +26,7 @@ def machine(hub: RunningHub, tmp_path: Path) -> Machine:
 
     def make(name: str) -> Drive:
         drive = Drive(credentials.drive(), tmp_path / name / "data", tmp_path / name / "cache")
-        drive.following.pace = 0.1
+        drive.follower.pace = 0.1
         return drive
 
     return make
@@ -82,7 +83,7 @@ def test_what_is_known_costs_no_call_however_long_ago_it_was_learned(
 
 def test_after_a_pause_one_question_makes_everything_sure(machine: Machine, folder: str, proxy: Proxy) -> None:
     drive = machine("one")
-    drive.following._start = lambda: None  # type: ignore[method-assign]
+    drive.follower._start = lambda: None  # type: ignore[method-assign]
     drive.listing((folder,))
     write(machine("other"), (folder, "a"), b"a")
     time.sleep(0.3)
@@ -100,7 +101,7 @@ def test_without_the_list_of_changes_the_drive_is_asked(machine: Machine, folder
     until(lambda: one.known().trouble)
     other.remove((folder, "a"))
     write(other, (folder, "b"), b"b")
-    time.sleep(2 * one.following.pace)  # so long what was listed just now is believed all the same
+    time.sleep(2 * one.follower.pace)  # so long what was listed just now is believed all the same
     assert (one.exists((folder, "a")), one.exists((folder, "b"))) == (False, True)
     assert list(one.listing((folder,))) == ["b"]
     proxy.answers = lambda call: None
@@ -112,7 +113,7 @@ def test_a_token_that_the_drive_forgot_costs_only_what_was_known(machine: Machin
     drive = machine("one")
     write(drive, (folder, "a"), b"a")
     drive.listing((folder,))
-    drive.index.note(token="not-a-token")
+    drive.index.set_facts(token="not-a-token")
     until(lambda: drive.index.fact("token") != "not-a-token")
     assert list(drive.listing((folder,))) == ["a"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from haversack.drive.index.index import Answered, DriveIndex
-from haversack.drive.index.rows import Inside, ListedFolder, transaction
+from haversack.drive.index.index import DriveIndex, ListingPage
+from haversack.drive.index.rows import ListedFolder, RowInFolder, transaction
 from haversack.drive.remote.calls import FOLDER, Change, Changes, File
 from haversack.errors import IntegrityError
 
@@ -22,7 +22,7 @@ from haversack.errors import IntegrityError
 @pytest.fixture
 def index(tmp_path: Path) -> DriveIndex:
     index = DriveIndex(tmp_path / "index")
-    index.begin("1", polled="boot 0")
+    index.set_first_token("1", polled="boot 0")
     return index
 
 
@@ -33,7 +33,7 @@ def made(name: str, parent: str = "top", version: int = 1, **more: object) -> Fi
 
 def listed(index: DriveIndex, parent: str, *files: File) -> None:
     number, _ = index.begin_listing(parent)
-    assert index.learn_pages([Answered(files, index.mark(), parent, ended=[parent], number=number)]) == [True]
+    assert index.learn_pages([ListingPage(files, index.mark(), parent, completed=[parent], number=number)]) == [True]
 
 
 def shown(index: DriveIndex, parent: str = "top") -> dict[str, str]:
@@ -93,7 +93,7 @@ def test_what_this_machine_removed_is_not_brought_back_by_an_answer_on_its_way(i
     index.forget("id-a")
     assert not changed(index, made("a", version=2), since=asked)
     index.learn_lookup("top", ["a"], [made("a")], asked)
-    index.learn_pages([Answered([made("a")], asked, "top")])
+    index.learn_pages([ListingPage([made("a")], asked, "top")])
     assert index.lookup("top", "a") == (True, None)
     assert index.fact("token") == "1"  # that page is asked for again
     assert changed(index, made("a", version=3))  # it was put back since
@@ -123,31 +123,31 @@ def test_each_process_hears_what_the_others_did(index: DriveIndex, tmp_path: Pat
     index.put(made("a", version=2))
     other.put(made("mine"))
     changed(index, replace(made("b", version=2), name="c"))
-    assert {(one.parent, one.shown) for one in index.touched_since(since)} == {
+    assert {(one.parent, one.shown) for one in index.changes_by_others(since)} == {
         ("top", "mine"),
         ("top", "b"),
         ("top", "c"),
     }
-    assert {one.shown for one in other.touched_since(since)} == {"a", "b", "c"}
+    assert {one.shown for one in other.changes_by_others(since)} == {"a", "b", "c"}
 
 
 def test_a_complete_listing_ends_what_it_has_not_seen(index: DriveIndex) -> None:
     listed(index, "top", made("a"), made("b"))
-    index.doubt("top")
+    index.invalidate("top")
     number, _ = index.begin_listing("top")
-    index.learn_pages([Answered([made("a")], index.mark(), "top", "page 2")])
+    index.learn_pages([ListingPage([made("a")], index.mark(), "top", "page 2")])
     index.put(made("new"))
-    index.learn_pages([Answered([], index.mark(), "top", ended=["top"], number=number)])
+    index.learn_pages([ListingPage([], index.mark(), "top", completed=["top"], number=number)])
     assert shown(index) == {"a": "id-a", "new": "id-new"}
 
 
 def test_a_listing_goes_on_where_it_broke_off(index: DriveIndex, tmp_path: Path) -> None:
     number, _ = index.begin_listing("top")
-    index.learn_pages([Answered([made("a")], index.mark(), "top", "page 2")])
+    index.learn_pages([ListingPage([made("a")], index.mark(), "top", "page 2")])
     later = DriveIndex(tmp_path / "index")
     changed(later, made("between"))
     assert later.begin_listing("top") == (number, "page 2")
-    later.learn_pages([Answered([made("b")], later.mark(), "top", ended=["top"], number=number)])
+    later.learn_pages([ListingPage([made("b")], later.mark(), "top", completed=["top"], number=number)])
     assert shown(later) == {"a": "id-a", "between": "id-between", "b": "id-b"}
 
 
@@ -163,7 +163,7 @@ def test_with_a_folder_goes_what_is_known_inside(index: DriveIndex) -> None:
 def test_folders_that_hold_each_other_do_no_harm(index: DriveIndex) -> None:
     listed(index, "id-x", made("y", "id-x", mime_type=FOLDER))
     listed(index, "id-y", made("x", "id-y", mime_type=FOLDER))
-    assert index.way_to("id-x", "top") is None
+    assert index.path_of("id-x", "top") is None
     index.forget("id-x")
     assert index.count() == (0, 0)
 
@@ -178,20 +178,20 @@ def test_a_numbered_name_stays_while_its_fellows_are_removed(index: DriveIndex) 
     listed(index, "top", made("a", id="1", created=1.0), made("a", id="2", created=2.0))
     index.forget("1")
     assert shown(index) == {"a (1)": "2"}
-    index.settle_names()
+    index.restore_plain_names()
     assert shown(index) == {"a": "2"}
 
 
-def test_the_way_to_a_file_is_the_one_that_is_shown(index: DriveIndex) -> None:
+def test_the_path_of_a_file_is_the_one_that_is_shown(index: DriveIndex) -> None:
     listed(index, "top", made("a/b", id="folder", mime_type=FOLDER))
     listed(index, "folder", made("c", "folder"))
-    assert index.way_to("id-c", "top") == ("a／b", "c")
+    assert index.path_of("id-c", "top") == ("a／b", "c")
 
 
 def test_everything_forgotten_also_ends_what_was_on_its_way(index: DriveIndex) -> None:
     asked = index.mark()
     index.clear()
-    assert index.learn_pages([Answered([made("a")], asked, "top", ended=["top"], number=1)]) == [False]
+    assert index.learn_pages([ListingPage([made("a")], asked, "top", completed=["top"], number=1)]) == [False]
     index.learn_lookup("top", ["a"], [made("a")], asked)
     assert index.count() == (0, 0)
 
@@ -219,7 +219,7 @@ def test_an_index_of_another_version_is_made_anew(tmp_path: Path) -> None:
     assert DriveIndex(tmp_path / "index").count() == (0, 0)
 
 
-def kept(name: str, version: int = 1) -> Inside:
+def kept(name: str, version: int = 1) -> RowInFolder:
     """A file as a snapshot holds it."""
     return (f"id-{name}", name, "text/plain", 1, "0", 1.0, version, 0.0, "", "")
 
@@ -288,14 +288,14 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from haversack.drive.index.index import DriveIndex
-from haversack.drive.index.rows import Folder
+from haversack.drive.index.rows import ListedFolder
 
 def folders():
     for number in range(200):
         if number == 150:
             os.kill(os.getpid(), signal.SIGKILL)
         files = [(f"{number}-{one}", str(one), "text/plain", 1, "", 1.0, 1, 1.0, "", "") for one in range(100)]
-        yield Folder(f"folder-{number}", True, files)
+        yield ListedFolder(f"folder-{number}", True, files)
 
 DriveIndex(Path(sys.argv[1])).restore(folders(), [], "8")
 """
@@ -339,12 +339,12 @@ _LEARNS = """
 import os, signal, sys
 from pathlib import Path
 from haversack.drive.remote.calls import File
-from haversack.drive.index.index import Answered, DriveIndex
+from haversack.drive.index.index import ListingPage, DriveIndex
 
 def learn(index, parent):
     number, _ = index.begin_listing(parent)
     files = [File(f"{parent}-{one}", str(one), parent, "text/plain", 1, "", 1.0, 1) for one in range(100)]
-    index.learn_pages([Answered(files, index.mark(), parent, ended=[parent], number=number)])
+    index.learn_pages([ListingPage(files, index.mark(), parent, completed=[parent], number=number)])
 
 index = DriveIndex(Path(sys.argv[1]))
 if sys.argv[2] == "killed":

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from haversack import cli, credentials
 from haversack.drive.filesystem import DriveFileSystem
-from haversack.drive.index.index import Answered
+from haversack.drive.index.index import ListingPage
 from haversack.drive.tree import Drive
 from haversack.errors import RemoteError
 from tests.conftest import RunningHub
@@ -59,7 +59,7 @@ def test_the_first_names_come_before_the_last_are_known(
     hub: RunningHub, drive: Drive, folder: str, proxy: Proxy
 ) -> None:
     names = fill(hub.my_drive / folder, 2500)
-    proxy.stalls = lambda call: "pageToken" in call.path
+    proxy.stalls = lambda call: "pageToken" in call.path and "q=" in call.path
     entries = drive.entries((folder,))
     seen = [next(entries)[0] for _ in range(1000)]
     assert not proxy.release.is_set()
@@ -104,7 +104,7 @@ def test_a_page_token_that_the_drive_forgot_is_no_harm(hub: RunningHub, drive: D
     names = fill(hub.my_drive / folder, 10)
     parent = drive.find((folder,)).id
     drive.index.begin_listing(parent)
-    drive.index.learn_pages([Answered([], drive.index.mark(), parent, "no-such-page")])
+    drive.index.learn_pages([ListingPage([], drive.index.mark(), parent, "no-such-page")])
     assert set(drive.listing((folder,))) == names
 
 
@@ -128,7 +128,7 @@ def test_a_walk_is_listed_ahead_also_while_the_list_of_changes_cannot_be_had(
     fs.drive.api.http.attempts = 1
     proxy.answers = lambda call: web.Response(status=503) if "/drive/v3/changes" in call.path else None
     with pytest.raises(RemoteError):
-        fs.drive.following.refresh()
+        fs.drive.follower.refresh()
     assert set(fs.find(folder)) == tree
     assert all(fs.exists(path) for path in tree)
     assert len([call for call in proxy.calls if "/drive/v3/changes" not in call.path]) <= 60

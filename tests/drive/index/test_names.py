@@ -27,20 +27,20 @@ def file(name: str, mime_type: str = "text/plain") -> File:
     ],
 )
 def test_every_name_is_shown_as_one_name(name: str, shown: str) -> None:
-    assert names.shown(file(name)) == shown
+    assert names.shown_name(file(name)) == shown
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a/b", "..", ".", "x/y/z"])
 def test_a_shown_name_leads_back_to_the_name_on_the_drive(name: str) -> None:
-    assert name in names.meant(names.shown(file(name)))
+    assert name in names.meant(names.shown_name(file(name)))
 
 
 def test_a_google_document_has_an_ending() -> None:
-    assert names.shown(file("Report", DOCUMENT)) == "Report.gdoc"
-    assert names.shown(file("Thing", "application/vnd.google-apps.new-kind")) == "Thing.glink"
+    assert names.shown_name(file("Report", DOCUMENT)) == "Report.gdoc"
+    assert names.shown_name(file("Thing", "application/vnd.google-apps.new-kind")) == "Thing.glink"
     assert "Report" in names.meant("Report.gdoc")
-    assert names.kept(file("Report", DOCUMENT), "Final.gdoc") == "Final"
-    assert names.shown(file("Folder", FOLDER)) == "Folder"
+    assert names.drive_name(file("Report", DOCUMENT), "Final.gdoc") == "Final"
+    assert names.shown_name(file("Folder", FOLDER)) == "Folder"
 
 
 @pytest.mark.parametrize(("name", "second"), [("a.txt", "a (1).txt"), ("a", "a (1)"), ("a.tar.gz", "a.tar (1).gz")])

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from haversack import credentials
+from haversack.drive import MARK
 from haversack.drive.index import snapshot
 from haversack.drive.index.snapshot import NAME
-from haversack.drive.tree import MARK, Drive
+from haversack.drive.tree import Drive
 from haversack.errors import IntegrityError
 from haversack.http import wait
 from tests.conftest import RunningHub, start_hub
@@ -200,10 +201,10 @@ def test_what_is_done_while_it_loads_stands(known: Drive, full_hub: RunningHub, 
     second.remove(("1", "1"))
     second.make_folder(("made",))
     second.snapshots.wait(30)
-    second.following.refresh()
+    second.follower.refresh()
     found = everything(second)
     assert (("1", "1") in found, ("made",) in found) == (False, True)
-    known.following.refresh()
+    known.follower.refresh()
     assert found == everything(known)
 
 
