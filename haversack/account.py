@@ -233,7 +233,7 @@ async def _asked(server: Server) -> Quota:
     http = Http(server, attempts=3)
     try:
         api = DriveApi(server, http)
-        quota = await api.about()
+        quota = await api.quota()
         await api.get(server.root)
         return quota
     finally:
@@ -262,7 +262,7 @@ def _revoked(record: dict[str, Any]) -> str:
         http = Http(server, attempts=2)
         try:
             # 400: it was revoked before.
-            await http.request("POST", "/revoke", data=body, headers=kind, accept=(400,), again=True)
+            await http.request("POST", "/revoke", data=body, headers=kind, accept=(400,), repeatable=True)
         finally:
             await http.close()
 

@@ -126,7 +126,7 @@ class Http:
         data: bytes | Callable[[], Any] | None = None,
         headers: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (),
-        again: bool | None = None,
+        repeatable: bool | None = None,
         calls: int = 1,
     ) -> Answer:
         """Send one call, with retries, and return its whole answer. Redirects are returned, not followed.
@@ -136,12 +136,12 @@ class Http:
             url: a path of the service, or a whole URL.
             data: the body, or a function that returns it and is called for each attempt.
             accept: status codes of 400 or more that are returned instead of raised.
-            again: whether the call may be repeated although it may have been carried out; by default all but POST.
+            repeatable: whether the call may be repeated although it may have been carried out; by default all but POST.
             calls: how many calls this one counts for in the rate limit.
 
         Raises the error that `error_of` gives for the answer, and `ConnectionFailed` if there is no answer.
         """
-        repeatable = method != "POST" if again is None else again
+        repeatable = method != "POST" if repeatable is None else repeatable
         attempts = _Attempts(self)
         while True:
             try:
@@ -201,14 +201,14 @@ class Http:
             await attempts.after_answer(answer, True)
 
     @property
-    def tempo(self) -> rate_limit.RateLimiter:
+    def rate_limiter(self) -> rate_limit.RateLimiter:
         """This process's rate limiter for the service."""
         return rate_limit.of(self.server.url, self.server.quota)
 
     def pause_after(self, answer: Answer, attempt: int, repeatable: bool = True) -> float | None:
         """Seconds to wait before the retry of a call that was answered so; None if it must not be retried.
 
-        `attempt` counts the attempts so far; `repeatable` as `again` in `request`.
+        `attempt` counts the attempts so far; `repeatable` as in `request`.
         """
         failure = error_of(answer, self.server.name)
         attempts = self.attempts + _RATE_LIMIT_RETRIES * isinstance(failure, RateLimited) if self.attempts > 1 else 1
@@ -254,7 +254,7 @@ class Http:
         by: dict[str, Any] = {"proxy": proxy.address, "proxy_headers": proxy.headers} if proxy and not socks else {}
         if proxy and by and target.scheme == "http":
             sent |= proxy.headers  # without TLS the proxy reads the request itself
-        limiter = self.tempo if own else rate_limit.of(f"{target.scheme}://{target.authority}")
+        limiter = self.rate_limiter if own else rate_limit.of(f"{target.scheme}://{target.authority}")
         await limiter.acquire(_kind(method, target), calls)
         if own and (authorization := await self._authorization(attempts.refused)) is not None:
             attempts.sent = sent.setdefault("Authorization", authorization)
@@ -369,7 +369,7 @@ async def _renewed(sign_in: Renewable, refused: str | None) -> None:
         loop = asyncio.get_running_loop()
 
         def ask(method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
-            call = http.request(method, url, data=body, headers=headers, accept=tuple(range(400, 500)), again=True)
+            call = http.request(method, url, data=body, headers=headers, accept=tuple(range(400, 500)), repeatable=True)
             return asyncio.run_coroutine_threadsafe(call, loop).result()
 
         task = _renewals[sign_in] = asyncio.ensure_future(asyncio.to_thread(sign_in.renew, ask, refused))

@@ -16,7 +16,7 @@ _hidden: ContextVar[bool] = ContextVar("hidden", default=False)
 
 
 @contextmanager
-def unseen() -> Iterator[None]:
+def hidden() -> Iterator[None]:
     """Show no bars in the block, in this thread: it works in the background of what is on the screen."""
     token = _hidden.set(True)
     try:

@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -91,6 +92,18 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         streams=_streams(values.get("streams", Settings.streams)),
         ca=path("ca") if values.get("ca") else None,
     )
+
+
+def parse_size(text: str, option: str) -> int:
+    """Parse a size such as 15GB (powers of 1000) or 2GiB (powers of 1024) into bytes.
+
+    Raises `InputError`, which names `option`, for any other format and for zero.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)(i?)B?", text.strip().replace("K", "k"))
+    if found is None or float(found[1]) == 0 or (found[3] and not found[2]):
+        raise InputError(f"{option} does not accept {text!r}.", "Give a size, for example 100MB or 15GB.")
+    unit: int = (1024 if found[3] else 1000) ** (" kMGT".index(found[2]) if found[2] else 0)
+    return round(float(found[1]) * unit)
 
 
 def _seconds(given: object) -> float:

@@ -106,7 +106,7 @@ def test_a_post_that_may_have_been_carried_out_is_not_repeated(service: Service,
 
 def test_a_post_is_repeated_where_that_is_said_to_be_safe(service: Service) -> None:
     service.answers = [says(503), hangs_up, says(200)]
-    assert wait(service.http().request("POST", "/x", again=True)).status == 200
+    assert wait(service.http().request("POST", "/x", repeatable=True)).status == 200
 
 
 def test_a_rate_limited_post_is_repeated(service: Service) -> None:

@@ -18,7 +18,7 @@ BAR = """if True:
 """
 
 
-@pytest.mark.parametrize(("around", "shown"), [("nullcontext()", True), ("progress.unseen()", False)])
+@pytest.mark.parametrize(("around", "shown"), [("nullcontext()", True), ("progress.hidden()", False)])
 def test_bar_is_shown_unless_it_is_of_the_background(around: str, shown: bool) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen([sys.executable, "-c", BAR.format(around=around)], stderr=theirs) as process:

@@ -130,11 +130,11 @@ def data_put(
     from haversack.datasets.publication import put, put_shards
 
     if shard is not None:
-        from haversack.hub.faults import size
+        from haversack.settings import parse_size
 
         if title or licence or public or notes:
             raise InputError("With --shard there is no title, licence, visibility or notes.", "Leave them out.")
-        sharded = put_shards(path, destination, size(shard, "--shard"), hub=hub)
+        sharded = put_shards(path, destination, parse_size(shard, "--shard"), hub=hub)
         count = len(sharded.archives)
         summary = f"{count} archive{'s' * (count != 1)}, {progress.size(sharded.size)}; read them as {sharded.source}"
         show(sharded, json, summary)

@@ -53,7 +53,7 @@ def hub(
     """Serve a folder through the APIs of Google Drive and Kaggle, on this machine only."""
     token = token_of(token_file)
     from haversack import settings
-    from haversack.hub.faults import parse_fault_plan, size
+    from haversack.hub.faults import parse_fault_plan
     from haversack.hub.server import serve
 
     plan = parse_fault_plan(latency, bandwidth, rate_limit, fail or [], seed)
@@ -62,7 +62,7 @@ def hub(
         root,
         port,
         token,
-        quota=size(quota, "--quota") if quota else None,
+        quota=settings.parse_size(quota, "--quota") if quota else None,
         fault_plan=plan,
         log=log,
         tls=authority,

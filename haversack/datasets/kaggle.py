@@ -339,7 +339,7 @@ class KaggleApi:
         received = start
         try:
             async with asyncio.timeout(_STALL_TIMEOUT) as stall:
-                answer = await self.http.request("PUT", upload.url, data=pieces, headers=headers, again=False)
+                answer = await self.http.request("PUT", upload.url, data=pieces, headers=headers, repeatable=False)
             received = _bytes_received(answer, size)
         finally:
             advance(received - start - sent)
@@ -398,7 +398,7 @@ class KaggleApi:
 
     async def _request(self, method: str, body: dict[str, Any], *, retry: bool = True) -> Answer:
         """Call `Service/Method`; raise the error that `http.error_of` makes of an error answer, also of status 200."""
-        answer = await self.http.request("POST", f"{self._base}/{method}", json=body, again=retry)
+        answer = await self.http.request("POST", f"{self._base}/{method}", json=body, repeatable=retry)
         if (code := _error_code(answer)) is not None:
             raise error_of(Answer(code, answer.headers, answer.body), self.http.server.name)
         return answer

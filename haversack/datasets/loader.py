@@ -196,7 +196,7 @@ class Loader:
 
     def _fetch(self) -> None:
         try:
-            with progress.unseen():
+            with progress.hidden():
                 self.dataset.fetch()
         except (HaversackError, OSError, ValueError) as error:
             # Reads raise errors of their own. `ValueError` comes from a data set that is closed during the fetch.

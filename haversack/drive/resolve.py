@@ -94,7 +94,7 @@ class PathResolver:
         if not known or not self._follower.is_current(parent, (parent, shown)):
             file = wait(self._look_up(parent, shown))
             self._listings.count_lookup(parent)
-        return file if file is not None and file.id not in self._journal.owned() else None
+        return file if file is not None and file.id not in self._journal.claimed_ids() else None
 
     def follow(self, file: File) -> File:
         """Return the target of a shortcut; `file` itself if it is no shortcut or its target is gone or in the trash."""

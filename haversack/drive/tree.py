@@ -174,7 +174,7 @@ class Drive:
                 yield names.shown_name(target), target
             return
         # Drafts are read first: one that is uploaded during the listing is then seen as a draft rather than not at all.
-        drafts, hidden = self.journal.within(folder.id), self.journal.owned()
+        drafts, hidden = self.journal.within(folder.id), self.journal.claimed_ids()
         written = {names.sanitize(draft.name): draft.as_file() for draft in drafts}
         yield from written.items()
         self.snapshots.wait(_SNAPSHOT_TIMEOUT)
@@ -231,7 +231,7 @@ class Drive:
 
         The draft's reference count is incremented; the caller must release it.
         """
-        draft = self.journal.hold_of(file.id)
+        draft = self.journal.acquire_by_id(file.id)
         return (draft.as_file(), draft) if draft is not None else (self.index.get(file.id) or file, None)
 
     def known(self) -> IndexStatus:
@@ -270,7 +270,7 @@ class Drive:
         """Return the drive's quota, at most 60 seconds old."""
         checked = time.monotonic()
         if checked - self._quota[0] > _QUOTA_MAX_AGE:
-            self._quota = (checked, wait(self.api.about()))
+            self._quota = (checked, wait(self.api.quota()))
         return self._quota[1]
 
     # Bytes
@@ -301,7 +301,7 @@ class Drive:
             return None
         parent = (folder or self.folder(path[:-1])).id
         for name in names.meant(path[-1]):
-            if (draft := self.journal.hold_at(parent, name)) is not None:
+            if (draft := self.journal.acquire_at(parent, name)) is not None:
                 return draft
         return None
 
@@ -340,7 +340,7 @@ class Drive:
             check_has_bytes(there)
             return self.journal.open(there.parent, name, there, None if truncate else self._copier(there))
 
-    def draft_of(self, file: File) -> Draft:
+    def open_draft_of(self, file: File) -> Draft:
         """Return the draft that rewrites `file`, an open file; start one with its bytes if there is none.
 
         The file is found by its id, whatever its path is now. The caller must release the draft.
@@ -348,12 +348,12 @@ class Drive:
         file, draft = self.current(file)
         return draft or self.journal.open(file.parent, file.name, file, self._copier(file))
 
-    def draft_apart(self, file: File) -> Draft:
+    def open_detached_draft(self, file: File) -> Draft:
         """Return a new draft with the bytes of `file`, an orphan (deleted while open): it is never uploaded.
 
         The caller must release the draft.
         """
-        return self.journal.apart(file, self._copier(file))
+        return self.journal.open_detached(file, self._copier(file))
 
     # Changing
 
@@ -518,7 +518,7 @@ class Drive:
         Raises `Forbidden` for any other file or folder, `NotFound`, and `NotAFolder`.
         """
         file = self.find(path, follow=False)
-        if file.is_folder or MARK not in wait(self.api.marks(file.id)):
+        if file.is_folder or MARK not in wait(self.api.app_properties(file.id)):
             raise Forbidden(
                 f"{_display(path)} on the drive was not made by haversack.", "Move it to the trash instead."
             )

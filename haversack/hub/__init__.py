@@ -4,9 +4,9 @@
     signin     the token, the Kaggle key derived from it, signed links
     authority  the hub's own certificate authority    proxy      routes Google's host names to the hub
     drive      Drive v3's JSON calls                  kaggle     Kaggle's calls
-    tree       reads and changes of the folder        shelf      published data sets and their versions
+    tree       reads and changes of the folder        datasets   published data sets and their versions
     index      the table of files                     records    the SQLite database
-    disk       reconciles the table with the disk     watch      the same for the whole tree, in the background
+    disk       reconciles the table with the disk     rescan     the same for the whole tree, in the background
     query      the language of `q`                    fields     the language of `fields`
     uploads    resumable uploads of both APIs         content    file content in and out, with ranges
     media      Drive's calls that carry bytes         resource   a file's JSON, both ways

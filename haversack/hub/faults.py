@@ -30,6 +30,7 @@ from aiohttp import web
 from haversack.errors import InputError
 from haversack.hub.refusal import Refusal
 from haversack.hub.wire import CallTransport, EarlyEnd, SharedBandwidth
+from haversack.settings import parse_size
 
 RETRY_AFTER = 1
 _AFFECTED_PREFIXES = ("/drive/", "/upload/", "/batch/", "/api/", "/v1/", "/storage/", "/blobs/")
@@ -107,7 +108,7 @@ def parse_fault_plan(
     """
     return FaultPlan(
         latency=_duration(latency) if latency else 0.0,
-        bandwidth=size(bandwidth.removesuffix("/s"), "--bandwidth") if bandwidth else None,
+        bandwidth=parse_size(bandwidth.removesuffix("/s"), "--bandwidth") if bandwidth else None,
         rate=_rate(rate_limit) if rate_limit else None,
         failures=tuple(_failure(text) for text in failures),
         seed=seed,
@@ -209,18 +210,6 @@ class _TokenBucket:
             return False
         self._tokens -= 1
         return True
-
-
-def size(text: str, option: str) -> int:
-    """Parse a size such as 15GB (powers of 1000) or 2GiB (powers of 1024) into bytes.
-
-    Raises `InputError`, which names `option`, for any other format and for zero.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)(i?)B?", text.strip().replace("K", "k"))
-    if found is None or float(found[1]) == 0 or (found[3] and not found[2]):
-        raise InputError(f"{option} does not accept {text!r}.", "Give a size, for example 100MB or 15GB.")
-    unit: int = (1024 if found[3] else 1000) ** (" kMGT".index(found[2]) if found[2] else 0)
-    return round(float(found[1]) * unit)
 
 
 def _duration(text: str) -> float:

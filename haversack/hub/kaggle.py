@@ -17,10 +17,10 @@ from urllib.parse import quote, unquote
 from aiohttp import web
 
 from haversack.hub import content, uploads
+from haversack.hub.datasets import Blob, DatasetStore, Version
 from haversack.hub.index import guess_mime
 from haversack.hub.media import read_json
 from haversack.hub.refusal import Refusal
-from haversack.hub.shelf import Blob, DatasetStore, Version
 from haversack.hub.signin import KAGGLE_USERNAME, SignIn
 from haversack.hub.uploads import Uploads
 

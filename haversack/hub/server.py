@@ -33,6 +33,7 @@ from filelock import FileLock, Timeout
 from haversack import disk
 from haversack.errors import InputError
 from haversack.hub.calls import CallLog
+from haversack.hub.datasets import DatasetStore
 from haversack.hub.drive import DriveService
 from haversack.hub.faults import FaultPlan, Faults
 from haversack.hub.kaggle import KaggleService
@@ -41,7 +42,6 @@ from haversack.hub.page.site import Site
 from haversack.hub.proxy import GOOGLE_DOMAIN, ConnectProxy
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal, from_os_error
-from haversack.hub.shelf import DatasetStore
 from haversack.hub.signin import KAGGLE_USERNAME, SignIn
 from haversack.hub.tree import Tree
 from haversack.hub.uploads import Uploads

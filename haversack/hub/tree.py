@@ -26,7 +26,7 @@ from haversack.hub.index import COLUMNS, HubChange, HubFile, HubIndex, file_from
 from haversack.hub.query import Query
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal, invalid, not_found
-from haversack.hub.watch import Rescan
+from haversack.hub.rescan import Rescan
 
 _MAX_DEPTH = 100  # Drive's own limit of nested folders
 

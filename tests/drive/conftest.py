@@ -165,7 +165,7 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
 
 def kill(mountpoint: Path) -> None:
     """Kill the process that serves a mount, as a machine that goes away does."""
-    process = mounting._daemons.pop(str(mountpoint), None)
+    process = mounting._serving_processes.pop(str(mountpoint), None)
     if process is not None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

@@ -94,7 +94,7 @@ def test_mixed_operations_are_each_done_once(begin: Begin, tmp_path: Path, fault
 def test_a_strict_rate_is_kept_to_and_nothing_fails(begin: Begin, tmp_path: Path) -> None:
     api = begin("--rate-limit", "60/s")
     wait(all_at_once(api, tmp_path, 40))
-    assert api.http.tempo.rate < 1000
+    assert api.http.rate_limiter.rate < 1000
 
 
 def test_parts_of_a_batch_that_fail_are_tried_again_alone(begin: Begin) -> None:
@@ -109,7 +109,7 @@ def test_parts_of_a_batch_that_fail_are_tried_again_alone(begin: Begin) -> None:
 
 
 async def _pages(api: DriveApi, parent: str) -> list[list[File]]:
-    return [page.files async for page in api.list_of([parent])]
+    return [page.files async for page in api.list_folders([parent])]
 
 
 def test_a_large_upload_goes_on_where_it_was_cut_and_where_it_stalled(

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from haversack.errors import InputError
-from haversack.hub.faults import parse_fault_plan, size
+from haversack.hub.faults import parse_fault_plan
+from haversack.settings import parse_size
 from tests.conftest import RunningHub, start_hub
 
 from .conftest import Reply, google_client, send
@@ -218,4 +219,4 @@ def test_what_cannot_be_meant_is_said_in_plain_words(given: dict[str, Any], said
 
 @pytest.mark.parametrize(("text", "bytes_"), [("15GB", 15 * 10**9), ("1.5 MB", 1_500_000), ("2GiB", 2**31), ("9", 9)])
 def test_sizes_are_read_as_people_write_them(text: str, bytes_: int) -> None:
-    assert size(text, "--quota") == bytes_
+    assert parse_size(text, "--quota") == bytes_

@@ -196,7 +196,7 @@ class _Examination:
 
     async def _contact(self) -> File:
         """Return My Drive; fill in who is signed in, the quota, and the round trip over an open connection."""
-        quota = await self.api.about()
+        quota = await self.api.quota()
         times = []
         for _ in range(3):
             started = time.monotonic()
@@ -236,7 +236,7 @@ class _Examination:
         while level:
             below: list[str] = []
             for start in range(0, len(level), PARENTS_PER_QUERY):
-                async for page in self.api.list_of(level[start : start + PARENTS_PER_QUERY]):
+                async for page in self.api.list_folders(level[start : start + PARENTS_PER_QUERY]):
                     self.checkup.calls += 1
                     below += [file.id for file in page.files if file.is_folder]
                     yield page.files

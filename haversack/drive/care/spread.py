@@ -214,14 +214,14 @@ class _FolderSpread:
 
     async def _list(self) -> _CrowdedFolder:
         """List the folder. Raises `Forbidden` if it is shared or owned by another user."""
-        folder = await self.api.do(calls.get(self.folder.id, sharing=True))
+        folder = await self.api.send(calls.get(self.folder.id, sharing=True))
         if not folder.owned or folder.shared:
             what = "is shared" if folder.owned else "is owned by another user"
             raise Forbidden(
                 f"{self.path} {what}.", "Spread only your own folders: a move changes who can reach a file."
             )
         found = _CrowdedFolder(await self.api.changes_token())
-        async for page in self.api.list_of([self.folder.id], sharing=True):
+        async for page in self.api.list_folders([self.folder.id], sharing=True):
             found.pages += 1
             for file in page.files:
                 self._classify(found, file)
@@ -243,7 +243,7 @@ class _FolderSpread:
         Raises `InputError` if the drive's copy is damaged, not made by haversack, or of another folder.
         """
         if found.manifest is not None:
-            marks = await self.api.marks(found.manifest.id)
+            marks = await self.api.app_properties(found.manifest.id)
             if marks.get(MARK) != _MANIFEST_MARK:
                 raise InputError(f"{NAME} in {self.path} was not made by haversack.", "Rename it.")
             async with self.api.download(found.manifest.id, 0, max(1, found.manifest.size)) as response:
@@ -315,7 +315,7 @@ class _FolderSpread:
     def _estimate(self, report: SpreadReport, read: int, written: int) -> None:
         """Fill in calls and minutes, at the rate that Drive sustains, or a lower one to which it has slowed us."""
         report.calls = written + read + math.ceil(written / _BATCH) + 2
-        report.minutes = report.calls / min(_CALLS_PER_SECOND, self.api.http.tempo.rate) / 60
+        report.minutes = report.calls / min(_CALLS_PER_SECOND, self.api.http.rate_limiter.rate) / 60
 
     # Writing
 

@@ -49,7 +49,7 @@ def empty(hub: str | None = None) -> None:
 
 def quota(hub: str | None = None) -> Quota:
     """Return the drive's used space and limit, in bytes. Raises the errors of `content`."""
-    return wait(DriveApi(credentials.drive(hub)).about())
+    return wait(DriveApi(credentials.drive(hub)).quota())
 
 
 async def _content(api: DriveApi) -> Trash:

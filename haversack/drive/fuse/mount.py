@@ -36,7 +36,7 @@ _MOUNT_TIMEOUT = 60.0
 _INSTALL_FUSE = "install fuse3 (Debian: apt-get install fuse3)"
 _UPLOADED_LATER = "They stay on this machine and are uploaded by the next mount."
 # Serving processes that this process started, by mountpoint.
-_daemons: dict[str, subprocess.Popen[str]] = {}
+_serving_processes: dict[str, subprocess.Popen[str]] = {}
 
 
 def mount(
@@ -159,7 +159,7 @@ def _spawn(record: MountRecord, server: Server, readonly: bool) -> Mounted:
         request.write(json.dumps({"record": asdict(record), "readonly": readonly}) + "\n")
     answer = _read_answer(process)
     if "ready" in answer:
-        _daemons[record.mountpoint] = process
+        _serving_processes[record.mountpoint] = process
         return record.mounted()
     if process.poll() is None and not answer:
         process.kill()
@@ -277,7 +277,7 @@ def _stop(record: MountRecord) -> None:
             advance(max(last - left, 0))
             last = left
             time.sleep(0.05)
-    if (process := _daemons.pop(record.mountpoint, None)) is not None:
+    if (process := _serving_processes.pop(record.mountpoint, None)) is not None:
         process.wait()
     now = registry.reload(record)
     if now is None:

@@ -291,7 +291,7 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         self._check_writable()
         handle = self._open_files[fh]
         draft = handle.draft if handle.draft is not None else self._open_draft(handle)
-        return self.drive.journal.take(draft, buf.size, None if handle.appends else offset, buf.copy_to)
+        return self.drive.journal.write_from(draft, buf.size, None if handle.appends else offset, buf.copy_to)
 
     def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
         """Set the size of the file that `fh` has open for writing, else of the one at `path`. Raises `ESTALE`."""
@@ -503,9 +503,11 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         with handle.lock:
             if handle.draft is None:
                 if handle.orphan is None:
-                    handle.draft = self.drive.draft_of(handle.file)
+                    handle.draft = self.drive.open_draft_of(handle.file)
                 else:
-                    handle.draft = self._acquire_draft(handle.orphan) or self.drive.draft_apart(handle.orphan.file)
+                    handle.draft = self._acquire_draft(handle.orphan) or self.drive.open_detached_draft(
+                        handle.orphan.file
+                    )
                     handle.orphan.draft = handle.draft
                 self._files.pop(handle.path, None)
                 self._bump_version()
@@ -542,7 +544,7 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
     def _acquire_draft(self, orphan: Orphan) -> Draft | None:
         """Return the orphan's draft with its reference count incremented; None if nothing was written."""
         if orphan.draft is not None:
-            self.drive.journal.hold(orphan.draft)
+            self.drive.journal.acquire(orphan.draft)
         return orphan.draft
 
     def _release_orphan(self, orphan: Orphan) -> None:

@@ -158,7 +158,7 @@ class _MountMonitor:
             self._counters,
             (
                 time.monotonic(),
-                self._drive.journal.uploading.sent,
+                self._drive.journal.uploader.sent,
                 self._drive.content.received,
             ),
         )

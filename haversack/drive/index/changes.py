@@ -194,7 +194,7 @@ class ChangesFollower:
 
     async def _fetch_page(self, token: str) -> Changes:
         try:
-            return await asyncio.wait_for(self._api.do(calls.changes(token)), _POLL_TIMEOUT)
+            return await asyncio.wait_for(self._api.send(calls.changes(token)), _POLL_TIMEOUT)
         except TimeoutError as error:
             raise ConnectionFailed(
                 f"The drive's changes feed did not answer within {_POLL_TIMEOUT:.0f} seconds.", "Try again later."

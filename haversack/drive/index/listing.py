@@ -255,14 +255,14 @@ class FolderListings:
         """
         since = self._index.mark()
         answered: set[str] = set()
-        request = asyncio.ensure_future(self._api.do(calls.listing(queried, token)))
+        request = asyncio.ensure_future(self._api.send(calls.listing(queried, token)))
         while True:
             page, mark = await request, since
             enough = listing.max_pages is not None and listing.pages + 1 >= listing.max_pages
             more = page.token is not None and not enough and (listing.has_reader or self._walk.is_walking())
             if more:
                 since = self._index.mark()
-                request = asyncio.ensure_future(self._api.do(calls.listing(queried, page.token)))
+                request = asyncio.ensure_future(self._api.send(calls.listing(queried, page.token)))
             answered.update(file.parent for file in page.files)
             trusted = len(queried) == 1 or (canary in answered if canary else bool(answered))
             completed = listing.parents if page.token is None and trusted else ()

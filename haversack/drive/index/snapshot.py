@@ -228,7 +228,7 @@ class Snapshots:
             exclusive=True,
         )
         uploaded = wait(self._api.upload(upload))
-        found = [file for file in wait(self._api.do(search(self._mark))).files if file.name == NAME]
+        found = [file for file in wait(self._api.send(search(self._mark))).files if file.name == NAME]
         latest = newest([*found, uploaded]) or uploaded
         for file in found:
             if file.id != latest.id:

@@ -75,13 +75,13 @@ class DriveApi:
         # The id of the shared drive that the root folder is in; "" for My Drive, None while unknown.
         self._shared_drive: str | None = None if server.root != "root" else ""
 
-    async def do(self, call: Call[T]) -> T:
+    async def send(self, call: Call[T]) -> T:
         """Send one call, with retries, and return its parsed response."""
         return await self._send(await self._in_shared_drive(call))
 
     async def _send(self, call: Call[T]) -> T:
         answer = await self.http.request(
-            call.method, call.path, params=call.params, json=call.json, accept=call.accept, again=True
+            call.method, call.path, params=call.params, json=call.json, accept=call.accept, repeatable=True
         )
         return call.read(answer)
 
@@ -95,7 +95,7 @@ class DriveApi:
         waiting, attempt = list(range(len(wanted))), 0
         while waiting:
             attempt += 1
-            size = int(max(1, min(batch.LIMIT, self.http.tempo.rate)))
+            size = int(max(1, min(batch.LIMIT, self.http.rate_limiter.rate)))
             pieces = [waiting[start : start + size] for start in range(0, len(waiting), size)]
             answers = await asyncio.gather(
                 *(self._send_batch([wanted[number] for number in piece]) for piece in pieces)
@@ -122,19 +122,19 @@ class DriveApi:
         """Send one batch request, report rate-limited parts to the pacing, and return the response to each part."""
         kind, body = batch.encode([await self._in_shared_drive(call) for call in wanted])
         answer = await self.http.request(
-            "POST", batch.PATH, data=body, headers={"Content-Type": kind}, again=True, calls=len(wanted)
+            "POST", batch.PATH, data=body, headers={"Content-Type": kind}, repeatable=True, calls=len(wanted)
         )
         # A part that is missing from the response is retried like one that failed with 503.
         parts = [part or Answer(503) for part in batch.decode(answer, len(wanted))]
         limited = [part for part in parts if isinstance(error_of(part, self.server.name), RateLimited)]
         if limited:
-            self.http.tempo.refused(max(part.retry_after for part in limited), len(limited))
-        self.http.tempo.accepted(len(parts) - len(limited))
+            self.http.rate_limiter.refused(max(part.retry_after for part in limited), len(limited))
+        self.http.rate_limiter.accepted(len(parts) - len(limited))
         return parts
 
     async def get(self, file_id: str) -> File:
         """Return the metadata of a file by id; the id `root` is My Drive. Raises `NotFound` if it does not exist."""
-        return await self.do(calls.get(file_id))
+        return await self.send(calls.get(file_id))
 
     async def lookup(self, parent: str, name: str) -> list[File]:
         """Return the files named exactly `name` in the folder `parent`, trash excluded, last modified first.
@@ -150,7 +150,7 @@ class DriveApi:
         """
         requests: Sequence[Call[Page]] = [calls.named(parent, name) for parent, name in wanted]
         pages: Sequence[Page | HaversackError] = (
-            [await self.do(requests[0])] if len(requests) == 1 else await self.batch(requests)
+            [await self.send(requests[0])] if len(requests) == 1 else await self.batch(requests)
         )
         found = []
         for (parent, name), page in zip(wanted, pages, strict=True):
@@ -158,7 +158,7 @@ class DriveApi:
                 raise page
             files = list(page.files)
             while page.token is not None:  # a page may hold fewer files than exist, even none
-                page = await self.do(calls.named(parent, name, page.token))
+                page = await self.send(calls.named(parent, name, page.token))
                 files += page.files
             same = [file for file in files if file.name == name]
             found.append(sorted(same, key=lambda file: (-file.modified, file.id)))
@@ -166,11 +166,11 @@ class DriveApi:
 
     async def list(self, parent: str) -> AsyncIterator[File]:
         """Yield the files and folders in the folder `parent`, trash excluded, in the server's order."""
-        async for page in self.list_of([parent]):
+        async for page in self.list_folders([parent]):
             for file in page.files:
                 yield file
 
-    async def list_of(
+    async def list_folders(
         self, parents: Sequence[str], token: str | None = None, *, sharing: bool = False
     ) -> AsyncIterator[Page]:
         """Yield the pages of a listing of up to `PARENTS_PER_QUERY` folders, trash excluded.
@@ -189,7 +189,7 @@ class DriveApi:
     async def _pages(self, call: Callable[[str | None], Call[Page]], token: str | None = None) -> AsyncIterator[Page]:
         """Yield the page at `token` (None: the first) and all after it; `call` makes the request from a page token."""
         while True:
-            page = await self.do(call(token))
+            page = await self.send(call(token))
             yield page
             if page.token is None:
                 return
@@ -200,12 +200,12 @@ class DriveApi:
 
         Get it before you read metadata that the feed is to keep current; otherwise changes between the two are missed.
         """
-        return await self.do(calls.changes_token())
+        return await self.send(calls.changes_token())
 
     async def changes(self, token: str) -> AsyncIterator[Changes]:
         """Yield the pages of the changes feed from `token` on; continue later at the last page's `token`."""
         while True:
-            page = await self.do(calls.changes(token))
+            page = await self.send(calls.changes(token))
             yield page
             if page.last:
                 return
@@ -219,7 +219,7 @@ class DriveApi:
         """Return `count` unused file ids: from the stock, which is refilled with up to 1,000 ids a request."""
         while len(self._ids) < count:
             missing = max(count - len(self._ids), _MIN_NEW_IDS)
-            generated = await self.do(calls.new_ids(min(missing, _IDS_PER_CALL)))
+            generated = await self.send(calls.new_ids(min(missing, _IDS_PER_CALL)))
             self._ids += generated
         taken, self._ids = self._ids[:count], self._ids[count:]
         return taken
@@ -228,7 +228,7 @@ class DriveApi:
         """Create a folder, even if `parent` already holds one of that name, and return it."""
         file_id = await self.new_id()
         try:
-            return await self.do(calls.create_folder(file_id, parent, name))
+            return await self.send(calls.create_folder(file_id, parent, name))
         except AlreadyExists:
             return await self.get(file_id)
 
@@ -239,39 +239,39 @@ class DriveApi:
 
         `modified` is in seconds since 1970. None leaves a value unchanged.
         """
-        return await self.do(calls.update(file, name=name, parent=parent, modified=modified))
+        return await self.send(calls.update(file, name=name, parent=parent, modified=modified))
 
     async def copy(self, file: File, parent: str, name: str) -> File:
         """Copy a file on the server to `name` in the folder `parent`; return the copy."""
         file_id = await self.new_id()
         try:
-            return await self.do(calls.copy(file, file_id, parent, name))
+            return await self.send(calls.copy(file, file_id, parent, name))
         except AlreadyExists:
             return await self.get(file_id)
 
     async def trash(self, file_id: str) -> None:
         """Move a file, or a folder with its content, to the trash. Does nothing if it does not exist."""
-        await self.do(calls.trash(file_id))
+        await self.send(calls.trash(file_id))
 
     async def restore(self, file_id: str) -> File:
         """Restore a file from the trash to the folder it was in, and return it."""
-        return await self.do(calls.restore(file_id))
+        return await self.send(calls.restore(file_id))
 
     async def delete(self, file_id: str) -> None:
         """Delete a file permanently, bypassing the trash. Does nothing if it does not exist."""
-        await self.do(calls.delete(file_id))
+        await self.send(calls.delete(file_id))
 
     async def empty_trash(self) -> None:
         """Permanently delete everything in the trash."""
-        await self.do(calls.empty_trash())
+        await self.send(calls.empty_trash())
 
-    async def marks(self, file_id: str) -> dict[str, str]:
+    async def app_properties(self, file_id: str) -> dict[str, str]:
         """Return a file's `appProperties`: private key-value pairs that only this application can see and set."""
-        return await self.do(calls.marks(file_id))
+        return await self.send(calls.marks(file_id))
 
-    async def about(self) -> Quota:
+    async def quota(self) -> Quota:
         """Return the storage quota and the signed-in user."""
-        return await self.do(calls.quota())
+        return await self.send(calls.quota())
 
     def download(self, file_id: str, start: int, stop: int) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Open a stream of the bytes [start, stop) of a file, to be used as an asynchronous context manager.

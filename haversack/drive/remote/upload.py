@@ -155,7 +155,7 @@ async def _multipart(http: Http, upload: ResumableUpload) -> Answer:
         data=head.encode() + content + f"\r\n--{boundary}--\r\n".encode(),
         headers={"Content-Type": f"multipart/related; boundary={boundary}"},
         accept=(409,),
-        again=True,
+        repeatable=True,
     )
 
 
@@ -221,7 +221,7 @@ async def _open_session(http: Http, upload: ResumableUpload) -> Answer | None:
         json=upload.metadata(),
         headers=headers,
         accept=(409,),
-        again=True,
+        repeatable=True,
     )
     if answer.status == 409:
         return answer
@@ -257,7 +257,9 @@ async def _put(
     assert upload.session is not None
     total = "*" if upload.total is None else upload.total
     headers = {"Content-Range": f"bytes {span}/{total}", "Content-Length": str(size)}
-    return await http.request("PUT", upload.session, data=data, headers=headers, accept=(404, 409, 410), again=False)
+    return await http.request(
+        "PUT", upload.session, data=data, headers=headers, accept=(404, 409, 410), repeatable=False
+    )
 
 
 def _stored_bytes(answer: Answer) -> int:

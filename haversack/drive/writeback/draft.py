@@ -77,7 +77,7 @@ class Draft:
     | `error`       | why the last upload failed; None after one that succeeded      | Uploader          | J    |
     | `uploaded`    | the file on the drive as last known here; None if unknown      | Journal, Uploader | J *  |
     | `moved`       | bytes of the upload in flight that the drive has; for display  | Uploader          | none |
-    | `claimed_ids` | the ids that `Journal.owned` lists because of this draft       | Journal           | J    |
+    | `claimed_ids` | the ids that `Journal.claimed_ids` lists because of this draft       | Journal           | J    |
 
     `data` is replaced under L. `descriptor` is opened and closed under J, while nobody else uses it. `streaming` is
     attached under L+J; it is detached under L, or under J while the draft is not dirty. The two starred fields have an

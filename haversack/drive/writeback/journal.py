@@ -65,7 +65,7 @@ class Journal:
         self._on_retired = on_retired
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self.uploading = Uploader(api, self._lock, self._changed, self._on_upload_ended, on_trashed)
+        self.uploader = Uploader(api, self._lock, self._changed, self._on_upload_ended, on_trashed)
         # By folder id and name.
         self._drafts: dict[tuple[str, str], Draft] = {}
         # Removed drafts whose files on the drive are still to be trashed.
@@ -92,24 +92,24 @@ class Journal:
         with self._changed:
             return self._drafts.get((parent, name))
 
-    def hold_at(self, parent: str, name: str) -> Draft | None:
+    def acquire_at(self, parent: str, name: str) -> Draft | None:
         """Return the draft of that name in the folder `parent`, or None. The caller must release it."""
         with self._changed:
             draft = self._drafts.get((parent, name))
             if draft is not None:
-                self.hold(draft)
+                self.acquire(draft)
             return draft
 
-    def hold_of(self, file_id: str) -> Draft | None:
+    def acquire_by_id(self, file_id: str) -> Draft | None:
         """Return the draft that holds new bytes for the file with that id, or None. The caller must release it."""
         with self._changed:
             draft = self._by_id.get(file_id)
             if draft is None or draft.file_id != file_id or draft.removed:
                 return None
-            self.hold(draft)
+            self.acquire(draft)
             return draft
 
-    def owned(self) -> Set[str]:
+    def claimed_ids(self) -> Set[str]:
         """Return a live view of the ids of all files that a draft has new bytes for, or replaces, or removes."""
         return self._by_id.keys()
 
@@ -139,7 +139,7 @@ class Journal:
         with self._changed:
             draft = self._drafts.get((parent, name))
             if draft is not None:
-                self.hold(draft)
+                self.acquire(draft)
         if draft is not None:
             if fill is None:
                 self.truncate(draft, 0)
@@ -167,7 +167,7 @@ class Journal:
         draft.delete_data()
         return self.open(parent, name, base, fill)
 
-    def apart(self, base: File, fill: Callable[[int], None]) -> Draft:
+    def open_detached(self, base: File, fill: Callable[[int], None]) -> Draft:
         """Return a draft of an orphan, a file that was deleted while it is open. The caller must release it.
 
         It is never uploaded, and deleted when its reference count drops to 0. `fill` is as in `open`; its errors are
@@ -185,7 +185,7 @@ class Journal:
         draft.size = os.fstat(draft.descriptor).st_size
         return draft
 
-    def hold(self, draft: Draft) -> None:
+    def acquire(self, draft: Draft) -> None:
         """Increment a draft's reference count, and open its data file if it is closed. Raises `OSError`."""
         with self._changed:
             draft.references += 1
@@ -207,9 +207,9 @@ class Journal:
             rest = rest[written:]
             return written
 
-        return self.take(draft, len(data), offset, write_next)
+        return self.write_from(draft, len(data), offset, write_next)
 
-    def take(self, draft: Draft, size: int, offset: int | None, put: Callable[[int, int], int]) -> int:
+    def write_from(self, draft: Draft, size: int, offset: int | None, put: Callable[[int, int], int]) -> int:
         """Write `size` bytes from any source; return `size`. Raises `OSError`.
 
         Args:
@@ -230,7 +230,7 @@ class Journal:
                     position += put(draft.descriptor, position)
             finally:
                 draft.size = max(draft.size, position)
-            self.uploading.stream(draft)
+            self.uploader.stream(draft)
             return size
 
     def truncate(self, draft: Draft, size: int) -> None:
@@ -269,7 +269,7 @@ class Journal:
                 draft.save()
                 # `error` stays set: `close()` reports why the previous upload failed.
                 draft.dirty, draft.pending, draft.failures, draft.appended = False, True, 0, 0
-                self.uploading.schedule(draft, time.monotonic() + _UPLOAD_DELAY)
+                self.uploader.schedule(draft, time.monotonic() + _UPLOAD_DELAY)
 
     def release(self, draft: Draft) -> None:
         """Commit a draft, decrement its reference count, and retire the draft if nothing needs it any more.
@@ -359,7 +359,7 @@ class Journal:
         with self._changed:
             failures = draft.failures
             if draft.pending:
-                self.uploading.schedule(draft, 0.0)
+                self.uploader.schedule(draft, 0.0)
             while draft.pending and not draft.removed:
                 if draft.failures > failures and draft.error is not None:
                     raise draft.error
@@ -382,7 +382,7 @@ class Journal:
     def is_full(self) -> bool:
         """Whether the last upload of a pending draft failed because the drive is full."""
         with self._changed:
-            return any(draft.pending for draft in self.uploading.refused)
+            return any(draft.pending for draft in self.uploader.refused)
 
     def close(self) -> None:
         """Stop uploading, and release the journal folders; the next process uploads the drafts that are pending.
@@ -390,7 +390,7 @@ class Journal:
         Supersedes the uploads in flight and blocks until they have ended. The journal must not be used afterwards.
         """
         with self._changed:
-            self.uploading.close()
+            self.uploader.close()
             for draft in self._drafts.values():
                 draft.generation += 1
                 draft.cancel_streaming()
@@ -428,7 +428,7 @@ class Journal:
                 left = [draft for draft in waiting if draft.pending and draft not in failed]
                 for draft in left:
                     if draft.due and not draft.uploading:
-                        self.uploading.schedule(draft, 0.0)
+                        self.uploader.schedule(draft, 0.0)
                 progress(len(left), sum(max(draft.size - draft.moved, 0) for draft in left))
                 if not left and not self._to_trash:
                     return failed
@@ -470,7 +470,7 @@ class Journal:
             self._drafts[draft.parent, draft.name] = draft
             self._update_claims(draft)
             with self._lock:
-                self.uploading.schedule(draft, 0.0)
+                self.uploader.schedule(draft, 0.0)
         for data in folder.glob("*.data") if all_read else ():
             if data not in committed:
                 data.unlink()
@@ -539,7 +539,7 @@ class Journal:
         """
         try:
             for file_id in draft.remote_ids:
-                self.uploading.trash(file_id)
+                self.uploader.trash(file_id)
             draft.record.unlink(missing_ok=True)
         except HaversackError as error:
             _log.warning("Cannot trash the deleted file %s; the next mount retries: %s", draft.name, error)

@@ -175,6 +175,6 @@ class StreamingUpload(ResumableUpload):
         if self.session is None:
             return
         try:
-            await api.http.request("DELETE", self.session, accept=(404, 405, 410, 499), again=False)
+            await api.http.request("DELETE", self.session, accept=(404, 405, 410, 499), repeatable=False)
         except HaversackError as error:
             _log.debug("Cannot delete the upload session of %s, which will expire: %s", self.name, error)

@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from haversack.hub import content
+from haversack.hub.datasets import DatasetStore
 from haversack.hub.documents import DOCUMENT, SHEET, SHORTCUT, SLIDES
 from haversack.hub.index import HubFile
 from haversack.hub.media import read_json
@@ -23,7 +24,6 @@ from haversack.hub.page import pictures
 from haversack.hub.page.sessions import LIFETIME, HubSessions
 from haversack.hub.refusal import Refusal, invalid
 from haversack.hub.resource import format_time
-from haversack.hub.shelf import DatasetStore
 from haversack.hub.signin import SignIn
 from haversack.hub.tree import Tree
 

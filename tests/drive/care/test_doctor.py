@@ -86,7 +86,7 @@ def test_trash_is_found_with_its_command(own_hub: RunningHub) -> None:
     api = DriveApi(credentials.drive())
     found = wait(api.lookup(wait(api.get("root")).id, "big"))
     wait(api.trash(found[0].id))
-    finding = doctor._space_findings(doctor.Quota(used=1000, limit=1010, in_trash=wait(api.about()).in_trash))
+    finding = doctor._space_findings(doctor.Quota(used=1000, limit=1010, in_trash=wait(api.quota()).in_trash))
     assert [one.mend for one in finding] == ["", "haversack drive trash --empty"]
 
 

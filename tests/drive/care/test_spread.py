@@ -49,12 +49,12 @@ def ids() -> dict[str, str]:
     return wait(collect())
 
 
-def listed(folder: str) -> Coroutine[Any, Any, list[tree.File]]:
+def listed(folder: str) -> Coroutine[Any, Any, list[File]]:
     """What lies in a folder of the drive."""
     drive = tree.connect()
     folder_id = drive.folder((folder,)).id
 
-    async def collect() -> list[tree.File]:
+    async def collect() -> list[File]:
         return [file async for file in drive.api.list(folder_id)]
 
     return collect()
@@ -376,5 +376,5 @@ def test_a_file_is_the_same_while_its_version_or_its_bytes_are() -> None:
     assert not entry.matches(replace(file, id="other"))
 
 
-def a_file(name: str, md5: str, version: int) -> tree.File:
-    return tree.File(name, name, "folder", "text/plain", 1, md5, 0.0, version)
+def a_file(name: str, md5: str, version: int) -> File:
+    return File(name, name, "folder", "text/plain", 1, md5, 0.0, version)

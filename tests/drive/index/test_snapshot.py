@@ -109,7 +109,7 @@ def test_a_new_snapshot_takes_the_place_of_the_old_one(known: Drive, full_hub: R
     before = snapshots(full_hub)
     assert known.snapshots.save() is not None
     assert len(before) == len(snapshots(full_hub)) == 1
-    assert wait(known.api.do(snapshot.search(MARK))).files[0].name == NAME
+    assert wait(known.api.send(snapshot.search(MARK))).files[0].name == NAME
 
 
 def test_it_is_saved_only_when_enough_has_changed(known: Drive, full_hub: RunningHub) -> None:
@@ -191,7 +191,7 @@ def test_what_cannot_be_used_is_passed_over(
 def test_a_snapshot_whose_bytes_are_not_the_promised_ones_is_refused(known: Drive, machine: Machine) -> None:
     from dataclasses import replace
 
-    file = wait(known.api.do(snapshot.search(MARK))).files[0]
+    file = wait(known.api.send(snapshot.search(MARK))).files[0]
     with pytest.raises(IntegrityError):
         machine("second").snapshots.load(replace(file, md5="0" * 32))
 

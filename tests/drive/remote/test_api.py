@@ -182,7 +182,7 @@ def test_many_folders_are_listed_in_one_query(api: DriveApi, parent: File, proxy
     for inner in folders:
         wait(api.create_folder(inner.id, "inside"))
     proxy.calls.clear()
-    pages = wait(gathered(DriveApi(credentials.drive()).list_of([one.id for one in folders])))
+    pages = wait(gathered(DriveApi(credentials.drive()).list_folders([one.id for one in folders])))
     assert {file.parent for page in pages for file in page.files} == {one.id for one in folders}
     assert len(proxy.calls) == len(pages) == 1
 
@@ -192,8 +192,8 @@ def test_a_listing_goes_on_from_a_page_in_the_middle(
 ) -> None:
     monkeypatch.setattr(calls, "_PAGE_SIZE", 3)
     made = wait(api.batch([calls.create_folder(one, parent.id, one) for one in wait(api.new_ids(8))]))
-    first, *rest = wait(gathered(api.list_of([parent.id])))
-    again = wait(gathered(api.list_of([parent.id], first.token)))
+    first, *rest = wait(gathered(api.list_folders([parent.id])))
+    again = wait(gathered(api.list_folders([parent.id], first.token)))
     assert again == rest
     assert {file.id for page in (first, *rest) for file in page.files} == {file.id for file in made}
 
