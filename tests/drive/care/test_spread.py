@@ -19,6 +19,7 @@ import pytest
 from haversack.drive import tree
 from haversack.drive.care.manifest import Rule, SpreadEntry, SpreadManifest
 from haversack.drive.care.spread import NAME, spread, undo
+from haversack.drive.remote.calls import File
 from haversack.errors import Forbidden, InputError, NotFound
 from haversack.http import wait
 from tests.conftest import RunningHub, start_hub

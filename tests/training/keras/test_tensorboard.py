@@ -16,7 +16,7 @@ loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_lo
 TRAIN = """
 import os, signal, sys
 import keras, numpy, haversack
-from haversack.training import session
+from haversack.training.keras import session
 session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0)
 keras.utils.set_random_seed(1)
 x = numpy.random.default_rng(1).random((96, 4), dtype="float32")
