@@ -221,7 +221,7 @@ class Http:
         return random.uniform(0, min(self.longest_delay, self.first_delay * 2**attempt))
 
     def is_of_running_loop(self) -> bool:
-        """Whether this client has a connection pool on this process's event loop."""
+        """Whether this client has open sessions on this process's event loop, not on that of a parent before a fork."""
         return bool(self._sessions) and self._loop is get_loop()
 
     async def close(self) -> None:

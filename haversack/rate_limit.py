@@ -7,6 +7,8 @@ decrease). The limit grows a little each second (additive increase) and is lifte
 
 Google's quota differs with a project's age (12,000 calls a minute, or units of which a call of each kind costs some).
 The setting `quota` names it, and then calls never exceed it: see `RateQuota`.
+
+This module only delays calls that were not sent yet; a call that was refused is retried by `http`.
 """
 
 from __future__ import annotations

@@ -28,10 +28,10 @@ __all__ = ["Verified", "every", "export", "plot", "show", "verified"]
 
 
 def every(where: str | Path | None = None) -> list[Run]:
-    """Return every run logged on this machine, the most recently trained last.
+    """Return the runs that are logged in one folder of this machine, the most recently trained last.
 
-    `where` is the folder or URL that was given to `haversack.fit`. The runs of a URL are logged in this machine's data
-    folder, as those of None are.
+    That is the folder `where`, or this machine's data folder if `where` is None or a URL: a run whose checkpoints go to
+    a URL is logged in the data folder too, so both return the same runs.
     """
     folder = location.local_folder(where)
     found = [read(log.parent) for log in folder.glob(f"*/{LOG}")]

@@ -33,7 +33,21 @@ _APPLICATION = "haversack"
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings by name. Paths are absolute and may not exist yet; `ahead` is in bytes, `follow` in seconds."""
+    """The settings; paths are absolute and may not exist yet.
+
+    Attributes:
+        data: the folder for data that must not be lost: embedded hub, journals, jobs, sign-ins.
+        cache: the folder for data that can be fetched again.
+        hub: the URL of a hub, "embedded" or "google"; None if not set.
+        google: the way to sign in to Google; see `google`.
+        root: the id of the shared drive or folder used as My Drive on Google.
+        quota: the project's quota at Google, such as "12000/min"; see `rate_limit.RateQuota`.
+        follow: seconds between two requests of the drive's changes feed.
+        ahead: bytes appended to a file after which it is uploaded while it is written; 0 for never.
+        kaggle: the address of a mirror of Kaggle; None for Kaggle itself.
+        streams: the most ranges of one file that are fetched at once.
+        ca: a PEM file of certificate authorities to trust besides the system's.
+    """
 
     data: Path
     cache: Path
@@ -49,7 +63,7 @@ class Settings:
 
 
 def folder() -> Path:
-    """The configuration folder, which only the user writes to."""
+    """The folder of the user's configuration, such as `settings.toml`. haversack reads it and never writes to it."""
     return platformdirs.user_config_path(_APPLICATION)
 
 

@@ -17,7 +17,10 @@ LINK_LIFETIME = 6 * 3600
 
 
 class SignIn:
-    """Checks credentials in constant time. `kaggle_key` is the key for Kaggle's clients."""
+    """Checks what clients send against the hub's `token`: bearer tokens, Kaggle keys and signed links.
+
+    Comparisons take constant time. `kaggle_key`, which the hub gives to Kaggle's clients, is derived from the token.
+    """
 
     def __init__(self, token: str) -> None:
         self._token = token

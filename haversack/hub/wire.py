@@ -74,9 +74,9 @@ class CallTransport:
     async def send(
         self, request: web.Request, response: web.StreamResponse, blocks: AsyncIterator[bytes], length: int
     ) -> None:
-        """Write the body of a prepared response, `length` bytes in total.
+        """Write the body of a prepared response, `length` bytes in total, at the rehearsed bandwidth.
 
-        Raises `ConnectionResetError` where it breaks off.
+        Raises `ConnectionResetError` if the client disconnects, or if a rehearsed fault cuts the body off.
         """
         limit = self._limit("answer", length)
         done = 0

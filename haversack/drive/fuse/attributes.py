@@ -3,6 +3,8 @@
 A drive has no owners and no modes: every file belongs to the user who mounted it, and no other user has access. Times
 are whole milliseconds. A listing fills one struct for every name, so filling is kept cheap: the six time fields are
 packed in one call.
+
+The kernel caches attributes for `CACHE_SECONDS`; `kernel_cache` invalidates them when others change the drive.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from haversack.drive import ROOT
 from haversack.drive.remote.calls import FOLDER, SHORTCUT, File
 
 BLOCK = 4096
+CACHE_SECONDS = {3: 300.0, 2: 3.0}
+"""How long the kernel caches names and attributes, by libfuse's major version; version 2 cannot invalidate them."""
 _FILE_MODE = stat.S_IFREG | 0o600
 _MODES = {FOLDER: stat.S_IFDIR | 0o700, SHORTCUT: stat.S_IFLNK | 0o777}
 # Sizes of folders and shortcuts; every other file has its own size.

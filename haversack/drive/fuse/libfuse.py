@@ -22,7 +22,7 @@ if find_library("fuse3"):
 import mfusepy
 
 from haversack.drive.cache.content import Extent
-from haversack.drive.fuse.attributes import Attributes
+from haversack.drive.fuse.attributes import CACHE_SECONDS, Attributes
 from haversack.drive.remote.calls import File
 from haversack.errors import HaversackError
 
@@ -30,8 +30,6 @@ _log = logging.getLogger(__name__)
 
 VERSION: tuple[int, int] = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
 """libfuse's version, as (major, minor)."""
-CACHE_SECONDS = 300.0 if VERSION >= (3, 0) else 3.0
-"""How long the kernel caches names and attributes. Short with libfuse 2, which cannot invalidate them (`kernel`)."""
 FuseOSError = mfusepy.FuseOSError
 BaseOperations = mfusepy.Operations
 _THREADS = 64
@@ -127,7 +125,7 @@ class Fuse(mfusepy.FUSE):  # type: ignore[misc]
 
     def __init__(self, operations: Operations, mountpoint: str, readonly: bool) -> None:
         timeouts = ("entry_timeout", "attr_timeout", "negative_timeout")
-        options: dict[str, Any] = dict.fromkeys(timeouts, CACHE_SECONDS)
+        options: dict[str, Any] = dict.fromkeys(timeouts, CACHE_SECONDS[VERSION[0]])
         if VERSION >= (3, 12):
             options |= {"max_threads": _THREADS, "max_idle_threads": _THREADS}
         options |= {"ro": readonly, "fsname": "haversack", "subtype": "drive"}

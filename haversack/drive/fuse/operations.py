@@ -28,7 +28,7 @@ from haversack.drive import ALIAS, ROOT, tree
 from haversack.drive.cache.content import Extent
 from haversack.drive.fuse.attributes import BLOCK
 from haversack.drive.fuse.handles import OpenFile, OpenFolder, Orphan
-from haversack.drive.fuse.kernel import KernelCache
+from haversack.drive.fuse.kernel_cache import KernelCache
 from haversack.drive.fuse.libfuse import BaseOperations, FuseOSError, WriteBuffer
 from haversack.drive.remote.calls import SHORTCUT, File
 from haversack.drive.resolve import TARGETS, Names

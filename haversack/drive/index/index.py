@@ -175,7 +175,7 @@ class DriveIndex:
         return [folder for folder in folders if folder not in listed]
 
     def small_listed_folder(self) -> str | None:
-        """Return the id of a listed folder with 1 to 20 files, searched among 200; None if none is found."""
+        """Return the id of any listed folder with 1 to 20 files; None if none of the first 200 is."""
         for (parent,) in self._fetch_all("SELECT parent FROM listed LIMIT 200"):
             count = "SELECT count(*) FROM (SELECT 1 FROM files WHERE parent = ? LIMIT 21)"
             if 0 < self._fetch_one(count, parent)[0] <= 20:
@@ -183,7 +183,10 @@ class DriveIndex:
         return None
 
     def path_of(self, file_id: str, root: str) -> tuple[str, ...] | None:
-        """Return the shown names from the folder `root` down to a file; None if a folder between is not known."""
+        """Return the path of a file below the folder `root`, as names that the mount shows; () for `root` itself.
+
+        None if a folder on the path is not in the index.
+        """
         path: list[str] = []
         while file_id != root:
             row = self._fetch_one("SELECT parent, shown FROM files WHERE id = ?", file_id)
@@ -207,9 +210,10 @@ class DriveIndex:
     # Storing the drive's answers
 
     def mark(self) -> int:
-        """Return the sequence number of the newest log entry, 0 if there is none.
+        """Return the sequence number of the newest entry in the log of changes, 0 if there is none.
 
-        Call it before a request to the drive and pass it as `since` with the answer.
+        Callers read it before a request to the drive and pass it as `since` to the `learn_…` methods, which reject an
+        answer about files that changed after it.
         """
         row = self._fetch_one("SELECT seq FROM sqlite_sequence WHERE name = 'changed'")
         return row[0] if row else 0

@@ -106,8 +106,8 @@ class StreamingUpload(ResumableUpload):
     def finish(self, size: int) -> tuple[hashlib._Hash, int]:
         """Send the rest of the file, which now has its final `size`, and complete it on the drive.
 
-        To be called once. Returns the MD5 object of the first N bytes, and N: the caller must hash the rest and set the
-        future `md5`.
+        Called once, by the uploader. Returns (hasher, N): the MD5 object of the first N bytes. The caller hashes the
+        rest and puts the file's MD5, in hex, into the future `self.md5`, which the upload awaits at its end.
         """
         self.size = size
         get_loop().call_soon_threadsafe(self._wakeup.set)

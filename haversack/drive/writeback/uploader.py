@@ -4,6 +4,9 @@ Every new file gets its id before its upload, so that one request creates it and
 hundreds at a time. A failed upload is retried with exponential backoff. A write to a draft supersedes its upload in
 flight, so that a mixture of two versions is never completed on the drive.
 
+After a crash, `journal` hands over the drafts of the dead process with their upload sessions, and `remote.upload` asks
+the drive at which byte each upload resumes.
+
 A draft that grows by appends is uploaded while it is written (`streaming`). Once it is committed, that streaming upload
 becomes its upload.
 """

@@ -63,8 +63,15 @@ _log = logging.getLogger(__name__)
 class Checkpoint:
     """One committed state of a run.
 
-    `where` is its folder, or its link's path in the store; `size` is in bytes; `when` is the time of the save (UTC) and
-    `session` the session that saved it.
+    Attributes:
+        id: random, unique in the run.
+        step: the step that it was saved after.
+        where: its folder if it is on this disk, otherwise the path of its manifest in the store.
+        size: in bytes.
+        when: the time of the save, in UTC.
+        best, milestone: as given to `save`.
+        session: the session that saved it.
+        facts: as given to `save`.
     """
 
     id: str

@@ -5,8 +5,9 @@ its arguments' memory for its results (donation). Between two steps the trainer 
 `_jax_state`; at all other times the variables hold them. `values` reads whichever is current, without a copy, so the
 caller must copy what it returns before the next step runs.
 
-Seed generators, the optimizer's moments, accumulated gradients, moving averages, the loss scale and the metrics are all
-variables of the model, and therefore included. The global seed generator belongs to no model; `streams` captures it.
+Seed generators, the optimizer's learning rate and moments, accumulated gradients, moving averages, the loss scale and
+the metrics are all variables of the model, and therefore included. The global seed generator belongs to no model;
+`streams` captures it.
 
 Variables are matched by order and shape. Their names do not serve: Keras numbers them per process.
 """

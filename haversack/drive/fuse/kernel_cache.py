@@ -1,6 +1,7 @@
 """The kernel's caches of a mount, and how they are invalidated.
 
-The kernel caches names (missing ones too) and attributes for minutes, so a warm `stat` never reaches this process. When
+The kernel caches names (missing ones too) and attributes for 5 minutes (`attributes.CACHE_SECONDS`), so a warm `stat`
+never reaches this process. When
 others change the drive, the names they touched are invalidated one by one with `fuse_lowlevel_notify_inval_entry`.
 libfuse offers that only in its low-level interface, which needs a session and a folder's inode number; the session can
 be asked for, and the inode number is what `stat` returns.
