@@ -15,6 +15,9 @@
     faults     fault injection                        wire       how the bytes of a call are transferred
     calls      the call log                           page/      the web page
 
-It imports only `errors` and `disk` from the rest of haversack, and no protocol code of the clients: client and server
-are each tested against Google's discovery document and the official clients, so that they cannot share a mistake.
+It imports only `errors`, `disk` and `settings` from the rest of haversack, and no protocol code of the clients: client
+and server are each tested against Google's discovery document and the official clients, so that they cannot share a
+mistake.
+
+A term of all modules: a signed link is a URL that opens one resource without other credentials until it expires.
 """

@@ -39,7 +39,7 @@ class Authority:
         """Return a server's TLS context with a new certificate for localhost, 127.0.0.1 and Google's API hosts.
 
         The certificate is signed by this authority and valid for a year. Raises `OSError` or `ValueError` if the
-        authority's files cannot be read.
+        authority's files cannot be read or the certificate cannot be written to a temporary file beside them.
         """
         authority_certificate = x509.load_pem_x509_certificate(self.certificate.read_bytes())
         authority_key = serialization.load_pem_private_key(self.key.read_bytes(), None)
@@ -66,9 +66,9 @@ class Authority:
 
 
 def load_authority(folder: Path) -> Authority:
-    """Load the authority stored in `folder`; create it if it is missing, incomplete or expires within a year.
+    """Load the authority stored in `folder`; create it if a file is missing or damaged, or if it expires within a year.
 
-    Raises `InputError` if the folder cannot be created, read or written.
+    Clients have to trust a new authority again. Raises `InputError` if the folder cannot be created, read or written.
     """
     files = Authority(folder / "ca.pem", folder / "ca-key.pem")
     try:

@@ -2,11 +2,18 @@
 
     {"at": 1760000000.123, "method": "GET", "route": "files.list", "status": 200, "received": 0, "sent": 512, "ms": 1.9}
 
-`at` is the Unix time at which the call arrived. `route` is Google's name of the method; below `/upload` it is
-`upload.media`, `upload.multipart`, `upload.begin` (a resumable upload is opened) or `upload.chunk`; a download is
-`files.download`. A batch is one line, which counts the calls it contains by name in `calls`. `received` and `sent` are
-the bytes of the bodies. A broken connection has status 499. The line is written before the response is sent; for a
+`at` is the Unix time at which the call arrived, `ms` the milliseconds until the line was written. `received` and `sent`
+are the bytes of the bodies. A broken connection has status 499. The line is written before the response is sent; for a
 response that streams a file it is written afterwards. No name, file id or token is logged.
+
+    route                     call
+    files.list, about.get …   Drive's method of that name; `files.download` for content
+    upload.media              below `/upload`; also `upload.multipart`
+    upload.begin              a resumable upload is opened; `upload.chunk` is any request to it
+    batch                     a batch; `calls` counts the calls inside it by their routes
+    kaggle.GetDataset …       Kaggle's method of that name
+    storage, blobs            a download of a data set, a request to an upload for one
+    page                      everything else: the web page and signed links to a drive's files
 """
 
 from __future__ import annotations
@@ -42,7 +49,7 @@ DRIVE_METHODS = {
 
 
 class CallLog:
-    """A middleware that appends a line to the log for each call, except those below `/haversack/`."""
+    """A middleware that appends a line to a log file for each call, except those below `/haversack/`."""
 
     def __init__(self, path: Path) -> None:
         """Open the log at `path` for appending; create it with mode 600. Raises `InputError` if that fails."""
@@ -57,7 +64,10 @@ class CallLog:
     async def middleware(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Handle `request`, log the call, and return the response of `handler`."""
+        """Let `handler` answer `request`, append the call's line to the log, and return the response.
+
+        Raises `OSError` if the line cannot be written, for example because the disk is full.
+        """
         if request.path.startswith(_UNLOGGED_PREFIX):
             return await handler(request)
         at, started = time.time(), time.perf_counter()
@@ -77,12 +87,18 @@ class CallLog:
         return answer
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the log file."""
         os.close(self._file)
 
 
 def count_batched(request: web.Request, method: str, path: str) -> None:
-    """Count one call inside the batch `request` for its log line; `path` is relative to `/drive/v3/`."""
+    """Count one call of a batch by its Drive method, for the log line of the batch.
+
+    Args:
+        request: the HTTP request that carries the batch.
+        method: the call's HTTP method.
+        path: the call's path relative to `/drive/v3/`.
+    """
     calls = request.get(_BATCHED_CALLS)
     if calls is None:
         calls = request[_BATCHED_CALLS] = Counter()

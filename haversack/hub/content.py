@@ -1,6 +1,6 @@
 """File content in and out: hashed while it is written, served with ranges, never a whole large file in memory.
 
-An incoming file is written to a temporary file beside the tree, synced, and renamed to its place when complete, so no
+An incoming file is written to a temporary file in `.hub`, fsynced, and renamed to its place when complete, so no
 partial file is ever visible. Disk I/O runs in threads: a slow disk delays its own request and no other. Ranges follow
 RFC 9110, section 14; a request for several ranges gets the whole file.
 """
@@ -40,7 +40,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 @dataclass(frozen=True)
 class Staged:
-    """A complete temporary file: its path, its size in bytes, and its MD5 in hexadecimal."""
+    """A complete, fsynced temporary file, to be renamed to its place: path, size in bytes, MD5 in hexadecimal."""
 
     path: Path
     size: int
@@ -58,9 +58,9 @@ class Digests:
 
 @contextmanager
 def temporary_path(folder: Path) -> Iterator[Path]:
-    """Yield a unique path in `folder` for a new file that does not exist yet.
+    """Yield a unique path in `folder` for a temporary file, which the caller creates.
 
-    On exit the file is deleted, unless it was renamed away.
+    On exit the file is deleted if it is still at that path: rename it elsewhere to keep it.
     """
     path = folder / f"new-{secrets.token_hex(12)}"
     try:
@@ -70,10 +70,10 @@ def temporary_path(folder: Path) -> Iterator[Path]:
 
 
 async def write(path: Path, chunks: AsyncIterator[bytes]) -> Staged:
-    """Write `chunks` to a new file at `path`, hash them, and fsync the file.
+    """Write `chunks` to a new file at `path`, hash and fsync it, and return it as staged.
 
-    A block is written in a thread while the next one is received. Returns the complete file. Raises
-    `FileExistsError` if `path` exists, and whatever the iterator raises; the partial file then remains at `path`.
+    A block is written in a thread while the next one is received. Raises `FileExistsError` if `path` exists, other
+    `OSError` if the disk fails, and any exception of `chunks`; a partial file can then remain at `path`.
     """
     hasher = hashlib.md5(usedforsecurity=False)
     incoming = rechunked(chunks)
@@ -110,7 +110,7 @@ def _write_small(path: Path, content: bytes) -> Staged:
 
 
 def write_all(descriptor: int, block: bytes, offset: int | None = None) -> None:
-    """Write all of `block` to `descriptor` at byte `offset`, or at the current position if `offset` is None."""
+    """Write all of `block` to a file descriptor at byte `offset`, or at its current position if `offset` is None."""
     left = memoryview(block)
     while left:
         if offset is None:
@@ -122,7 +122,7 @@ def write_all(descriptor: int, block: bytes, offset: int | None = None) -> None:
 
 
 async def rechunked(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the same bytes in blocks of at least `BLOCK` bytes; the last block may be shorter.
+    """Yield the bytes of `chunks` in blocks of at least `BLOCK` (1 MiB); the last block may be shorter.
 
     After a broken connection the bytes received so far are yielded, then the error (`ConnectionError` or aiohttp's
     `RequestPayloadError`) is raised.
@@ -144,7 +144,10 @@ async def rechunked(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def digests(path: Path, *, sha: bool = False) -> Digests:
-    """Return the MD5 of the file at `path`, with `sha` also its SHA-1 and SHA-256; the file is read once."""
+    """Return the MD5 of the file at `path`, with `sha` also its SHA-1 and SHA-256; the file is read once.
+
+    Raises `OSError` if it cannot be read.
+    """
     hashers = [hashlib.new(name, usedforsecurity=False) for name in (("md5", "sha1", "sha256") if sha else ("md5",))]
     with open(path, "rb", buffering=0) as file:
         while block := file.read(BLOCK):
@@ -154,7 +157,7 @@ def digests(path: Path, *, sha: bool = False) -> Digests:
 
 
 def stage_file(path: Path) -> Staged:
-    """Fsync and hash an existing temporary file, and return it as staged. Raises `OSError`."""
+    """Fsync and hash the existing temporary file at `path`, and return it as staged. Raises `OSError` if that fails."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
     return Staged(path, path.stat().st_size, digests(path).md5)
@@ -181,16 +184,18 @@ def rename_exclusive(source: Path, target: Path) -> None:
 async def send(
     request: web.Request, path: Path, mime: str, *, md5: str | None = None, name: str | None = None
 ) -> web.StreamResponse:
-    """Answer `request` with the content of the file at `path`, or with the requested range of it.
+    """Answer `request` with the file at `path` (200), the requested range (206), or 304 if the client has it.
 
     Args:
         request: the request; its Range, If-Range and If-None-Match headers are honoured.
         path: the file; a symbolic link is not followed.
         mime: the Content-Type; an invalid one becomes application/octet-stream.
-        md5: the hash in hexadecimal, for the ETag and the `x-goog-hash` header.
-        name: the file name for the Content-Disposition header.
+        md5: the file's hash in hexadecimal, for the ETag and the `x-goog-hash` header; None makes the ETag from mtime
+            and size.
+        name: the file name for the Content-Disposition header, which is `attachment` in any case.
 
-    Raises `Refusal`: 404 if the file does not exist, 416 if the range cannot be satisfied.
+    Raises `Refusal`: 404 if the file does not exist, 416 for a malformed range or one outside the file. Raises
+    `OSError` if the file cannot be read, `ConnectionResetError` if it is truncated while it is sent.
     """
     reply = await asyncio.to_thread(_prepare, path, request, mime, md5, name)
     if isinstance(reply, web.Response):
@@ -208,7 +213,7 @@ async def send(
 
 @dataclass(frozen=True)
 class _StreamedFile:
-    """A response whose body is streamed: bytes `start` to `stop` (exclusive) of `file`."""
+    """A response that is not sent yet; its body is bytes `start` to `stop` (exclusive) of the open `file`."""
 
     response: web.StreamResponse
     file: FileIO
@@ -325,7 +330,10 @@ def _unsatisfiable(message: str, size: int) -> Refusal:
 
 
 def stage_copy(source: Path, target: Path) -> Staged:
-    """Copy a file to the temporary path `target` and stage the copy. Raises `Refusal` (404) if it is gone."""
+    """Copy the file `source` to the new temporary path `target`, fsync and hash the copy, and return it.
+
+    Raises `Refusal` (404) if `source` does not exist, other `OSError` if it cannot be copied.
+    """
     try:
         shutil.copyfile(source, target, follow_symlinks=False)
     except FileNotFoundError:

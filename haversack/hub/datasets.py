@@ -1,9 +1,10 @@
 """Published data sets: `kaggle/<owner>/<slug>/<version>/…` are plain files; a version never changes.
 
 A version is downloaded as its bundle, one zip archive. If a single zip was published, the bundle is that file, and the
-data set's files are its members. If several files were published, a stored (uncompressed) zip of them is created once.
-Archives among several files are unpacked into folders of their names, as Kaggle does. A version is built in a temporary
-folder and published by one rename.
+data set's files are its members. Otherwise the published files are stored, and a bundle without compression is created
+at the first download; archives among several files are unpacked into folders of their names, as Kaggle does. A version
+is built in a temporary folder and published by one rename. The list of versions and their descriptions are in the
+database; folders that are put there by hand are not data sets.
 """
 
 from __future__ import annotations
@@ -37,7 +38,15 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 class Version:
     """One version of a data set.
 
-    `archive` is the name of the zip that was published; None for plain files. `created` is in nanoseconds since 1970.
+    Attributes:
+        owner: the user name in the data set's URL, in lower case.
+        slug: the data set's name in its URL, in lower case.
+        number: the version; the first is 1.
+        notes: what changed in this version, in the owner's words.
+        created: when it was published, in nanoseconds since 1970.
+        archive: the file name of the single zip that was published; None if plain files were published.
+        private: whether clients must sign in to see the data set.
+        details: descriptions of the data set under Kaggle's names: `title`, `subtitle`, `description`, `licenseName`.
     """
 
     owner: str
@@ -57,7 +66,7 @@ class Version:
 
 @dataclass(frozen=True)
 class BundleMember:
-    """A file of a version: its name, with folders, and its size in bytes."""
+    """A file of a version: its name, with folders (`train/1.png`), and its uncompressed size in bytes."""
 
     name: str
     size: int
@@ -65,7 +74,13 @@ class BundleMember:
 
 @dataclass(frozen=True)
 class Blob:
-    """An uploaded file: the name its owner gave it, its path on disk, and the folders to put it into."""
+    """An uploaded file that becomes part of a version.
+
+    Attributes:
+        name: the file's name as its owner gave it; only the last component is used.
+        path: where its content is on disk; it is linked or copied, and not deleted.
+        folder: the names of the nested folders in the version that contain it, outermost first.
+    """
 
     name: str
     path: Path
@@ -73,9 +88,11 @@ class Blob:
 
 
 class DatasetStore:
-    """The data sets below `folder`; derived files (bundles, members, hashes) are in `hub`/made.
+    """The published data sets. Thread-safe.
 
-    Thread-safe: `_locks` has a lock for each derived file, so that it is created once.
+    The versions' files are in `folder`. Derived files are in `made` below the folder `hub`, each created once and kept:
+    bundles, members extracted from a published zip, cached MD5s. `_locks` has a lock for each derived file. Names of
+    owners and data sets are compared in lower case.
     """
 
     def __init__(self, folder: Path, hub: Path, records: Records) -> None:
@@ -103,7 +120,7 @@ class DatasetStore:
         return _version(row)
 
     def newest(self) -> list[Version]:
-        """Return the newest version of every data set, the latest first."""
+        """Return the newest version of every data set, private ones included, the most recently published first."""
         return [
             _version(row)
             for row in self.records.rows(
@@ -115,9 +132,16 @@ class DatasetStore:
         ]
 
     def create(self, owner: str, slug: str, details: dict[str, Any], private: bool, blobs: Sequence[Blob]) -> Version:
-        """Publish a new data set as its version 1.
+        """Publish `blobs` as version 1 of a new data set, and return the version.
 
-        Raises `Refusal`: 409 if it exists, 400 for an invalid name or without files.
+        Args:
+            owner: the user name in the data set's URL.
+            slug: the data set's name in its URL.
+            details: title, description and so on, as in `Version`.
+            private: whether clients must sign in to see the data set.
+            blobs: all files of the version.
+
+        Raises `Refusal`: 409 if the data set exists, 400 for an invalid owner, slug or file name, or without files.
         """
         owner, slug = _slug(owner, "ownerSlug"), _slug(slug, "slug")
         if self.records.row("SELECT 1 FROM sets WHERE owner = ? AND slug = ?", owner, slug) is not None:
@@ -134,9 +158,16 @@ class DatasetStore:
         return self.find(owner, slug)
 
     def add_version(self, owner: str, slug: str, notes: str, details: dict[str, Any], blobs: Sequence[Blob]) -> Version:
-        """Publish the next version of a data set; `details` are merged into the stored ones.
+        """Publish `blobs` as the next version of an existing data set, and return it.
 
-        Raises `Refusal`: 404 if the data set does not exist, 400 without files.
+        Args:
+            owner: the user name in the data set's URL.
+            slug: the data set's name in its URL.
+            notes: what changed in this version, in the owner's words.
+            details: title, description and so on, as in `Version`; keys that are missing keep their stored values.
+            blobs: all files of the version.
+
+        Raises `Refusal`: 404 if the data set does not exist, 400 without files or for an invalid file name.
         """
         self.find(owner, slug)
         with self._build(blobs) as (building, archive):
@@ -150,7 +181,10 @@ class DatasetStore:
         return self.find(owner, slug)
 
     def members(self, version: Version) -> list[BundleMember]:
-        """Return the files of a version, sorted by name. Raises `Refusal` (404) if they were deleted by hand."""
+        """Return the files of a version, sorted by name. The list of the version asked for last is cached.
+
+        Raises `Refusal` (404) if the files were deleted by hand and are not in the cached list.
+        """
         key = (version.owner, version.slug, version.number)
         known = self._cached_members.get(key)
         if known is not None:
@@ -168,13 +202,16 @@ class DatasetStore:
         return found
 
     def total_size(self, version: Version) -> int:
-        """Return the size of a version on disk in bytes. Raises `Refusal` (404) if it was deleted by hand."""
+        """Return the total size of a version's published files in bytes (a published zip counts as it is, compressed).
+
+        Raises `Refusal` (404) if they were deleted by hand.
+        """
         return sum(path.stat().st_size for _, path in _plain_files(self._existing_folder(version)))
 
     def bundle(self, version: Version) -> Path:
-        """Return the path of a version's zip archive; create it if needed.
+        """Return the path of a version's bundle, one zip archive; create it if needed.
 
-        Raises `Refusal` (404) if the version was deleted by hand.
+        Raises `Refusal` (404) if the version's files were deleted by hand.
         """
         folder = self._existing_folder(version)
         if version.archive is not None:
@@ -183,9 +220,10 @@ class DatasetStore:
         return self._derive_once(path, lambda temporary: _write_zip(folder, temporary))
 
     def file(self, version: Version, name: str) -> Path:
-        """Return the path of one file of a version; a member of the published archive is extracted first.
+        """Return the path of a version's file `name`; a member of the published zip is extracted first.
 
-        Raises `Refusal`: 404 if there is no such file, 422 if the archive cannot be read.
+        Raises `Refusal`: 404 if there is no such file or the version was deleted by hand, 422 if the member is damaged,
+        encrypted or compressed in an unknown way.
         """
         if version.archive is not None:
             return self._extract_member(version, name)
@@ -197,11 +235,18 @@ class DatasetStore:
         return path
 
     def has_rules(self, version: Version) -> bool:
-        """Whether the data set has rules to accept: a file RULES beside its versions. Nobody can accept them here."""
+        """Whether users must accept rules before they download, as in Kaggle's competitions.
+
+        This is so if a file `RULES` is beside the versions' folders. The hub has no way to accept them, so downloads of
+        such a competition are always refused.
+        """
         return (self.folder / version.owner / version.slug / "RULES").exists()
 
     def md5(self, path: Path) -> str:
-        """Return the MD5 of a stored file in hexadecimal, cached on disk by its size, mtime and inode."""
+        """Return the MD5 in hexadecimal of a version's or a derived file at `path`.
+
+        It is cached on disk until the file's size, mtime or inode changes. Raises `OSError` if the file cannot be read.
+        """
         cache_file = (
             self._derived
             / "md5"

@@ -2,13 +2,13 @@
 
 What a call is about is compared first: one name, the entries of a folder, or one file with the folders above it. A new
 entry gets a row and an id; a missing one loses its row; a file renamed within its folder keeps its id, recognized by
-its inode and mtime. A file moved to another folder is a new file. Links and devices are not shown, and no path follows
-a link, so nothing outside of the folder can be reached.
+its inode and mtime. A file moved to another folder is a new file. Symbolic links and devices get no row, and no path
+follows a link, so nothing outside of the folder can be reached.
 
-A folder's entries are read again only if its ctime changed. Changes by the hub itself do not count: `own_change`
-records the ctime that they cause. A ctime is trusted once it is older than the clock tick of any file system; a change
-by hand in the same tick as one of the hub's own can go unnoticed until the folder is read for another reason. Large
-folders are compared in batches, and other calls run in between.
+A scan compares a folder's entries with its rows. A folder is scanned again only if its ctime changed. Changes by the
+hub itself do not count: `own_change` records the ctime that they cause. A ctime is trusted once it is older than the
+clock tick of any file system; a change by hand in the same tick as one of the hub's own can go unnoticed until the
+folder is read for another reason. Large folders are compared in batches, and other calls run in between.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ ComparedFolders = dict[str, tuple["HubFile", Path]]
 class Disk:
     """Compares the rows of `index` with `folder` (My Drive) and `trash` (the files in the trash, named by their ids).
 
-    Set `closing` to stop scans early; a scan that was stopped is repeated at the next start. Thread-safe. A folder's
-    scan lock is acquired before the lock of `Records`, which guards `_scan_locks`, `_active_scans` and `_own_ctimes`
-    (by folder id: the ctime that the hub's own last change caused).
+    Where they differ, the rows are corrected; the disk is only read, but a missing My Drive is created. Set `closing`
+    to stop scans early; a scan that was stopped is repeated at the next start. Thread-safe, with the locks that the
+    methods name. A folder's scan lock is acquired before the lock of `Records`, which guards `_scan_locks`,
+    `_active_scans` and `_own_ctimes` (by folder id: the ctime that the hub's own last change caused).
     """
 
     def __init__(self, index: HubIndex, folder: Path, trash: Path) -> None:
@@ -58,10 +59,11 @@ class Disk:
     # One file
 
     def verify(self, file: HubFile, compared: ComparedFolders) -> tuple[HubFile, Path]:
-        """Compare a file and the folders above it with the disk; return its current row and its path.
+        """Compare a file and the folders above it with the disk, correct the rows; return the file's row and path.
 
-        Folders in `compared` are not compared again; those that are compared are added. The caller holds the lock of
-        `Records`. Raises `Refusal` (404) if the file does not exist any more.
+        `compared` holds the folders that were compared in the same call, by id: these are trusted, and others that are
+        compared are added. The caller holds the lock of `Records`. Raises `Refusal` (404) if the file or a folder above
+        it does not exist any more.
         """
         found, path = self._verify(file, compared)
         if found.folder:
@@ -89,9 +91,10 @@ class Disk:
         raise not_found(file.id)
 
     def verify_all(self, files: Sequence[HubFile], compared: ComparedFolders) -> list[HubFile]:
-        """Compare files with the disk; return their current rows, without the files that do not exist any more.
+        """Compare files with the disk, correct their rows, and return these, without files that do not exist any more.
 
-        Folders in `compared` are not compared again.
+        `compared` holds the folders that were compared in the same call, by id: these are trusted, and others that are
+        compared are added. The caller must not hold the lock of `Records`.
         """
         found: list[HubFile] = []
         folders: dict[str, int | None] = {}
@@ -112,9 +115,10 @@ class Disk:
         return found
 
     def update_from_stat(self, file: HubFile, status: os.stat_result) -> bool:
-        """Set a file's size, mtime and inode from `status`; return whether any was different.
+        """Set the size, mtime and inode in a file's row from `status`; return whether any of them was different.
 
-        Different content is a new revision without hashes.
+        A file that differs becomes a new revision without hashes, numbered as a change. A folder has no content, so its
+        row is updated without that.
         """
         if file.folder:
             if (status.st_mtime_ns, status.st_ino) == (file.modified, file.inode):
@@ -133,9 +137,16 @@ class Disk:
     # One name
 
     def compare_name(self, parent: HubFile, folder: Path, name: str) -> None:
-        """Compare one name in a folder with the disk, in constant time.
+        """Correct the rows of the files called `name` in a folder, without reading the other entries.
 
-        The folder is scanned only if a file was renamed or removed by hand.
+        The whole folder is scanned only if a file of that name seems to have been renamed or removed by hand.
+
+        Args:
+            parent: the folder's row.
+            folder: the folder's path on disk.
+            name: the file's name in the API; case is ignored among the rows, not on disk.
+
+        The caller holds the lock of `Records`. Raises `Refusal` (404) if the folder has to be scanned and is gone.
         """
         for suffix in ("", *documents.SUFFIXES.values()):
             disk = names.to_disk(name + suffix)
@@ -156,11 +167,11 @@ class Disk:
     # One folder
 
     def scan(self, parent: HubFile, folder: Path, *, contents: bool = False) -> None:
-        """Compare a folder's entries with the disk, if its ctime says that they changed.
+        """Correct the rows of the entries of `parent`, at the path `folder`, if the folder's ctime has changed.
 
-        `contents` compares each file's size, mtime and inode too, which the folder's ctime does not cover. Scans of one
-        folder run one at a time. The caller must not hold the lock of `Records`. Raises `Refusal` (404) if the folder
-        does not exist.
+        `contents` also compares each file's size, mtime and inode, which the folder's ctime does not cover. Scans of
+        one folder run one at a time. The caller must not hold the lock of `Records`. Raises `Refusal` (404) if the
+        folder does not exist, `PermissionError` if it cannot be read.
         """
         with self.records.exclusive():
             scan_lock = self._scan_locks.get(parent.id) or _ScanLock()
@@ -201,9 +212,10 @@ class Disk:
 
     @contextmanager
     def own_change(self, parent: HubFile, folder: Path) -> Iterator[None]:
-        """Wrap a change by the hub to a folder's entries, so that the folder still counts as compared afterwards.
+        """Wrap a change by the hub to the entries of `parent` at the path `folder`, so that it causes no new scan.
 
-        The caller holds the lock of `Records`.
+        A folder whose rows were current before the change counts as current afterwards. The caller holds the lock of
+        `Records`.
         """
         before = _ctime(folder)
         yield
@@ -215,7 +227,10 @@ class Disk:
         self.records.write("UPDATE files SET scanned = ? WHERE id = ? AND scanned = ?", after, parent.id, before)
 
     def scan_tree(self, *, contents: bool) -> None:
-        """Scan every folder below My Drive until `closing` is set; `contents` as in `scan`."""
+        """Scan My Drive and every folder below it until `closing` is set; folders that cannot be read are skipped.
+
+        `contents` also compares each file's size, mtime and inode, which a folder's ctime does not cover.
+        """
         pending = [self.index.root]
         while pending and not self.closing.is_set():
             folder_id = pending.pop()
@@ -376,7 +391,12 @@ class _ScanLock:
 
 @dataclass(eq=False)
 class _ActiveScan:
-    """A scan in progress. `ctime`: the folder's ctime at its start, moved forward by the hub's own changes."""
+    """A scan in progress of the folder `folder_id`.
+
+    `ctime` is the folder's ctime in nanoseconds at the start of the scan; each of the hub's own changes sets it to the
+    ctime that the change caused. If the folder's ctime is different at the end, a user changed the folder during the
+    scan.
+    """
 
     folder_id: str
     ctime: int

@@ -37,8 +37,8 @@ def export_types(mime: str) -> list[str]:
 def export(path: Path, mime: str, wanted: str) -> bytes:
     """Return the content of the document at `path`, of type `mime`, converted to the MIME type `wanted`.
 
-    Raises `Refusal`: 403 for a file that is not a document or larger than Drive's limit of 10 MB, 400 for an
-    unsupported conversion, 404 if the file does not exist.
+    Raises `Refusal`: 403 if `mime` is not a document's type or the text is longer than 10 million characters (Drive's
+    limit is 10 MB), 400 for an unsupported conversion, 404 if the file does not exist.
     """
     convert = _CONVERTERS.get(mime, {}).get(wanted)
     if mime not in _CONVERTERS:
@@ -63,7 +63,7 @@ def shortcut_content(target: str) -> bytes:
 
 
 def read_target(path: Path) -> str | None:
-    """Return the file id that the shortcut stored at `path` points to; None if the file has no valid id."""
+    """Return the file id that the shortcut stored at `path` points to; None if the file is unreadable or invalid."""
     try:
         with open(path, "rb") as file:
             record = json.loads(file.read(_MAX_SHORTCUT))

@@ -46,9 +46,14 @@ _CHANGES_FIELDS = frozenset({"kind", "nextPageToken", "newStartPageToken", "chan
 
 @dataclass(frozen=True)
 class DriveRequest:
-    """One call: HTTP method, path below `/drive/v3/`, query parameters, parsed JSON body.
+    """One call to Drive v3, sent on its own or as a part of a batch.
 
-    `origin` is the scheme and host that the client used, for links in the response.
+    Attributes:
+        method: the HTTP method.
+        path: the path below `/drive/v3/`.
+        origin: the scheme and host that the client used, for links in the response.
+        parameters: the query parameters.
+        body: the parsed JSON body; None without one.
     """
 
     method: str
@@ -59,7 +64,10 @@ class DriveRequest:
 
 
 class DriveService:
-    """Drive v3 over `tree`; new content is staged in the folder `incoming`. Thread-safe."""
+    """Drive v3's methods over `tree`, without HTTP. Thread-safe.
+
+    `incoming` is the folder for temporary files of new content; `signin` signs the links in responses.
+    """
 
     def __init__(self, tree: Tree, incoming: Path, signin: SignIn) -> None:
         self.tree = tree
@@ -69,7 +77,9 @@ class DriveService:
     def answer(self, call: DriveRequest) -> dict[str, Any] | None:
         """Carry out a call and return its response as JSON, or None for an empty response (204).
 
-        Raises `Refusal` with Drive's status and reason; 501 for a method that the hub does not support.
+        Raises `Refusal` with the status and reason of Drive: 400 for an invalid parameter or body, 403 for a change
+        that is not allowed or exceeds the quota, 404 for a file that does not exist, 409 for an id in use; 501 for a
+        method or type that the hub does not support.
         """
         match (call.method, *call.path.strip("/").split("/")):
             case ("GET", "about"):
@@ -103,10 +113,10 @@ class DriveService:
         raise unsupported(f"{call.method} {call.path[:100]} of Drive v3")
 
     def file_json(self, file: HubFile, parameters: Mapping[str, str], origin: str) -> dict[str, Any]:
-        """Return a file's JSON with the fields that the `fields` parameter selects.
+        """Return a file's JSON with the fields that the query parameter `fields` selects.
 
-        The default is Drive's: kind, id, name, mimeType. Raises `Refusal` (400) for an unknown field or a malformed
-        `fields`.
+        The default is Drive's: kind, id, name, mimeType. `origin` is the scheme and host for links. Raises `Refusal`
+        (400) for an unknown field or a malformed `fields`.
         """
         mask = _mask(parameters, "kind,id,name,mimeType")
         fields.check(mask, FIELDS)
@@ -119,11 +129,13 @@ class DriveService:
         """Create a file, folder, shortcut or document, and return it.
 
         Args:
-            metadata: what `resource.parse_metadata` returned for the request's body; it is modified.
+            metadata: what `resource.parse_metadata` returned for the request's body; it is modified. Defaults: the name
+                `Untitled`, the folder My Drive.
             staged: the content; None creates a folder, a shortcut or an empty file.
             mime: the content's type if the metadata has none; if both have none, it is guessed from the name.
 
-        Raises `Refusal`.
+        Raises `Refusal`: 400 for a folder or shortcut with content, 404 if the parent does not exist, 403 if it is not
+        a folder or nested too deep, or the quota is exceeded, 409 for an id in use.
         """
         name = metadata.pop("name", "Untitled")
         parents = metadata.pop("parents", ["root"])
@@ -140,7 +152,11 @@ class DriveService:
         return self.tree.revise(file.id, {"trashed": True}) if trashed else file
 
     def validate_new(self, metadata: Mapping[str, Any]) -> None:
-        """Check parent and id before content is received, and raise the `Refusal` of `create` for them."""
+        """Check the parent and the id of a new file before its content is received.
+
+        `metadata` is what `resource.parse_metadata` returned. Raises `Refusal`: 404 if the parent does not exist, 403
+        if it is not a folder, 409 if the id is or was in use.
+        """
         parent = self.tree.get(metadata.get("parents", ["root"])[0])
         if not parent.folder:
             raise Refusal(403, "parentNotAFolder", "The specified parent is not a folder.", where="parents")
@@ -148,7 +164,18 @@ class DriveService:
             self.tree.check_unused(metadata["id"])
 
     def update(self, file_id: str, metadata: dict[str, Any], parameters: Mapping[str, str]) -> HubFile:
-        """Change a file's metadata and parent (`addParents`, `removeParents`), and return it. Raises `Refusal`."""
+        """Change a file's metadata and folder, and return it.
+
+        Args:
+            file_id: the file.
+            metadata: what `resource.parse_metadata` returned for the request's body.
+            parameters: the query parameters; `addParents` names the folder to move to, `removeParents` may name the
+                current one.
+
+        Raises `Refusal`: 404 if the file or folder does not exist, 400 if a file would become a folder, shortcut or
+        document (or the reverse), 403 for several parents or none, a parent that is not a folder or is nested too deep,
+        a move of a folder into itself, or a change of My Drive itself.
+        """
         file = self.tree.get(file_id)
         parent = _new_parent(file, parameters)
         mime = metadata.get("mime", file.mime)
@@ -270,9 +297,10 @@ class DriveService:
         return fields.apply(answer, mask)
 
     def export(self, file_id: str, parameters: Mapping[str, str]) -> tuple[bytes, str]:
-        """Return a document's content converted to the type in the `mimeType` parameter, and that type.
+        """Return a document's content converted to the MIME type in the `mimeType` parameter, and that type.
 
-        Raises `Refusal` if the parameter is missing, the file does not exist or the conversion is not supported.
+        Raises `Refusal`: 400 if the parameter is missing or the conversion is not supported, 403 if the file is not a
+        document or too large, 404 if it does not exist.
         """
         mime = parameters.get("mimeType")
         if not mime:
@@ -309,7 +337,7 @@ def _change(change: HubChange, mask: Mask, context: ResourceContext) -> dict[str
 
 
 class _SortOrder:
-    """A parsed `orderBy`: as SQL, and as page tokens.
+    """The `orderBy` parameter of a search, parsed: `sql` is an ORDER BY list, and page tokens are made and read for it.
 
     A page token holds the sort keys of the last file of a page, so that no page repeats or skips a file.
     """
@@ -328,7 +356,7 @@ class _SortOrder:
         self.sql = ", ".join(f"{column} {direction}" for column, direction in self.keys)
 
     def token(self, file: HubFile) -> str:
-        """Return the page token of the page that follows `file`."""
+        """Return the page token for continuing after `file`, the last one of a page."""
         values = {
             "folded": file.name.casefold(), "modified": file.modified, "created": file.created, "size": file.size,
             "starred": int(file.starred), "-folder": -int(file.folder), "parent": file.parent, "seq": file.seq,
@@ -337,9 +365,10 @@ class _SortOrder:
         return base64.urlsafe_b64encode(text.encode()).decode()
 
     def condition_after(self, token: str | None) -> tuple[str, tuple[Any, ...]]:
-        """Return an SQL condition with its values that holds for the files after the one in the page token.
+        """Return an SQL condition, with its values, for the files that follow the page that ended with `token`.
 
-        Raises `Refusal` (400) if the token does not fit this sort order.
+        Without a token the condition holds for every file. Raises `Refusal` (400) if the token does not fit this sort
+        order.
         """
         if not token:
             return "1", ()

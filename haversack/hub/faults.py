@@ -10,8 +10,9 @@
                    cut, stall        the body of the request or of the response is cut off, or stops in the middle
                  bursts: 429x8:0.002 fails eight calls in a row, starting at 2 of 1,000 calls
 
-Rate limits and refusals apply to each call inside a batch, as at Google's. Failures are drawn from a seed: the same
-calls in the same order meet the same faults. `/haversack/…` and the web page are exempt.
+A batch as a whole can meet server errors and broken connections. Each call inside a batch meets the rate limit,
+refusals and server errors, as at Google's, and is then not carried out. Failures are drawn from a seed: the same calls
+in the same order meet the same faults. `/haversack/…`, the web page and signed links to the drive's files are exempt.
 """
 
 from __future__ import annotations
@@ -50,9 +51,12 @@ _SECONDS_PER = {"s": 1.0, "m": 60.0, "min": 60.0}
 
 @dataclass(frozen=True)
 class Failure:
-    """A kind of failure: "500", "403.rateLimitExceeded", "cut" …
+    """A kind of failure that calls meet at random, alone or in bursts.
 
-    It starts at a share `rate` of the calls (0 to 1) and hits `burst` consecutive calls.
+    Attributes:
+        kind: "500" to "599", "429", "403.REASON" with a reason of Drive's, "cut" or "stall".
+        rate: the probability (above 0, up to 1) that a call starts a burst.
+        burst: how many consecutive calls fail.
     """
 
     kind: str
@@ -61,12 +65,12 @@ class Failure:
 
     @property
     def hits_whole_batch(self) -> bool:
-        """Whether it fails a whole batch (server errors, broken connections) and not one call inside it."""
+        """Whether it can fail a whole batch (server errors, broken connections); 429 and 403 hit only calls inside."""
         return self.kind[0] not in "4"
 
     @property
     def refusal(self) -> Refusal | None:
-        """The error response; None if the connection fails instead."""
+        """The error response that the call gets; None for `cut` and `stall`, which break the connection instead."""
         if self.kind in ("cut", "stall"):
             return None
         status, _, reason = self.kind.partition(".")
@@ -80,9 +84,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """The faults to inject; false if there are none.
+    """The faults to inject; as a condition, it is false if there are none.
 
-    `latency` is in seconds, `bandwidth` in bytes per second, `rate` in calls per second; None means unlimited.
+    Attributes:
+        latency: how long each call waits before it is handled, in seconds.
+        bandwidth: bytes per second in each direction; None for no limit.
+        rate: calls per second; None for no limit.
+        failures: the failures to draw for each call; the first that occurs is used.
+        seed: the start of the random numbers.
     """
 
     latency: float = 0.0
@@ -102,7 +111,14 @@ def parse_fault_plan(
     failures: Iterable[str] = (),
     seed: int = 0,
 ) -> FaultPlan:
-    """Parse the command line's options, such as "20ms", "100MB", "10/s" and ["500:0.01"].
+    """Parse the options of `haversack hub` that inject faults.
+
+    Args:
+        latency: a time such as "20ms" or "1.5s".
+        bandwidth: bytes per second, such as "100MB".
+        rate_limit: calls per time, such as "10/s" or "600/min".
+        failures: each KIND:RATE, such as "500:0.01", or KINDxCOUNT:RATE for bursts.
+        seed: the start of the random numbers.
 
     Raises `InputError` for a value that does not follow the format.
     """
@@ -118,7 +134,7 @@ def parse_fault_plan(
 class Faults:
     """A middleware that injects the faults of `plan` into calls.
 
-    `hub_ended` is set when the hub shuts down; stalled calls then end. It is used from the event loop only.
+    Setting `hub_ended` (the hub shuts down) ends stalled calls. Used from the event loop only.
     """
 
     def __init__(self, plan: FaultPlan, hub_ended: asyncio.Event) -> None:
@@ -134,7 +150,11 @@ class Faults:
     async def middleware(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Handle `request` under the plan: delay it, refuse it, fail it after the handler ran, or break off a body."""
+        """Let `handler` answer `request` under the plan: with a delay, limited bandwidth, or a body that breaks off.
+
+        Returns the response. Raises `Refusal` for an injected error response, before or after `handler` ran, and
+        `ConnectionResetError` where an injected failure breaks off the body.
+        """
         if not request.path.startswith(_AFFECTED_PREFIXES):
             return await handler(request)
         if self.plan.latency:
@@ -156,9 +176,10 @@ class Faults:
         return await transport.send_whole(request, answer)
 
     def apply_to_batched_call(self) -> None:
-        """Apply the rate limit and the failures to one call inside a batch. Raises `Refusal` if the call fails.
+        """Apply the rate limit and the failures to one call inside a batch, before it is carried out.
 
-        `cut` and `stall` have no effect here; they break the connection of the whole batch.
+        Raises `Refusal` if the call fails. `cut` and `stall` have no effect here; they break the connection of the
+        whole batch.
         """
         self._check_rate()
         failure = self._draw(self.plan.failures)
@@ -202,7 +223,7 @@ class _TokenBucket:
         self._updated_at = time.monotonic()
 
     def try_acquire(self) -> bool:
-        """Take a token; return False if there is none."""
+        """Take a token and return True; return False if there is none."""
         now = time.monotonic()
         self._tokens = min(self._capacity, self._tokens + (now - self._updated_at) * self.rate)
         self._updated_at = now

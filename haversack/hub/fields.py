@@ -1,7 +1,8 @@
 """The language of `fields`, Google's partial responses: `files(id,owners/displayName),nextPageToken`, `*`.
 
-See https://developers.google.com/workspace/drive/api/guides/fields-parameter. A parsed selection is a mask: a dict
-from field names to the masks of their subfields. An empty mask, or one that contains `*`, selects everything.
+See https://developers.google.com/workspace/drive/api/guides/fields-parameter. A parsed selection is a mask: a dict from
+field names to the masks of their subfields. An empty mask, or one that contains `*`, selects everything. In this module
+`answer` is the JSON of a response.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ def parse(text: str) -> Mask:
 
 
 def check(mask: Mask, known: frozenset[str]) -> None:
-    """Raise `Refusal` (400) if the mask names a field that is not in `known`, rather than ignore a misspelt name."""
+    """Raise `Refusal` (400) if the mask names a top-level field that is not in `known`, such as a misspelt one."""
     for name in mask:
         if name != "*" and name not in known:
             raise Refusal(400, "invalidParameter", f"Invalid field selection {name[:100]}", where="fields")
 
 
 def includes(mask: Mask, *path: str) -> bool:
-    """Whether a response that is cut to `mask` can contain the nested field `path`."""
+    """Whether `mask` selects the nested field `path` (`"files", "owners"` for `files/owners`) or a part of it."""
     for name in path:
         if mask == {} or "*" in mask:
             return True
@@ -46,19 +47,22 @@ def includes(mask: Mask, *path: str) -> bool:
 
 
 def select(answer: dict[str, Any], mask: Mask) -> dict[str, Any]:
-    """Return the top-level fields that `mask` selects, with their values unchanged."""
+    """Return the top-level fields of `answer` that `mask` selects; masks of subfields are not applied."""
     return answer if not mask or "*" in mask else {name: value for name, value in answer.items() if name in mask}
 
 
 def apply(answer: dict[str, Any], mask: Mask) -> dict[str, Any]:
-    """Return the fields that `mask` selects, at every level; lists are filtered element by element."""
+    """Return `answer` with only the fields that `mask` selects, at every level; lists element by element."""
     if not mask or "*" in mask:
         return answer
     return {name: apply_to_value(value, mask[name]) for name, value in answer.items() if name in mask}
 
 
 def apply_to_value(value: Any, mask: Mask) -> Any:
-    """Do the same as `apply` for any JSON value; strings, numbers, booleans and None are returned unchanged."""
+    """Return any JSON value with only the fields that `mask` selects, at every level; lists element by element.
+
+    Strings, numbers, booleans and None are returned unchanged.
+    """
     if not mask or "*" in mask:
         return value
     if isinstance(value, list):

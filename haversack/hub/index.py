@@ -1,8 +1,8 @@
 """The table of files and folders: metadata, parent, and the number of each one's latest change.
 
-An operation on many rows, such as numbering their changes, is a single statement, so its cost per row does not grow
-with the size of a folder. This module does not access the folder: `disk` reconciles table and disk, `tree` carries out
-calls.
+Changes have numbers in one sequence for all files, for the changes feed. An operation on many rows, such as numbering
+their changes, is a single statement, so its cost per row does not grow with the size of a folder. This module does not
+access the folder: `disk` reconciles table and disk, `tree` carries out calls.
 """
 
 from __future__ import annotations
@@ -25,10 +25,31 @@ FOLDER = "application/vnd.google-apps.folder"
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A row of the table: a file or folder. Times are nanoseconds since 1970, `size` is in bytes (0 for a folder).
+    """A row of the table: a file or folder. Times are nanoseconds since 1970.
 
-    `disk` is its name on disk, `parent` the id of its folder (None for the root). `binned`: it was put into the trash
-    itself; `trashed`: it or a folder above it was. `records` describes the other columns.
+    Attributes:
+        seq: the row number, in order of creation.
+        id: Drive's file id.
+        parent: the id of its folder; None for My Drive. A file in the trash keeps it, to be restored there.
+        name: its name in the API.
+        disk: its name on disk.
+        mime: its MIME type.
+        folder: whether it is a folder.
+        size: in bytes; 0 for a folder.
+        modified: its mtime.
+        inode: its inode number; 0 if it is not known yet.
+        md5: the content's MD5 in hexadecimal; None until it is computed.
+        sha1: the same for SHA-1.
+        sha256: the same for SHA-256.
+        created: when it was created, or its mtime if a user put it into the folder.
+        binned: whether it was put into the trash itself.
+        trashed: whether it or a folder above it was put into the trash.
+        trashed_at: when it was put into the trash itself; else None.
+        app_properties: Drive's `appProperties`.
+        version: counts changes of any kind.
+        revision: counts contents.
+        target: the file id that a shortcut points to.
+        scanned: a folder's ctime when its entries were last compared with the disk; None if they have to be compared.
     """
 
     seq: int
@@ -60,7 +81,14 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubChange:
-    """An entry of the changes feed, at time `at` (ns since 1970); `file` is None if it was deleted permanently."""
+    """An entry of the changes feed.
+
+    Attributes:
+        number: its place in the sequence of all changes; larger is newer.
+        file_id: the file that changed.
+        at: when it changed, in nanoseconds since 1970.
+        file: the file's current row; None if it was deleted permanently.
+    """
 
     number: int
     file_id: str
@@ -70,7 +98,17 @@ class HubChange:
 
 @dataclass(frozen=True, slots=True)
 class FoundOnDisk:
-    """A file or folder found on disk that has no row yet. `target` is the file id that a shortcut points to."""
+    """A file or folder found on disk that has no row yet.
+
+    Attributes:
+        name: its name in the API.
+        disk: its name on disk.
+        mime: its MIME type.
+        size: in bytes; 0 for a folder.
+        modified: its mtime in nanoseconds.
+        inode: its inode number.
+        target: the file id that a shortcut points to.
+    """
 
     name: str
     disk: bytes
@@ -94,7 +132,11 @@ _NUMBERED = "(SELECT id, row_number() OVER () AS place FROM below)"
 
 
 class HubIndex:
-    """The table of files. Thread-safe; guarded by the lock of `Records`."""
+    """The table of files. Thread-safe; guarded by the lock of `Records`.
+
+    Lookups by folder leave out files that were put into the trash themselves. A change "is numbered" if it appears in
+    the changes feed.
+    """
 
     def __init__(self, records: Records) -> None:
         self.records = records
@@ -103,11 +145,11 @@ class HubIndex:
     # Reading
 
     def find(self, file_id: str) -> HubFile | None:
-        """Return the file of this id ("root" is an alias of My Drive's id), or None."""
+        """Return the row of the file with this id ("root" is an alias of My Drive's id), or None."""
         return self._one("id = ?", self.root if file_id == "root" else file_id)
 
     def require(self, file_id: str) -> HubFile:
-        """Return the file of this id. Raises `Refusal` (404) if there is none."""
+        """Return the row of the file with this id ("root" is My Drive). Raises `Refusal` (404) if there is none."""
         file = self.find(file_id)
         if file is None:
             raise not_found(file_id)
@@ -118,7 +160,7 @@ class HubIndex:
         return self._one("parent = ? AND disk = ? AND NOT binned", parent, disk)
 
     def find_by_name(self, parent: str, name: str) -> list[HubFile]:
-        """Return the files in the folder `parent` with this name; case is ignored."""
+        """Return the files in the folder `parent` whose name in the API is `name`; case is ignored."""
         return self._all("parent = ? AND folded = ? AND NOT binned", parent, name.casefold())
 
     def all_binned(self) -> list[HubFile]:
@@ -126,19 +168,19 @@ class HubIndex:
         return self._all("binned")
 
     def folders_in(self, parent: str) -> list[str]:
-        """Return the ids of the subfolders of a folder."""
+        """Return the ids of the direct subfolders of the folder `parent`."""
         sql = "SELECT id FROM files WHERE parent = ? AND folder AND NOT binned"
         return [row[0] for row in self.records.search(sql, parent)]
 
     def has_inode(self, parent: str, inode: int) -> bool:
-        """Whether a file in the folder `parent` has this inode number."""
+        """Whether a file or folder in the folder `parent` has a row with this inode number."""
         sql = "SELECT 1 FROM files WHERE inode = ? AND parent = ? AND NOT binned"
         return self.records.row(sql, inode, parent) is not None
 
     def entries(self, parent: str, after: bytes, limit: int) -> list[tuple[bytes, str, int, int, int, int]]:
-        """Return up to `limit` entries of a folder whose names on disk sort after `after`, ordered by that name.
+        """Return up to `limit` entries of the folder `parent` whose names on disk sort after `after`, in that order.
 
-        Each is (name on disk, id, is folder, size, modified, inode).
+        Each is (name on disk, id, whether it is a folder, size in bytes, mtime in ns, inode).
         """
         rows = self.records.rows(
             "SELECT disk, id, folder, size, modified, inode FROM files"
@@ -163,7 +205,7 @@ class HubIndex:
         return sorted(changes, key=lambda change: change.number)[:limit]
 
     def last_change(self) -> int:
-        """Return the number of the latest change; 0 if there is none."""
+        """Return the number of the latest change of any file; 0 if there is none."""
         row = self.records.row(
             "SELECT max((SELECT coalesce(max(changed), 0) FROM files), (SELECT coalesce(max(number), 0) FROM removals))"
         )
@@ -171,12 +213,12 @@ class HubIndex:
         return int(row[0])
 
     def usage(self) -> tuple[int, int]:
-        """Return the total bytes of all files, and of those in the trash."""
+        """Return the total size in bytes of all files, those in the trash included, and of those in the trash alone."""
         rows = self.records.search("SELECT coalesce(sum(size), 0), coalesce(sum(size * trashed), 0) FROM files")
         return rows[0][0], rows[0][1]
 
     def check_unused(self, file_id: str) -> None:
-        """Raise `Refusal` (409) if a file has this id or had it before it was deleted; ids are never reused."""
+        """Raise `Refusal` (409) if a file has this id, or had it before it was deleted; ids are never reused."""
         gone = self.records.row("SELECT 1 FROM removals WHERE file = ?", file_id)
         if gone is not None or self.find(file_id) is not None:
             raise Refusal(409, "fileIdInUse", "A file already exists with the provided ID.", where="id")
@@ -184,20 +226,26 @@ class HubIndex:
     # Writing
 
     def insert(self, **values: Any) -> None:
-        """Insert a row that is not a change yet (its change number is 0); `commit_new` makes it one."""
+        """Insert a row for a file that is about to be created; `values` are columns, `name` among them.
+
+        Its change number is 0, so it is in no changes feed, and a crash removes it, until `commit_new` completes it.
+        """
         columns = {**values, "folded": values["name"].casefold()}
         marks = ", ".join("?" * len(columns))
         self.records.write(f"INSERT INTO files ({', '.join(columns)}) VALUES ({marks})", *columns.values())
 
     def commit_new(self, file_id: str, modified: int, inode: int) -> None:
-        """Record that a new file is in its place: set its mtime (ns) and inode, and number it as a change."""
+        """Mark the row of `insert` as complete: its file is in its place on disk, with this mtime (ns) and inode.
+
+        It is numbered as a change.
+        """
         self.records.write(
             "UPDATE files SET modified = ?, inode = ?, changed = ?, changed_at = ? WHERE id = ?",
             modified, inode, self.last_change() + 1, time.time_ns(), file_id,
         )  # fmt: skip
 
     def update(self, file_id: str, **values: Any) -> None:
-        """Set columns of a file, increment its version, and number that as a change."""
+        """Set columns of a file (`values`), increment its version, and number that as a change."""
         if "name" in values:
             values["folded"] = values["name"].casefold()
         columns = "".join(f"{column} = ?, " for column in values)
@@ -208,12 +256,15 @@ class HubIndex:
             )  # fmt: skip
 
     def set_unversioned(self, file_id: str, **values: Any) -> None:
-        """Set columns of a file without a new version or a change."""
+        """Set columns of a file (`values`); its version stays, and no change is numbered."""
         columns = ", ".join(f"{column} = ?" for column in values)
         self.records.write(f"UPDATE files SET {columns} WHERE id = ?", *values.values(), file_id)
 
     def insert_found(self, parent: HubFile, found: Iterable[FoundOnDisk]) -> None:
-        """Insert rows, as changes, for entries that were found in a folder; skip entries that have a row already."""
+        """Insert rows, numbered as changes, for the entries `found` in a folder; skip names that have a row already.
+
+        The rows get new ids.
+        """
         now = time.time_ns()
         with self.records.transaction():
             number = self.last_change()
@@ -229,9 +280,10 @@ class HubIndex:
             )  # fmt: skip
 
     def set_trashed(self, file_id: str, trashed: bool) -> None:
-        """Set `trashed` for a file and everything below it, each as a change.
+        """Set the column `trashed` of a file and of everything below it, each numbered as a change.
 
-        A file below that was put into the trash itself is left unchanged.
+        A file below it that was put into the trash itself is left unchanged. The column `binned` and the disk do not
+        change.
         """
         with self.records.transaction():
             self.records.write(
@@ -241,9 +293,9 @@ class HubIndex:
             )  # fmt: skip
 
     def remove(self, file_id: str) -> None:
-        """Delete the rows of a file and of everything below it, each as a change.
+        """Delete the rows of a file and of everything below it, each numbered as a change; the ids are not reused.
 
-        A file below that was put into the trash itself stays in the trash, with the root as its parent.
+        A file below it that was put into the trash itself is kept in the trash and would be restored to My Drive.
         """
         with self.records.transaction():
             self.records.write(
@@ -257,7 +309,7 @@ class HubIndex:
             self.records.write(f"{_SUBTREE} DELETE FROM files WHERE id IN (SELECT id FROM below)", file_id)
 
     def delete_uncommitted(self) -> None:
-        """Delete rows that `commit_new` never completed, after a crash."""
+        """Delete the rows that `insert` made and `commit_new` did not complete because the hub was killed."""
         self.records.write("DELETE FROM files WHERE changed = 0 AND parent IS NOT NULL")
 
     def _one(self, condition: str, *values: Any) -> HubFile | None:
@@ -284,7 +336,7 @@ class HubIndex:
 
 
 def file_from_row(row: tuple[Any, ...]) -> HubFile:
-    """Convert a row of `COLUMNS` to a file."""
+    """Convert a row, selected with the columns `COLUMNS` in that order, to a `HubFile`."""
     values = list(row)
     for place in _FLAGS:
         values[place] = values[place] != 0

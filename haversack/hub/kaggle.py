@@ -32,7 +32,14 @@ _INTROSPECT = "security.OAuthService/IntrospectToken"
 
 
 class KaggleService:
-    """The request handlers; `origin` returns the scheme and host that a request was sent to."""
+    """The request handlers of Kaggle's API.
+
+    Args:
+        store: the published data sets.
+        blobs: the uploads of files for new versions.
+        signin: checks credentials, signs download links.
+        origin: returns the scheme and host that a request was sent to, for links.
+    """
 
     def __init__(
         self, store: DatasetStore, blobs: Uploads, signin: SignIn, origin: Callable[[web.Request], str]
@@ -60,7 +67,7 @@ class KaggleService:
         }
 
     def add_routes(self, app: web.Application) -> None:
-        """Add the routes of the API, of data set pages, stored files and uploads to `app`."""
+        """Add to `app` the routes of the API, of data sets' and competitions' pages, of stored files and of uploads."""
         for base in ("/api/v1", "/v1"):
             app.router.add_post(base + "/{service}/{method}", self.call)
         for kind in ("datasets", "competitions"):
@@ -69,9 +76,10 @@ class KaggleService:
         app.router.add_put("/blobs/{id}", self.put_blob)
 
     async def call(self, request: web.Request) -> web.StreamResponse:
-        """Handle any call of the API.
+        """Handle any call of the API; a download is answered with a redirect (302) to a signed link.
 
-        Raises `Refusal`: 401 for wrong credentials, 403 for missing ones, 501 for a method that is not supported.
+        Raises `Refusal`: 401 for wrong credentials, 403 if the call needs credentials and has none, 400 for a malformed
+        body, 404 for a data set or file that does not exist, 501 for a method that is not supported.
         """
         name = f"{request.match_info['service']}/{request.match_info['method']}"
         # IntrospectToken sends the token in question, valid or not, as its own credentials.
@@ -94,11 +102,15 @@ class KaggleService:
         return web.json_response(answer)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """Redirect a link to a data set's page to the web page's list of all data sets."""
+        """Redirect the address of a data set's or competition's page to the web page's list of all data sets."""
         raise web.HTTPFound("/#/data")
 
     async def stored(self, request: web.Request) -> web.StreamResponse:
-        """Send a bundle, or one file of a version, for a signed link. Raises `Refusal` (403) for an invalid link."""
+        """Send a bundle, or one file of a version, for a signed link.
+
+        Raises `Refusal`: 403 if the link is expired or its signature wrong, 404 if the version or file does not exist,
+        416 for a range outside the file, 422 for a member of an archive that cannot be read.
+        """
         path = request.rel_url.raw_path
         expires, signature = request.query.get("expires", ""), request.query.get("signature", "")
         if not self.signin.is_valid_link(path, expires, signature):
@@ -117,7 +129,11 @@ class KaggleService:
         return await content.send(request, stored, mime, md5=md5, name=name.rsplit("/", 1)[-1])
 
     async def put_blob(self, request: web.Request) -> web.StreamResponse:
-        """Receive a chunk of an upload; the link itself is the credential."""
+        """Receive a chunk of an upload; the secret link itself is the credential.
+
+        Responds with 308 and the range received, or with the upload's token when it is complete. Raises `Refusal`: 404
+        if there is no such upload, 400 for a chunk that does not fit.
+        """
         upload = await asyncio.to_thread(self.blobs.find, request.match_info["id"], "blob")
         async with self.blobs.lock(upload):
             upload = await asyncio.to_thread(self.blobs.find, upload.id, "blob")

@@ -32,9 +32,13 @@ _MAX_BATCH = 100
 
 
 class Media:
-    """The request handlers.
+    """The request handlers of Drive v3.
 
-    `origin` returns the scheme and host that a request was sent to; `faults` injects faults into calls inside a batch.
+    Args:
+        drive: Drive's methods, which these handlers call.
+        sessions: the resumable uploads.
+        origin: returns the scheme and host that a request was sent to, for links.
+        faults: injects faults into calls inside a batch.
     """
 
     def __init__(
@@ -46,7 +50,12 @@ class Media:
         self.faults = faults
 
     async def call(self, request: web.Request) -> web.StreamResponse:
-        """Handle any call below `/drive/v3/`. Raises `Refusal`."""
+        """Handle any call below `/drive/v3/`: downloads (`alt=media`) and exports here, others by `DriveService`.
+
+        Raises `Refusal`: 400 for an invalid parameter or body, 403 for a file without content or a change that is not
+        allowed, 404 for a file that does not exist, 409 for an id in use, 413 for a body longer than 4 MiB, 416 for a
+        range outside the file, 501 for a method that is not supported.
+        """
         path = request.match_info["path"]
         match (request.method, *path.split("/")):
             case ("GET" | "HEAD", "files", file_id) if request.query.get("alt") == "media":
@@ -59,7 +68,13 @@ class Media:
         return web.Response(status=204) if answer is None else web.json_response(answer)
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
-        """Handle any call below `/upload/drive/v3/files`, requests to upload sessions included. Raises `Refusal`."""
+        """Handle any request below `/upload/drive/v3/files`: media, multipart, and resumable uploads with their chunks.
+
+        Responds with the file's JSON; for a resumable upload with its URI, or 308 while bytes are missing. Raises
+        `Refusal`: 400 for a malformed request, 403 for a change that is not allowed or exceeds the quota, 404 for a
+        file, folder or upload that does not exist, 405 for a wrong HTTP method, 409 for an id in use, 413 for metadata
+        longer than 4 MiB, 501 for a type or transfer encoding that is not supported.
+        """
         if "upload_id" in request.query:
             return await self._continue_session(request)
         kind = request.query.get("uploadType")
@@ -91,7 +106,11 @@ class Media:
         return web.json_response(answer)
 
     async def batch(self, request: web.Request) -> web.Response:
-        """Handle a batch of up to 100 calls; responses are in the order of the calls. Raises `Refusal`."""
+        """Carry out the calls of a batch (`multipart/mixed`) in order; return their responses in the same order.
+
+        An error of one call is the response of that call. Raises `Refusal`: 400 for more than 100 calls or a malformed
+        multipart body, 413 for a call longer than 4 MiB; calls that precede the fault have been carried out then.
+        """
         edge = multipart.boundary(request.headers.get("Content-Type", ""))
         parts = multipart.PartReader(request)
         answers: list[bytes] = []
@@ -109,7 +128,11 @@ class Media:
         return await content.send(request, path, file.mime, md5=file.md5, name=file.name)
 
     async def download_link(self, request: web.Request) -> web.StreamResponse:
-        """Send a file for a `webContentLink`. Raises `Refusal` (403) if the link is expired or its signature wrong."""
+        """Send a file's content for its `webContentLink`, a signed link that needs no other credential.
+
+        Raises `Refusal`: 403 if the link is expired, its signature wrong or the file has no content, 404 if the file
+        does not exist, 416 for a range outside the file.
+        """
         expires, signature = request.query.get("expires", ""), request.query.get("signature", "")
         if not self.drive.signin.is_valid_link(request.rel_url.raw_path, expires, signature):
             raise Refusal(
@@ -242,7 +265,7 @@ async def read_json(request: web.Request) -> Any:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse a body as JSON; None if it is empty. Raises `Refusal` (400)."""
+    """Parse a body as JSON; return None if it is empty. Raises `Refusal` (400) if it is not JSON."""
     if not body.strip():
         return None
     try:

@@ -30,7 +30,10 @@ def boundary(content_type: str) -> bytes:
 
 
 class PartReader:
-    """Reads a request's parts in order: `next_headers()`, then `body()` to its end, then `next_headers()` again."""
+    """Reads a request's parts in order: `next_headers()`, then `body()` to its end, then `next_headers()` again.
+
+    The constructor raises `Refusal` (400) if the request's Content-Type names no boundary.
+    """
 
     def __init__(self, request: web.Request) -> None:
         self._chunks = wire.read_body(request)
@@ -42,7 +45,7 @@ class PartReader:
     async def next_headers(self) -> Message | None:
         """Return the headers of the next part; None after the last one.
 
-        Raises `Refusal` (400) if the headers are too long or the body ends before them.
+        Raises `Refusal` (400) if the headers are longer than about 320 KiB or the request's body ends before them.
         """
         if self._ended:
             return None
@@ -62,7 +65,10 @@ class PartReader:
         return BytesHeaderParser().parsebytes(head.partition(b"\n")[2])
 
     async def body(self) -> AsyncIterator[bytes]:
-        """Yield the part's bytes. Raises `Refusal` (400) if the body ends before the next boundary."""
+        """Yield the bytes of the part whose headers were read last.
+
+        Raises `Refusal` (400) if the request's body ends before the next boundary.
+        """
         while True:
             found = self._buffer.find(self._delimiter)
             if found >= 0:

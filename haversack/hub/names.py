@@ -17,7 +17,10 @@ _MAX_CHARACTERS = 32_767  # characters, so that no record grows without bound
 
 
 def validate(name: str) -> str:
-    """Return `name` if it can be stored. Raises `Refusal` (400) if it is empty, too long or not valid Unicode."""
+    """Return `name` if the drive can store it.
+
+    Raises `Refusal` (400) if it is empty, longer than 32,767 characters or not valid Unicode.
+    """
     if not name or len(name) > _MAX_CHARACTERS:
         raise invalid(f"A name has 1 to {_MAX_CHARACTERS} characters.", "name")
     try:
@@ -28,7 +31,10 @@ def validate(name: str) -> str:
 
 
 def to_disk(name: str) -> bytes:
-    """Return the name that a file gets on disk, collisions aside: no `/`, no control characters, at most 255 bytes."""
+    """Return the name that the file system allows and is closest to `name`; it can collide with another file's.
+
+    `/` and control characters become `_`, and it is cut to 255 bytes before the suffix.
+    """
     plain = "".join("_" if letter == "/" or unicodedata.category(letter) == "Cc" else letter for letter in name)
     if plain in (".", ".."):
         plain = plain.replace(".", "_")
@@ -36,7 +42,10 @@ def to_disk(name: str) -> bytes:
 
 
 def free_name(name: str, is_taken: Callable[[bytes], bool]) -> bytes:
-    """Return the first of `name`, `name (1)`, `name (2)` … that is not taken; the number precedes the suffix."""
+    """Return the first of `name`, `name (1)`, `name (2)` … as a name on disk that is not taken.
+
+    The number precedes the suffix: `a (1).txt`. `is_taken` is called with names on disk.
+    """
     candidate = to_disk(name)
     plain = os.fsdecode(candidate)
     count = 0

@@ -20,7 +20,11 @@ _TIMEOUT = 30.0
 
 
 class ConnectProxy(asyncio.Protocol):
-    """One client connection: answers its CONNECT request, then hands it over to a protocol that `server` creates.
+    """One client connection to the proxy: answers its CONNECT request, then serves the hub on it.
+
+    Args:
+        server: creates the hub's HTTP protocol, which handles the connection after the TLS handshake.
+        context: the hub's TLS context.
 
     A client that sends no complete request within 30 seconds is disconnected.
     """
@@ -32,13 +36,16 @@ class ConnectProxy(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the timer for the request's head (`asyncio.Protocol`)."""
+        """Start the timer: the head of the request must arrive within 30 seconds (`asyncio.Protocol`)."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._timer = asyncio.get_running_loop().call_later(_TIMEOUT, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Collect the request's head and answer it; drop a client that sends more than 16 KiB."""
+        """Collect the request's head; answer 200 and start TLS, or 403 if the host is not the hub or Google's.
+
+        A client whose head is longer than 16 KiB is disconnected.
+        """
         self._head += data
         if b"\r\n\r\n" in self._head and self._task is None:
             self._timer.cancel()
@@ -47,7 +54,7 @@ class ConnectProxy(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exception: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timer of the request's head (`asyncio.Protocol`)."""
         self._timer.cancel()
 
     def _answer_connect(self) -> None:

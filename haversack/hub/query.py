@@ -24,11 +24,15 @@ _MAPS = {"properties", "appProperties"}
 
 @dataclass(frozen=True)
 class Query:
-    """An SQL condition on the table of files with its values, and what it implies.
+    """A search, as an SQL condition on the table of files, and what the condition implies.
 
-    `parents`: the folders that contain every match; None if a match can be anywhere. `name`: the name of every match;
-    None if names can differ. `uses_times`: the result depends on the files' current times. `only_parents`: the
-    condition tests nothing but the parent.
+    Attributes:
+        sql: the condition.
+        values: its parameters.
+        parents: the ids of folders that contain every match; None if a match can be anywhere.
+        name: the name that every match has, ignoring case; None if names can differ.
+        uses_times: whether it tests times, so that files changed by hand must be compared with the disk first.
+        only_parents: whether it tests nothing but the parent.
     """
 
     sql: str
@@ -43,7 +47,7 @@ EVERYTHING = Query("1")
 
 
 def parse(text: str, root: str) -> Query:
-    """Parse a search; an empty one matches everything. `root` is the id that the alias `root` stands for.
+    """Parse a search; an empty one matches everything. `root` is My Drive's id, for which clients may write `root`.
 
     Raises `Refusal`: 400 if `text` does not follow the grammar or uses a term that the hub does not support, 413 if it
     has more than 250 comparisons.
@@ -60,7 +64,7 @@ def parse(text: str, root: str) -> Query:
 def parse_time(text: str) -> int:
     """Parse an RFC 3339 time to nanoseconds since 1970, rounded to milliseconds; without a zone it is UTC.
 
-    Raises `ValueError` or `OverflowError`.
+    Raises `ValueError` if `text` is not a time, `OverflowError` if it is out of range.
     """
     when = datetime.fromisoformat(text)
     if when.tzinfo is None:
@@ -69,7 +73,11 @@ def parse_time(text: str) -> int:
 
 
 class _Parser:
-    """A recursive descent parser; `remaining` holds the tokens that are not consumed, as (kind, value)."""
+    """A recursive descent parser of the search `text`; `root` is My Drive's id.
+
+    `remaining` holds the tokens that are not consumed, as (kind, value); `comparisons` counts those parsed. Its methods
+    consume tokens, and raise `Refusal`: 400 for malformed or unsupported terms, 413 beyond 250 comparisons.
+    """
 
     def __init__(self, text: str, root: str) -> None:
         self.text = text
@@ -99,7 +107,7 @@ class _Parser:
         return query
 
     def parse_and(self, depth: int) -> Query:
-        """Parse terms joined by `and`."""
+        """Parse terms joined by `and`; `depth` counts the enclosing parentheses and negations."""
         query = self.parse_not(depth)
         while self._accept("and"):
             other = self.parse_not(depth)
@@ -114,7 +122,10 @@ class _Parser:
         return query
 
     def parse_not(self, depth: int) -> Query:
-        """Parse a comparison, a negation or a group in parentheses. Raises `Refusal` beyond the maximum depth."""
+        """Parse a comparison, a negation or a group in parentheses; `depth` counts the enclosing ones.
+
+        Raises `Refusal` (400) if `depth` exceeds 100.
+        """
         if depth > _MAX_DEPTH:
             raise self.malformed()
         if self._accept("not"):

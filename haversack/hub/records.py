@@ -1,9 +1,9 @@
 """The SQLite database beside the folder, for what a file system cannot store about a drive and data sets.
 
 One connection writes, under one lock; every transaction is short, and slow work (file content, hashes) happens outside.
-Searches can be slow, so they read concurrently through connections of their own. WAL mode keeps committed
-transactions if the process is killed. The database can be deleted: then ids, the list of the trash and descriptions are
-lost, but no file in the folder.
+Searches can be slow, so they read concurrently through connections of their own. WAL mode keeps committed transactions
+if the process is killed. If the database is deleted, My Drive's files stay and get new ids. Descriptions and
+properties, the list of the trash, uploads in progress and the list of published data sets are lost.
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ CREATE INDEX files_binned ON files (id) WHERE binned;
 
 
 class Records:
-    """The open database. Thread-safe.
+    """The open database: SQL in, rows out. Thread-safe.
 
     `_lock` (reentrant) guards the writing connection and `_depth`, the nesting of transactions. `search` does not
-    acquire it.
+    acquire it. A statement that fails raises `sqlite3.Error`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,7 +147,11 @@ class Records:
             ) from error
 
     def search(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Return rows as tuples, read on a separate connection beside writes; sees committed data only."""
+        """Return all rows of a query as tuples; it reads on a separate connection, concurrently with writes.
+
+        It sees committed data only, and up to four searches run at a time. SQL can use `name_contains(folded, part)`,
+        Drive's `contains` for names. Raises `OverflowError` for a value that SQLite cannot hold.
+        """
         connection = self._readers.get()
         try:
             if connection is None:
@@ -159,7 +163,7 @@ class Records:
             self._readers.put(connection)
 
     def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
-        """Return the first row on the writing connection, or None.
+        """Return the first row of a query, or None; it reads on the writing connection, under the lock.
 
         It sees the uncommitted writes of the caller's own transaction.
         """
@@ -168,7 +172,7 @@ class Records:
             return row
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        """Return all rows on the writing connection.
+        """Return all rows of a query; it reads on the writing connection, under the lock.
 
         It sees the uncommitted writes of the caller's own transaction.
         """
@@ -176,12 +180,12 @@ class Records:
             return self._connection.execute(sql, values).fetchall()
 
     def write(self, sql: str, *values: Any) -> int:
-        """Execute one statement in a transaction; return the number of affected rows."""
+        """Execute one statement in a transaction of its own, or in the caller's; return the number of affected rows."""
         with self.transaction():
             return self._connection.execute(sql, values).rowcount
 
     def write_many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Execute one statement for each row of values, in one transaction."""
+        """Execute one statement for each row of values, all in one transaction (the caller's, if there is one)."""
         with self.transaction():
             self._connection.executemany(sql, rows)
 

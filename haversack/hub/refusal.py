@@ -1,4 +1,4 @@
-"""An error response, in Google's format and in Kaggle's.
+"""Errors of the hub: an exception that becomes an error response, in Google's format or in Kaggle's.
 
 Google's format is described in https://developers.google.com/workspace/drive/api/guides/handle-errors.
 """
@@ -16,9 +16,14 @@ _USAGE_LIMITS = {
 
 
 class Refusal(Exception):
-    """Ends a call with an error response: HTTP status, Google's `reason` and a `message` of one sentence.
+    """Ends a call with an error response, which the server's middleware makes of it.
 
-    `where` names the parameter or header at fault; `headers` are added to the response. It never leaves the server.
+    Args:
+        status: the HTTP status.
+        reason: Google's name of the error, such as `notFound`; Kaggle's format omits it.
+        message: one sentence for the user.
+        where: the parameter or header at fault.
+        headers: headers to add to the response.
     """
 
     def __init__(
@@ -38,7 +43,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
     def as_google(self) -> dict[str, Any]:
-        """Return Google's error body."""
+        """Return the JSON of the error body in Google's format."""
         detail: dict[str, Any] = {
             "message": self.message,
             "domain": "usageLimits" if self.reason in _USAGE_LIMITS else "global",
@@ -50,27 +55,30 @@ class Refusal(Exception):
         return {"error": {"code": self.status, "message": self.message, "errors": [detail]}}
 
     def as_kaggle(self) -> dict[str, Any]:
-        """Return Kaggle's error body."""
+        """Return the JSON of the error body in Kaggle's format."""
         return {"code": self.status, "message": self.message}
 
 
 def invalid(message: str, where: str | None = None) -> Refusal:
-    """Return a 400 error with the reason `invalid`."""
+    """Return a 400 error with the reason `invalid`; `where` names the parameter or header at fault."""
     return Refusal(400, "invalid", message, where=where)
 
 
 def not_found(file_id: str) -> Refusal:
-    """Return Drive's 404 error for a file id."""
+    """Return Drive's 404 error for a file id that does not exist."""
     return Refusal(404, "notFound", f"File not found: {file_id}.", where="fileId")
 
 
 def unsupported(what: str) -> Refusal:
-    """Return a 501 error for a feature that the hub does not have."""
+    """Return a 501 error for a feature that the hub does not have; `what` names it: "The hub does not support …"."""
     return Refusal(501, "notImplemented", f"The hub does not support {what}.")
 
 
 def from_os_error(error: OSError) -> Refusal | None:
-    """Return the error for a full disk, missing permissions or a path that is too long; None for other errors."""
+    """Return the 403 error for a full disk or missing permissions, or the 400 error for a path that is too long.
+
+    Returns None for any other error.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Refusal(403, "storageQuotaExceeded", "The hub's disk is full.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -1,8 +1,8 @@
 """The background rescan: compares the whole tree with the disk, for queries that concern all of it.
 
 `changes` and searches without a parent wait for a rescan of a small tree. For a large tree they return possibly stale
-results after a quarter of a second, and the rescan continues in the background. Slow rescans take at most a tenth of
-the time.
+results after a quarter of a second, and the rescan continues in the background. After a rescan of more than 50 ms, none
+starts for nine times as long, so rescans take at most a tenth of the time.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ class Rescan:
         self._next_at = 0.0
 
     def refresh(self) -> None:
-        """Start a rescan, after the one in progress, and wait for up to a quarter of a second in total.
+        """Bring the rows up to date with the disk, as far as a quarter of a second suffices.
 
-        The new rescan is not waited for if the previous one took longer than that.
+        It waits for the rescan in progress, then starts another, because the first may have passed a folder before it
+        changed. It waits for that one too, unless rescans take longer than a quarter of a second. No rescan starts too
+        soon after a slow one.
         """
         until = time.monotonic() + _WAIT
         # A scan in progress may have passed a folder before it changed, so another one follows.
@@ -43,9 +45,10 @@ class Rescan:
             self._join(until)
 
     def start(self, *, contents: bool = True) -> None:
-        """Start a rescan and return at once. `contents` as in `Disk.scan`.
+        """Start a rescan in a thread, and return at once.
 
-        Nothing happens if one is running, a slow one ended recently, or the disk is closing.
+        `contents` also compares each file's size, mtime and inode, which a folder's ctime does not cover. Nothing
+        happens if a rescan is running, a slow one ended recently, or the hub is closing.
         """
         with self._lock:
             running = self._thread is not None and self._thread.is_alive()
@@ -55,7 +58,7 @@ class Rescan:
                 self._thread = thread  # after its start: `_join` takes no lock, and only a started thread can be joined
 
     def close(self) -> None:
-        """Stop the rescan in progress and wait for its thread; no other starts."""
+        """Stop the rescan in progress and wait for its thread; no other can start."""
         self._disk.closing.set()
         if self._thread is not None:
             self._thread.join()

@@ -55,7 +55,13 @@ _MAX_PROPERTY = 124  # bytes of key and value together, Drive's limit
 
 @dataclass(frozen=True)
 class ResourceContext:
-    """What responses are built from: the files, the signatures for links, and the origin that the client used."""
+    """What a file's JSON is built from beside the file.
+
+    Attributes:
+        tree: the drive's files, for hashes and the targets of shortcuts.
+        signin: signs links to content.
+        origin: the scheme and host that the client used, for links.
+    """
 
     tree: Tree
     signin: SignIn
@@ -63,9 +69,9 @@ class ResourceContext:
 
 
 def file_resource(file: HubFile, mask: Mask, context: ResourceContext) -> dict[str, Any]:
-    """Return a file's JSON with the fields that `mask` selects; only those are computed.
+    """Return a file's JSON with the fields that `mask` selects; fields that the hub does not store are left out.
 
-    Selecting a checksum, or everything, reads and hashes a file whose hash is not known yet.
+    Selecting a checksum, or everything, reads and hashes a file whose hash is not known yet; no other field reads it.
     """
     everything = not mask or "*" in mask
     sha = everything or "sha1Checksum" in mask or "sha256Checksum" in mask
@@ -82,11 +88,12 @@ def file_resource(file: HubFile, mask: Mask, context: ResourceContext) -> dict[s
 
 
 def parse_metadata(body: Any, *, creating: bool) -> dict[str, Any]:
-    """Parse the JSON body of a request about a file.
+    """Parse the JSON body of a request that creates or changes a file.
 
-    Returns a dict with the keys that `Tree` uses (`name`, `mime`, `modified`, `parents` …). `creating` allows the
-    fields that only a new file can set. Raises `Refusal`: 400 for an invalid value, 403 for a read-only field, 501 for
-    a type that the hub does not support.
+    Returns a dict with the names that `Tree` uses: `name`, `mime`, `description`, `starred`, `trashed`, `modified` (ns
+    since 1970), `app_properties`, `properties`; with `creating` also `id`, `created` (ns since 1970), `parents` (a list
+    of one id), `target` (a shortcut's). Null values and fields for display only are ignored. Raises `Refusal`: 400 for
+    an invalid value, 403 for a read-only field, 501 for a type that the hub does not support.
     """
     if body is not None and not isinstance(body, dict):
         raise invalid("The body is not a JSON object.")

@@ -79,14 +79,16 @@ def serve(
         root: the folder; its subfolders `My Drive` and `kaggle` are served. Created if it does not exist.
         port: the port on 127.0.0.1; 0 chooses a free one.
         token: the bearer token that clients sign in with.
-        quota: the drive's quota in bytes, the trash included; None for the free space of the disk.
+        quota: the limit of the drive's files in bytes, the trash included; None for no limit but the disk's free space.
         fault_plan: faults to inject into calls.
         log: a file that gets a line per call; see `calls`.
         tls: a folder for the hub's certificate authority; the hub then serves TLS and a CONNECT proxy as well.
         state: a JSON file with addresses and credentials, written (mode 600) when the hub accepts requests.
-        until_unused: end 2 s after the last lease ends, or 15 s after the start if there was none.
+        until_unused: end 2 s after the last lease ends, or 15 s after the start if there was none. A lease is a request
+            to `/haversack/lease` that a client keeps open.
 
-    Raises `InputError` if the port is in use, a folder or the log cannot be used, or another hub serves `root`.
+    Raises `InputError` if the port is in use, a folder, the database or the log cannot be used, or another hub serves
+    `root`.
     """
     hub = Hub(root.absolute(), token, quota=quota, fault_plan=fault_plan, log=log)
     try:
@@ -96,7 +98,22 @@ def serve(
 
 
 class Hub:
-    """One hub: its parts, which share the database, and the number of its leases."""
+    """One hub: the parts that share its database, and the number of leases that clients hold.
+
+    Attributes:
+        root: the folder that is served; `lock` is held on it.
+        token: the bearer token.
+        signin: checks credentials.
+        records: the database.
+        tree: the drive's files.
+        media: the handlers of Drive v3.
+        kaggle: the handlers of Kaggle's API.
+        site: the handlers of the web page.
+        log: the call log; None without one.
+        faults: fault injection; None without one.
+        ended: set when the hub shuts down.
+        leases: how many leases are held.
+    """
 
     def __init__(
         self,
@@ -107,7 +124,11 @@ class Hub:
         fault_plan: FaultPlan | None = None,
         log: Path | None = None,
     ) -> None:
-        """Create the folders, lock `root` and open the database; arguments as of `serve`. Raises `InputError`."""
+        """Create the folders below `root`, lock it and open the database and the log.
+
+        The arguments are described at `serve`. Raises `InputError` if another hub serves `root`, or a folder, the
+        database or the log cannot be used.
+        """
         inside = root / ".hub"
         try:
             for folder in (inside, root / "My Drive", root / "kaggle"):
@@ -159,7 +180,17 @@ class Hub:
         return app
 
     async def run(self, port: int, tls: Path | None, state: Path | None, until_unused: bool) -> None:
-        """Listen, write the state file, print the addresses, serve until the hub ends; arguments as of `serve`."""
+        """Listen, write the state file, print the addresses, and serve until SIGTERM or SIGINT.
+
+        Args:
+            port: the port on 127.0.0.1; 0 chooses a free one.
+            tls: a folder for the certificate authority, to serve TLS and the CONNECT proxy too; None for neither.
+            state: the JSON file to write addresses and credentials to.
+            until_unused: also end 2 s after the last lease ends, or 15 s after the start if there was none.
+
+        Raises `InputError` if the port is in use or the authority cannot be stored. A thread that does not end in time
+        makes the process exit.
+        """
         loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(_THREADS)
         loop.set_default_executor(threads)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -197,9 +228,9 @@ class Hub:
             await _shut_down(threads)
 
     async def lease(self, request: web.Request) -> web.StreamResponse:
-        """Send a response that does not end while the hub lives; a broken connection ends the lease.
+        """Hold a lease for the client: send a response that does not end while the hub lives, one byte per second.
 
-        Raises `Refusal` (503) if the hub is shutting down.
+        A broken connection ends the lease. Raises `Refusal` (503) if the hub is shutting down.
         """
         if self.ended.is_set():
             raise Refusal(503, "backendError", "The hub is shutting down; start another one.")
@@ -216,7 +247,7 @@ class Hub:
         return response
 
     async def kaggle_json(self, request: web.Request) -> web.Response:
-        """Return the credentials file for Kaggle's clients, in the format of Kaggle's settings page."""
+        """Respond with `kaggle.json`: user name and key for Kaggle's clients, as Kaggle's settings page offers it."""
         return web.json_response({"username": KAGGLE_USERNAME, "key": self.signin.kaggle_key})
 
     async def _wait_unless_ended(self, seconds: float) -> None:
@@ -225,7 +256,7 @@ class Hub:
             await asyncio.wait_for(self.ended.wait(), seconds)
 
     def close(self) -> None:
-        """Close the log, the tree and the database, and release the lock on the folder."""
+        """Close the log, the background rescan and the database, and release the lock on the folder."""
         if self.log:
             self.log.close()
         self.tree.close()
@@ -310,7 +341,7 @@ async def _listen(runner: web.AppRunner, port: int, context: ssl.SSLContext | No
 
 
 def origin(request: web.Request) -> str:
-    """Return the scheme and host as the client named them, for links back to the hub."""
+    """Return the scheme and host that the client used (`http://localhost:8000`), for links back to the hub."""
     return f"{request.scheme}://{request.headers.get('Host', _HOST)}"
 
 

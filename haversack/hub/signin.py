@@ -51,13 +51,13 @@ class SignIn:
         return _same(login, f"{KAGGLE_USERNAME}:{self.kaggle_key}")
 
     def sign(self, path: str) -> str:
-        """Return the query string of a signed link to `path`; the link expires after 6 to 7 hours."""
+        """Return the query string (without `?`) that makes a signed link of `path`; it expires after 6 to 7 hours."""
         # Rounded up to the full hour, so that a link stays the same and browsers can cache its content.
         expires = str((int(time.time()) // 3600 + 1) * 3600 + LINK_LIFETIME)
         return f"expires={expires}&signature={self._signature(path, expires)}"
 
     def is_valid_link(self, path: str, expires: str, signature: str) -> bool:
-        """Whether `signature` is valid for `path` and `expires` (Unix seconds), and the link has not expired."""
+        """Whether `signature` is that of `sign` for `path` and `expires` (Unix seconds), and that time is not past."""
         if not _same(signature, self._signature(path, expires)):
             return False
         return int(expires) >= time.time()

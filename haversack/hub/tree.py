@@ -1,10 +1,10 @@
 """The drive's files and folders: reads and changes by file id, over a plain folder that users may change at any time.
 
     index     the table of files                disk      reconciles it with the disk, which is the truth
-    watch     the same for the whole tree       tree      reads and changes
+    rescan    the same for the whole tree       tree      reads and changes
 
-Each change through the API reaches the disk by one rename. `recover` completes at the next start what a killed hub
-left unfinished. Files in the trash are at `.hub/trash/<id>`.
+Each change through the API reaches the disk by one rename. `recover` completes at the next start what a killed hub left
+unfinished. Files in the trash are at `.hub/trash/<id>`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,15 @@ _MAX_DEPTH = 100  # Drive's own limit of nested folders
 
 
 class Tree:
-    """The files and folders below `folder`. Thread-safe.
+    """The drive's files and folders; the root folder, My Drive, is `folder` on disk. Thread-safe.
 
-    `hub` is the folder with the trash and with files being deleted. `quota` is the limit for the files' total size in
-    bytes, the trash included; None for no limit but the disk.
+    Files that users changed by hand are compared with the disk before a method uses them. A "row" is a `HubFile`.
+
+    Args:
+        folder: My Drive on disk.
+        hub: the folder for the trash and for files that are being deleted.
+        records: the database.
+        quota: the limit for the files' total size in bytes, the trash included; None for no limit but the disk.
     """
 
     def __init__(self, folder: Path, hub: Path, records: Records, quota: int | None = None) -> None:
@@ -55,27 +60,28 @@ class Tree:
     # Reading
 
     def get(self, file_id: str) -> HubFile:
-        """Return a file's current row. Raises `Refusal` (404) if it does not exist."""
+        """Return a file's row, compared with the disk. Raises `Refusal` (404) if the file does not exist."""
         return self.locate(file_id)[0]
 
     def locate(self, file_id: str) -> tuple[HubFile, Path]:
-        """Return a file's current row and its path. Raises `Refusal` (404) if it does not exist."""
+        """Return a file's row, compared with the disk, and its path. Raises `Refusal` (404) if it does not exist."""
         with self.records.exclusive():
             return self.disk.verify(self.index.require(file_id), {})
 
     def search(
         self, query: Query, order: str, after: str, values: tuple[Any, ...], limit: int
     ) -> tuple[list[HubFile], HubFile | None]:
-        """Return a page of the files that match `query`, and the last file examined if there are more, else None.
+        """Return a page of the rows that match `query`, and the row to continue after, or None if the page is the last.
 
         Args:
             query: the parsed search.
             order: an SQL ORDER BY list.
-            after: an SQL condition for where the page starts.
+            after: an SQL condition for the rows that follow the previous page.
             values: the parameters of `after`.
             limit: the length of the page; files that were deleted by hand can make it shorter.
 
-        Raises `Refusal`: 404 if the parent folder does not exist, 400 for a number that SQLite cannot hold.
+        Raises `Refusal`: 404 if no folder that the query names as a parent exists, 400 for a number that SQLite cannot
+        hold.
         """
         compared = self._refresh(query)
         # The subquery sorts row numbers only, not whole rows.
@@ -89,19 +95,25 @@ class Tree:
         return self.disk.verify_all(files, compared), files[-1] if len(rows) > limit else None
 
     def changes(self, since: int, limit: int) -> list[HubChange]:
-        """Return up to `limit` changes from number `since` on, oldest first; of each file only the latest."""
+        """Return up to `limit` changes with numbers of at least `since`, oldest first; of each file only the latest.
+
+        Waits up to a quarter of a second for changes by hand to be found; later ones appear in a later call.
+        """
         self.watch.refresh()
         return self.index.changes(since, limit)
 
     def next_change(self) -> int:
-        """Return a number above that of every change so far: the start page token."""
+        """Return the start page token of the changes feed: a number above that of every change so far.
+
+        Waits up to a quarter of a second for changes by hand to be found.
+        """
         self.watch.refresh()
         return self.index.last_change() + 1
 
     def with_digests(self, file: HubFile, *, sha: bool) -> HubFile:
-        """Return the file with its MD5, with `sha` also its SHA-1 and SHA-256; hash the content if they are unknown.
+        """Return a file's row with its MD5, with `sha` also its SHA-1 and SHA-256; compute and store unknown ones.
 
-        Hashes stay None if the content cannot be read, or changes while it is hashed.
+        A hash stays None if the content cannot be read, or changes while it is hashed.
         """
         if file.folder or (file.md5 and (file.sha256 or not sha)):
             return file
@@ -117,17 +129,17 @@ class Tree:
         return self.index.find(file.id) or file
 
     def usage(self) -> tuple[int, int]:
-        """Return the total bytes of all files, and of those in the trash."""
+        """Return the total size in bytes of all files, those in the trash included, and of those in the trash alone."""
         return self.index.usage()
 
     # Changing
 
     def check_unused(self, file_id: str) -> None:
-        """Raise `Refusal` (409) if a file has or had this id; ids are never reused."""
+        """Raise `Refusal` (409) if a file has this id, or had it before it was deleted; ids are never reused."""
         self.index.check_unused(file_id)
 
     def check_quota(self, more: int) -> None:
-        """Raise `Refusal` (403) if `more` additional bytes exceed the quota."""
+        """Raise `Refusal` (403) if the files' total size and `more` additional bytes exceed the quota."""
         if self.quota is not None and more > 0 and self.usage()[0] + more > self.quota:
             raise Refusal(403, "storageQuotaExceeded", "The user's Drive storage quota has been exceeded.")
 
@@ -139,10 +151,11 @@ class Tree:
             name: its name; another file may have the same.
             mime: its MIME type.
             staged: the content; its temporary file is renamed into the folder.
-            metadata: optional `id`, `created`, `modified` (ns since 1970), `target`, `starred`, `description`,
-                `properties` and `app_properties`.
+            metadata: optional `id`, `created` and `modified` (ns since 1970), `target` (the id that a shortcut points
+                to), `starred`, `description`, `properties` and `app_properties`.
 
-        Raises `Refusal`: 404 or 403 for the parent, 409 for an id in use, 403 if the quota is exceeded.
+        Returns its row. Raises `Refusal`: 404 if the parent does not exist, 403 if the parent is not a folder or is
+        nested deeper than 100, or the quota is exceeded, 409 for an id in use.
         """
         with self.records.exclusive():
             parent, folder = self._open_folder(parent_id)
@@ -171,9 +184,15 @@ class Tree:
             return self.index.require(file_id)
 
     def replace(self, file_id: str, staged: Staged, mime: str | None, modified: int | None) -> HubFile:
-        """Replace a file's content atomically, and return the file; readers see the old content or the new one.
+        """Replace a file's content atomically, and return its row; readers see the old content or the new one.
 
-        `mime` and `modified` (ns since 1970) stay unchanged or become the present time if None. Raises `Refusal`.
+        Args:
+            file_id: the file.
+            staged: the new content; its temporary file is renamed over the old one.
+            mime: the new MIME type; None keeps the old one.
+            modified: the new mtime in nanoseconds since 1970; None for the time at which the content was received.
+
+        Raises `Refusal`: 404 if the file does not exist, 400 if it is a folder, 403 if the quota is exceeded.
         """
         with self.records.exclusive():
             file, path = self.locate(file_id)
@@ -193,10 +212,13 @@ class Tree:
             return self.index.require(file.id)
 
     def revise(self, file_id: str, metadata: Mapping[str, Any], parent_id: str | None = None) -> HubFile:
-        """Change a file's metadata, move it to the folder `parent_id`, trash it or restore it; return the file.
+        """Change a file's metadata, move it to the folder `parent_id`, trash it or restore it; return its row.
 
         `metadata` can hold `name`, `mime`, `modified` (ns since 1970), `starred`, `description`, `trashed`,
-        `properties` and `app_properties`; a property with the value None is removed. Raises `Refusal`.
+        `properties` and `app_properties`; a property with the value None is removed. A file is restored to its folder,
+        or to My Drive if that is gone. Raises `Refusal`: 404 if the file or folder does not exist, 403 for a rename,
+        move or removal of My Drive itself, a new parent that is not a folder or is nested deeper than 100, or a move of
+        a folder into itself.
         """
         with self.records.exclusive():
             file, path = self.locate(file_id)
@@ -211,7 +233,10 @@ class Tree:
             return self.index.require(file.id)
 
     def delete(self, file_id: str) -> None:
-        """Delete a file, or a folder with everything in it, permanently. Raises `Refusal`."""
+        """Delete a file, or a folder with everything in it, permanently.
+
+        Raises `Refusal`: 404 if the file does not exist, 403 for My Drive itself.
+        """
         with self.records.exclusive():
             file, path = self.locate(file_id)
             self._protect_root(file, {"delete": True}, None)
@@ -222,7 +247,7 @@ class Tree:
         _delete_from_disk(doomed)
 
     def empty_trash(self) -> None:
-        """Delete everything in the trash permanently."""
+        """Delete every file in the trash permanently."""
         for file in self.index.all_binned():
             try:
                 self.delete(file.id)
@@ -231,7 +256,10 @@ class Tree:
                     raise
 
     def recover(self) -> None:
-        """Complete the moves to the trash and the deletions that a killed hub left unfinished."""
+        """Complete the moves to the trash and the deletions that a killed hub left unfinished.
+
+        Rows of files that it did not finish creating are deleted. The constructor calls this.
+        """
         with self.records.exclusive():
             self.index.delete_uncommitted()
             for entry in self._trash.iterdir():
@@ -248,7 +276,7 @@ class Tree:
                 _delete_from_disk(entry)
 
     def close(self) -> None:
-        """Stop the background rescan."""
+        """Stop the background rescan and wait for it."""
         self.watch.close()
 
     def _refresh(self, query: Query) -> ComparedFolders:

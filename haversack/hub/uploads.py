@@ -40,8 +40,12 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)")
 class ReceivedUpload:
     """An upload as recorded in the database.
 
-    `purpose` is "drive" or "blob". `details` is what its opener stored with it. `total` is its size in bytes if known.
-    `result` is the response to the client once it is complete, else None.
+    Attributes:
+        id: its secret id, part of its URI.
+        purpose: "drive" for a Drive upload session, "blob" for a file of a Kaggle data set.
+        details: what the code that opened the upload stored with it, such as the new file's metadata.
+        total: the size in bytes; None if it is not known yet.
+        result: the JSON of the response once the upload is complete; None before.
     """
 
     id: str
@@ -52,10 +56,11 @@ class ReceivedUpload:
 
 
 class Uploads:
-    """The open uploads; their bytes are in `folder`.
+    """The uploads that were opened and not cancelled; the received bytes of each are a file in `folder`.
 
-    `lock` serializes the requests of one upload; `_locks` belongs to the event loop. `_hashes` is modified by the
-    request that holds the upload's lock.
+    The requests of one upload are serialized by the lock that `lock` returns; `_locks` belongs to the event loop.
+    `_hashes` is modified by the request that holds the upload's lock. The constructor deletes expired uploads, and
+    files without one.
     """
 
     def __init__(self, folder: Path, records: Records) -> None:
@@ -68,7 +73,13 @@ class Uploads:
         self._delete_leftovers()
 
     def open(self, purpose: str, details: dict[str, Any], total: int | None) -> str:
-        """Open an upload of `total` bytes (None if unknown); return its secret id. Expired uploads are deleted."""
+        """Open an upload and return its secret id. Uploads that were opened more than a week ago are deleted.
+
+        Args:
+            purpose: "drive" or "blob"; only `find` with the same purpose returns the upload.
+            details: JSON to store with the upload.
+            total: the size in bytes; None if it is not known.
+        """
         self._delete_expired()
         upload_id = secrets.token_urlsafe(32)
         self.records.write(
@@ -78,7 +89,7 @@ class Uploads:
         return upload_id
 
     def find(self, upload_id: str, purpose: str) -> ReceivedUpload:
-        """Return an upload. Raises `Refusal` (404) if it does not exist or has another purpose."""
+        """Return the upload with this id and purpose ("drive" or "blob"). Raises `Refusal` (404) if there is none."""
         row = self.records.row("SELECT * FROM uploads WHERE id = ? AND purpose = ?", upload_id, purpose)
         if row is None:
             raise Refusal(404, "notFound", "There is no such upload; start a new one.", where="upload_id")
@@ -86,38 +97,43 @@ class Uploads:
         return ReceivedUpload(row["id"], row["purpose"], json.loads(row["details"]), row["total"], result)
 
     def path(self, upload: ReceivedUpload) -> Path:
-        """Return the path of the file with the received bytes; it may not exist yet."""
+        """Return the path of the file with the received bytes; before the first bytes it does not exist."""
         return self._path(upload.id)
 
     def received(self, upload: ReceivedUpload) -> int:
-        """Return how many bytes have been received."""
+        """Return how many bytes of the upload have been received, counted from its start without gaps."""
         try:
             return self.path(upload).stat().st_size
         except FileNotFoundError:
             return 0
 
     def save_result(self, upload: ReceivedUpload, result: Any) -> None:
-        """Save the response, for a client that repeats its last request because it did not get it."""
+        """Store the JSON of the response that completes an upload.
+
+        It is sent again to a client that repeats its last request because the response was lost.
+        """
         self.records.write("UPDATE uploads SET result = ? WHERE id = ?", json.dumps(result), upload.id)
 
     def cancel(self, upload_id: str) -> None:
-        """Delete an upload and its bytes, if it exists."""
+        """Delete an upload and its received bytes, if it exists."""
         self.records.write("DELETE FROM uploads WHERE id = ?", upload_id)
         self._path(upload_id).unlink(missing_ok=True)
         self._hashes.pop(upload_id, None)
 
     def lock(self, upload: ReceivedUpload) -> asyncio.Lock:
-        """Return the lock of an upload; hold it while receiving."""
+        """Return the lock of an upload; the caller holds it during `receive` and `save_result`."""
         lock = self._locks.get(upload.id)
         if lock is None:
             lock = self._locks[upload.id] = asyncio.Lock()
         return lock
 
     async def receive(self, request: web.Request, upload: ReceivedUpload) -> Staged | None:
-        """Store the bytes of a request; return the complete content, or None if more is to come.
+        """Store the bytes of a request (a status query has none); return the content, or None until it is complete.
 
-        A request without Content-Range replaces what was received. Raises `Refusal` (400) if the bytes leave a gap, are
-        not aligned to 256 KiB, or do not match the announced length or total. The caller holds the upload's lock.
+        A request without Content-Range replaces what was received. After a broken connection (`ConnectionError` or
+        aiohttp's `RequestPayloadError`) the bytes that arrived are kept. Raises `Refusal` (400) if Content-Range is
+        malformed, or the bytes leave a gap, are not aligned to 256 KiB, or do not match the announced length or total.
+        The caller holds the upload's lock.
         """
         byte_range, total = _parse_content_range(request)
         total = upload.total if total is None else total
@@ -215,7 +231,7 @@ class Uploads:
 
 
 def incomplete_response(received: int) -> web.Response:
-    """Return 308 with the range of the bytes received."""
+    """Return the response 308 with the range of the `received` bytes; without a Range header if there are none."""
     headers = {"Range": f"bytes=0-{received - 1}"} if received else {}
     return web.Response(status=308, headers=headers)
 

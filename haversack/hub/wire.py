@@ -26,7 +26,7 @@ class SharedBandwidth:
         self._free_at = 0.0
 
     async def wait_for(self, count: int) -> None:
-        """Sleep until `count` more bytes have passed, after the bytes that other calls wait for."""
+        """Sleep until `count` more bytes may be regarded as transferred, after those of earlier callers."""
         now = asyncio.get_running_loop().time()
         self._free_at = max(self._free_at, now) + count / self.bandwidth
         await asyncio.sleep(self._free_at - now)
@@ -34,7 +34,14 @@ class SharedBandwidth:
 
 @dataclass(frozen=True)
 class EarlyEnd:
-    """A body that breaks off after `share` of it (0 to 1): cut, or stalled until the client disconnects."""
+    """Where and how one body of a call breaks off.
+
+    Attributes:
+        how: "cut" drops the connection at once; "stall" sends nothing more until the client disconnects or the hub
+            ends.
+        where: whose body it is: the request's or the response's ("answer").
+        share: the part of the body (0 to 1) that is transferred before.
+    """
 
     how: Literal["cut", "stall"]
     where: Literal["request", "answer"]
@@ -43,10 +50,13 @@ class EarlyEnd:
 
 @dataclass(frozen=True)
 class CallTransport:
-    """The faulty transport of one call.
+    """The faulty transport of one call, made by fault injection.
 
-    `hub_ended` is set when the hub shuts down; stalled calls then end. `upload` and `download` limit the bandwidth of
-    each direction; `end` breaks off a body.
+    Attributes:
+        hub_ended: set when the hub shuts down; a stalled body then breaks off.
+        upload: the bandwidth limit of requests' bodies; None for no limit.
+        download: the bandwidth limit of responses' bodies; None for no limit.
+        end: where the body of the request or response breaks off; None if neither does.
     """
 
     hub_ended: asyncio.Event
@@ -55,11 +65,14 @@ class CallTransport:
     end: EarlyEnd | None = None
 
     def attach(self, request: web.Request) -> None:
-        """Make this the transport of `request` and its response."""
+        """Make this the transport of `request` and its response, which `transport_of` and `read_body` then use."""
         request[_TRANSPORT] = self
 
     async def read_body(self, request: web.Request) -> AsyncIterator[bytes]:
-        """Yield the request's body. Raises `ConnectionResetError` where it breaks off."""
+        """Yield the bytes of the request's body as they arrive, at the upload bandwidth.
+
+        Raises `ConnectionResetError` where `end` breaks the body off.
+        """
         limit = self._limit("request", request.content_length or 0)
         done = 0
         async for chunk in request.content.iter_any():
@@ -74,9 +87,9 @@ class CallTransport:
     async def send(
         self, request: web.Request, response: web.StreamResponse, blocks: AsyncIterator[bytes], length: int
     ) -> None:
-        """Write the body of a prepared response, `length` bytes in total, at the rehearsed bandwidth.
+        """Write the body of a prepared response, `length` bytes in total, at the download bandwidth.
 
-        Raises `ConnectionResetError` if the client disconnects, or if a rehearsed fault cuts the body off.
+        Raises `ConnectionResetError` if the client disconnects, or where `end` breaks the body off.
         """
         limit = self._limit("answer", length)
         done = 0
@@ -90,10 +103,11 @@ class CallTransport:
             done += len(block)
 
     async def send_whole(self, request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
-        """Send a response whose body is in memory; return it, or the streamed response that replaced it.
+        """Apply the download bandwidth and `end` to a response whose body is in memory; return the response to use.
 
-        A response that is being sent already is returned unchanged. Raises `ConnectionResetError` where the body breaks
-        off.
+        If `end` breaks off responses, the body is sent here, and the response that streamed it is returned; else
+        `answer` is returned for aiohttp to send. A response that is already being sent is returned unchanged. Raises
+        `ConnectionResetError` where the body breaks off.
         """
         if answer.prepared or not isinstance(answer, web.Response):
             return answer
@@ -131,7 +145,11 @@ def transport_of(request: web.Request) -> CallTransport | None:
 
 
 def read_body(request: web.Request) -> AsyncIterator[bytes]:
-    """Yield the bytes of a request's body as they arrive. Raises `ConnectionResetError` where it breaks off."""
+    """Yield the bytes of a request's body as they arrive, through the call's faulty transport if it has one.
+
+    Raises aiohttp's `RequestPayloadError` or `ConnectionError` if the client disconnects, `ConnectionResetError` where
+    fault injection breaks the body off.
+    """
     transport = transport_of(request)
     return request.content.iter_any() if transport is None else transport.read_body(request)
 

@@ -1,9 +1,10 @@
 """Which files are shown as images, and their thumbnails.
 
 The type of a file is taken from its first bytes, not from its name. Formats that browsers show are sent unchanged;
-others that Pillow reads (TIFF, BMP …) are converted to JPEG. SVG can contain scripts and is never shown. A picture is
-decoded only up to 50 million pixels, and at most two at a time, so that a small file that expands to gigabytes does no
-harm; large JPEGs stay below that limit because they are decoded at reduced size.
+others that Pillow reads (TIFF, BMP …) are converted to JPEG, or to WebP if they are transparent. SVG can contain
+scripts and is never shown. A picture is decoded only up to 50 million pixels, and at most two at a time, so that a
+small file that expands to gigabytes does no harm; large JPEGs stay below that limit because they are decoded at reduced
+size.
 
 Thumbnails are not stored: browsers cache them, and their URL changes with the file.
 """
@@ -26,7 +27,10 @@ _decoding = threading.Semaphore(2)
 
 
 def browser_type(path: Path) -> str | None:
-    """Return the MIME type of a picture that browsers show, from its first bytes; None for any other file."""
+    """Return the MIME type of a picture that browsers show, from its first bytes; None for any other file.
+
+    Raises `OSError` if the file cannot be read.
+    """
     with open(path, "rb") as file:
         head = file.read(32)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -43,14 +47,17 @@ def browser_type(path: Path) -> str | None:
 
 
 def thumbnail(path: Path) -> tuple[bytes, str]:
-    """Return a small copy of a picture and its MIME type. Raises `Refusal` (415) if it cannot be shown."""
+    """Return a JPEG or WebP copy of a picture, at most 400 pixels a side, and the copy's MIME type.
+
+    Raises `Refusal` (415) if the file is not a picture, or has too many pixels.
+    """
     return _scaled_copy(path, THUMBNAIL)
 
 
 def screen_size(path: Path) -> tuple[bytes, str]:
-    """Return a copy of a picture, at most 2400 pixels a side, and its MIME type; for formats that browsers do not show.
+    """Return a JPEG or WebP copy of a picture in a format that browsers do not show, and the copy's MIME type.
 
-    Raises `Refusal` (415) if it cannot be shown.
+    It has at most 2400 pixels a side. Raises `Refusal` (415) if the file is not a picture, or has too many pixels.
     """
     return _scaled_copy(path, _SCREEN)
 

@@ -35,7 +35,7 @@ class HubSession:
 
 
 class HubSessions:
-    """The sessions of one hub's page, at most 1000. Used from the event loop only."""
+    """The signed-in sessions of one hub's page, at most 1000, and the one-time code of its link. Event loop only."""
 
     def __init__(self) -> None:
         # By a hash of the cookie, so that the time of a lookup reveals nothing about existing cookies.
@@ -43,7 +43,7 @@ class HubSessions:
         self._code: tuple[str, float] | None = None
 
     def open(self) -> HubSession:
-        """Open a session; beyond 1000, the oldest one is deleted."""
+        """Open a session that lasts 12 hours and return it; with 1000 open ones, the oldest is deleted."""
         session = HubSession(secrets.token_urlsafe(24), secrets.token_urlsafe(24), time.monotonic() + LIFETIME)
         while len(self._open) >= _MAX_SESSIONS:
             del self._open[next(iter(self._open))]
@@ -51,7 +51,7 @@ class HubSessions:
         return session
 
     def has(self, cookie: str, key: str) -> bool:
-        """Whether `cookie` and `key` belong to the same session, and it has not expired."""
+        """Whether `cookie` and `key` belong to one session that has not expired; an expired one is deleted."""
         session = self._open.get(_hash(cookie))
         if session is None:
             return False
@@ -61,20 +61,17 @@ class HubSessions:
         return hmac.compare_digest(session.key.encode(), key.encode(errors="replace"))
 
     def end(self, cookie: str) -> None:
-        """Delete a session, if it exists."""
+        """Delete the session that has this cookie, if it exists."""
         self._open.pop(_hash(cookie), None)
 
     def new_code(self) -> str:
-        """Return a code that can be used once in place of the token, within 15 minutes.
-
-        It replaces the previous code.
-        """
+        """Return a secret code that signs in once within 15 minutes, in place of the token; older codes end."""
         code = secrets.token_urlsafe(24)
         self._code = (code, time.monotonic() + _CODE_LIFETIME)
         return code
 
     def redeem(self, code: str) -> bool:
-        """Whether `code` is the current code and has not expired; it cannot be used again."""
+        """Use up `code`, and return whether it was the current one-time code and had not expired."""
         if self._code is None or not hmac.compare_digest(self._code[0].encode(), code.encode(errors="replace")):
             return False
         expires, self._code = self._code[1], None

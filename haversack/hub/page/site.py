@@ -1,8 +1,9 @@
 """The web page's routes: its static files, sign-in, signed links to content, data sets.
 
-A link for an `<img>` or a download contains all that it needs: it is signed, names the file in one state of its
-content, and expires. So such requests need neither the token nor the cookie, and neither appears in a URL. Stored files
-are sent as attachments, or, sandboxed, as pictures of types that browsers do not execute.
+A link for an `<img>` or a download contains all that it needs: it is signed, expires, and names the file and a state of
+its content (mtime and size); once the content changes, the link is refused. So such requests need neither the token nor
+the cookie, and neither appears in a URL. Stored files are sent as attachments, or, sandboxed, as pictures of types that
+browsers do not execute.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ _UNTRUSTED_HEADERS = {
 
 
 class Site:
-    """The request handlers. `cookie` is the name of this hub's cookie."""
+    """The request handlers of the web page. `cookie` is the name of this hub's cookie, which no other hub uses.
+
+    A request is signed in if it has the cookie and the key (in a header) of one session.
+    """
 
     def __init__(self, tree: Tree, store: DatasetStore, signin: SignIn) -> None:
         self.tree = tree
@@ -83,18 +87,21 @@ class Site:
             app.router.add_get(f"/page/{kind}/{{id}}/{{state}}", handler)
 
     def is_signed_in(self, request: web.Request) -> bool:
-        """Whether a request carries the cookie and the key of one session."""
+        """Whether a request carries the cookie and the key of one session that has not expired."""
         cookie, key = request.cookies.get(self.cookie), request.headers.get(KEY_HEADER)
         return cookie is not None and key is not None and self.sessions.has(cookie, key)
 
     def one_time_address(self, url: str) -> str:
-        """Return a link to the page that signs in once; browsers do not send the code, which follows the `#`."""
+        """Return a link to the page at the hub's address `url` that signs in once, within 15 minutes.
+
+        Its secret code follows the `#`, which browsers do not send to servers. A link returned before becomes invalid.
+        """
         return f"{url}/#code={self.sessions.new_code()}"
 
     # Static files
 
     async def index(self, request: web.Request) -> web.Response:
-        """Send the page."""
+        """Send the page's HTML."""
         return self._files["index.html"].answer(request)
 
     async def icon(self, request: web.Request) -> web.Response:
@@ -111,9 +118,10 @@ class Site:
     # Sign-in
 
     async def sign_in(self, request: web.Request) -> web.Response:
-        """Open a session for the token, or for the code in the link that the hub printed.
+        """Open a session for the token, or for the one-time code in the link that the hub printed.
 
-        Returns the session's key and sets its cookie. Raises `Refusal` (401) if the token or code is not valid.
+        Returns the session's key as JSON and sets its cookie. Raises `Refusal`: 401 if the token or code is not valid,
+        400 for a malformed body.
         """
         given = await read_json(request)
         if not isinstance(given, dict):
@@ -132,7 +140,7 @@ class Site:
         return response
 
     async def sign_out(self, request: web.Request) -> web.Response:
-        """End the session of the request, if there is one."""
+        """End the session of the request, if there is one, and delete the browser's cookie."""
         if self.is_signed_in(request):
             self.sessions.end(request.cookies[self.cookie])
         response = web.Response(status=204)
@@ -142,10 +150,10 @@ class Site:
     # Calls that Drive v3 does not have
 
     async def links(self, request: web.Request) -> web.Response:
-        """Return signed links to the content of up to 500 files, by id.
+        """Return JSON: by file id, signed links to the content of up to 500 files.
 
-        Folders, shortcuts and files that do not exist are left out. Raises `Refusal`: 401 if not signed in, 400 for a
-        malformed body.
+        Each file has a link `download`, and a file of an image type `view` and `thumbnail` too. Folders, shortcuts and
+        files that do not exist are left out. Raises `Refusal`: 401 if not signed in, 400 for a malformed body.
         """
         self._require_sign_in(request)
         given = await read_json(request)
@@ -155,9 +163,9 @@ class Site:
         return web.json_response({"links": await asyncio.to_thread(self._links, ids)})
 
     async def datasets(self, request: web.Request) -> web.Response:
-        """Return all data sets at their newest versions, each with a signed link to its bundle.
+        """Return JSON: all data sets at their newest versions, private ones too, each with a signed link to its bundle.
 
-        Raises `Refusal` (401) if not signed in.
+        Data sets whose files were deleted by hand are left out. Raises `Refusal` (401) if not signed in.
         """
         self._require_sign_in(request)
         return web.json_response({"datasets": await asyncio.to_thread(self._datasets)})
@@ -165,13 +173,21 @@ class Site:
     # Content, for signed links
 
     async def download(self, request: web.Request) -> web.StreamResponse:
-        """Send a file as an attachment, for a signed link. Raises `Refusal`."""
+        """Send a file as an attachment, for a signed link; a document is sent as its text.
+
+        Raises `Refusal`: 403 if the link is expired or its signature wrong, 404 if the file does not exist or its
+        content changed, 416 for a range outside the file.
+        """
         file, path = await self._resolve_link(request)
         name = file.name + _DOWNLOAD_SUFFIXES.get(file.mime, "")
         return await content.send(request, path, file.mime, md5=file.md5, name=name)
 
     async def view(self, request: web.Request) -> web.StreamResponse:
-        """Send a picture in full size if browsers show its type, else converted. Raises `Refusal`."""
+        """Send a picture for a signed link: unchanged if browsers show its type, else as JPEG or WebP.
+
+        Raises `Refusal`: 403 if the link is expired or its signature wrong, 404 if the file does not exist or its
+        content changed, 415 if it is not a picture that can be shown, 416 for a range outside the file.
+        """
         _, path = await self._resolve_link(request)
         mime = await asyncio.to_thread(pictures.browser_type, path)
         if mime is None:
@@ -179,7 +195,11 @@ class Site:
         return await content.send(request, path, mime)
 
     async def thumbnail(self, request: web.Request) -> web.StreamResponse:
-        """Send a picture's thumbnail. Raises `Refusal`."""
+        """Send a picture's thumbnail, for a signed link.
+
+        Raises `Refusal`: 403 if the link is expired or its signature wrong, 404 if the file does not exist or its
+        content changed, 415 if it is not a picture that can be shown.
+        """
         _, path = await self._resolve_link(request)
         return _picture_response(*await asyncio.to_thread(pictures.thumbnail, path))
 
@@ -240,7 +260,7 @@ class Site:
 
 
 class _Asset:
-    """A static file, read once; its ETag lets browsers revalidate their copy."""
+    """A static file of the page, kept in memory; its ETag lets browsers revalidate their copy."""
 
     def __init__(self, body: bytes, mime: str) -> None:
         self.body = body
@@ -254,7 +274,7 @@ class _Asset:
         return cls(path.read_bytes(), f"{mime}; charset=utf-8")
 
     def answer(self, request: web.Request) -> web.Response:
-        """Return the file, or 304 if the browser has it."""
+        """Return a response with the file, or 304 if the request's If-None-Match shows that the browser has it."""
         if request.headers.get("If-None-Match") == self.headers["ETag"]:
             return web.Response(status=304, headers=self.headers)
         return web.Response(body=self.body, headers=self.headers)
