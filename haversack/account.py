@@ -1,8 +1,8 @@
 """Sign in, sign out, and show who is signed in: `haversack login`, `logout` and `whoami`.
 
-A sign-in is stored only after its service has accepted it; then its drive is the default drive. Signing out deletes it
-here and, if it is haversack's own, has Google revoke it. Configurations of rclone and gcloud, and the files of Kaggle's
-own clients, are never changed.
+A sign-in is stored (see `signin`) only after its service has accepted it. A sign-in to Google or to a hub also makes
+its drive the default drive. Signing out deletes it here; one by the user's OAuth client is also revoked at Google.
+Configurations of rclone and gcloud, and the files of Kaggle's own clients, are never changed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,14 @@ from haversack.http import Http, wait
 class Account:
     """Who is signed in to one service.
 
-    `used` and `limit` are the drive's quota in bytes, None if not known or unlimited; `source` says where the sign-in
-    was found.
+    Attributes:
+        service: the service's name: "Google drive", "hub", "embedded hub" or "Kaggle".
+        url: the base URL of its API.
+        user: the user's name or address there; "" if the service does not name it.
+        source: where the sign-in was found, such as "HAVERSACK_TOKEN" or a file.
+        used: bytes used of the drive's quota; None if unknown, as for Kaggle.
+        limit: the drive's quota in bytes; None if unknown or unlimited.
+        note: a sentence on what limits the sign-in; "" for none.
     """
 
     service: str
@@ -39,7 +45,7 @@ class Account:
     note: str = ""
 
     def json(self) -> dict[str, Any]:
-        """The account as a JSON object."""
+        """The fields as a JSON object."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -55,19 +61,25 @@ def login(
     root: str | None = None,
     browser: bool = True,
 ) -> Account:
-    """Sign in to Google's drive or to Kaggle and store the sign-in; in a notebook the cell prompts.
+    """Sign in to Google's drive or to Kaggle and store the sign-in; return the account.
+
+    What has to be asked is asked at the terminal or by a prompt of the notebook's cell. A Kaggle sign-in that was found
+    on this machine is used as it is and not stored.
 
     Args:
         service: "google" or "kaggle"; for a hub see `login_hub`.
-        way: "rclone", "rclone:REMOTE", "default", "colab", the file of an OAuth client, or that of a service account's
-            key; None takes the first of these that works (see docs/signin.md). For Kaggle a kaggle.json, or another
-            file with a token; None takes the sign-in that is found, and asks for a token if there is none.
-        narrow: ask for access only to files that haversack makes.
+        way: for Google "rclone", "rclone:REMOTE", "default", "colab", the file of an OAuth client, or a key file;
+            None takes the first that is found of Colab, rclone, the user's OAuth client (which asks for consent)
+            and Google's application default credentials (see docs/signin.md). For Kaggle a kaggle.json, or a file
+            with a token; None takes the sign-in that is found, and asks for a token if there is none or Kaggle
+            refuses it.
+        narrow: ask for access only to files that haversack makes; only by an OAuth client.
         root: the id of a shared drive or folder to use as My Drive.
         browser: open a browser on this machine, if there is one.
 
-    Raises `SignInError` if the sign-in is refused or nobody can be asked, `InputError` for arguments that cannot be
-    used, and `ConnectionFailed` if the service does not answer.
+    Raises `SignInError` if the sign-in is refused, none is found or nobody can be asked; `InputError` for an unknown
+    service, a file that cannot be used, or `narrow` or `root` with Kaggle; `NotFound` if `root` does not exist;
+    `ConnectionFailed` if the service does not answer, and `RemoteError` if it answers with another error.
     """
     if service == "kaggle" and (narrow or root):
         raise InputError("Kaggle has no --narrow and no --root.", "Leave them out: they are for Google's drive.")
@@ -85,10 +97,10 @@ def login(
 
 
 def login_hub(url: str, token: str) -> Account:
-    """Sign in to the hub at `url` and store its token.
+    """Sign in to the hub at `url`, store its token, and make it the default drive; return the account.
 
-    Raises `SignInError` if the hub refuses it, `InputError` if `url` is not a URL, `ConnectionFailed` if it does not
-    answer.
+    Raises `SignInError` if the hub refuses the token, `InputError` if `url` is not an HTTP URL, `ConnectionFailed` if
+    the hub does not answer, and `RemoteError` if it answers with another error.
     """
     credentials.check_hub_address(url)
     account = _account(credentials.hub_at(url.rstrip("/"), token, "haversack login"))
@@ -98,9 +110,11 @@ def login_hub(url: str, token: str) -> Account:
 
 
 def logout(service: str | None = None) -> list[str]:
-    """Delete stored sign-ins: "google", "kaggle", "hub" (all hubs), a hub's URL, or None for all.
+    """Delete stored sign-ins; return one sentence about each, [] if there was none.
 
-    Returns a sentence about each. Raises `SignInError` if the stored sign-ins cannot be read.
+    `service` is "google", "kaggle", "hub" for all hubs, the URL of one hub, or None for all. A sign-in by the user's
+    OAuth client is also revoked at Google; if that fails, its sentence says so. If the default drive is signed out,
+    there is none any more. Raises `SignInError` if the stored sign-ins cannot be read.
     """
     done = []
     with signin.changing() as kept:
@@ -119,9 +133,11 @@ def logout(service: str | None = None) -> list[str]:
 
 
 def whoami(hub: str | None = None) -> list[Account]:
-    """The accounts in use: the drive's, and Kaggle's if there is a sign-in.
+    """The accounts in use: the drive's, then Kaggle's if there is a sign-in. Only the drive's service is asked.
 
-    Raises `SignInError` if nobody is signed in, `InputError` if `hub` is not a URL, and `ConnectionFailed`.
+    `hub` names the drive: a hub's URL, "google", "embedded", or None for the default of `credentials.drive`. Raises
+    `SignInError` if nobody is signed in or the sign-in is refused, `InputError` for any other `hub`, `ConnectionFailed`
+    if the service does not answer, and `RemoteError` if it answers with another error.
     """
     accounts = [_account(credentials.drive(hub))]
     kaggle = credentials.own_kaggle()

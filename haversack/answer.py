@@ -1,6 +1,6 @@
-"""The answer to an HTTP call: the exception for an error, and whether a retry can help.
+"""The answer to an HTTP call, the exception for an error answer, and whether a retry can help.
 
-Google's and Kaggle's error bodies are told apart by their shape. Google's reasons:
+The reason of an error is read from the JSON bodies of Google's and Kaggle's APIs. Google's reasons:
 https://developers.google.com/workspace/drive/api/guides/handle-errors
 """
 
@@ -55,7 +55,7 @@ class Answer:
 
     @property
     def retry_after(self) -> float:
-        """`Retry-After` in seconds; 0 if the header is missing or a date."""
+        """The header `Retry-After` in seconds; 0 if it is missing or gives a date."""
         said = self.headers.get("Retry-After", "")
         return float(said) if said.isascii() and said.isdigit() else 0.0
 
@@ -65,7 +65,12 @@ Ask = Callable[[str, str, bytes | None, Mapping[str, str]], Answer]
 
 
 def error_of(answer: Answer, name: str) -> RemoteError | SignInError:
-    """The exception for an error answer of the service `name`, by its status and the reason in its body."""
+    """The exception for an error answer of the service `name`, by its status and the reason in its body.
+
+    401 and a missing OAuth scope give `SignInError`, 404 `NotFound`, 409 `AlreadyExists`, 507 and Google's limits on
+    space and number of files `QuotaExceeded`, 429 and Google's rate limits `RateLimited`, any other 403 `Forbidden`,
+    and everything else `RemoteError`.
+    """
     message, reason = _message_and_reason(answer)
     said = f"The {name} answered {answer.status}: {message}."
     if answer.status == 401:
@@ -90,9 +95,11 @@ def error_of(answer: Answer, name: str) -> RemoteError | SignInError:
 
 
 def is_retryable(failure: Exception, repeatable: bool = True) -> bool:
-    """Whether the same call may succeed later and may be sent again.
+    """Whether a call that was answered with the error `failure` may be sent again.
 
-    `repeatable` says that the call may be carried out twice; one that was refused for its rate was not carried out.
+    `RateLimited` always, because the call was not carried out. Otherwise a status of 500 or more, except
+    `QuotaExceeded`, if the call is `repeatable`: carrying it out twice does no harm. Network failures are not judged
+    here but in `http`.
     """
     if isinstance(failure, RateLimited):
         return True

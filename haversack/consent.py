@@ -1,9 +1,10 @@
 """Ask the user in their browser for access to their drive: OAuth for installed applications, with PKCE.
 
-Protocol: https://developers.google.com/identity/protocols/oauth2/native-app (RFC 8252, RFC 7636). The client is the
-user's own, from Google's console (`client_secret.json`). Google redirects the browser to a loopback port of this
-machine. If the browser runs on another machine, that page does not open; the user pastes its address, which holds the
-answer, at the terminal or into the cell's prompt. An answer is accepted only with the `state` that was sent.
+Protocol: https://developers.google.com/identity/protocols/oauth2/native-app (RFC 8252, RFC 7636). The OAuth client is
+the user's own, from Google's console (`client_secret.json`). Google redirects the browser to a loopback port of this
+machine. If the browser runs on another machine, the redirect's page does not open; the user copies its address, which
+holds the authorization code, to the terminal or into the cell's prompt. A redirect is accepted only with the `state`
+that was sent.
 
 Without a terminal or a notebook that can prompt, `obtain` raises `SignInError`.
 """
@@ -34,7 +35,10 @@ _PAGE = """<!doctype html><meta charset="utf-8"><title>haversack</title>
 
 
 def read_client(file: Path) -> dict[str, Any]:
-    """Read the OAuth client in a `client_secret.json`. Raises `InputError` for any other file."""
+    """Return the content of a `client_secret.json`: an OAuth client, under the key "installed" or "web".
+
+    Raises `InputError` if there is no such file or it holds no OAuth client.
+    """
     try:
         client = json.loads(file.read_text())
         inner = client.get("installed") or client["web"]
@@ -48,7 +52,7 @@ def read_client(file: Path) -> dict[str, Any]:
 
 
 def can_ask() -> bool:
-    """Whether the user can be asked: at a terminal, or in a notebook whose cells may prompt."""
+    """Whether the user can be prompted for a line: at a terminal, or in a notebook whose front end answers prompts."""
     if place.in_kernel():
         kernel = sys.modules["ipykernel.kernelapp"].IPKernelApp.instance().kernel
         return bool(getattr(kernel, "_allow_stdin", False))
@@ -56,15 +60,17 @@ def can_ask() -> bool:
 
 
 def obtain(client: dict[str, Any], scope: str, *, browser: bool = True) -> Any:
-    """Ask the user for consent; return google-auth's credentials (`google.oauth2.credentials.Credentials`).
+    """Ask the user for consent and wait for it; return google-auth's credentials with a refresh token.
+
+    They are `google.oauth2.credentials.Credentials`. The consent page's address is printed as well.
 
     Args:
         client: the OAuth client, as `read_client` returns it.
         scope: the OAuth scope to ask for.
         browser: open a browser on this machine, if there is one.
 
-    Raises `SignInError` if nobody can be asked, the user declines, or the answer belongs to another question, and
-    `ConnectionFailed` if the service does not answer.
+    Raises `SignInError` if nobody can be asked, the user declines, the redirect has another `state` or no authorization
+    code, or Google refuses the code; `ConnectionFailed` if Google's token endpoint does not answer.
     """
     if not can_ask():
         raise SignInError(
@@ -167,7 +173,14 @@ def _say(text: str) -> None:
 
 
 class _Listener:
-    """A loopback port for the redirect. The socket `bell` becomes readable when `returned` is set."""
+    """An HTTP server on a loopback port that receives the redirect; it runs inside a `with` block.
+
+    Attributes:
+        port: the port.
+        state: the `state` that a redirect must carry; set by the user of this class.
+        returned: path and query of the redirect; "" before it is received.
+        bell: a socket that becomes readable when `returned` is set.
+    """
 
     def __init__(self) -> None:
         self.state = ""

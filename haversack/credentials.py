@@ -2,13 +2,13 @@
 
 The drive is chosen in this order:
 
-    1. the one that is named: an argument, `--hub` or `HAVERSACK_HUB` (a hub's URL, `google` or `embedded`)
-    2. the one of the last `haversack login`
+    1. the one that is named: by an argument or `--hub`, else by the setting `hub` (a hub's URL, `google` or `embedded`)
+    2. the one of the last `haversack login` to Google or a hub
     3. the embedded hub, if this machine's disk outlives the session
-    4. Google, by a sign-in that is found on this machine, or by asking the user
+    4. Google, by a sign-in that is found on this machine, or by asking the user if their OAuth client is known
 
-A hub that is named serves Kaggle's API too. Otherwise Kaggle's own service is used if a Kaggle sign-in is found, in
-this order of precedence:
+A hub whose URL is chosen by 1 or 2 serves Kaggle's API too. Otherwise Kaggle's own service is used if a Kaggle sign-in
+is found, in this order of precedence, and else the embedded hub:
 
     KAGGLE_API_V1_TOKEN, KAGGLE_API_TOKEN     a token, or a file with one
     haversack login kaggle                    its stored sign-in; in a job it comes after all others
@@ -43,46 +43,63 @@ KAGGLE_SETTINGS = "https://www.kaggle.com/settings/api"
 
 
 class Renewable(Protocol):
-    """A sign-in that expires. `Http` renews it, once for all concurrent calls."""
+    """A sign-in that expires. `Http` renews it, once for all concurrent calls.
+
+    Attributes:
+        source: where the sign-in was found, for messages.
+        service: the URL of the service that renews it.
+    """
 
     source: str
     service: str
-    """The URL of the service that renews it."""
 
     def header(self) -> str | None:
         """The value of the Authorization header; None if it must be renewed first."""
 
     def renew(self, ask: Ask, refused: str | None) -> None:
-        """Renew it by calls of `ask`, unless the header differs from `refused`. Blocks. Raises `SignInError`."""
+        """Renew the sign-in by calls of `ask`; blocks, so call it outside the event loop's thread.
+
+        `refused` is the header that the server refused, None if none was. Does nothing if there is a fresh header other
+        than `refused` already. Raises `SignInError` if the sign-in is no longer accepted, and `ConnectionFailed`.
+        """
 
 
 @dataclass(frozen=True)
 class Server:
-    """A service and its credentials. `authorization` is the whole header; `source` says where it was found."""
+    """A service and the credentials for it.
+
+    Attributes:
+        name: what messages call the service, such as "hub" or "Google drive".
+        url: its base URL, without a slash at the end.
+        source: where the sign-in was found, for messages; "nobody" if there is none.
+        authorization: the value of the Authorization header; None with a `sign_in`, or if none is sent.
+        folder: the folder of the drive's files on this machine; None except for the embedded hub.
+        secrets: bare tokens and keys, to be masked wherever they appear.
+        kaggle_login: (user name, key) for Kaggle's own clients; None if unknown.
+        sign_in: the renewable sign-in that takes the place of `authorization`; None if it does not expire.
+        root: the id of the folder used as My Drive.
+        quota: the service's quota as `rate_limit.RateQuota.parse` reads it; None if unknown.
+    """
 
     name: str
     url: str
     source: str
     authorization: str | None = field(default=None, repr=False)
     folder: Path | None = None
-    """The folder of the drive's files on this machine; only the embedded hub has one."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Bare tokens and keys, to be masked wherever they appear."""
     kaggle_login: tuple[str, str] | None = field(default=None, repr=False)
-    """(user name, key) for Kaggle's own clients, if known."""
     sign_in: Renewable | None = field(default=None, repr=False, compare=False)
-    """The renewable sign-in that takes the place of `authorization`."""
     root: str = "root"
-    """The id of the folder used as My Drive."""
     quota: str | None = None
-    """The service's quota as `rate_limit.RateQuota.parse` reads it; None if unknown."""
 
 
 def drive(hub: str | None = None) -> Server:
-    """The server of the drive. `hub` is a URL, "google", "embedded", or None for the order in the module's docstring.
+    """Choose the server of the drive and return it with its credentials; may start the embedded hub.
 
-    Raises `SignInError` if nobody is signed in, `InputError` for anything that is not a URL, and `ConnectionFailed` if
-    the embedded hub does not start.
+    `hub` is a hub's URL, "google", "embedded", or None for the order in the module's docstring; then the user may be
+    asked for consent, which is stored. Raises `SignInError` if there is no sign-in or token for it, `InputError` if
+    `hub` or the setting is neither a URL nor one of these names, and `ConnectionFailed` if the embedded hub does not
+    start.
     """
     chosen = hub or settings.load().hub or signin.load().drive
     if chosen == "google":
@@ -93,11 +110,12 @@ def drive(hub: str | None = None) -> Server:
 
 
 def kaggle(hub: str | None = None) -> Server:
-    """The server of Kaggle's API, chosen as in the module's docstring.
+    """Choose the server of Kaggle's API as in the module's docstring, and return it; may start the embedded hub.
 
-    "embedded" as the argument means the embedded hub; as a setting, that hub only if no Kaggle sign-in is found.
-    Raises `SignInError` if nobody is signed in, `InputError` for anything that is not a URL, and `ConnectionFailed` if
-    the embedded hub does not start.
+    `hub` is a hub's URL, "embedded", or None or "google" for the default. As an argument "embedded" means the embedded
+    hub; as the setting `hub` it means that hub only if no Kaggle sign-in is found. A mirror in the setting `kaggle` is
+    used without a sign-in if none is found. Raises `SignInError` if nobody is signed in or a key file is invalid,
+    `InputError` if the hub's address is not a URL, and `ConnectionFailed` if the embedded hub does not start.
     """
     named = hub if hub != "google" else None
     chosen = named or settings.load().hub or signin.load().drive
@@ -111,7 +129,10 @@ def kaggle(hub: str | None = None) -> Server:
 
 
 def google_drive(sign_in: GoogleSignIn, root: str | None = None) -> Server:
-    """Google's Drive with the credentials of `sign_in`; `root` is the id of the folder used as My Drive."""
+    """Google's Drive with the credentials of `sign_in`, as a `Server` with the quota of the settings.
+
+    `root` is the id of the folder used as My Drive; None for the one that the sign-in names.
+    """
     return Server(
         name="Google drive",
         url=google.API,
@@ -124,9 +145,10 @@ def google_drive(sign_in: GoogleSignIn, root: str | None = None) -> Server:
 
 
 def own_kaggle() -> Server | None:
-    """Kaggle's own service, if the user is signed in to it, else None. The embedded hub's key does not count.
+    """Kaggle's own service, or the mirror in the setting `kaggle`, with the first sign-in that is found, else None.
 
-    Raises `SignInError` for a kaggle.json that cannot be read.
+    None also if that sign-in is the key that the embedded hub gave out. Raises `SignInError` for a kaggle.json or
+    stored sign-ins with invalid content.
     """
     found = _kaggle_sign_in()
     return None if found is None or _is_embedded_key(found) else found
@@ -186,7 +208,7 @@ def _named_hub(url: str) -> Server:
 
 
 def check_hub_address(url: str) -> None:
-    """Raise `InputError` if `url` is not an HTTP URL."""
+    """Raise `InputError` if `url` is not an HTTP or HTTPS URL with a host."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(
@@ -195,14 +217,15 @@ def check_hub_address(url: str) -> None:
 
 
 def hub_at(url: str, token: str, source: str) -> Server:
-    """The hub at `url`, signed in to by `token`, which was found in `source`."""
+    """The hub at `url` as a `Server`, signed in to by `token`; `source` says where the token was found."""
     return Server("hub", url, source, f"Bearer {token}", secrets=(token,))
 
 
 def kaggle_by(text: str, source: str) -> Server:
-    """Kaggle's own service, or its mirror, signed in to by `text`: a token or the content of a kaggle.json.
+    """Kaggle's own service, or the mirror in the setting `kaggle`, signed in to by `text`.
 
-    `source` says where it was found. Raises `SignInError` if `text` is neither.
+    `text` is a token or the content of a kaggle.json; `source` says where it was found. Nothing is sent. Raises
+    `SignInError` if `text` has neither form.
     """
     text = text.strip()
     if text.startswith("{"):

@@ -23,10 +23,11 @@ TEMPORARY = ".haversack-"
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True, suffix: str = "") -> Iterator[Path]:
-    """Yield the path of a temporary file in `path`'s folder, to be written in the block; then rename it to `path`.
+    """Yield the path of a temporary file in `path`'s folder, which the block must write; then rename it to `path`.
 
-    If the block raises, the temporary file is deleted and `path` is unchanged. `durable` syncs the file before the
-    rename. `suffix` ends the temporary name, for libraries that choose a format by it. Raises `OSError`.
+    If the block raises, the temporary file is deleted and `path` is unchanged. `durable` syncs the file, but not its
+    folder, before the rename. `suffix` ends the temporary name, for libraries that choose a format by it. Raises
+    `OSError`.
     """
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}{suffix}")
     try:
@@ -42,9 +43,10 @@ def replacing(path: Path, *, durable: bool = True, suffix: str = "") -> Iterator
 
 
 def write(path: Path, content: str | bytes, *, durable: bool = True, private: bool = False) -> None:
-    """Write a whole file by atomic replace; text as UTF-8, lone surrogates included. Its folder must exist.
+    """Write a whole file by atomic replace, text as UTF-8. Its folder must exist.
 
-    `private` lets only this user read it. Raises `OSError`.
+    Bytes that were decoded with `surrogateescape` are written as they were. `durable` syncs the file before the rename.
+    `private` lets only this user read it. Raises `OSError`, and `UnicodeEncodeError` for other lone surrogates.
     """
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     with replacing(path, durable=durable) as temporary:
@@ -54,7 +56,7 @@ def write(path: Path, content: str | bytes, *, durable: bool = True, private: bo
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that the names made or renamed in it survive a power cut. Raises `OSError`."""
+    """Sync a folder, so that files created, renamed or deleted in it stay so after a power cut. Raises `OSError`."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

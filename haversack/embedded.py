@@ -1,4 +1,4 @@
-"""The embedded hub: the user's own hub, started when it is first needed; it exits after its last user.
+"""The embedded hub: the user's own hub on this machine, started when it is first needed; it exits after its last user.
 
 Every process that uses it holds a lease: an open connection, which the hub counts. The system closes it however the
 process dies, so nothing has to be cleaned up. The hub runs as `python -m haversack hub` on a free loopback port, over
@@ -28,7 +28,14 @@ _leases: dict[Path, tuple[int, Embedded, socket.socket]] = {}
 
 @dataclass(frozen=True)
 class Embedded:
-    """A running embedded hub: its URL, its secrets, and the folder that it serves as My Drive."""
+    """A running embedded hub.
+
+    Attributes:
+        url: its base URL, on a loopback port.
+        token: the token for its drive.
+        kaggle_username, kaggle_key: the user name and key that it gives to Kaggle's clients.
+        my_drive: the folder on this machine that it serves as My Drive.
+    """
 
     url: str
     token: str
@@ -41,9 +48,10 @@ class Embedded:
 
 
 def attach(data: Path) -> Embedded:
-    """Take a lease on the embedded hub over `data/hub`, starting it if necessary; it runs as long as this process.
+    """Return the embedded hub over `data/hub`, started if necessary; it then runs as long as this process.
 
-    Raises `ConnectionFailed` if it does not start within 30 s; the error names its log.
+    This process takes a lease on it, or uses the one that it holds. Raises `ConnectionFailed` if the hub does not start
+    within 30 s; the error names its log, `data/embedded/hub.log`.
     """
     held = _leases.get(data)
     if held and held[0] == os.getpid() and _is_open(held[2]):
@@ -63,13 +71,19 @@ def attach(data: Path) -> Embedded:
 
 
 def known_kaggle_key(data: Path) -> str | None:
-    """The key that the embedded hub gives to Kaggle's clients; None before its first start. Does not start it."""
+    """The key that the embedded hub over `data/hub` gives to Kaggle's clients; None before its first start.
+
+    It is read from a file; the hub is not started.
+    """
     known = secrets_of(data)
     return known[1] if known else None
 
 
 def secrets_of(data: Path) -> tuple[str, ...]:
-    """(token, Kaggle key) of the embedded hub over `data`, to be masked; () before its first start."""
+    """(token, Kaggle key) of the embedded hub over `data/hub`, to be masked; () before its first start.
+
+    They are read from a file; the hub is not started.
+    """
     try:
         state = json.loads((data / "embedded" / "hub.json").read_text())
         return str(state["token"]), str(state["kaggle_key"])
@@ -78,7 +92,7 @@ def secrets_of(data: Path) -> tuple[str, ...]:
 
 
 def detach() -> None:
-    """Release all leases of this process."""
+    """Release all leases of this process; a hub without leases exits."""
     for pid, _, lease in _leases.values():
         if pid == os.getpid():
             lease.close()

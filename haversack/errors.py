@@ -11,9 +11,9 @@
     │   ├── NotFound (FileNotFoundError)
     │   ├── AlreadyExists (FileExistsError)
     │   ├── Forbidden (PermissionError)       private, or not permitted to this account
-    │   │   └── RulesNotAccepted              the rules of a competition or data set, on its page
+    │   │   └── RulesNotAccepted              rules must be accepted on the competition's or data set's page
     │   ├── QuotaExceeded                     the drive is full; errno is EDQUOT
-    │   └── RateLimited                       rate limited after every retry
+    │   └── RateLimited                       refused for the rate of calls, after every retry
     ├── IsAFolder (IsADirectoryError)         a folder of the drive where a file is needed
     ├── NotAFolder (NotADirectoryError)       a file of the drive where a folder is needed
     ├── FolderNotEmpty (OSError)              a folder of the drive that is not empty; errno is ENOTEMPTY
@@ -21,7 +21,7 @@
     ├── IntegrityError                        bytes with another hash, size or CRC than promised
     ├── ArchiveInvalid                        a zip archive that cannot be read
     ├── ImageInvalid                          a file that is not an image, or is damaged
-    ├── MountError                            FUSE refused, or a mount does not answer
+    ├── MountError                            a drive that cannot be mounted or unmounted as asked
     ├── JobError                              a notebook that was not executed to its end
     │   ├── CellFailed                        a cell raised
     │   └── KernelDied                        the kernel's process died
@@ -72,7 +72,13 @@ __all__ = [
 
 
 class HaversackError(Exception):
-    """The root of the tree. `what` is one sentence on what happened, `next_step` one on what to do."""
+    """The root of the tree.
+
+    Attributes:
+        what: one sentence that says what happened.
+        next_step: one sentence that says what to do; "" for none.
+        exit_code: the exit status of the command line: 2 for an `InputError`, else 1.
+    """
 
     exit_code = 1
 
@@ -102,7 +108,7 @@ class ParameterUnknown(InputError):
 
 
 class _SystemError(HaversackError, OSError):
-    """Also an `OSError`, whose errno a program sees if the error ends a system call on a mount."""
+    """A haversack error that is an `OSError` too. A program on a mount sees its errno if it ends a system call."""
 
     code = errno.EIO
 
@@ -122,7 +128,12 @@ class ConnectionFailed(_SystemError, ConnectionError):
 
 
 class RemoteError(_SystemError):
-    """An error answer: `status` is the HTTP status, `reason` the service's own code for the error, "" if none."""
+    """A server answered with an error.
+
+    Attributes:
+        status: the HTTP status; 0 if no status describes the error.
+        reason: the service's own code for the error, such as "rateLimitExceeded"; "" if it gave none.
+    """
 
     def __init__(self, what: str, next_step: str = "", *, status: int = 0, reason: str = "") -> None:
         super().__init__(what, next_step)

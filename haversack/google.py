@@ -1,16 +1,21 @@
 """Sign-ins to Google's Drive: the ways in, where their credentials are found, and how they are renewed.
 
-The ways, in order of precedence:
+The ways, in order of precedence; a FILE is used only if it is named:
 
     colab           Colab's own sign-in, which asks the user itself
     rclone[:NAME]   the drive remote of an rclone configuration: its token and client; the file is never written
     client          the user's own OAuth client, signed in with `haversack login` (`consent` asks)
     default         Google's application default credentials: gcloud's, or the key in GOOGLE_APPLICATION_CREDENTIALS
-    FILE            the key file of a service account. It has no writable My Drive, so it is for shared drives, or for
-                    reading a folder that was shared with it; the setting `root` names which.
+    FILE            a key file, of a service account or a user. A service account has no writable My Drive, so it is for
+                    shared drives, or for reading a folder that was shared with it; the setting `root` names which.
 
-google-auth renews tokens, by the HTTP client that it is given; this module sends no requests itself. Nothing is used
-unless it was asked for: an rclone configuration on the machine alone does not make its Drive the drive.
+A record is what `signin` stores of a way, a JSON object: `with`, the way; `file`, the rclone configuration or default
+credentials; for "client" also `client`, the OAuth client, `said`, the file it came from, `scope` and `credentials`;
+`root`, the id of the folder used as My Drive, if one was given.
+
+google-auth renews tokens, by the HTTP client that it is given; this module sends no requests itself. A sign-in that is
+merely found on this machine, such as an rclone configuration, becomes the drive only where `credentials.drive` has
+nothing else to choose.
 """
 
 from __future__ import annotations
@@ -42,8 +47,13 @@ _MARGIN = 225.0  # seconds before its expiry that a token is renewed, as in goog
 class GoogleSignIn:
     """One sign-in to Google; implements `credentials.Renewable`. Thread-safe.
 
-    A token is renewed 225 s before it expires, or in the last quarter of a shorter life. `root` is the id of the folder
-    that the sign-in names as My Drive. `keep` is called with the renewed credentials, to store them.
+    A token is renewed 225 s before it expires, or in the last quarter of a shorter life.
+
+    Args:
+        source: where the sign-in was found, for messages.
+        credentials: google-auth's credentials.
+        root: the id of the folder that the sign-in names as My Drive.
+        keep: called with the credentials after each renewal, to store them.
     """
 
     def __init__(
@@ -68,7 +78,7 @@ class GoogleSignIn:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The tokens and the client's secret, to be masked."""
+        """The present access token, refresh token and client secret, to be masked."""
         names = ("refresh_token", "client_secret", "token")
         found = (getattr(self._credentials, name, None) for name in names)
         return tuple(str(secret) for secret in found if secret)
@@ -79,9 +89,11 @@ class GoogleSignIn:
         return f"Bearer {token}" if token and time.monotonic() < self._fresh_until else None
 
     def renew(self, ask: Ask, refused: str | None) -> None:
-        """Renew the token by calls of `ask`, unless the header already differs from `refused`.
+        """Renew the token by calls of `ask`; blocks.
 
-        Raises `SignInError` if Google refuses, and `ConnectionFailed` if it does not answer.
+        Does nothing if the present token is fresh and its header is not `refused`. That is the Authorization header
+        that the server refused, None if none was. Raises `SignInError` if Google no longer accepts the sign-in, and
+        `ConnectionFailed` if it does not answer.
         """
         from google.auth import exceptions
 
@@ -109,7 +121,7 @@ class GoogleSignIn:
 
 
 class _Transport:
-    """google-auth's interface of an HTTP client (`google.auth.transport.Request`), implemented by `Ask`."""
+    """google-auth's interface of an HTTP client (`google.auth.transport.Request`), implemented by an `answer.Ask`."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -135,9 +147,10 @@ _opened_sign_ins: dict[tuple[str, ...], GoogleSignIn] = {}
 
 
 def sign_in(way: str | None = None) -> GoogleSignIn:
-    """The sign-in by `way`, one of those in the module's docstring; None for the setting, the last login, or the first.
+    """The sign-in by `way`, one of those in the module's docstring.
 
-    Raises `SignInError` if there is none or it has expired, `InputError` for a file that is not a key.
+    None stands for the setting `google`, else the way of the last login, else the first of `ways`. Raises `SignInError`
+    if there is none or it has expired, and `InputError` if a key file is missing or invalid.
     """
     record = signin.load().google or {}
     way = way or settings.load().google or record.get("with") or next(ways(), None)
@@ -149,15 +162,16 @@ def sign_in(way: str | None = None) -> GoogleSignIn:
 
 
 def consented(client_file: Path | None = None, *, narrow: bool = False, browser: bool = True) -> dict[str, Any]:
-    """Ask the user for access by their own OAuth client; return the record to store.
+    """Ask the user for access by their own OAuth client; return the record, which the caller stores.
 
     Args:
-        client_file: the client; None for that of the last login, or `client_secret.json` in the configuration folder.
+        client_file: the client's `client_secret.json`; None for the client of the last login or, without one, the
+            file at `client_path`.
         narrow: ask for access only to files that haversack makes.
         browser: open a browser on this machine, if there is one.
 
     Raises `SignInError` if nobody can be asked or the user declines, `ConnectionFailed` if Google does not answer, and
-    `InputError` for a file that is not an OAuth client.
+    `InputError` if the file does not exist or is not an OAuth client.
     """
     from haversack import consent
 
@@ -183,7 +197,11 @@ def knows_client() -> bool:
 
 
 def ways() -> Iterator[str]:
-    """The ways in that are found on this machine and need no question to the user, in order of precedence."""
+    """Yield the ways in that are found here, of "colab", "rclone:NAME", "client" and "default", in order of precedence.
+
+    Only ways that work without asking for consent: "client" needs a stored consent, rclone a token that has not expired
+    or can be renewed. Key files are not searched for.
+    """
     if place.here() == "colab":
         yield "colab"
     for name, section in _rclone_remotes(_rclone_file()):
@@ -197,18 +215,19 @@ def ways() -> Iterator[str]:
 
 
 def record_of(way: str) -> dict[str, Any]:
-    """The record to store for a way in that is not haversack's own.
+    """The record to store for the way "colab", "rclone[:NAME]" or "default".
 
-    It holds the path of the way's file, because a job has another HOME.
+    It holds the path of the way's file, because a job has another HOME and would not find the file.
     """
     file = _rclone_file() if way.startswith("rclone") else _default_file() if way == "default" else None
     return {"with": way, **({"file": str(file)} if file else {})}
 
 
 def opened(record: Mapping[str, Any]) -> GoogleSignIn:
-    """The sign-in of a stored record; the same object for the same record in a process.
+    """The sign-in of a stored record (see the module); the same object for the same way, file and refresh token.
 
-    Raises `SignInError` if it has expired or is missing, `InputError` for a file that is not a key.
+    On Colab, Colab may ask the user. Raises `SignInError` if the sign-in has expired or its credentials are missing,
+    and `InputError` if a key file is missing or invalid.
     """
     way = str(record["with"])
     key = (way, str(record.get("file")), str((record.get("credentials") or {}).get("refresh_token")))
@@ -236,12 +255,12 @@ def _opened(way: str, record: Mapping[str, Any]) -> GoogleSignIn:
 
 
 def is_key(file: Path) -> bool:
-    """Whether `file` is a key: of a service account, or a user's own; an OAuth client is not."""
+    """Whether `file` is a key file, of a service account or a user ("authorized_user"); an OAuth client is none."""
     return _type(file) in ("service_account", "authorized_user")
 
 
 def is_service_account(file: Path) -> bool:
-    """Whether `file` is the key of a service account."""
+    """Whether `file` is the key file of a service account; False if it cannot be read."""
     return _type(file) == "service_account"
 
 

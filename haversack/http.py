@@ -1,11 +1,11 @@
-"""The only HTTP client: one connection pool per service, a timeout on every wait, retries with backoff.
+"""The only HTTP client: a connection pool for each service, a timeout on every wait, retries with backoff.
 
 All requests to Google, Kaggle, hubs and the signed storage behind them go through this module, and it alone decides
-what is retried (`answer.is_retryable`): failures of the network, 429 and other rate limits, and status 5xx. The pause
-before a retry is exponential backoff with full jitter (Marc Brooker, AWS Architecture Blog, 2015) on top of
-`Retry-After`. `rate_limit` decides how fast calls are sent at all. A body that makes no progress, in either direction,
-fails after the read timeout. Authorization is sent to the server's own origin only, also after a redirect; it is
-renewed before it expires, and once if it is refused.
+what is retried: failures of the network and, by `answer.is_retryable`, rate limits and status 5xx. The pause before a
+retry is exponential backoff with full jitter (Marc Brooker, AWS Architecture Blog, 2015) on top of `Retry-After`.
+`rate_limit` decides how fast calls are sent at all. A body that makes no progress, in either direction, fails after the
+read timeout. Authorization is sent to the server's own origin only, also after a redirect; it is renewed before it
+expires, and once if it is refused.
 
 Everything is a coroutine on fsspec's event loop, which runs in a thread of its own; `wait` calls it from other threads.
 """
@@ -83,14 +83,15 @@ def _close_soon(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop)
 
 
 class Http:
-    """A client of one service; its coroutines run on fsspec's event loop only.
+    """A client of one service, with a connection pool. Its coroutines run on fsspec's event loop only.
 
     Args:
         server: the service and its sign-in.
-        attempts: requests per call, the first included.
-        connect, read: timeouts in seconds for a connection and for the next bytes of a body, sent or received.
+        attempts: the most requests per call, the first included; a rate limit gets 5 more, unless this is 1.
+        connect, read: timeouts in seconds for a connection, and for the next bytes of a body, sent or received. A
+            streamed body has a read timeout of at most 20 s.
         connections: the size of the connection pool.
-        first_delay, longest_delay: the backoff's bounds in seconds.
+        first_delay, longest_delay: the backoff in seconds: before its factor of 2 per attempt, and at most.
     """
 
     def __init__(
@@ -132,14 +133,20 @@ class Http:
         """Send one call, with retries, and return its whole answer. Redirects are returned, not followed.
 
         Args:
-            method, params, json, headers: as in HTTP.
-            url: a path of the service, or a whole URL.
-            data: the body, or a function that returns it and is called for each attempt.
+            method: the HTTP method.
+            url: a path of the service, or a whole URL, which gets the sign-in only if it has the service's origin.
+            params: added to the URL's query; None sends the URL exactly as it is.
+            json: a value to send as a JSON body.
+            data: the body, or a function that returns it, bytes or an async iterator of bytes, and is called for
+                each attempt.
+            headers: further headers; an `Authorization` among them replaces the sign-in's.
             accept: status codes of 400 or more that are returned instead of raised.
-            repeatable: whether the call may be repeated although it may have been carried out; by default all but POST.
+            repeatable: whether the call may be sent again although it may have been carried out; by default all but
+                POST.
             calls: how many calls this one counts for in the rate limit.
 
-        Raises the error that `error_of` gives for the answer, and `ConnectionFailed` if there is no answer.
+        Raises the `RemoteError` or `SignInError` of `error_of` for an error answer, `ConnectionFailed` if there is no
+        answer, and `InputError` if the proxy, `ca` or `quota` that is configured cannot be used.
         """
         repeatable = method != "POST" if repeatable is None else repeatable
         attempts = _Attempts(self)
@@ -167,13 +174,15 @@ class Http:
         headers: Mapping[str, str] | None = None,
         refused: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send one call and yield the response with its body unread; follows redirects.
+        """Send one call, with retries, and yield the response with its body unread. Up to 5 redirects are followed.
 
-        Only the call is retried. If the body breaks off, the caller resumes it with a range request. `refused` is
-        called when the server refuses the connection or is overloaded (429, 503).
+        `method`, `url`, `params` and `headers` are as in `request`. Once the response is yielded, nothing is retried:
+        if the body breaks off, the caller resumes it with a range request. `refused` is called for each attempt that
+        fails by a network failure, 429 or 503.
 
-        Raises the error that `error_of` gives for the answer, and `ConnectionFailed` if there is no answer. Reading the
-        body raises `aiohttp.ClientError` or `TimeoutError`.
+        Raises the `RemoteError` or `SignInError` of `error_of` for an error answer, `ConnectionFailed` if there is no
+        answer, and `InputError` if the proxy, `ca` or `quota` that is configured cannot be used. Reading the body
+        raises `aiohttp.ClientError` or `TimeoutError`.
         """
         attempts = _Attempts(self)
         redirects = 0
@@ -202,13 +211,14 @@ class Http:
 
     @property
     def rate_limiter(self) -> rate_limit.RateLimiter:
-        """This process's rate limiter for the service."""
+        """This process's rate limiter for the service. Raises `InputError` if the server's quota cannot be parsed."""
         return rate_limit.of(self.server.url, self.server.quota)
 
     def pause_after(self, answer: Answer, attempt: int, repeatable: bool = True) -> float | None:
-        """Seconds to wait before the retry of a call that was answered so; None if it must not be retried.
+        """Seconds to wait before the retry of a call that got the error `answer`; None if it must not be retried.
 
-        `attempt` counts the attempts so far; `repeatable` as in `request`.
+        `attempt` counts the attempts so far; `repeatable` as in `request`. None also if the attempts are used up or
+        `Retry-After` is longer than 120 s.
         """
         failure = error_of(answer, self.server.name)
         attempts = self.attempts + _RATE_LIMIT_RETRIES * isinstance(failure, RateLimited) if self.attempts > 1 else 1
@@ -217,7 +227,10 @@ class Http:
         return answer.retry_after + self.delay(attempt)
 
     def delay(self, attempt: int) -> float:
-        """The backoff after `attempt` attempts, in seconds: random, up to a bound that doubles each time."""
+        """The backoff after `attempt` attempts, in seconds.
+
+        It is random, from 0 to `first_delay` times 2 to the power of `attempt`, but at most to `longest_delay`.
+        """
         return random.uniform(0, min(self.longest_delay, self.first_delay * 2**attempt))
 
     def is_of_running_loop(self) -> bool:
@@ -320,7 +333,14 @@ class Http:
 
 
 class _Attempts:
-    """The attempts of one call: counts them, and pauses or raises after each."""
+    """The attempts of one call of `http`: counts them, and pauses before a retry or raises the error.
+
+    Attributes:
+        attempt: the number of failed attempts.
+        sent: the Authorization header of the last attempt; None if it had none.
+        refused: the header that the server refused, so that the next attempt renews the sign-in; None if none was.
+        limiter: the rate limiter of the last attempt that was answered.
+    """
 
     def __init__(self, http: Http) -> None:
         self.http = http

@@ -21,7 +21,7 @@ FLEETING = {"aufs", "overlay", "ramfs", "rootfs", "tmpfs"}
 
 
 def here(environment: Mapping[str, str] = os.environ) -> Place:
-    """Where this process runs: on Colab, on Kaggle, in any other Jupyter kernel, or outside of one."""
+    """Where this process runs: "colab", "kaggle", "notebook" (any other Jupyter kernel) or "terminal" (all else)."""
     if environment.get("KAGGLE_KERNEL_RUN_TYPE"):
         return "kaggle"
     if _genuine_colab():
@@ -36,12 +36,18 @@ def in_kernel() -> bool:
 
 
 def interpreter() -> str:
-    """The Python for processes that outlive this one; never a job's own, whose packages its cells may change."""
+    """The path of the Python for processes that outlive this one.
+
+    In a job it is the Python of `haversack run`, because cells may change the packages of the job's own; else this one.
+    """
     return os.environ.get("HAVERSACK_PYTHON") or sys.executable
 
 
 def disk_outlives_session(folder: Path) -> bool:
-    """Whether files in `folder`, which need not exist yet, survive the end of this machine's session."""
+    """Whether files in `folder`, which need not exist yet, survive the end of this machine's session.
+
+    False on Colab, on Kaggle, and on the file systems of a container's own layer and of memory.
+    """
     if here() in ("colab", "kaggle"):
         return False
     return file_system(folder) not in FLEETING

@@ -1,4 +1,4 @@
-"""Progress bars for long work, in a terminal and in a notebook; silent elsewhere."""
+"""Progress bars for long work on standard error, in a terminal and in a notebook; silent elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _hidden: ContextVar[bool] = ContextVar("hidden", default=False)
 
 @contextmanager
 def hidden() -> Iterator[None]:
-    """Show no bars in the block, in this thread: it works in the background of what is on the screen."""
+    """Show no bars in the block, in this thread or asyncio task: for work in the background."""
     token = _hidden.set(True)
     try:
         yield
@@ -27,7 +27,11 @@ def hidden() -> Iterator[None]:
 
 @contextmanager
 def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator[Advance]:
-    """Show a bar with rate and time left over `total` units, None if unknown; yields the function that advances it."""
+    """Show a progress bar in the block, with rate and time left.
+
+    Yields the function that advances it, which is called with the number of units done since its last call. `total` is
+    the whole number of units, None if unknown; `unit` is its name.
+    """
     if _hidden.get() or not (sys.stderr.isatty() or _kernel_draws()):
         yield lambda amount: None
         return
@@ -48,7 +52,7 @@ def bar(description: str, total: int | None, *, unit: str = "bytes") -> Iterator
 
 
 def size(count: float) -> str:
-    """A number of bytes for people, in decimal units: "1.5 MB"."""
+    """`count` bytes in words for people, in decimal units: "1.5 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -37,7 +37,12 @@ _PERIODS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "day": 86
 
 @dataclass(frozen=True)
 class RateQuota:
-    """A service's quota: `rate` in units per second, and `costs`, the units of a call by kind (1 if not listed)."""
+    """A service's quota.
+
+    Attributes:
+        rate: units per second.
+        costs: kind of call → its units; 1 for a kind that is not listed.
+    """
 
     rate: float
     costs: Mapping[str, float] = field(default_factory=dict)
@@ -46,7 +51,7 @@ class RateQuota:
     def parse(cls, text: str) -> RateQuota:
         """Parse `12000/min`, or with the units of calls by kind: `325000/min list=100 upload=50`.
 
-        Raises `InputError` for anything else.
+        The period is s, min, h or day. Raises `InputError` for anything else.
         """
         first, *rest = text.split() or [""]
         found = re.fullmatch(r"(\d+(?:\.\d+)?)/(\w+)", first)
@@ -62,7 +67,10 @@ class RateQuota:
 
 
 class _LeakyBucket:
-    """Admits `rate` calls per second, `burst` seconds of them at once (a leaky bucket as a meter, ITU-T I.371)."""
+    """Admits `rate` calls per second, `burst` seconds of them at once (a leaky bucket as a meter, ITU-T I.371).
+
+    `due` is the time at which the bucket is empty, on the clock of `reserve`'s `now`.
+    """
 
     def __init__(self, rate: float, burst: float, due: float = -math.inf) -> None:
         self.rate = rate
@@ -70,13 +78,18 @@ class _LeakyBucket:
         self._due = due
 
     def reserve(self, amount: float, now: float) -> float:
-        """Reserve `amount` calls; return the seconds to wait before they may be sent."""
+        """Reserve `amount` calls at the time `now`, in seconds; return the seconds to wait before they may be sent."""
         self._due = max(self._due, now - self.burst) + amount / self.rate
         return max(0.0, self._due - now)
 
 
 class RateLimiter:
-    """Limits the calls of this process to one service. Not thread-safe: call it on the event loop's thread only."""
+    """Limits the calls of this process to one service. Not thread-safe: call it on the event loop's thread only.
+
+    Args:
+        quota: the service's quota, which calls never exceed; None if unknown.
+        now: the clock, in seconds.
+    """
 
     def __init__(self, quota: RateQuota | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -92,11 +105,15 @@ class RateLimiter:
 
     @property
     def rate(self) -> float:
-        """The present limit in calls per second; infinite if there is none."""
+        """The present limit in calls per second, as learned from refusals; infinite if there is none."""
         return self._bucket.rate if self._bucket else math.inf
 
     async def acquire(self, kind: str, calls: int = 1) -> None:
-        """Wait until `calls` more calls of `kind` (one of `KINDS`) may be sent."""
+        """Wait until `calls` more calls of `kind` may be sent, and count them as sent.
+
+        `kind` is one of `KINDS`: "batch", "download", "get", "list", "upload" or "write". It matters for the quota's
+        costs only.
+        """
         if self._bucket is None and self._quota is None and self._now() >= self._closed:
             return
         # One waiter at a time reserves, so that later ones reserve at the limit as it has grown by then.
@@ -119,7 +136,8 @@ class RateLimiter:
     def refused(self, pause: float = 0.0, calls: int = 1) -> None:
         """Record that `calls` calls were refused for their rate; `pause` is their `Retry-After` in seconds, 0 if none.
 
-        Cuts the limit if enough calls were refused, once for each burst of refusals.
+        If at least two calls, and 5 % of all, were refused within about a second, all calls pause for `pause`, and the
+        limit is cut, once for each burst of refusals.
         """
         now = self._now()
         self._count(now)
@@ -154,9 +172,9 @@ _limiters: dict[tuple[str, str], RateLimiter] = {}
 
 
 def of(service: str, quota: str | None = None) -> RateLimiter:
-    """The one limiter of this process for the URL `service`; `quota` as `RateQuota.parse` reads it.
+    """The rate limiter of this process for the URL `service` and the quota: the same object for the same pair.
 
-    Raises `InputError` for a `quota` that cannot be parsed.
+    `quota` is as `RateQuota.parse` reads it, None if unknown. Raises `InputError` if it cannot be parsed.
     """
     key = (service, quota or "")
     if key not in _limiters:

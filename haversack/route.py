@@ -29,7 +29,13 @@ _SOCKS_PORT = 1080
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy. `login` is (user, password), None if it needs none; `address` does not contain them."""
+    """A proxy.
+
+    Attributes:
+        address: its URL, of the scheme http, https, socks4, socks4a, socks5, socks5h or socks (5), without user and
+            password.
+        login: (user, password); None if it needs none.
+    """
 
     address: URL
     login: tuple[str, str] | None = field(default=None, repr=False)
@@ -49,7 +55,10 @@ class Proxy:
         return {"Proxy-Authorization": f"Basic {base64.b64encode(':'.join(self.login).encode()).decode()}"}
 
     def connector(self, **options: Any) -> Any:
-        """aiohttp's connector through a SOCKS proxy. Raises `ExtraMissing` if aiohttp-socks is not installed."""
+        """aiohttp's connector through this SOCKS proxy; `options` are those of `aiohttp.TCPConnector`.
+
+        Raises `ExtraMissing` if aiohttp-socks is not installed.
+        """
         try:
             from aiohttp_socks import ProxyConnector, ProxyType
         except ImportError as error:
@@ -69,13 +78,16 @@ class Proxy:
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:
-    """(scheme, host, port) of `url`. A secret for one origin is never sent to another."""
+    """(scheme, host, port) of `url`, with the scheme's default port if it names none; host and port may be None."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy for `url`; None for a direct connection. Raises `InputError` if its variable is not an address."""
+    """The proxy for `url` by the system's settings; None for a direct connection.
+
+    Raises `InputError` if the environment variable for it, such as `HTTPS_PROXY`, is not the address of a proxy.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if is_loopback(host):
@@ -99,7 +111,10 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def socks_failures() -> tuple[type[Exception], ...]:
-    """The exceptions of a connection through a SOCKS proxy; `EOFError` if it hangs up during the handshake."""
+    """The exception classes that a connection through a SOCKS proxy may raise; () as long as none was made.
+
+    `EOFError` is one of them: the proxy hung up during the handshake.
+    """
     library = sys.modules.get("aiohttp_socks")
     if library is None:
         return ()
@@ -116,9 +131,9 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=4)
 def trust(ca: str) -> ssl.SSLContext:
-    """A TLS context that trusts the system's authorities and those in the PEM file `ca`.
+    """A TLS context that trusts the system's authorities and those in the PEM file at the path `ca`.
 
-    Raises `InputError` if the file holds no certificates.
+    Raises `InputError` if the file cannot be read or holds no certificates.
     """
     context = ssl.create_default_context()
     try:

@@ -109,9 +109,10 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
 
 
 def parse_size(text: str, option: str) -> int:
-    """Parse a size such as 15GB (powers of 1000) or 2GiB (powers of 1024) into bytes.
+    """Parse a size such as 15GB (powers of 1000), 2GiB (powers of 1024) or 500 (bytes) into bytes.
 
-    Raises `InputError`, which names `option`, for any other format and for zero.
+    `option` is the command-line option that the size was given with. Raises `InputError`, which names it, for any other
+    format and for zero.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)(i?)B?", text.strip().replace("K", "k"))
     if found is None or float(found[1]) == 0 or (found[3] and not found[2]):

@@ -23,9 +23,9 @@ class SignIns:
 
     Attributes:
         drive: the default drive: "google", a hub's URL, or None.
-        google: the way in (`with`) and, for haversack's own OAuth client, its `credentials`; see `google.opened`.
-        hubs: tokens by URL.
-        kaggle: `token` or `key`, and `user`.
+        google: a record of the way in, as described in `google`; None if not signed in.
+        hubs: hub's URL → its token.
+        kaggle: `user`, and `token` or `key`; None if not signed in.
     """
 
     drive: str | None = None
@@ -42,12 +42,12 @@ class SignIns:
 
 
 def path() -> Path:
-    """The file of the stored sign-ins, which need not exist."""
+    """The path of the file of the stored sign-ins, `signin.json` in the data folder; it need not exist."""
     return settings.load().data / "signin.json"
 
 
 def load() -> SignIns:
-    """Read the stored sign-ins; empty if there is no file. Raises `SignInError` for a file that cannot be read."""
+    """Read the stored sign-ins; empty ones if there is no file. Raises `SignInError` for an unreadable file."""
     file = path()
     try:
         return SignIns(**json.loads(file.read_text()))
@@ -59,9 +59,10 @@ def load() -> SignIns:
 
 @contextmanager
 def changing() -> Iterator[SignIns]:
-    """Yield the stored sign-ins under the file lock; write them if the block does not raise.
+    """Yield the stored sign-ins, to be changed in the block under the file lock; then write them, unless it raises.
 
-    Raises `SignInError` for a file that cannot be read.
+    Raises `SignInError` if the file cannot be read, `OSError` if it cannot be written, and `TimeoutError` if another
+    process holds the lock for 30 s.
     """
     from filelock import FileLock
 

@@ -4,7 +4,8 @@ extension.
 A job involves two processes. The parent process (`haversack run`) starts a kernel, sends it the cells and writes the
 executed notebook. The kernel process executes the cells. These modules run in the kernel: `plainfit`, `files`,
 `colab.*` (except `colab.hints`), `secrets.watch` and `place.kaggle_command` (in a child process of the kernel).
-`channel` is the kernel's side of the messages to the parent. All others run in the parent.
+`channel` is the kernel's side of the messages to the parent. `secrets.file` runs in both processes, all others run in
+the parent.
 
 The parent starts the kernel with `--ext haversack.notebook`; `%load_ext haversack.notebook` does the same in any other
 kernel. The extension adds what is missing and replaces nothing: an installed genuine `google.colab` is used as it is.
@@ -18,8 +19,8 @@ from typing import Any
 def load_ipython_extension(ipython: Any) -> None:
     """Install the `google.colab` finder and Colab's magics and, in a job, secret detection and durable `model.fit`.
 
-    IPython calls this in the kernel process. Before each cell, a `kaggle.json` that the notebook wrote then takes
-    precedence over the user's own Kaggle sign-in.
+    IPython calls this in the kernel process with its shell. From then on, before each cell, a `kaggle.json` that the
+    notebook wrote replaces the user's own Kaggle sign-in in the environment variables.
     """
     from haversack.notebook import plainfit
     from haversack.notebook.colab import finder, magics

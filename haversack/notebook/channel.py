@@ -20,8 +20,9 @@ def send(kind: str, **content: Any) -> None:
 
     Args:
         kind: "secret", "upload", "download" or "mount".
-        **content: JSON values. "secret" has `values`, a list of strings; "upload" has `count`; "download" has `path`;
-            "mount" has `where` and `path`.
+        **content: JSON values. "secret" has `values`, a list of strings to mask; "upload" has `count`, the number
+            of files received; "download" has `path`, the copy's; "mount" has `where`, a name of the place where the
+            drive's bytes are, and `path`, the mountpoint.
     """
     kernel = _kernel()
     if kernel is not None:
@@ -30,7 +31,7 @@ def send(kind: str, **content: Any) -> None:
 
 
 def job_folder() -> Path | None:
-    """Return the folder of the job that this process belongs to; None outside a job."""
+    """Return the folder of the job that this process belongs to (`HAVERSACK_JOB`); None outside a job."""
     folder = os.environ.get("HAVERSACK_JOB")
     return Path(folder) if folder else None
 

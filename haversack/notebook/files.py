@@ -3,7 +3,8 @@
 Runs in the kernel, or in any Python process outside a job. A job has no user who could pick a file, so its uploads are
 the files given with `--upload`, or else those that the notebook's metadata names as `{"haversack": {"uploads": […]}}`.
 They are received in order: `upload()` receives all that are left, `upload_file()` the next one. Outside a job the user
-types the path. Downloads are copied to the job's `downloads/`, outside a job to `downloads/` in the working directory.
+is asked for the path of one file. Downloads are copied to the downloads folder: `downloads/` in the job's folder,
+outside a job in the working directory.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _downloaded: set[Path] = set()
 
 
 def upload(target_dir: str = "") -> dict[str, bytes]:
-    """Receive all remaining files into `target_dir`, which is created if missing; return saved path → content.
+    """Copy all uploads that are left into the folder `target_dir`, created if missing; return path → content.
 
-    An existing file is kept; the new one is saved as `name (1).ext`. Outside a job the user types one path; an empty
-    answer receives nothing. Raises `InputError` if the job has no upload left or the typed path is not a file,
-    `DiskFull`, and `OSError`.
+    An existing file is kept; the copy is called `name (1).ext`. Outside a job the user types the path of one file; an
+    empty answer gives {}. Raises `InputError` if the job has no upload left, the typed path is not a file, or there is
+    no terminal to ask at; `DiskFull`; and `OSError` if a file cannot be copied.
     """
     saved = {}
     for source in _next_uploads(limit=None):
@@ -47,10 +48,11 @@ def upload(target_dir: str = "") -> dict[str, bytes]:
 
 
 def upload_file(filename: str) -> str:
-    """Receive the next file, save it as `filename`, replacing any file there, and return `filename`.
+    """Copy the next upload to the path `filename`, replacing any file there, and return `filename`.
 
-    Raises `InputError` if the job has no upload left or the typed path is not a file, `ValueError` if the user names no
-    file, `DiskFull`, and `OSError`.
+    Outside a job the user types the path of the file. Raises `InputError` if the job has no upload left, the typed path
+    is not a file, or there is no terminal to ask at; `ValueError` if the user's answer is empty; `DiskFull`; and
+    `OSError` if the file cannot be copied.
     """
     sources = _next_uploads(limit=1)
     if not sources:
@@ -63,10 +65,11 @@ def upload_file(filename: str) -> str:
 
 
 def download(filename: str | os.PathLike[str]) -> None:
-    """Copy a file to the downloads folder by atomic replace, and tell the job about it.
+    """Copy a file to the downloads folder by atomic replace, and print the copy's path; a job's report lists it.
 
     In a job a download of the same name from an earlier session is replaced; otherwise an existing file is kept and the
-    copy is called `name (1).ext`. Raises `FileNotFoundError` if `filename` is not a file, `DiskFull`, and `OSError`.
+    copy is called `name (1).ext`. Raises `FileNotFoundError` if `filename` is not a file, `DiskFull`, and `OSError` if
+    it cannot be copied.
     """
     source = Path(filename)
     if not source.is_file():
@@ -83,7 +86,8 @@ def download(filename: str | os.PathLike[str]) -> None:
 def view(filepath: str | os.PathLike[str]) -> None:
     """Show a file in the cell's output: PNG, JPEG and GIF as images, UTF-8 as text, anything else by name and size.
 
-    Raises `FileNotFoundError` if `filepath` is not a file, and `OSError`.
+    Images are recognized by the suffix. Raises `FileNotFoundError` if `filepath` is not a file, and `OSError` if it
+    cannot be read.
     """
     path = Path(filepath)
     if not path.is_file():

@@ -41,7 +41,10 @@ _started = 0
 
 
 def install(ipython: Any) -> None:
-    """Patch `keras.Model.fit` now, or as soon as Keras is imported. Does nothing outside a job or with `--plain`."""
+    """Patch `keras.Model.fit` now, or as soon as Keras is imported. Does nothing outside a job or with `--plain`.
+
+    `ipython` is the kernel's shell; its event before each cell restarts the count of the cell's trainings.
+    """
     if channel.job_folder() is None or os.environ.get(PLAIN_VARIABLE):
         return
     ipython.events.register("pre_run_cell", lambda info: _reset_count())
@@ -52,9 +55,10 @@ def install(ipython: Any) -> None:
 
 
 def delete_checkpoints() -> None:
-    """Delete the checkpoints of the runs that this job named, on this disk and in the store.
+    """Delete the checkpoints of the runs that this module named, on this disk and, with a named hub, on its drive.
 
-    The parent calls this once the notebook is done, since no session will resume from them. Raises `HaversackError`.
+    Runs in the kernel; the parent calls it once the notebook is done, since no session will resume from them. Raises
+    `HaversackError` if a store refuses or does not answer.
     """
     job = channel.job_folder()
     runs = settings.load().data / "runs"

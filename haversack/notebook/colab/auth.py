@@ -9,9 +9,10 @@ __all__ = ["authenticate_service_account", "authenticate_user"]
 
 
 def authenticate_user(clear_output: bool = True, project_id: str | None = None) -> None:
-    """Return if a sign-in to the drive is found; its secrets are masked in outputs from then on.
+    """Return if a sign-in to the drive is found; its secrets are masked in outputs from then on. It is not tried.
 
-    `clear_output` and `project_id` exist for Colab's signature and have no effect. Raises `errors.AuthorizationError`.
+    `clear_output` and `project_id` exist for Colab's signature and have no effect. Raises `errors.AuthorizationError`
+    if no drive can be chosen, for example because nobody is signed in.
     """
     from haversack import credentials as _credentials
     from haversack.notebook.secrets import watch as _watch

@@ -14,11 +14,12 @@ _mountpoints: set[_Path] = set()
 
 
 def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000, readonly: bool = False) -> None:
-    """Mount the drive at `mountpoint`, where it appears as `My Drive` and `MyDrive`.
+    """Mount the drive at the folder `mountpoint`, in which `My Drive` and `MyDrive` then hold its files.
 
-    An existing mount is kept, or remounted with `force_remount`. `timeout_ms` exists for Colab's signature and has no
-    effect: a mount here is usable at once or fails. Raises `ValueError` with Colab's messages for an unusable mount
-    point, `ValueError("mount failed: …")` if the drive cannot be mounted, and `MountError` if the old mount cannot be
+    If a drive is mounted there already, it is kept and a line is printed; with `force_remount` it is unmounted first.
+    With `readonly` every write fails with `EROFS`. `timeout_ms` exists for Colab's signature and has no effect: a mount
+    here is usable at once or fails. Raises `ValueError` with Colab's message for an unusable mountpoint,
+    `ValueError("mount failed: …")` if the drive cannot be mounted, and `MountError` if the old mount cannot be
     unmounted.
     """
     from haversack.drive.fuse import mount as _drive
@@ -47,10 +48,10 @@ def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000
 
 
 def flush_and_unmount(timeout_ms: int = _MAX_MILLISECONDS) -> None:
-    """Upload all pending writes of the drives that this process mounted, and unmount them.
+    """Upload all pending writes of the drives that this process mounted, and unmount them; blocks until that is done.
 
-    `timeout_ms` exists for Colab's signature and has no effect. Raises `ValueError("flush_and_unmount failed")` if a
-    write cannot be uploaded.
+    Prints a line if there are none. `timeout_ms` exists for Colab's signature and has no effect. Raises
+    `ValueError("flush_and_unmount failed")` if a write cannot be uploaded or a drive cannot be unmounted.
     """
     from haversack.drive.fuse import mount as _drive
 

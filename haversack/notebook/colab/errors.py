@@ -14,4 +14,4 @@ class AuthorizationError(Error):
 
 
 class RuntimeManagementError(Error):
-    """The runtime cannot be managed from the notebook."""
+    """The runtime cannot be managed from the notebook; `runtime.unassign` raises it."""

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Hint:
-    """Advice that applies if `error` is found in "Name: message" of the exception and `cell` in the cell's source.
+    """Advice for a known error.
 
-    `advice` is a format string for the named groups of `error`.
+    Attributes:
+        error: pattern that must be found in "Name: message" of the exception.
+        advice: the advice, a format string for the named groups of `error`.
+        cell: pattern that must be found in the cell's source as well; by default any source.
     """
 
     error: re.Pattern[str]

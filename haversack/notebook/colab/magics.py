@@ -1,4 +1,8 @@
-"""Colab's magics that IPython lacks: `%shell`, `%%shell` and `%tensorflow_version`. Runs in the kernel."""
+"""Colab's magics that IPython lacks. Runs in the kernel.
+
+`%shell COMMAND` and `%%shell` run bash, print its output, and raise `subprocess.CalledProcessError` if it fails, unless
+the cell starts with `%%shell --ignore-errors`. `%tensorflow_version` only prints that it has no effect.
+"""
 
 from __future__ import annotations
 

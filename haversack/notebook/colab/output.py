@@ -14,7 +14,7 @@ __all__ = ["clear", "eval_js", "register_callback", "use_tags"]
 
 
 def clear(wait: bool = False, output_tags: str | tuple[str, ...] = ()) -> None:
-    """Clear the cell's output at once; with `wait`, when the next output arrives.
+    """Clear the running cell's output: at once or, with `wait`, when the next output arrives.
 
     Raises `errors.Error` if `output_tags` is given: only Colab's front end can clear a tagged part of an output.
     """

@@ -48,15 +48,17 @@ class JobReport:
 
     Attributes:
         status: "done" or "failed".
-        notebook, output: the given and the executed notebook.
-        job: the job's folder.
-        html: the web page; None if there is none.
+        notebook, output: paths of the given and of the executed notebook.
+        job: the job's folder, whose name is the job's.
+        html: path of the web page; None if none was written.
         sessions: number of sessions so far, those before a resume included.
-        cells: number of the last cell that was executed, or finished in a session that ended early.
-        trainings: names of the runs that the job named.
-        seconds: wall-clock time of this call.
-        content: how `/content` was provided: "namespace", "bubblewrap", "folder" or "literals".
-        downloads: files that the notebook downloaded.
+        cells: number of the last cell that was executed or, in a session that ended early, finished. Cells count
+            from 1, without empty and text cells.
+        trainings: names of the job's trainings that the notebook gave no name, as `haversack runs` lists them.
+        seconds: wall-clock time of this call of `run` or `resume`.
+        content: how `/content` was provided: "namespace", "bubblewrap", "folder" or "literals" (see
+            `place.content`).
+        downloads: paths of the copies of files that the notebook downloaded.
         drive: where the mounted drive's bytes are, such as "the hub at URL"; None if no drive was mounted.
         notices: sentences that the user should know, as printed.
         error: the error's message; None if `status` is "done".
@@ -116,17 +118,21 @@ def run(
     plain: bool = False,
     rehearse: bool = False,
 ) -> JobReport:
-    """Execute a notebook as a new job, and return its report.
+    """Execute a notebook as a new job, over as many sessions as it takes, and return its report.
 
     An error while the job runs is in the report's `failure`. Raises, before anything is executed, `InputError` or one
-    of its subclasses (`NotebookInvalid`, `ParameterUnknown`) for an unusable argument, and `SignInError`,
-    `ConnectionFailed` or `RemoteError` for an unusable hub. Raises `KeyboardInterrupt` for a second Ctrl-C.
+    of its subclasses (`NotebookInvalid`, `ParameterUnknown`) for an unusable argument or setting; `SignInError`,
+    `ConnectionFailed` or `RemoteError` for an unusable hub; `SignInError` if the stored sign-ins are unreadable; and
+    `DiskFull`, `JobError` or `OSError` if the job's folder cannot be written. Raises `KeyboardInterrupt` for a second
+    Ctrl-C.
 
     Args:
         notebook: the notebook to execute; it is not changed.
         output: where the executed notebook is written; by default `<name>.executed.ipynb` in the working directory.
-        hub: a hub's URL, "google" or "embedded", as in `credentials.drive`; None for the user's setting.
-        uploads: the files that `files.upload()` receives, in order; if empty, those named in the notebook's metadata.
+        hub: the server of the notebook's drive and Kaggle calls: a hub's URL, "google" or "embedded"; None for the
+            user's setting.
+        uploads: the files that `files.upload()` receives, in order; if empty, those named in the notebook's
+            metadata.
         parameters: variable name → JSON value, set in the notebook before it is executed.
         cores: simulate this number of accelerator cores on the CPU; None to simulate none.
         html: also write the executed notebook to this path as a web page.
@@ -134,7 +140,8 @@ def run(
         cell_timeout: end a session if a cell shows no output and no training step for this many seconds; None for
             never.
         plain: leave `model.fit` unpatched, so that trainings do not resume.
-        rehearse: kill the kernel once, in the middle of an epoch. If that was not possible, the job fails.
+        rehearse: end a session once by SIGKILL, in the middle of an epoch, to show that the training resumes. If no
+            training could be killed so, the report's status is "failed". Not with `plain`.
     """
     source = document.read(notebook)
     parameters_.apply(source, parameters or {})
@@ -163,22 +170,23 @@ def resume(
     session: float | None = None,
     cell_timeout: float | None = None,
 ) -> JobReport:
-    """Resume a job whose notebook is not done, and return its report.
+    """Resume a job whose notebook is not done, in a new session, and return its report.
 
-    A job that is missing on this machine, or that another machine has continued, is downloaded from the hub's drive.
-    An argument that is None keeps the job's own value. An error while the job runs is in the report's `failure`.
-    Raises, before anything is executed, `InputError` or `NotebookInvalid` if the job is unknown, done, being executed
-    or incomplete, or an argument is unusable, and `SignInError`, `ConnectionFailed` or `RemoteError` for an unusable
-    hub.
+    A job that is missing on this machine, or that another machine has continued, is downloaded from the hub's drive. An
+    error while the job runs is in the report's `failure`. Raises, before anything is executed, `InputError` or
+    `NotebookInvalid` if the job is unknown, done, being executed or lacks an upload, or an argument is unusable, and
+    `SignInError`, `ConnectionFailed` or `RemoteError` for an unusable hub. Raises `KeyboardInterrupt` for a second
+    Ctrl-C.
 
     Args:
         name: the job's name, or a path that ends with it.
-        output: where the executed notebook is written; by default where it was written before or, if that folder does
-            not exist on this machine, `<name>.executed.ipynb` in the working directory.
-        hub: as in `run`.
-        html: as in `run`.
-        session: as in `run`.
-        cell_timeout: as in `run`.
+        output: where the executed notebook is written; by default where it was written before or, if that folder
+            does not exist on this machine, `<name>.executed.ipynb` in the working directory.
+        hub: a hub's URL, "google" or "embedded"; None for the user's setting or, without one, the job's own hub.
+        html: also write the executed notebook to this path as a web page; None for the job's own choice.
+        session: end each session after this many seconds; None for the job's own limit.
+        cell_timeout: end a session if a cell shows no output and no training step for this many seconds; None for
+            the job's own timeout.
     """
     chosen = settings.load()
     jobs = chosen.data / "jobs"
@@ -239,12 +247,12 @@ class Job:
 
     Attributes:
         folder: the job's folder.
-        record: the job's record, which `sessions` updates.
+        record: the contents of the job's `job.json`, which `sessions` updates.
         settings: the user's settings.
         notices: the sentences shown to the user so far, masked, for the report.
-        secrets: the known secrets.
+        secrets: the secrets to mask.
         screen: the progress display.
-        store: the job's store.
+        store: writes the job's folder and its copy on the drive.
         sessions: executes the notebook.
     """
 
@@ -273,8 +281,9 @@ class Job:
     def execute(self) -> JobReport:
         """Execute the notebook, write the web page if there is one, and return the report.
 
-        An error while cells run or while the page is written is in the report. Raises `JobError` or `InputError` if
-        `/content` cannot be provided, `SignInError` for an unusable sign-in, and `KeyboardInterrupt`.
+        A `HaversackError` while cells run or while the page is written is in the report. Raises `JobError` or
+        `InputError` if `/content` cannot be provided as `HAVERSACK_CONTENT` asks, `OSError` if the job's folder cannot
+        be written, and `KeyboardInterrupt` for a second Ctrl-C.
         """
         started = time.monotonic()
         failure: HaversackError | None = None

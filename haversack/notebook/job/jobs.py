@@ -1,7 +1,8 @@
 """The jobs stored on this machine: list them with their state and size, and remove them.
 
 No job is removed automatically, because its `/content` may hold files that exist nowhere else. Removing a job deletes
-its folder and the runs that it named. A copy of the job on a drive stays there, and so do runs that the user named.
+its folder and those of its trainings that the notebook gave no name (see `plainfit`). A copy of the job on a drive
+stays there, and so do the runs that the notebook named.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def all_jobs() -> list[StoredJob]:
 
 
 def remove(names: Iterable[str]) -> list[StoredJob]:
-    """Delete these jobs and the runs that they named; return them as they were.
+    """Delete the jobs called `names`, with their trainings that the notebook gave no name; return them as they were.
 
     All are checked first, and none is deleted if this raises `NotFound`, because a job does not exist, or `InputError`,
     because a job is running or something is mounted in its folder. Raises `OSError` if a file cannot be deleted.

@@ -23,7 +23,8 @@ from haversack.training import clock
 def with_summary(notebook: Any, sessions: Sequence[JobSession], runs_of_job: Sequence[str]) -> Any:
     """Return a copy of `notebook` with the summary appended as Markdown cells; `notebook` itself for a single session.
 
-    `runs_of_job` are the names of the runs that the job named. There are plots only if Matplotlib is installed.
+    `sessions` are all sessions of the job, oldest first; `runs_of_job` are the names of the trainings (see `plainfit`)
+    of which those that resumed are plotted. There are plots only if Matplotlib is installed.
     """
     if len(sessions) < 2:
         return notebook

@@ -66,23 +66,28 @@ class ContentFolder:
     _release: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
     def rewrite(self, source: str) -> str:
-        """Return the source to execute for a cell's `source`, with paths replaced as the module describes."""
+        """Return the source to execute for a cell's `source`.
+
+        Paths of hidden folders below `/root` and, with the method "literals", `/content` are replaced as the module
+        describes.
+        """
         replacements = {_HOME: self.home}
         if self.kind == "literals":
             replacements[_CONTENT] = self.folder
         return replace_paths(source, replacements)
 
     def release(self) -> None:
-        """Undo the changes outside the job's folder. A second call does nothing."""
+        """Remove the link at /content, if the method made one, and the file lock. A second call does nothing."""
         while self._release:
             self._release.pop()()
 
 
 def prepare(folder: Path, home: Path) -> ContentFolder:
-    """Make the existing `folder` the job's `/content` by the first method that works. `home` is the job's HOME.
+    """Make the existing `folder` the job's `/content` by the first method that works, and return it prepared.
 
-    The caller must `release` the result. Raises `InputError` if `HAVERSACK_CONTENT` names no method, and `JobError` if
-    the method that it names does not work on this machine.
+    `home` is the job's HOME. `HAVERSACK_CONTENT` in the environment chooses one method. The caller must `release` the
+    result. Raises `InputError` if that variable names no method, and `JobError` if its method does not work on this
+    machine.
     """
     methods = {"namespace": _namespace, "bubblewrap": _bubblewrap, "folder": _folder, "literals": _literals}
     chosen = os.environ.get("HAVERSACK_CONTENT")
@@ -200,7 +205,7 @@ def _works(prefix: tuple[str, ...] | list[str]) -> bool:
 
 
 def replace_paths(source: str, replacements: Mapping[re.Pattern[str], Path]) -> str:
-    """Return `source` with each match of a pattern replaced by its path.
+    """Return `source`, a cell's, with each match of a pattern replaced by the path that `replacements` has for it.
 
     Only string literals and shell and magic lines are changed, and all of a cell magic's body unless it is Python.
     """

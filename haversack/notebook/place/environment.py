@@ -21,7 +21,7 @@ _IMPORTED_FROM = Path(__file__).parents[3]
 
 @dataclass(frozen=True)
 class Environment:
-    """The virtual environment in `folder`."""
+    """The virtual environment in `folder`; `bin` is its folder of commands, `python` the path of its Python."""
 
     folder: Path
 
@@ -47,7 +47,10 @@ class Environment:
 
 
 def create(folder: Path) -> Environment:
-    """Create an environment in `folder`, which must not exist, with the commands `pip` and `pip3`. Raises `OSError`."""
+    """Create an environment in `folder`, which must not exist, with the commands `pip` and `pip3`, and return it.
+
+    Raises `OSError` if it cannot be written.
+    """
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
     environment = Environment(folder)
     packages = next(folder.glob("lib/python*/site-packages"))
@@ -60,9 +63,9 @@ def create(folder: Path) -> Environment:
 
 
 def write_kaggle(folder: Path, environment: Environment) -> None:
-    """Write the command `kaggle`, which runs `kaggle_command`, to `folder`, which is created if missing.
+    """Write the command `kaggle`, which runs the module `kaggle_command`, to `folder`, created if missing.
 
-    The caller puts `folder` before `environment.bin` on the PATH.
+    It runs by the environment's Python. The caller puts `folder` before `environment.bin` on the PATH.
     """
     folder.mkdir(exist_ok=True)
     _write_program(folder / "kaggle", f'exec "{environment.python}" -m haversack.notebook.place.kaggle_command "$@"')

@@ -3,8 +3,9 @@
 Runs in a child process of the kernel; `prefer_key_file` also runs in the kernel. The official command cannot be given a
 server's address. With `KAGGLE_API_ENVIRONMENT=LOCALHOST` it speaks plain HTTP and honours `http_proxy`, so the hub acts
 as its proxy. The variables are set for this one process, not for the kernel, where they would also affect pip. Without
-a hub the command runs unchanged. The official command is the next `kaggle` on the PATH, so a cell with
-`!pip install -U kaggle` decides which version runs.
+a named hub the command calls Kaggle as usual or, if the notebook's `kaggle.json` has the embedded hub's key, that hub.
+The official command is the next `kaggle` on the PATH, so a cell with `!pip install -U kaggle` decides which version
+runs.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ USER_SIGN_IN_VARIABLE = "HAVERSACK_KAGGLE_HANDED_ON"
 
 
 def main() -> None:
-    """Replace this process by the official command with the same arguments (exec).
+    """Replace this process by the official command with the same arguments (exec). Runs only in a job.
 
-    Exits with a message if the official command is not installed or the hub cannot be used.
+    Exits with a message and status 1 if the official command is not installed or the hub cannot be used.
     """
     program = _find_official(Path(os.environ["HAVERSACK_JOB"]) / "bin", os.environ["PATH"])
     if program is None:
@@ -39,9 +40,10 @@ def main() -> None:
 
 
 def prefer_key_file() -> None:
-    """Remove the user's own sign-in from this process's environment if the notebook has written a `kaggle.json`.
+    """Remove the user's own sign-in from `os.environ` if the notebook has written a `kaggle.json`.
 
-    Kaggle's clients prefer the environment to the file, but on Colab the notebook's file is all there is.
+    The parent put it there. Kaggle's clients prefer the environment to the file, but on Colab the notebook's file is
+    all there is.
     """
     if os.environ.get(USER_SIGN_IN_VARIABLE) and _key_file().exists():
         for name in (USER_SIGN_IN_VARIABLE, "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):

@@ -19,9 +19,11 @@ from haversack.errors import DiskFull, InputError, JobError, NotebookInvalid
 
 
 def read(path: Path) -> Any:
-    """Read the notebook at `path` as an nbformat node, with outputs and execution counts removed.
+    """Read the notebook at `path` as an nbformat node, prepared to be executed.
 
-    Raises `NotebookInvalid` if there is no such file, or if it is not a valid notebook of nbformat 4.
+    Outputs and execution counts are removed, the kernelspec becomes `python3`, and missing required fields are filled
+    in. Raises `NotebookInvalid` if there is no such file, or if it is not a valid notebook of nbformat 4, and `OSError`
+    if it cannot be read.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -63,7 +65,7 @@ def _normalize(content: dict[str, Any], path: Path) -> Any:
 
 
 def copy_outputs(executed: Path | None, notebook: Any) -> None:
-    """Copy outputs and execution counts from the notebook file `executed` into the cells of `notebook`.
+    """Copy outputs and execution counts from the notebook file `executed` into the cells of `notebook`, in place.
 
     Nothing is copied if `executed` is None or unreadable, or if its cells differ in number or type.
     """
@@ -105,9 +107,9 @@ def write(notebook: Any, output: Path) -> None:
 
 
 def write_page(notebook: Any, output: Path) -> None:
-    """Write the notebook as one HTML file with embedded images, by atomic replace.
+    """Write the notebook to the path `output` as one HTML file with embedded images, by atomic replace.
 
-    Raises `JobError` if the page cannot be rendered or written, and `DiskFull`.
+    Raises `JobError` if the page cannot be rendered or written, and `DiskFull` if the disk is full.
     """
     from jinja2 import TemplateError
     from nbconvert import HTMLExporter

@@ -1,9 +1,10 @@
 """Set a notebook's variables from the command line: `--param epochs=5`.
 
 Runs in the parent. A variable that is assigned in the cell tagged `parameters` is assigned again in a new cell after
-it, as papermill does (https://papermill.readthedocs.io/en/latest/usage-parameterize.html). Otherwise the value of its
-first assignment with a `#@param` form is replaced in the source, or else of its first assignment. Only assignments at
-the top level of a cell to a single name count. A name that the notebook never assigns is an error.
+it, as papermill does (https://papermill.readthedocs.io/en/latest/usage-parameterize.html). For any other variable the
+value is replaced in the source: that of its first assignment with a `#@param` form or, without one, that of its first
+assignment. Only assignments at the top level of a cell to a single name count. A name that the notebook never assigns
+is an error.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ def parse(given: Iterable[str]) -> dict[str, Any]:
 
 
 def apply(notebook: Any, values: Mapping[str, Any]) -> None:
-    """Set variables in the notebook, in place. Raises `ParameterUnknown` for a name that the notebook never assigns."""
+    """Set variables in the notebook, in place, as the module describes; `values` is name → JSON value.
+
+    Raises `ParameterUnknown` for a name that the notebook never assigns.
+    """
     assignments = list(_assignments(notebook))
     tagged = next((i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])), None)
     injected = {}

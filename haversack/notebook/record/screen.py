@@ -19,10 +19,10 @@ _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?
 
 
 class Screen:
-    """The progress display, a context manager. Callers pass masked text only.
+    """The progress display on standard error, a context manager. Callers pass masked text only.
 
     In a terminal, the live view shows the current activity (a cell, or another step such as starting the kernel), its
-    duration and the last line of its output.
+    duration and the last line of its output. Permanent lines stay above it; elsewhere they are all that is shown.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Screen:
         self._title, self._last, self._since = plain(title), "", time.monotonic()
 
     def start_cell(self, number: int, total: int, source: str) -> None:
-        """Show cell `number` of `total`, counted from 1, as the current activity."""
+        """Show cell `number` of `total`, counted from 1, as the current activity, by its source's first line."""
         self.show_activity(f"[{number}/{total}] {_first_line(source)}")
 
     def show_output(self, text: str) -> None:
@@ -65,7 +65,10 @@ class Screen:
             self._last = lines[-1]
 
     def finish_cell(self, mark: str = "✓") -> None:
-        """Print a permanent line with `mark`, the cell and its duration, and end the current activity."""
+        """Print a permanent line with the cell and its duration, and end the current activity.
+
+        `mark` begins the line: "✓" for a cell that was executed, "✗" for one that failed, "–" for one that was skipped.
+        """
         self.print_line(f"{mark} {self._title}  {_duration(time.monotonic() - self._since)}")
         self._title = ""
 
@@ -80,7 +83,7 @@ class Screen:
 
 
 def plain(text: str) -> str:
-    """Return `text` on one line, without colours, escape sequences and control characters."""
+    """Return `text` on one line, without colours, escape sequences, control characters and repeated spaces."""
     return " ".join("".join(char if char.isprintable() else " " for char in _ESCAPE.sub("", text)).split())
 
 

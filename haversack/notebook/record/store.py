@@ -3,14 +3,15 @@
     notebook.ipynb   the notebook to execute, with its parameters set
     uploads/N/NAME   the files that `files.upload()` receives
     job.json         the record: options, sessions, finished `once` cells (`JobRecord`)
-    executed.ipynb   on the drive only: the executed notebook so far
+    executed.ipynb   the executed notebook so far; on the drive, and in a folder that was downloaded from there
 
 Runs in the parent; the kernel only reads `job.json`. The folder is enough to resume the job on this machine. With a
-named hub, a copy in `haversack/jobs/JOB/` on its drive is enough to resume it on any machine. The copy is uploaded
-before the first session, before and after each session, and after each newly finished `once` cell. It contains no
+named hub, a copy in `haversack/jobs/JOB/` on its drive is enough to resume it on any machine. The notebook and the
+uploads are uploaded once, before the first session of a `run` or `resume`; the record then, before and after each
+session, and after each newly finished `once` cell; the executed notebook after each session. The copy contains no
 secret: notebooks are masked, and an upload that holds a secret is left out. If an upload to the drive fails, the user
-is told once, the job continues, and the next update retries. The embedded hub's drive is on the same disk as the
-folder, so with it there is no copy.
+is told once and the job continues. The embedded hub's drive is on the same disk as the folder, so with it there is no
+copy.
 """
 
 from __future__ import annotations
@@ -115,7 +116,10 @@ class JobRecord:
 
     @property
     def progress(self) -> tuple[bool, int, float]:
-        """Sort key of two records of one job: the record that is further, on whichever machine, is larger."""
+        """Sort key of two copies of one job's record: the larger one has continued further, on whichever machine.
+
+        It is (done, number of sessions, start of the last session in seconds since 1970).
+        """
         return self.done, len(self.sessions), self.sessions[-1].began if self.sessions else 0.0
 
     def encode(self) -> str:
@@ -124,7 +128,10 @@ class JobRecord:
 
     @classmethod
     def decode(cls, text: str) -> JobRecord:
-        """Return the record that `encode` wrote. Raises one of `_UNREADABLE` if `text` is not such a record."""
+        """Return the record that `encode` wrote.
+
+        Raises `ValueError`, `TypeError`, `AttributeError` or `KeyError` (`_UNREADABLE`) if `text` is not such a record.
+        """
         values = json.loads(text)
         values["options"] = Options(**values["options"])
         values["sessions"] = [JobSession(**one) for one in values["sessions"]]
@@ -133,11 +140,11 @@ class JobRecord:
 
 
 class JobStore:
-    """Writes the store of one job. Only the parent uses it, one thread at a time.
+    """Writes the store of one job, in its folder and on the drive. Only the parent uses it, one thread at a time.
 
     Args:
         folder: the job's folder; its name is the job's name.
-        hub: the hub whose drive gets the copy, as in `credentials.drive`.
+        hub: the hub whose drive gets the copy: a URL or "google"; no copy with "embedded" and None.
         secrets: the secrets to mask in the copy.
         notify: called with a sentence for the user if the copy is incomplete, once per sentence.
     """
@@ -152,9 +159,9 @@ class JobStore:
         self._filesystem: Any = None
 
     def add_inputs(self, notebook: Any, uploads: Sequence[Path]) -> list[str]:
-        """Write the notebook and copies of the uploads to the folder; return the uploads' paths below `uploads/`.
+        """Write the notebook and copies of the uploads to the folder; return the copies' paths below `uploads/`.
 
-        Raises `DiskFull`, `JobError`, and `OSError` if an upload cannot be copied.
+        Raises `DiskFull` or `JobError` if the notebook cannot be written, and `OSError` if an upload cannot be copied.
         """
         document.write(notebook, self.folder / NOTEBOOK)
         names = []
@@ -166,11 +173,15 @@ class JobStore:
         return names
 
     def save(self, record: JobRecord) -> None:
-        """Write the record to the folder by atomic replace. Raises `DiskFull` and `JobError`."""
+        """Write the record to the folder by atomic replace. Raises `DiskFull`, and `JobError` for any other failure."""
         document.write_text(record.encode(), self.folder / RECORD)
 
     def upload_all(self, record: JobRecord) -> None:
-        """Upload the notebook, the uploads and the record to the drive; no error of the drive is raised."""
+        """Upload the notebook, the uploads and the record, without secrets, to the drive.
+
+        An error of the drive is not raised: the user is notified, and the notebook or upload stays missing from the
+        copy. Does nothing if the job's hub gets no copy.
+        """
         notebook = document.read(self.folder / NOTEBOOK)
         masked = self._secrets.mask_json(notebook)
         if masked != notebook and self._hub:
@@ -187,9 +198,9 @@ class JobStore:
         self.upload_record(record)
 
     def upload_record(self, record: JobRecord, executed: Path | None = None) -> None:
-        """Upload the record, masked, and the `executed` notebook, which is already masked, to the drive.
+        """Upload the record, masked, and the executed notebook in the file `executed`, already masked, to the drive.
 
-        No error of the drive is raised.
+        An error of the drive is not raised: the user is notified once. Does nothing if the job's hub gets no copy.
         """
         if executed is not None and executed.exists():
             self._upload(EXECUTED, executed)
@@ -228,8 +239,9 @@ class JobStore:
 def find_folder(jobs: Path, name: str, hub: str | None) -> Path:
     """Return the folder of the job `name` below `jobs`; if it is missing, download the job from the hub's drive first.
 
-    Raises `InputError` if there is no such job or its record is unreadable, and `SignInError`, `ConnectionFailed` or
-    `RemoteError` if the drive cannot be read.
+    `hub` is a hub's URL, "google", "embedded" or None; only the first two have copies of jobs. Raises `InputError` if
+    there is no such job or its record on the drive is invalid; `SignInError`, `ConnectionFailed` or `RemoteError` if
+    the drive cannot be read; `DiskFull`, `JobError` or `OSError` if the folder cannot be written.
     """
     name = Path(name).name
     folder = jobs / name
@@ -248,10 +260,10 @@ def find_folder(jobs: Path, name: str, hub: str | None) -> Path:
 
 
 def latest_record(folder: Path, hub: str | None) -> JobRecord:
-    """Return the record of the job in `folder`; if the drive's copy is further, download that first.
+    """Return the record of the job in `folder`; if the drive's copy has continued further, download that copy first.
 
-    `hub` overrides the hub of the record. Raises `InputError` if a record is unreadable, and `SignInError`,
-    `ConnectionFailed` or `RemoteError` if the drive cannot be read.
+    `hub` overrides the hub of the record. Raises `InputError` if a record is invalid; `SignInError`, `ConnectionFailed`
+    or `RemoteError` if the drive cannot be read; `DiskFull`, `JobError` or `OSError` if the folder cannot be written.
     """
     try:
         here = JobRecord.decode((folder / RECORD).read_text())
@@ -277,7 +289,10 @@ def local_record(folder: Path) -> JobRecord | None:
 
 
 def check_uploads(folder: Path, record: JobRecord) -> None:
-    """Raise `InputError` if an upload is missing: one that holds a secret stays on the machine that started the job."""
+    """Raise `InputError` if an upload that the record names is missing in `folder`.
+
+    That happens on another machine: an upload that holds a secret is never stored on the drive.
+    """
     for name in record.uploads:
         if not (folder / UPLOADS / name).is_file():
             raise InputError(
@@ -287,7 +302,7 @@ def check_uploads(folder: Path, record: JobRecord) -> None:
 
 
 def has_copy(hub: str | None) -> bool:
-    """Whether a job with this hub has a copy on the hub's drive."""
+    """Whether a job with this hub has a copy on its drive: for a hub's URL and "google", not "embedded" or None."""
     return bool(hub) and hub != "embedded"
 
 

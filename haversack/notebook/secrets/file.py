@@ -38,7 +38,7 @@ def value(key: str) -> str | None:
 
 
 def known() -> list[str]:
-    """Return all secret values of the environment and the file.
+    """Return all secret values of the environment variables `HAVERSACK_SECRET_…` and of the file, to be masked.
 
     Raises `PermissionError` if other users may read the file, and `InputError` if it is not TOML.
     """

@@ -61,7 +61,11 @@ class Secrets:
         return f"Secrets({len(self._values)} known)"
 
     def add(self, *values: str | None) -> None:
-        """Add secret values. Of a value of several lines, each line is a secret too. None and "" are ignored."""
+        """Add secret values, to be masked from now on.
+
+        Of a value of several lines, each line is a secret too. None, "" and values of fewer than 6 characters are
+        ignored.
+        """
         texts = {text.strip() for value in values if value for text in (value, *value.splitlines())}
         with self._lock:
             self._values |= {text for text in texts if len(text) >= _MIN_LENGTH}
@@ -69,7 +73,7 @@ class Secrets:
             self._cache.clear()
 
     def mask(self, text: str) -> str:
-        """Return `text` with every secret replaced by `***`."""
+        """Return `text` with every known secret and every string in a known token format replaced by `***`."""
         with self._lock:
             if text in self._cache:
                 return self._cache[text]
@@ -89,9 +93,9 @@ class Secrets:
         return _TOKENS.sub(_mask_token, text)
 
     def mask_json(self, value: Any) -> Any:
-        """Return a copy of a JSON value (notebooks included) with all strings and field names masked.
+        """Return a copy of a JSON value, such as a notebook, with all strings and field names masked.
 
-        The items of image, audio, video and PDF fields (by MIME type) are kept unmasked.
+        The values of fields named by the MIME type of an image, audio, video or PDF are kept as they are, except SVG.
         """
         if isinstance(value, str):
             return self.mask(value)

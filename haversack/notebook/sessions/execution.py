@@ -1,7 +1,7 @@
 """Execute cells in a kernel, one after the other, and add their outputs to the notebook as they arrive.
 
 Runs in the parent. nbclient implements the Jupyter protocol
-(https://jupyter-client.readthedocs.io/en/stable/messaging.html). This class adds the messages of `channel` and errors
+(https://jupyter-client.readthedocs.io/en/stable/messaging.html). `Execution` adds the messages of `channel` and errors
 that name the failed cell in one sentence.
 """
 
@@ -36,9 +36,10 @@ class Execution(NotebookClient):
 
     Attributes:
         interrupted: whether `interrupt` was called.
-        last_message_at: when the running cell's last message arrived, or else when it started (`time.monotonic`);
-            None between cells.
-        death: after `KernelDied` was raised, "memory" or "died"; before, "died".
+        last_message_at: when the running cell's last message arrived or, before one did, when the cell started
+            (`time.monotonic`); None between cells.
+        death: why the kernel died, "memory" (the OOM killer) or "died"; set when `execute_one` raises `KernelDied`,
+            before that "died".
     """
 
     def __init__(
@@ -97,10 +98,10 @@ class Execution(NotebookClient):
         self.reset_execution_trackers()
 
     async def execute_one(self, index: int, number: int) -> None:
-        """Execute the cell at `index`, whose number in messages is `number`, and add its outputs to the notebook.
+        """Execute the cell at `index` of the notebook's cells, and add its outputs to the notebook.
 
-        Raises `CellFailed` if it raises and is not tagged `raises-exception`, `KernelDied` if the kernel dies, and
-        `JobError` if it is interrupted.
+        `number` is the cell's number in messages and its execution count. Raises `CellFailed` if the cell raises and is
+        not tagged `raises-exception`, `KernelDied` if the kernel dies, and `JobError` if `interrupt` is or was called.
         """
         if self.interrupted:
             raise JobError(f"The job was interrupted before cell {number}.")
@@ -125,9 +126,10 @@ class Execution(NotebookClient):
             raise JobError(f"The job was interrupted in cell {number}.")
 
     async def execute_silently(self, code: str) -> str:
-        """Execute code that is not part of the notebook, without history or outputs, for at most 60 s.
+        """Execute code that is not part of the notebook, without history or outputs.
 
-        Return the message of the exception that it raised; "" if it raised none. Raises `TimeoutError`.
+        Return the message of the exception that it raised; "" if it raised none. Raises `TimeoutError` if it does not
+        end within 60 s.
         """
         client: Any = self.kc
         request = client.execute(code, silent=True, store_history=False, reply=True, timeout=_SILENT_TIMEOUT)
@@ -135,14 +137,17 @@ class Execution(NotebookClient):
         return "" if content["status"] == "ok" else str(content.get("evalue") or content["status"])
 
     def interrupt(self) -> None:
-        """Interrupt the running cell, which gets a `KeyboardInterrupt`."""
+        """Interrupt the running cell, which gets a `KeyboardInterrupt`; from now on `execute_one` raises `JobError`.
+
+        Returns at once. A kernel that is not started gets no message.
+        """
         self.interrupted = True
         if self.km is not None and self.km.has_kernel:
             # The attribute keeps a reference, since the event loop holds only a weak one.
             self._interrupting = asyncio.ensure_future(ensure_async(self.km.interrupt_kernel()))
 
     async def kill(self) -> None:
-        """Send SIGKILL to the kernel's process group; the running cell raises `DeadKernelError` at once."""
+        """Send SIGKILL to the kernel's process group, so that a running `execute_one` raises at once."""
         if self.km is not None and self.km.has_kernel and self.km.provisioner is not None:
             with suppress(ProcessLookupError, PermissionError):
                 await self.km.provisioner.send_signal(signal.SIGKILL)
@@ -151,7 +156,7 @@ class Execution(NotebookClient):
             self.task_poll_for_reply.cancel()
 
     async def stop(self) -> None:
-        """Shut the kernel down, then kill what is left of its process group."""
+        """Shut the kernel down, then kill what is left of its process group. Does nothing if no kernel runs."""
         manager = self.km
         if manager is None or not manager.has_kernel:
             return
@@ -166,7 +171,11 @@ class Execution(NotebookClient):
             return  # the usual case: no process of the group is left
 
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
-        """Handle one iopub message of the running cell; nbclient calls this."""
+        """Handle one iopub message of the running cell; nbclient calls this.
+
+        A message of `channel` goes to `on_message` only. Text of a stream goes to `on_output` too; nbclient adds
+        outputs to the cell.
+        """
         if self.last_message_at is not None:
             self.last_message_at = time.monotonic()
         if msg["msg_type"] == channel.MESSAGE_TYPE:

@@ -19,7 +19,13 @@ _SEE_LOG = "See kernel.log in the job's folder for details."
 
 @dataclass(frozen=True)
 class ExitCause:
-    """Why a kernel ended. `how` completes the sentence "The kernel …"; `next_step` is a sentence for the user."""
+    """Why a kernel ended.
+
+    Attributes:
+        why: "memory" if the OOM killer killed it, "died" for any other or an unknown reason.
+        how: completes the sentence "The kernel …", such as "died in cell 3, by SIGSEGV".
+        next_step: a sentence that tells the user what to do.
+    """
 
     why: Literal["memory", "died"]
     how: str
@@ -27,7 +33,11 @@ class ExitCause:
 
 
 class ExitCauseFinder:
-    """Records the OOM kill count and the size of `log` (`kernel.log`) before a kernel starts, to compare them later."""
+    """Finds out why one kernel ended; created before the kernel starts.
+
+    It records the OOM kill count and the size of `log`, the file `kernel.log`, and compares them when the kernel has
+    ended.
+    """
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -39,7 +49,7 @@ class ExitCauseFinder:
 
         Args:
             status: the process's return code as in `subprocess.Popen.returncode`; None if unknown.
-            where: when it ended, such as "in cell 3".
+            where: in which part of the job it ended, such as "in cell 3"; used in `ExitCause.how`.
         """
         # A wrapper such as bubblewrap reports a signal as 128 + its number.
         number = -status if status is not None and status < 0 else (status or 0) - 128

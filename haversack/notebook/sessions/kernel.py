@@ -30,7 +30,11 @@ _MAX_FOLDER_LENGTH = 70
 
 
 def write_spec(folder: Path, environment: Environment, content: ContentFolder) -> Path:
-    """Write the kernelspec `python3` below `folder`; return the folder of kernelspecs. Raises `OSError`."""
+    """Write the kernelspec `python3` to `folder/kernels`, and return that folder.
+
+    Its command runs the environment's Python with haversack's extension, behind the prefix of `content`. Raises
+    `OSError`.
+    """
     command = [str(environment.python), "-m", "ipykernel_launcher", "-f", "{connection_file}", "--ext", EXTENSION]
     spec = {
         "argv": [*content.prefix, *command],
@@ -55,9 +59,11 @@ def socket_folder() -> Path:
 
 
 def manager(kernels: Path, sockets: Path) -> AsyncKernelManager:
-    """Return the manager of a kernel that is not started yet, with Unix sockets in `sockets`, a `socket_folder`.
+    """Return the manager of a kernel that is not started yet; it communicates by Unix sockets.
 
-    Other users of the machine could connect to a loopback port, but not to a socket in that folder.
+    `kernels` is the folder of kernelspecs that `write_spec` returned, `sockets` a `socket_folder` for the sockets and
+    the connection file. Other users of the machine could connect to a loopback port, but not to a socket in that
+    folder.
     """
     specs = KernelSpecManager(kernel_dirs=[str(kernels)], ensure_native_kernel=False)
     return AsyncKernelManager(
@@ -70,7 +76,11 @@ def manager(kernels: Path, sockets: Path) -> AsyncKernelManager:
 
 
 def variables(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
-    """Return the `inherited` environment variables with HOME set and without those that name folders of the user."""
+    """Return the `inherited` environment variables with HOME set to `home`.
+
+    Those that name the user's own folders or change where packages go are left out: `XDG_*`, `JUPYTER_*`, `IPYTHON*`,
+    `PYTHONHOME`, `PYTHONUSERBASE`, `PIP_TARGET`, `PIP_PREFIX` and `PIP_ROOT*`.
+    """
     private = ("XDG_", "JUPYTER_", "IPYTHON", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PYTHONHOME", "PYTHONUSERBASE")
     kept = {name: value for name, value in inherited.items() if not name.startswith(private)}
     return {**kept, "HOME": str(home)}

@@ -17,7 +17,10 @@ _TIMEOUT = 10.0  # seconds
 
 
 def kill(job: Path) -> None:
-    """Send SIGKILL to all processes of the job with the folder `job`, until none is left, for at most 10 s."""
+    """Send SIGKILL to all processes of the job with the folder `job`, again until none is left.
+
+    Gives up without an error after 10 s.
+    """
     end = time.monotonic() + _TIMEOUT
     # Repeated, because a process that is about to be killed may start another one.
     while (found := pids(job)) and time.monotonic() < end:

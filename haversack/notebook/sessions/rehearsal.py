@@ -1,9 +1,10 @@
 """`--rehearse`: find the moment at which killing the kernel shows whether a training resumes inside an epoch.
 
 Runs in the parent. The moment is in the middle of an epoch, at least a second after a checkpoint that was itself taken
-in the middle of an epoch, and after a few complete epochs. It is found in the pulses and logs that the training writes;
-the kernel behaves as in any other job. A training must take some seconds, so that a checkpoint falls inside an epoch,
-and must be a run: a training without checkpoints is never killed.
+in the middle of an epoch, and after a few complete epochs. It is found in the log and the pulse of each run, a small
+file in which the training keeps its present epoch and step; the kernel behaves as in any other job. A training must
+take some seconds, so that a checkpoint falls inside an epoch, and must be a run: a training without checkpoints is
+never killed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Rehearsal:
     Args:
         job: the job's folder.
         runs: the folder of all runs on this machine.
-        began: when the session started, in seconds since 1970; earlier pulses are ignored.
+        began: when the session started, in seconds since 1970; trainings that wrote nothing since are ignored.
     """
 
     def __init__(self, job: Path, runs: Path, began: float) -> None:
@@ -44,7 +45,7 @@ class Rehearsal:
         self._began = began
 
     def run_to_kill(self) -> str | None:
-        """Return the name of a run that should be killed now; None if there is none."""
+        """Return the name of a run of this job that should be killed now; None if there is none. Nothing is killed."""
         for file in self._runs.glob(f"[!.]*/{log.PULSE}"):
             folder = file.parent
             pulse = log.pulse(folder)

@@ -66,7 +66,7 @@ class JobSessions:
     |---|---|---|---|
     | prepared | no session, or those before a resume | `execute` starts a session | session running |
     | session running | last session: `ended` null, `why` "" | it ends, see below | session ended |
-    | session ended | `why` limit, hung, rehearsal, memory, died | progress within two sessions | session running |
+    | session ended | `why` limit, hung, rehearsal, memory, died | progress in it or the one before | session running |
     | | the same | two sessions in a row without progress: `execute` raises the error | given up |
     | | `why` failed, interrupted | `execute` raises the error | given up |
     | | `why` done, `done` true | `execute` returns | done |
@@ -140,11 +140,12 @@ class JobSessions:
         self._cell_uploads = 0
 
     def execute(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
-        """Execute every cell, over as many sessions as it takes.
+        """Execute every cell, over as many sessions as it takes; return when the notebook is done.
 
-        `private` is the job's `/content`; `variables` are the environment variables that all kernels share. Raises the
-        `HaversackError` of the last session if the job is given up (`CellFailed`, `KernelDied`, `JobError`, …), and
-        `KeyboardInterrupt` for a second signal.
+        `private` is the job's `/content`; `variables` are the environment variables that all kernels share. If the job
+        is given up, raises the `HaversackError` of the last session: `JobError` (`CellFailed`, `KernelDied`),
+        `DiskFull` or `MountError`. Raises `OSError` if the session's folders cannot be written, `TimeoutError` if the
+        checkpoints are not deleted within 60 s after the last cell, and `KeyboardInterrupt` for a second signal.
         """
         asyncio.run(self._run(private, variables))
 

@@ -1,9 +1,9 @@
-"""End a session at its time limit, when its cell hangs, and for a rehearsal, although its kernel works.
+"""End a session although its kernel works: at the session's time limit, when its cell hangs, and for a rehearsal.
 
 Runs in the parent, as a task beside the execution of the cells. At the limit and for a rehearsal, all processes of the
 session get SIGKILL without warning, as on a cloud machine. A cell counts as hung if for `--cell-timeout` it sent no
-message and no training made a step. A cell that computes silently cannot be told from one that waits forever, so there
-is no such timeout unless the user sets one.
+message and no training made a step; then only the kernel is killed. A cell that computes silently cannot be told from
+one that waits forever, so there is no such timeout unless the user sets one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ class Watchdog:
         await asyncio.wait([self._task])
 
     def error(self, where: str) -> JobError:
-        """Return the error that says why the watchdog ended the session `where`, such as "in cell 3"."""
+        """Return the error that says why the watchdog ended the session; call it only after `ended` is set.
+
+        `where` is where the session ended, such as "in cell 3".
+        """
         if self.ended == "limit":
             assert self._options.session is not None
             return JobError(
