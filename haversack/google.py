@@ -70,7 +70,6 @@ class GoogleSignIn:
             getattr(credentials, "token_uri", None) or getattr(credentials, "_token_uri", None) or _TOKEN_URI
         )
         self.service = f"{uri.scheme}://{uri.netloc}"
-        self.project = getattr(credentials, "quota_project_id", None) or ""
         self._credentials = credentials
         self._keep = keep
         self._lock = threading.Lock()
