@@ -81,19 +81,31 @@ _NEXT_STEP = "Fetch it again, or ask its author for an intact copy."
 
 
 class Bytes(Protocol):
-    """A file of known size that is readable at any offset. Implementations are thread-safe."""
+    """A file, local or remote, whose `size` in bytes is known and that is readable at any offset.
+
+    Implementations are thread-safe: `reader.LocalFile`, `blocks.ranges.RemoteFile`, `datasets.stored.StoredFile`.
+    """
 
     @property
     def size(self) -> int: ...
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return exactly `size` bytes from `offset`; raise if fewer can be read."""
+        """Return exactly `size` bytes from `offset`.
+
+        Raises `IntegrityError` if the file has fewer, or changed while it is open. A remote file also raises
+        `ConnectionFailed`, `RemoteError` or `SignInError`, and `DiskFull` if the fetched bytes cannot be stored.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """All members, including folders, in directory order: one row of `COLUMNS` and one UTF-8 name each."""
+    """All members of an archive, including folders, in the order of the central directory.
+
+    Attributes:
+        columns: a structured array of dtype `COLUMNS`, one row per member: offsets, sizes, CRC, method, encryption.
+        names: the members' names in UTF-8; a folder's ends with a slash. Several members may have one name.
+    """
 
     columns: NDArray[np.void]
     names: list[bytes]
@@ -101,19 +113,25 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class _Location:
-    """Where the central directory is in the file, and how many records it has."""
+    """Where the central directory is in the file.
+
+    Attributes:
+        offset, size: in bytes.
+        count: the number of records in it.
+        shift: bytes to add to every offset in the archive, because data precedes it, as in self-extracting archives.
+    """
 
     offset: int
     size: int
     count: int
     shift: int
-    """Bytes to add to every offset in the archive, because data precedes it, as in self-extracting archives."""
 
 
 def read_directory(file: Bytes) -> Directory:
     """Parse and validate the archive's central directory; no other part of the archive is read.
 
-    Raises `ArchiveInvalid` if the directory is missing, cut off, inconsistent or unsupported.
+    Raises `ArchiveInvalid` if the directory is missing, cut off, inconsistent or unsupported, or if a name is invalid
+    (`names.decode_names`). Errors of `file.read_at` pass through.
     """
     location = _locate(file)
     data = file.read_at(location.offset, location.size)

@@ -31,10 +31,17 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMember:
-    """One file of an archive.
+    """One file of an archive. Sizes and offsets are in bytes.
 
-    Sizes and offsets are in bytes. `offset` is that of the local header, `end` where the next member starts; `method`
-    is the compression method (APPNOTE 4.4.5).
+    Attributes:
+        name: the full name, with slashes.
+        size: the uncompressed size.
+        compressed: the compressed size.
+        offset: where the member's local header starts in the archive.
+        end: where the next member, or else the central directory, starts.
+        method: the compression method (APPNOTE 4.4.5): 0 is stored, 8 deflated.
+        crc: the CRC-32 of the uncompressed bytes.
+        encrypted: whether a password is needed to read it.
     """
 
     name: str
@@ -48,13 +55,13 @@ class ArchiveMember:
 
 
 class ArchiveIndex(Mapping[str, ArchiveMember]):
-    """An immutable mapping of names to `ArchiveMember`, in directory order. Thread-safe.
+    """An immutable mapping of file names to `ArchiveMember`, in the order of the central directory. Thread-safe.
 
     Args:
-        columns: one row of `directory.COLUMNS` per file.
-        names: the UTF-8 names, concatenated (bytes or a memoryview).
-        hashes: the XXH3 hashes of the names, sorted.
-        rows: the row in `columns` of each hash.
+        columns: a structured array of dtype `directory.COLUMNS`, one row per file; also an attribute.
+        names: the UTF-8 names of all rows, concatenated (bytes or a memoryview).
+        hashes: the 64-bit XXH3 hashes of the names, sorted.
+        rows: for each of `hashes`, the row of its file in `columns`.
     """
 
     def __init__(
@@ -67,7 +74,7 @@ class ArchiveIndex(Mapping[str, ArchiveMember]):
 
     @property
     def size(self) -> int:
-        """The sum of all uncompressed sizes in bytes."""
+        """The sum of the uncompressed sizes of all files, in bytes."""
         return int(self.columns["size"].sum())
 
     def row(self, name: str) -> int:
@@ -86,7 +93,7 @@ class ArchiveIndex(Mapping[str, ArchiveMember]):
         raise KeyError(name)
 
     def member(self, row: int) -> ArchiveMember:
-        """Return the file in a row of `columns`."""
+        """Return the file in row `row` of `columns`. Raises `IndexError` if there is no such row."""
         offset, end, size, compressed, _, crc, method, encrypted, _ = self.columns[row].item()
         return ArchiveMember(self._name(row).decode(), size, compressed, offset, end, method, crc, encrypted)
 
@@ -113,9 +120,10 @@ class ArchiveIndex(Mapping[str, ArchiveMember]):
         return bytes(self._names[start : int(self.columns["name_end"][row])])
 
     def save(self, path: Path, content: str) -> None:
-        """Write the index file `path` by atomic replace; `content` is the tag of the archive's content.
+        """Write the index file `path` by atomic replace; create its folder if it is missing.
 
-        Creates the folder of `path`. Raises `OSError`.
+        `content` is a tag that changes with the archive's bytes; `open_index` accepts the file only with an equal tag.
+        Raises `OSError` if it cannot be written.
         """
         parts = [self.columns.tobytes(), self._hashes.tobytes(), self._rows.tobytes()]
         payload = b"".join(map(_pad, parts)) + bytes(self._names)
@@ -133,7 +141,7 @@ def read_index(file: Bytes) -> ArchiveIndex:
     """Index the archive's files, without folders; only the central directory is read.
 
     Of several members with one name the last one counts, as in other zip tools. Raises `ArchiveInvalid` if the
-    directory is invalid (see `directory.read_directory`).
+    central directory is invalid (see `directory.read_directory`). Errors of `file.read_at` pass through.
     """
     directory = read_directory(file)
     kept = [row for row, name in enumerate(directory.names) if not name.endswith(b"/")]
@@ -151,10 +159,11 @@ def read_index(file: Bytes) -> ArchiveIndex:
 
 
 def open_index(file: Bytes, path: Path, content: str) -> ArchiveIndex:
-    """Load the index file at `path`; if it is missing, damaged or stale, index the archive and write the file.
+    """Return the archive's index: from the index file at `path`, else from the central directory of `file`.
 
-    `content` is a tag that changes with the archive's bytes. If the index file cannot be written, the index is returned
-    all the same. Raises `ArchiveInvalid` if the directory is invalid.
+    The index file is used if it is intact and was saved with an equal `content`, a tag that changes with the archive's
+    bytes; otherwise it is written anew. If it cannot be written, the index is returned all the same. Raises
+    `ArchiveInvalid` if the central directory is invalid. Errors of `file.read_at` pass through.
     """
     cached = _load(path, content)
     if cached is not None:

@@ -30,7 +30,12 @@ _CHINESE = re.compile(r"[\x00-\x7f\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]*")
 
 @dataclass(frozen=True, slots=True)
 class ExtraFields:
-    """The extra fields (APPNOTE 4.5) of each record: row `row` has those in `data[starts[row]:ends[row]]`."""
+    """The extra fields (APPNOTE 4.5) of the records of a central directory.
+
+    Attributes:
+        data: the bytes of the central directory.
+        starts, ends: for each record, the range of its extra fields in `data`.
+    """
 
     data: bytes
     starts: list[int]
@@ -40,7 +45,10 @@ class ExtraFields:
         return self.ends[row] - self.starts[row]
 
     def find(self, row: int, kind: int) -> bytes | None:
-        """Return the data of a record's first field with header ID `kind`, or None if there is none."""
+        """Return the data of the first extra field with header ID `kind` in record `row`, or None if there is none.
+
+        If the field claims to be longer than the record's extra fields, the data ends with them.
+        """
         at, end = self.starts[row], self.ends[row]
         while at + 4 <= end:
             length = int.from_bytes(self.data[at + 2 : at + 4], "little")
@@ -51,10 +59,11 @@ class ExtraFields:
 
 
 def decode_names(raw: list[bytes], flags: NDArray[np.uint16], extras: ExtraFields) -> list[bytes]:
-    """Return the names `raw` in UTF-8; `flags` are the records' general purpose flags.
+    """Return the members' names `raw`, as they are in the records, in UTF-8.
 
-    Raises `ArchiveInvalid` for a name that is marked as UTF-8 and is not, is empty, has a NUL character, or would be
-    extracted outside the target folder.
+    `flags` are the general purpose flags (APPNOTE 4.4.4) of the records, `extras` their extra fields, in the order of
+    `raw`. Raises `ArchiveInvalid` for a name that is marked as UTF-8 and is not, is empty, has a NUL character, or
+    would be extracted outside the target folder: one that is absolute, or has a `..` part or a drive letter.
     """
     names = raw if b"".join(raw).isascii() else _to_utf8(raw, flags, extras)
     if _any_suspicious(names):

@@ -28,7 +28,10 @@ _HEADER_ESTIMATE = 512
 
 
 class LocalFile:
-    """A complete file on this machine, as `Bytes`, open until `close`. Raises `OSError` if it cannot be opened."""
+    """The local file `path` as `directory.Bytes`: readable at any offset, thread-safe, open until `close`.
+
+    Raises `OSError` if it cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,14 +50,12 @@ class LocalFile:
 
 
 class Archive:
-    """The zip archive in `file`.
+    """Reads the members of the zip archive in `file`. Nothing is read before the first access to `members`.
 
     Args:
         file: the archive's bytes. The caller closes it.
-        index: where to cache the archive's index; None for no cache.
-        content: a tag that changes with the archive's bytes; a cached index with another tag is stale.
-
-    An invalid archive raises `ArchiveInvalid` at the first access to `members`.
+        index: the path of the index file, a cache of `members`; None for no cache.
+        content: a tag that changes with the archive's bytes; an index file with another tag is stale.
     """
 
     def __init__(self, file: Bytes, index: Path | None = None, content: str = "") -> None:
@@ -64,14 +65,17 @@ class Archive:
 
     @cached_property
     def members(self) -> ArchiveIndex:
-        """The files by name, in directory order. Raises `ArchiveInvalid` at the first access."""
+        """The archive's files by name, in the order of the central directory.
+
+        The first access reads it, or the index file, and raises `ArchiveInvalid` if the archive is invalid.
+        """
         return read_index(self.file) if self._index is None else open_index(self.file, self._index, self._content)
 
     def read(self, member: ArchiveMember) -> bytes:
         """Return the member's uncompressed bytes, verified.
 
-        Raises `IntegrityError` if the data, its size or its CRC is wrong, `ArchiveInvalid` if the member cannot be read
-        or its local header is not where the directory says.
+        Raises `IntegrityError` if the data, its size or its CRC is wrong; `ArchiveInvalid` if the member is encrypted,
+        is neither stored nor deflated, or its local header is not where the central directory says.
         """
         if member.end - member.offset > _PIECE_SIZE:
             return b"".join(self.pieces(member))
@@ -88,17 +92,20 @@ class Archive:
         return data
 
     def open(self, member: ArchiveMember) -> BinaryIO:
-        """Return the member as a seekable binary file object.
+        """Return the member's uncompressed bytes as a seekable, buffered binary file object.
 
-        Reads raise the errors of `pieces`. Seeking backwards reads the member again from its start.
+        Seeking backwards decompresses the member again from its start. Its reads raise `IntegrityError` for damaged
+        data or a wrong size, and at the end for a wrong CRC; `ArchiveInvalid` if the member is encrypted, is neither
+        stored nor deflated, or its local header is not where the central directory says.
         """
         return cast(BinaryIO, io.BufferedReader(_MemberFile(self, member), buffer_size=1 << 17))
 
     def pieces(self, member: ArchiveMember) -> Iterator[bytes]:
         """Yield the member's uncompressed bytes in pieces of at most 4 MiB.
 
-        Raises `IntegrityError` for damaged data or a wrong size, and behind the last piece for a wrong CRC;
-        `ArchiveInvalid` if the member cannot be read or its local header is not where the directory says.
+        Raises `IntegrityError` for damaged data or a wrong size, and after the last piece for a wrong CRC;
+        `ArchiveInvalid` if the member is encrypted, is neither stored nor deflated, or its local header is not where
+        the central directory says.
         """
         crc = count = 0
         for piece in self._uncompressed_pieces(member):
@@ -151,7 +158,7 @@ class Archive:
 
 
 class _MemberFile(io.RawIOBase):
-    """A member as a raw, seekable stream.
+    """The uncompressed bytes of `member` as an unbuffered, seekable stream.
 
     A backward seek restarts the decompression, so that the CRC at the end always covers all bytes.
     """

@@ -31,7 +31,8 @@ _ARCHIVE_OVERHEAD = 22 + 20 + 56
 def folder_files(folder: Path) -> dict[str, Path]:
     """Return the paths of all files below `folder` by their member names (relative, with slashes), sorted by name.
 
-    Raises `InputError` for anything that is not a file or a folder: links to folders, broken links, sockets, devices.
+    Hidden files and links to files are included; empty folders, and folders that may not be read, are not. Raises
+    `InputError` for anything that is neither a file nor a folder: links to folders, broken links, sockets, devices.
     """
     found = {}
     for parent, folders, files in os.walk(folder):
@@ -46,10 +47,10 @@ def folder_files(folder: Path) -> dict[str, Path]:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write every file below `folder` into the zip file `archive`, by atomic replace.
+    """Write every file below `folder` into the zip file `archive`, by atomic replace: an existing one is overwritten.
 
-    Raises `InputError` if there is no file, or one that an archive cannot hold (see `folder_files`), or a name that is
-    not valid Unicode; `DiskFull` if the disk has no space for the archive.
+    Raises `InputError` if there is no file, a link to a folder, a broken link or a special file, or a name that is not
+    valid Unicode; `DiskFull` if the disk has no space for the archive; another `OSError` if a file cannot be read.
     """
     files = folder_files(folder)
     if not files:
@@ -61,13 +62,14 @@ def pack(folder: Path, archive: Path) -> None:
 
 
 def write_shards(files: Iterable[tuple[str, bytes | Path]], to: Path, limit: int) -> list[Path]:
-    """Write files into archives of at most `limit` bytes each in a new folder.
+    """Write files into shards, archives of at most `limit` bytes each, in the new folder `to`.
 
-    The folder is written under a temporary name and then renamed, so it is complete or absent.
+    An archive is begun when the next file does not fit into the current one. The folder is written under a temporary
+    name and then renamed, so it is complete or absent.
 
     Args:
-        files: (member name with slashes, its bytes or the path of its file); iterated once, in order.
-        to: the folder to create; each archive's name starts with the folder's name.
+        files: pairs of a member's name, with slashes, and its bytes or the path of its file; iterated once.
+        to: the folder to create, with missing parents. Archives are named `NAME-00000-of-00003.zip` by its name.
         limit: the maximum size of an archive in bytes.
 
     Returns the paths of the archives. Raises `InputError` if `to` exists, if there are no files, for a file larger than

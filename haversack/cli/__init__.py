@@ -1,5 +1,7 @@
 """The `haversack` command: every subcommand reads its arguments, calls one function, and shows what it returns.
 
+The modules and the commands or parts that each defines:
+
 notebook   run, clock                drive      mount, unmount, drive …     hub        hub
 accounts   login, logout, whoami     data       data …                      runs, jobs
 options    shared by commands        output     how results are printed
@@ -39,9 +41,10 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line `arguments` (`sys.argv` when None).
+    """Run the command line `arguments`; None for those of this process. Exits by `SystemExit`, except for --version.
 
-    A `HaversackError` or `OSError` is printed as one line on standard error, and the process exits with its exit code.
+    A `HaversackError` or `OSError` is printed on standard error in one line, and the exit status is the error's
+    `exit_code`: 2 for an `InputError`, else 1. With --debug the error is raised instead.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments

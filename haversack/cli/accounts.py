@@ -1,4 +1,4 @@
-"""`haversack login`, `logout` and `whoami`."""
+"""`haversack login`, `logout` and `whoami`: sign in, sign out, and show who is signed in (`haversack.account`)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def login(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Sign in to Google's drive, to Kaggle or to a hub, and make that drive the default."""
+    """Sign in to Google's drive, to Kaggle or to a hub; the drive of Google or the hub becomes the default."""
     from haversack import account
 
     if service == "hub":
@@ -64,7 +64,7 @@ def logout(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Delete the sign-ins that `haversack login` stored; Google revokes its own."""
+    """Delete the sign-ins that `haversack login` stored; one that Google gave to haversack is revoked too."""
     from haversack import account
 
     done = account.logout(service)

@@ -27,7 +27,7 @@ def data_get(
     hub: Hub = None,
     json: Json = False,
 ) -> None:
-    """Download a data set, or a folder of it, and verify it; an interrupted download is resumed."""
+    """Download and verify a data set, or a folder of it, as a zip archive or as files; resumes if interrupted."""
     from haversack.datasets.source import dataset
 
     with dataset(source, hub=hub) as data:

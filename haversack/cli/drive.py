@@ -1,4 +1,4 @@
-"""`haversack mount` and `unmount`, and the commands of `haversack drive`."""
+"""`haversack mount` and `unmount`, and `haversack drive …`: use a drive without a mount, repair it, show its state."""
 
 from __future__ import annotations
 

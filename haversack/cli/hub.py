@@ -1,4 +1,4 @@
-"""The `haversack hub` command."""
+"""`haversack hub`: serve a folder as a drive and as Kaggle, for tests and work without an account."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ def hub(
 
 
 def token_of(file: Path | None) -> str:
-    """Return the token from `file`, or from HAVERSACK_TOKEN if it is None. Raises `InputError` if there is none."""
+    """Return a hub's token: the text of `file`, or, if that is None, the environment variable HAVERSACK_TOKEN.
+
+    Raises `InputError` if the file does not exist or is not text, or if the token is empty.
+    """
     if file is not None:
         try:
             token = file.read_text().strip()

@@ -29,7 +29,7 @@ def jobs_rm(
     names: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="The name of a job.")] = None,
     done: Annotated[bool, typer.Option("--done", help="Remove all jobs whose notebook is done.")] = False,
 ) -> None:
-    """Remove jobs: their folders, with downloads and /content, and the trainings that they named."""
+    """Remove jobs: their folders, with downloads and /content, and the trainings that the jobs gave names to."""
     from haversack.notebook.job.jobs import all_jobs, remove
 
     if not names and not done:

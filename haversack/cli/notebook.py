@@ -92,7 +92,7 @@ def run(
 
 @commands.command(epilog="Example: `haversack clock --json`")
 def clock(json: Json = False) -> None:
-    """Show what ends this session, and when."""
+    """Show when this session of Colab, Kaggle or `haversack run` ends, and what ends it."""
     from haversack import place
     from haversack.training import clock as clock_
 

@@ -1,4 +1,4 @@
-"""Options shared by several commands."""
+"""The options `--hub` and `--json`, as types for the parameters of the commands that share them."""
 
 from __future__ import annotations
 

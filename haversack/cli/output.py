@@ -10,7 +10,10 @@ from haversack import progress
 
 
 def show(result: Any, as_json: bool, text: str) -> None:
-    """Print `result`, a dataclass or a JSON value, as one JSON object, or `text` unless it is empty."""
+    """Print what a command returns: with `as_json` `result` as one line of JSON, else `text`, unless it is empty.
+
+    `result` is a JSON value, or a dataclass of JSON values.
+    """
     if as_json:
         print(jsonlib.dumps(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result))
     elif text:
@@ -18,6 +21,9 @@ def show(result: Any, as_json: bool, text: str) -> None:
 
 
 def listed(row: dict[str, Any]) -> str:
-    """One line of a listing: size and name of a file or folder, in the format of fsspec's `info`."""
+    """Return one line of a listing: the size of a file or nothing for a folder, and the name.
+
+    `row` has the keys `name`, `size` in bytes, and `type`, "file" or "directory", as fsspec's `info` has them.
+    """
     size = "" if row["type"] == "directory" else progress.size(row["size"])
     return f"{size:>10}  {row['name']}{'/' if row['type'] == 'directory' else ''}"

@@ -1,4 +1,4 @@
-"""`haversack runs` and its subcommands."""
+"""`haversack runs …`: list and show trainings, plot their loss, and export their checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Where = Annotated[
 
 @app.callback()
 def runs_options(context: typer.Context, where: Where = None, json: Json = False) -> None:
-    """List the trainings of this machine."""
+    """List the trainings that were logged on this machine, the most recent one last."""
     if context.invoked_subcommand is None:
         from haversack.runs import every
 
@@ -34,7 +34,7 @@ def runs_show(
     where: Where = None,
     json: Json = False,
 ) -> None:
-    """Show a training's sessions and epochs, and verify its checkpoints."""
+    """Show a training's sessions and epochs, and read its checkpoints in full to verify them."""
     from haversack import runs
 
     run, checkpoints = runs.show(name, where), runs.verified(name, where)
@@ -54,7 +54,7 @@ def runs_plot(
     ] = None,
     where: Where = None,
 ) -> None:
-    """Plot a training's loss over its epochs, with the kills marked."""
+    """Plot a training's loss over its epochs into an image file; marks show where sessions ended."""
     from haversack.runs import plot
 
     print(plot(name, where).save(output or Path(f"{name}.png")))

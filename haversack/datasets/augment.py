@@ -20,14 +20,18 @@ Augment = Callable[[Pixels, np.random.Generator], Pixels]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random flip, shift, and change of brightness and contrast; call it with an image and a generator.
+    """A random flip, shift, and change of brightness and contrast of an image.
+
+    Call it with a uint8 image of shape (height, width, channels) and a numpy `Generator`; it returns the changed image,
+    of the same shape and type. `flip=0` and zeros change nothing.
 
     Args:
         flip: the probability of a left-right flip.
         shift: the largest shift in each direction, as a fraction of height and width; the uncovered border repeats the
             edge pixels.
-        brightness: the largest change of all values, as a fraction of the range of 255.
-        contrast: the contrast factor is between 1 - `contrast` and 1 + `contrast`.
+        brightness: the largest amount that is added to or subtracted from all values, as a fraction of 255.
+        contrast: the differences of all values from 127.5 are multiplied by a factor between 1 - `contrast` and
+            1 + `contrast`.
 
     Raises `InputError` for a value outside of 0 to 1.
     """
@@ -56,7 +60,10 @@ class Augmentation:
 
 
 def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """Return the random generator of one sample in one epoch; equal arguments give equal generators."""
+    """Return the random generator for the augmentation of one sample in one epoch, both numbered from 0.
+
+    Equal arguments give generators of equal random numbers.
+    """
     return np.random.Generator(np.random.Philox(key=[seed % 2**64, epoch], counter=[0, 0, 1, sample]))
 
 

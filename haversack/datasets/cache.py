@@ -1,7 +1,8 @@
 """The cache of data sets on this machine: its folders, what is in it, and deletion.
 
-Each data set has a folder in the cache for fetched files and one for decoded pixels. A file `.source` in each folder
-names the data set. Everything in the cache can be fetched or decoded again.
+A data set has a folder below the cache's `datasets` for fetched files, and one below `pixels` for each form that its
+images were decoded to. A file `.source` in each folder names the data set. Everything in the cache can be fetched or
+decoded again. The cache is the folder `cache` of the settings.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ _SOURCE_FILE = ".source"
 
 @dataclass(frozen=True)
 class CachedDataset:
-    """The cached bytes of one data set: `files` were fetched, `pixels` decoded; both as allocated on the disk."""
+    """What the cache has of one data set.
+
+    Attributes:
+        source: the source that opens the data set, with its version.
+        files: bytes on the disk of fetched files, extracted files and indexes.
+        pixels: bytes on the disk of decoded images.
+        folders: the cache folders that have them.
+    """
 
     source: str
     files: int
@@ -44,9 +52,10 @@ class CachedDataset:
 
 
 def folder_for(source: str, *parts: str) -> Path:
-    """Return the cache folder of the data set `source`; create it, with its source file, if it is missing.
+    """Return the cache folder for the fetched files of the data set `source`; create it if it is missing.
 
-    The path below the cache's `datasets` is `parts`, or, without them, derived from a hash of `source`.
+    Its path below the cache's `datasets` is `parts`, or, without them, `named` and a hash of `source`. Its file
+    `.source` names the data set, so that `list_cached` finds it.
     """
     below = parts or ("named", hashlib.sha256(os.fsencode(source)).hexdigest()[:16])
     folder = settings.load().cache.joinpath("datasets", *below)
@@ -55,16 +64,17 @@ def folder_for(source: str, *parts: str) -> Path:
 
 
 def record_source(folder: Path, source: str) -> None:
-    """Create `folder` if it is missing, and the file in it that says its data set is `source`."""
+    """Create `folder` and its file `.source`, which says that it caches the data set `source`, if they are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / _SOURCE_FILE).exists():
         disk.write(folder / _SOURCE_FILE, source, durable=False)
 
 
 def list_cached(source: str | None = None) -> list[CachedDataset]:
-    """List the cached data sets, sorted by source.
+    """Return the data sets in the cache, sorted by source.
 
-    With `source`, only that data set, its versions, folders in it, and, if it is a pattern, the archives that match it.
+    With `source`, in the form that `source.normalize_source` returns, only that data set, its versions, folders in it,
+    and, if it is a pattern such as folder/*.zip, the archives that match it.
     """
     cache = settings.load().cache
     found: dict[str, tuple[int, int, list[Path]]] = {}
@@ -82,9 +92,10 @@ def list_cached(source: str | None = None) -> list[CachedDataset]:
 
 
 def remove(datasets: list[CachedDataset]) -> None:
-    """Delete the folders of `datasets` from the cache.
+    """Delete the `folders` of `datasets` from the cache; folders that are gone already are ignored.
 
-    Processes that have files in them open can still read those; the next opening fetches them again.
+    Processes that have files in them open can still read those; when a data set is opened again, its files are fetched
+    again. Raises `OSError` if a file cannot be deleted.
     """
     for folder in [folder for one in datasets for folder in one.folders]:
         # Rename before deletion, so that no process finds an archive without its journal.

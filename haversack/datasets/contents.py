@@ -1,7 +1,8 @@
-"""The files of a data set: `Contents`, with an implementation for a zip archive and one for a local folder.
+"""The files of a data set: the protocol `Contents`, and its implementations for a zip archive and a local folder.
 
-The archive may be on this machine or remote (`blocks.ranges`, `stored`). A member of a remote archive whose fetched
-bytes turn out to be damaged is fetched again once.
+The archive may be on this machine or remote (`blocks.ranges`, `stored`). If a member of a remote archive is damaged
+when it is read or written to a file, its bytes are fetched again once. Other implementations: `stored.StoredFolder`,
+`subset.Subset` and `joined.Joined`.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ T = TypeVar("T")
 
 
 class RemoteBytes(Protocol):
-    """A remote file, cached in part or completely; a range is (start, stop) in bytes. Thread-safe.
+    """A remote file, cached on this machine in part or completely; a range is (start, stop) in bytes. Thread-safe.
 
-    Implementations are `blocks.ranges.RemoteFile` and `stored.StoredFile`.
+    Methods that fetch raise `ConnectionFailed`, `SignInError` or `RemoteError`, `IntegrityError` if the remote file
+    changed, and `DiskFull`. Implementations are `blocks.ranges.RemoteFile` and `stored.StoredFile`.
     """
 
     @property
     def path(self) -> Path:
-        """Where the complete file is in the cache, once it is complete."""
+        """The path of the file in the cache; it exists only once the file is complete."""
         ...
 
     @property
@@ -45,7 +47,7 @@ class RemoteBytes(Protocol):
 
     @property
     def tag(self) -> str:
-        """A tag of the file's content; `complete` may change it if the remote file has changed."""
+        """A tag that identifies the content of the cached bytes; it changes if `complete` fetches newer content."""
         ...
 
     @property
@@ -58,7 +60,10 @@ class RemoteBytes(Protocol):
         ...
 
     def want(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Prefetch these ranges in the background, in this order, instead of those of an earlier call."""
+        """Prefetch these ranges in the background, in this order, instead of those of an earlier call; return at once.
+
+        The first error is logged and ends the prefetch.
+        """
         ...
 
     def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
@@ -66,18 +71,27 @@ class RemoteBytes(Protocol):
         ...
 
     def complete(self, check: Callable[[Path], None]) -> Path:
-        """Fetch and verify the whole file and return `path`; `check` verifies it if the server names no hash."""
+        """Fetch the whole file, verify it, and return `path`.
+
+        It is verified by the server's hash or by `check`, which raises `IntegrityError` if the file at its argument is
+        damaged. Wrong bytes are deleted, and `IntegrityError` is raised.
+        """
         ...
 
     def mend(self, start: int, stop: int) -> None:
-        """Invalidate the cached range, so that the next read fetches it again."""
+        """Invalidate the cached blocks that overlap [start, stop), so that the next read fetches them again."""
         ...
 
     def close(self) -> None: ...
 
 
 class DatasetFile(Protocol):
-    """A file of a data set: its name with slashes, and its size in bytes."""
+    """A file of a data set.
+
+    Attributes:
+        name: its path in the data set, with slashes.
+        size: in bytes, uncompressed.
+    """
 
     @property
     def name(self) -> str: ...
@@ -86,10 +100,11 @@ class DatasetFile(Protocol):
 
 
 class Contents(Protocol):
-    """The files of a data set. Every name that is passed to a method must be in `files`.
+    """The files of a data set, by name. Every name that is passed to a method must be in `files`.
 
-    Methods that fetch raise `ConnectionFailed`, `RemoteError` or another error of `haversack.errors` for a server's
-    answer, `IntegrityError` for wrong bytes, and `DiskFull`.
+    Methods that fetch raise `ConnectionFailed`, `SignInError` or `RemoteError` for a server that does not answer or
+    refuses, `IntegrityError` for wrong bytes, and `DiskFull`. Methods that read raise `ArchiveInvalid` for a member of
+    an archive that is encrypted or neither stored nor deflated.
     """
 
     @property
@@ -97,59 +112,88 @@ class Contents(Protocol):
 
     @property
     def size(self) -> int:
-        """The sum of all files' sizes in bytes."""
+        """The sum of all files' sizes in bytes, uncompressed."""
         ...
 
     @property
     def content(self) -> str:
-        """A tag that changes with the files' bytes."""
+        """16 hex digits that change with the files, judged by their sizes and times or the server's tags."""
         ...
 
     def read(self, name: str) -> bytes:
-        """Return the file's bytes; an archive's member is verified by its CRC-32, a remote file by its size."""
+        """Return the file's bytes, fetched if needed.
+
+        An archive's member is verified by its CRC-32, a file of a remote folder by its size, a local one not at all.
+        """
         ...
 
     def open(self, name: str) -> BinaryIO:
-        """Return the file as a seekable binary file object."""
+        """Return the file as a seekable binary file object. An archive's member is verified when its end is read."""
         ...
 
     def path(self, name: str) -> Path:
-        """Return the path of this one file on the local disk; if it is not there yet, fetch or extract it."""
+        """Return a local path of the file, for reading only: its own, or that of a copy in the cache.
+
+        If the copy does not exist yet, the file is fetched or extracted to it.
+        """
         ...
 
     def write(self, name: str, target: Path) -> None:
-        """Write the file to `target`, verified as by `read`, not atomically: a failure may leave a part of it."""
+        """Write the file to the path `target`, whose folder must exist, verified in the same way as by `read`.
+
+        The write is not atomic: a failure may leave a part of the file.
+        """
         ...
 
     def matches(self, name: str, path: Path) -> bool:
-        """Whether the local file `path` has the same size and bytes (for an archive: the same CRC-32)."""
+        """Return whether the local file `path` has the same size and bytes as the file `name`.
+
+        For an archive's member the CRC-32 is compared; a file of a remote folder is fetched.
+        """
         ...
 
     def prefetch(self, names: Iterable[str]) -> None:
-        """Fetch these files in the background, in this order, instead of those of an earlier call; return at once."""
+        """Fetch these files in the background, in this order, instead of those of an earlier call; return at once.
+
+        The first error is logged and ends the prefetch. Local files are ignored.
+        """
         ...
 
     def fetch(self, names: Iterable[str]) -> None:
-        """Fetch these files; return when they are cached. An archive's members are verified when they are read."""
+        """Fetch these files if they are not local; return when they are cached.
+
+        An archive's members are not verified before they are read.
+        """
         ...
 
     def complete(self) -> None:
-        """Fetch everything; an archive is verified as a whole."""
+        """Fetch all files if they are not local.
+
+        A whole remote archive is verified by its hash or its members' CRCs.
+        """
         ...
 
     def save(self, target: Path) -> None:
-        """Write the whole data set to `target` as one archive. Raises `InputError` if a different file is there."""
+        """Write the whole data set to the path `target` as one zip archive; create the path's folder.
+
+        An archive is copied; if `target` has the same bytes already, nothing is done. Anything else is packed. Raises
+        `InputError` if a different file is at `target`, or, for a packed data set, any file.
+        """
         ...
 
     def info(self) -> dict[str, object]:
-        """Return where the files are and how much of them is cached, for `Dataset.info`."""
+        """Return where the files are and how many bytes of them are cached, for `Dataset.info`, which has the keys."""
         ...
 
     def close(self) -> None: ...
 
 
 class ArchiveContents:
-    """`Contents` of a zip archive. The folder `cache` has its index and the members that `path` has extracted."""
+    """`Contents` of the zip archive in `file`, which `close` closes.
+
+    The folder `cache` gets the index of the archive and the members that `path` extracts. `files` raises
+    `ArchiveInvalid` if the archive is invalid.
+    """
 
     def __init__(self, file: LocalFile | RemoteBytes, cache: Path) -> None:
         self._file = file
@@ -235,7 +279,7 @@ class ArchiveContents:
 
     @property
     def content(self) -> str:
-        """A tag of the archive's content, from its path, size and mtime, or from the remote file's tag and size."""
+        """16 hex digits: a hash of the local archive's path, size and mtime, or of the remote one's tag and size."""
         if isinstance(self._file, LocalFile):
             about = self._file.path.stat()
             known = f"{self._file.path} {about.st_size} {about.st_mtime_ns}"
@@ -257,14 +301,18 @@ class ArchiveContents:
 
 @dataclass(frozen=True, slots=True)
 class PlainFile:
-    """A `DatasetFile` without further data."""
+    """A `DatasetFile` that is only its name, with slashes, and its size in bytes."""
 
     name: str
     size: int
 
 
 class FolderContents:
-    """`Contents` of a folder on this machine. Its files are listed once, at the first access to `files`."""
+    """`Contents` of the local folder `folder`, by the files' paths in it.
+
+    They are listed once, at the first access to `files`, which raises `InputError` for a link to a folder, a broken
+    link or a special file.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -339,7 +387,10 @@ def _check_members(path: Path) -> None:
 
 
 def sizes_of(files: Mapping[str, DatasetFile]) -> Iterable[tuple[str, int]]:
-    """Return (name, size in bytes) of all files, without creating an `ArchiveMember` for each."""
+    """Return pairs of the name and the size in bytes of all files, in their order.
+
+    Faster than `files.values()`, which creates an `ArchiveMember` for each file of an archive.
+    """
     sizes = (
         files.columns["size"].tolist() if isinstance(files, ArchiveIndex) else [file.size for file in files.values()]
     )
@@ -347,7 +398,7 @@ def sizes_of(files: Mapping[str, DatasetFile]) -> Iterable[tuple[str, int]]:
 
 
 def target_exists(target: Path) -> InputError:
-    """Return the error for a `target` that a different file occupies."""
+    """Return the error to raise if a file is at the path `target` that may not be overwritten."""
     return InputError(f"{target} exists and is a different file.", "Move it away, or choose another path.")
 
 

@@ -1,4 +1,4 @@
-"""Decoding of an image file to uint8 pixels of a given shape, by one rule for all formats:
+"""Decoding of an image file to uint8 pixels of a given form, by one rule for all formats:
 
 1. Decode the first frame and rotate it by its EXIF orientation.
 2. Convert to 8 bits: one-bit images to 0 and 255, palettes to their colours, a 16-bit grey value v to the integer
@@ -40,10 +40,15 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 @dataclass(frozen=True)
 class Form:
-    """The form that every image is decoded to: uint8 of shape (height, width, channels), in pixels.
+    """The form that images are decoded to: uint8 of the shape `shape`, which is (height, width, channels).
 
-    `fit` is how an image with another aspect ratio is resized; see the module's step 4. Raises `InputError` for sizes
-    below 1, channels other than 1, 3 and 4, and an unknown `fit`.
+    Attributes:
+        height, width: in pixels.
+        channels: 1 for grey, 3 for RGB, 4 for RGBA.
+        fit: how an image of another aspect ratio gets that size: "stretch" ignores the ratio, "crop" cuts off both ends
+            of the longer side, "pad" adds black borders.
+
+    Raises `InputError` for a height or width below 1, another number of channels, and an unknown `fit`.
     """
 
     height: int
@@ -64,15 +69,15 @@ class Form:
 
     @property
     def bytes(self) -> int:
-        """The size of one decoded image."""
+        """The size of one decoded image in bytes."""
         return self.height * self.width * self.channels
 
 
 def decode(data: bytes, form: Form, name: str) -> Pixels:
-    """Decode the image file `data` to uint8 of shape `form.shape`.
+    """Decode the bytes `data` of an image file by the module's rule; return uint8 pixels of shape `form.shape`.
 
-    Raises `ImageInvalid`, whose message calls the image `name`, if it is damaged, of an unknown format, too large, or
-    has values without a known range.
+    Raises `ImageInvalid`, whose message calls the image `name`, if it is damaged, of a format that Pillow does not
+    know, has too many pixels, or has values that are real numbers or do not fit into 16 bits.
     """
     plain = png.uncompress(data)
     pixels = None if plain is None else _decode_with_opencv(plain)
@@ -91,7 +96,7 @@ def decode(data: bytes, form: Form, name: str) -> Pixels:
 
 
 def preload(name: str) -> None:
-    """Import the library that decodes images such as `name`, so that the first `decode` does not wait for it."""
+    """Import OpenCV if it is installed and `name` ends in .png, so that the first `decode` does not wait for it."""
     if name.lower().endswith(".png"):
         _cv2()
 

@@ -23,9 +23,13 @@ _TEMPORARY = ".haversack-extracting"
 def extract(contents: Contents, to: Path, name: str) -> Path:
     """Write every file of `contents` below the folder `to`, created if it is missing; return its absolute path.
 
-    `name` names the data set in messages. Raises `InputError` if `to` is not a folder, if a different file is in the
-    way, if a link leads out of `to`, or if a name is both a file and a folder; `DiskFull` before a file is written; and
-    the errors of `contents.complete` and `contents.write`.
+    First the whole data set is fetched and verified, unless all files are in `to` already. `name` names the data set in
+    messages. Processes that extract to the same folder wait for each other.
+
+    Raises `InputError` if `to` is not a folder, if a different file is in the way, if a link leads out of `to`, or if a
+    name is both a file and a folder; `DiskFull` before a file is written; `ArchiveInvalid` for a member that is
+    encrypted or neither stored nor deflated; `IntegrityError` for wrong bytes; and `ConnectionFailed`, `SignInError` or
+    `RemoteError` if a server does not answer or refuses. After these errors `to` is unchanged.
     """
     to = to.expanduser().absolute()
     if to.exists() and not to.is_dir():

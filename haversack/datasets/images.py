@@ -34,7 +34,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How images become batches: arguments of `haversack.Dataset.images`; `form` is its size, channels and fit."""
+    """How images become batches; fields without a description are arguments of `haversack.Dataset.images`.
+
+    Attributes:
+        form: the images' size, channels and fit.
+        order: the order of the images in each epoch, from the arguments `seed` and `shuffle`.
+    """
 
     form: Form
     batch_size: int
@@ -46,12 +51,13 @@ class BatchOptions:
 
 
 class Images:
-    """Batches of images, created by `Dataset.images`.
+    """Batches of images, created by `haversack.Dataset.images`.
 
-    `images[step]` is a batch of the current epoch, `len(images)` the number of batches in an epoch. Iteration yields
-    the batches of the current epoch and advances the epoch. A batch is (x, y), or x without labels. x has shape (batch,
-    height, width, channels) and is float32 from 0 to 1, or uint8; y is the matching part of `labels`. The last batch of
-    an epoch, and any batch with `corrupt="skip"`, may have fewer images.
+    `images[step]` is a batch of the current epoch, whose number from 0 is `epoch`; `len(images)` is the number of
+    batches in an epoch. Iteration yields the batches of the current epoch and advances `epoch`. A batch is (x, y), or x
+    without labels. x has shape (batch, height, width, channels) and is float32 from 0 to 1, or uint8; y has the labels
+    of these images (`labels`). The last batch of an epoch, and any batch with `corrupt="skip"`, may have fewer images.
+    With several hosts a batch has only this host's part.
 
     `haversack.fit` accepts it. If Keras is imported before it is created, it is also a `keras.utils.PyDataset`.
     """
@@ -69,17 +75,20 @@ class Images:
 
     @property
     def names(self) -> list[str]:
-        """The names of the images, in the data set's order."""
+        """The names of the images: in the order of the argument `names` if that was a list, else of the data set."""
         return [self._loader.names[row] for row in self._rows]
 
     @property
     def labels(self) -> NDArray[Any] | None:
-        """The labels of the images, in the same order: int64 or float32, of shape (images,) or (images, n)."""
+        """The labels of the images in the order of `names`, or None if there are none.
+
+        int64 (class numbers or integers) of shape (images,), or numbers or vectors as `labels.Labels.values` has them.
+        """
         return None if self._labels is None else self._labels.values[self._rows]
 
     @property
     def class_names(self) -> list[str]:
-        """The class names by class number; empty if labels are numbers or there are none."""
+        """The class names; a class's number is its place in the list. Empty if labels are numbers or there are none."""
         return list(self._labels.classes) if self._labels is not None else []
 
     @property
@@ -89,7 +98,7 @@ class Images:
 
     @property
     def samples(self) -> Samples:
-        """The images as single samples, for the data loaders of Grain and PyTorch."""
+        """The images one by one, in the order of `names`, for the data loaders of Grain and PyTorch."""
         return Samples(self)
 
     def __len__(self) -> int:
@@ -119,16 +128,21 @@ class Images:
         self.epoch += 1
 
     def batch(self, epoch: int, step: int) -> Any:
-        """Return batch `step` of an epoch, both from 0; equal arguments give equal batches, in any session.
+        """Return batch `step` of an epoch, both from 0: (x, y), or x without labels.
 
-        Raises `ImageInvalid` for an image that cannot be decoded (with `corrupt="raise"`), and the errors of
-        `Dataset.read`.
+        Equal arguments give equal batches, in any session. Raises `ImageInvalid` for an image that cannot be decoded
+        (with `corrupt="raise"`); `NotFound` for a name that is not in the data set; and, if a file cannot be fetched or
+        is damaged, `ConnectionFailed`, `SignInError`, `RemoteError`, `DiskFull`, `IntegrityError` or `ArchiveInvalid`.
         """
         x, rows = self._prefetcher.get(0 if self._epochs_equal else epoch, step, len(self))
         return x if self._labels is None else (x, self._labels.values[rows])
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return, as JSON values, everything that must be unchanged for a training on these images to be resumed."""
+        """Return, as JSON values, everything that must be unchanged for a training on these images to be resumed.
+
+        These are hashes of names and labels, and the options that change batches. The number of hosts may change. Of
+        an `augment` that is a function it says only that there is one.
+        """
         names = xxhash.xxh3_64_hexdigest("\n".join(self.names).encode())
         labels = None if self.labels is None else xxhash.xxh3_64_hexdigest(np.ascontiguousarray(self.labels).tobytes())
         options = self._options
@@ -149,9 +163,10 @@ class Images:
     def split(self, share: float, seed: int = 0) -> tuple[Images, Images]:
         """Split the images into (training, validation).
 
-        The validation images are `share` (between 0 and 1) of the images of each class, neither shuffled nor augmented.
-        The choice depends on each image's name and `seed`, so few images change sides when others are added. Raises
-        `InputError` if `share` is out of range or leaves one part empty.
+        The validation images are `share` (between 0 and 1) of the images of each class or integer label, or else of all
+        images; they are neither shuffled nor augmented. The choice depends on each image's name and `seed`, so few
+        images change sides when others are added. Both parts share this object's threads and cache. Raises `InputError`
+        if `share` is out of range or leaves one part empty.
         """
         if not 0 < share < 1:
             raise InputError(f"{share} is not a share of the images.", "Use a number between 0 and 1, such as 0.2.")
@@ -169,9 +184,12 @@ class Images:
         return self._select(self._rows[~chosen], options), self._select(self._rows[chosen], validation)
 
     def show(self, count: int = 16, to: str | Path | None = None) -> Image:
-        """Draw of the first `count` images of this epoch with their labels; save it as PNG at `to` if given.
+        """Return a picture of the first `count` images of the current epoch in a grid, augmented as for training.
 
-        Raises `ImageInvalid` for an image that cannot be decoded (with `corrupt="raise"`), and `OSError`.
+        Under each is its label, or its file name if there are no labels. The picture is saved as PNG at `to` if given.
+        Raises `ImageInvalid` for an image that cannot be decoded (with `corrupt="raise"`); `NotFound`, `RemoteError`,
+        `ConnectionFailed`, `IntegrityError` or another `HaversackError` for one that cannot be read; and `OSError` if
+        `to` cannot be written.
         """
         from haversack.datasets import sheet
 
@@ -186,7 +204,10 @@ class Images:
         return picture
 
     def close(self) -> None:
-        """Drop prefetched batches, stop the threads, and sync the pixel cache."""
+        """Drop prefetched batches, stop the threads, and sync the pixel cache.
+
+        No batch can be loaded afterwards, also not from the parts that `split` returned. The data set stays open.
+        """
         self._prefetcher.clear()
         self._loader.close()
 
@@ -218,10 +239,11 @@ class Images:
 
 
 class Samples:
-    """A random-access sequence of single images for the data loaders of Grain and PyTorch, in the data set's order.
+    """A random-access sequence of single images for the data loaders of Grain and PyTorch.
 
-    `samples[place]` is (x, y), or x without labels; x has shape (height, width, channels). It is decoded in the calling
-    thread or process; samples may be pickled to worker processes.
+    `samples[place]` is (x, y), or x without labels, for the image `images.names[place]`; x has shape (height, width,
+    channels) and is augmented for the epoch `images.epoch`. It is decoded in the calling thread or process. Samples may
+    be pickled to worker processes. An image that cannot be decoded raises `ImageInvalid`, also with `corrupt="skip"`.
     """
 
     def __init__(self, images: Images) -> None:

@@ -1,7 +1,7 @@
-"""Several archives as one data set: shards by `archive.writer`, or any archives without duplicate file names.
+"""Several archives as one data set: the shards of one set, or any archives without duplicate file names.
 
-Files keep the names that they have in their archives. Each archive is read in place. A set of shards must be complete:
-`NAME-00000-of-00003.zip` requires two more.
+A set of shards is what `archive.writer` makes of a folder: `NAME-00000-of-00003.zip` and two more, all of which must be
+there. Files keep the names that they have in their archives. Each archive is read in place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.zip")
 
 
 def check_complete(names: Iterable[str], source: str) -> None:
-    """Raise `NotFound` if `names` (archives' file names) include some shards of a set and not all of them."""
+    """Raise `NotFound` if `names`, the file names of archives, include some shards of a set and not all of them.
+
+    A shard is named NAME-00000-of-00003.zip. `source` names the data set in the message.
+    """
     found_numbers: dict[tuple[str, str], set[int]] = {}
     for name in names:
         if found := _SHARD.fullmatch(name):
@@ -39,7 +42,7 @@ def check_complete(names: Iterable[str], source: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _JoinedFile:
-    """A file, and the index of the archive that has it."""
+    """A file: its name, its size in bytes, and `part`, the number of the archive that has it, from 0."""
 
     name: str
     size: int
@@ -47,9 +50,10 @@ class _JoinedFile:
 
 
 class Joined:
-    """`Contents` of all archives in `parts`, which maps an archive's name to its contents.
+    """`Contents` of all archives in `parts`, which maps an archive's name, for messages, to its contents.
 
-    `source` names the data set in messages. Raises `InputError` if two archives have a file of the same name.
+    The files are in the order of `parts`. `close` closes all parts. `source` names the data set in messages. Raises
+    `InputError` if two archives have a file of the same name.
     """
 
     def __init__(self, parts: Mapping[str, Contents], source: str) -> None:

@@ -45,7 +45,12 @@ _STALL_TIMEOUT = 180.0
 
 @dataclass(frozen=True)
 class DatasetName:
-    """The name of a data set on Kaggle or a hub; `version` is None for the current one."""
+    """The name of a data set on Kaggle or a hub.
+
+    Attributes:
+        owner, name: as in the address of its page, /datasets/OWNER/NAME.
+        version: from 1; None for the current one.
+    """
 
     owner: str
     name: str
@@ -56,13 +61,17 @@ class DatasetName:
 
     @property
     def page(self) -> str:
-        """The path of the data set's web page, without a version."""
+        """The path of the data set's web page below the server's address: "/datasets/OWNER/NAME"."""
         return f"/datasets/{self.owner}/{self.name}"
 
 
 @dataclass(frozen=True)
 class Competition:
-    """The name of a competition, whose data is a data set without versions."""
+    """A competition on Kaggle or a hub, whose data is a data set without versions.
+
+    Attributes:
+        name: as in the address of its page, /competitions/NAME.
+    """
 
     name: str
 
@@ -71,7 +80,7 @@ class Competition:
 
     @property
     def page(self) -> str:
-        """The path of the competition's web page."""
+        """The path of the competition's web page below the server's address: "/competitions/NAME"."""
         return f"/competitions/{self.name}"
 
 
@@ -80,7 +89,10 @@ _SET = re.compile(r"kaggle:([A-Za-z0-9][\w-]*)/([A-Za-z0-9][\w.-]*)(?:@([1-9][0-
 
 
 def source_of_page(link: str) -> str | None:
-    """Return the source `kaggle:…` of a link to a data set or competition on kaggle.com, or None for other links."""
+    """Return the source of a link to a page of a data set or competition on kaggle.com, or None for other links.
+
+    The source is `kaggle:owner/name`, with `@version` if the link has one, or `kaggle:c/competition`.
+    """
     found = _PAGE.match(link)
     if not found:
         return None
@@ -110,7 +122,12 @@ def parse_source(source: str) -> tuple[DatasetName | Competition, str]:
 
 @dataclass(frozen=True)
 class _KaggleUpload:
-    """An upload in progress. Both fields are secret: they let anyone write to the upload without a sign-in."""
+    """An upload in progress. Both fields are secret: they let anyone write to the upload without a sign-in.
+
+    Attributes:
+        token: identifies the uploaded file in the call that publishes it.
+        url: where its bytes are sent.
+    """
 
     token: str = field(repr=False)
     url: str = field(repr=False)
@@ -120,7 +137,11 @@ class _KaggleUpload:
 class DatasetMetadata:
     """What a publication says about a data set.
 
-    `title`, `licence` and `public` apply only to a new data set, `notes` only to a new version.
+    Attributes:
+        title: of a new data set; None for its name.
+        licence: of a new data set, by Kaggle's name, such as CC0-1.0; None for "unknown".
+        public: whether everybody may see a new data set.
+        notes: what is new in a version; not used for a new data set. None for "Published by haversack".
     """
 
     title: str | None = None
@@ -130,16 +151,17 @@ class DatasetMetadata:
 
     @property
     def fields_of_new_dataset(self) -> str:
-        """The fields that are set and apply only to a new data set, as text for a message; "" if there are none."""
+        """The fields for a new data set that are set, as words, such as "title and visibility"; "" if none is."""
         given = {"title": self.title, "licence": self.licence, "visibility": self.public}
         return " and ".join(name for name, value in given.items() if value)
 
 
 class KaggleApi:
-    """Kaggle's API over `http`, whose server is Kaggle or a hub.
+    """A client of Kaggle's API; requests go through `http`, whose server is Kaggle or a hub.
 
-    Methods raise `NotFound`, `Forbidden`, `RulesNotAccepted`, `RateLimited`, or another `RemoteError` for an error
-    answer, `SignInError` if the sign-in is refused, and `ConnectionFailed` if the server does not answer.
+    Methods are coroutines for the event loop of `http`. They raise `NotFound`, `Forbidden`, `RulesNotAccepted`,
+    `RateLimited`, or another `RemoteError` for an error answer, `SignInError` if the sign-in is refused, and
+    `ConnectionFailed` if the server does not answer.
     """
 
     def __init__(self, http: Http) -> None:
@@ -154,7 +176,8 @@ class KaggleApi:
     async def about(self, name: DatasetName | Competition) -> dict[str, Any]:
         """Return the metadata of a data set or competition, by one call.
 
-        The keys are `title` and `page`, of a data set also `licence` and `private`.
+        The keys are `title` and `page` (the address of its web page), of a data set also `licence` (Kaggle's name, or
+        "unknown") and `private` (a boolean).
         """
         if isinstance(name, Competition):
             answer = await self._call("GetCompetition", name, {"competitionName": name.name}, service=_COMPETITIONS)
@@ -169,7 +192,10 @@ class KaggleApi:
         }
 
     async def download_address(self, name: DatasetName | Competition) -> str:
-        """Return a signed address of the data set's archive. It needs no sign-in and expires after some time."""
+        """Return a signed address of the data set's archive, of `name.version` or else the current version.
+
+        A GET of the address needs no sign-in. It expires after a time that the server chooses.
+        """
         if isinstance(name, Competition):
             answer = await self._send(f"{_COMPETITIONS}/DownloadDataFiles", name, {"competitionName": name.name})
         else:
@@ -192,10 +218,11 @@ class KaggleApi:
             name: the data set; its `version` is not used.
             archive: the zip file.
             metadata: see `DatasetMetadata`.
-            states: a folder for the state files of interrupted uploads.
+            states: a folder for the state files of interrupted uploads, which are secret; created if it is missing.
 
         Returns the version's number, once the server serves it, and the address of the data set's page. Raises
-        `InputError` before the upload if the data set exists and `metadata` has fields for a new one only.
+        `InputError` before the upload if the data set exists and `metadata` has fields for a new one only, and
+        `RemoteError` if the server cannot unpack the archive or does not serve it within 15 minutes.
         """
         before = await self._version_if_any(name)
         if before and (given := metadata.fields_of_new_dataset):
@@ -358,9 +385,9 @@ class KaggleApi:
         return ("https://www.kaggle.com" if server == KAGGLE else server) + name.page
 
     async def user(self) -> str:
-        """Return the user name of the sign-in, by one call that requires one; "" if the server does not name it.
+        """Return the user name of the sign-in; "" if the server does not name it.
 
-        Raises `SignInError` if the sign-in is refused.
+        One call checks the sign-in, and raises `SignInError` if the server refuses it.
         """
         server = self.http.server
         try:

@@ -12,7 +12,7 @@ from haversack.datasets.loader import Loader
 
 
 class KerasImages(Images, keras.utils.PyDataset):  # type: ignore[misc]
-    """`Images` for plain Keras. The next batches are decoded while Keras uses the current one.
+    """`Images` that `model.fit` of Keras accepts. The next batches are decoded while Keras uses the current one.
 
     Pass `shuffle=False` to `model.fit`: with its default, `shuffle=True`, Keras requests batches in random order, which
     disables prefetching. The images are in a new order in each epoch anyway.

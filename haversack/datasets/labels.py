@@ -1,7 +1,8 @@
 """The labels of images, from their folders, a table, a mapping, or a function of an image's name.
 
-Text labels become class numbers, in alphabetical order. Integers, real numbers and vectors stay as they are. Every
-image must have a label: the error for missing ones says how many there are.
+Text labels become class numbers: the place of the text in the sorted list of all of them. If every text is a number,
+such as "0" or "2.5", labels are these numbers instead. Integers, real numbers and vectors stay as they are. Every image
+must have a label: the error for missing ones says how many there are.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ LabelSource = str | Path | tuple[str | Path, str, str] | Mapping[str, Any] | Cal
 class Labels:
     """One label per image.
 
-    `values` has shape (images,), or (images, n) for vectors; it is int64 for classes and integers, else float32.
-    `classes` has the name of each class number; it is empty if the labels are not text.
+    Attributes:
+        values: of shape (images,), or (images, n) for vectors of n numbers; int64 for class numbers, integers, booleans
+            and vectors of integers, else float32.
+        classes: the class names by class number; empty if the labels are numbers or vectors.
     """
 
     values: NDArray[Any]
     classes: tuple[str, ...] = ()
 
     def text(self, row: int) -> str:
-        """Return the label of image `row` for display: the class name, or the number or vector as text."""
+        """Return the label `values[row]` for display: the class name, or the number or vector as text."""
         value = self.values[row]
         return self.classes[int(value)] if self.classes else np.array2string(np.asarray(value), precision=3)
 
@@ -54,10 +57,12 @@ def labels_for(names: Sequence[str], source: LabelSource, read: Callable[[str], 
             a function of an image's name.
         read: returns the bytes of a file of the data set.
 
-    In a table or mapping, the key of an image is its name, or else its file name, or else that without its suffix.
+    In a table or mapping, the key of an image is its name, or else its file name, or else that without its suffix. A
+    label is text, an integer, a real number, or a vector of as many numbers as the others.
 
-    Raises `InputError` for a table that cannot be parsed, for images without a label, and for labels of mixed types;
-    `read` raises `NotFound` if the data set has no such table.
+    Raises `InputError` for a table that cannot be parsed, lacks a column or has two labels for an image, for images
+    without a label, and for labels of mixed types. If no such table is on this machine, the errors of `read` pass
+    through: `NotFound` if it is not in the data set either.
     """
     if source is None:
         return None

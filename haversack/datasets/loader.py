@@ -1,4 +1,4 @@
-"""Loading of image batches: parallel decoding, prefetching, and the pixel cache.
+"""Loading of image batches: parallel decoding, prefetching of files and batches, and use of the pixel cache.
 
 A batch is split into one piece per core. A thread reads and decodes its whole piece into the batch's array: tasks of
 single images would spend their time waiting for each other. `Prefetcher` submits the next batches while the current one
@@ -44,7 +44,7 @@ _MIN_PIECE_SIZE = 4
 
 
 class FileSource(Protocol):
-    """The part of `haversack.Dataset` that a loader uses; its methods are documented there."""
+    """The part of `haversack.Dataset` that a loader uses; each member is that of the same name there."""
 
     source: str
 
@@ -62,9 +62,21 @@ class FileSource(Protocol):
 
 
 class Loader:
-    """Loads images of `dataset` as pixels of one form; image `row` is the file `names[row]`. Thread-safe.
+    """Loads images of a data set as pixels of one form, from the pixel cache or by decoding. Thread-safe.
 
     Pickling creates a loader with threads of its own.
+
+    Args:
+        dataset: has the image files.
+        names: the images' names in it; image `row` is the file `names[row]`.
+        form: the height, width and channels of the pixels, and the way to resize to them.
+        corrupt: what to do with an image that cannot be decoded: "raise" `ImageInvalid`, "skip" it in its batch, or use
+            a "blank" (black) image.
+        cache: the pixel cache of these images; None for none.
+
+    Methods that load images raise `ImageInvalid`; `NotFound` for a name that is not in the data set; and, if a file
+    cannot be fetched or is damaged, `ConnectionFailed`, `SignInError`, `RemoteError`, `DiskFull`, `IntegrityError` or
+    `ArchiveInvalid`.
     """
 
     def __init__(
@@ -91,8 +103,9 @@ class Loader:
     def submit(self, rows: Rows, transform: Transform | None, dtype: str = "uint8") -> PendingBatch:
         """Submit the images `rows` to the thread pool; return a function that waits for the batch.
 
-        The batch has shape (len(rows), height, width, channels); `transform` is applied to each image. With the `dtype`
-        "float32" values are scaled to the range 0 to 1.
+        The function returns the images, of shape (len(rows), height, width, channels), and their rows, both without
+        skipped images, and raises the errors that the class names. `transform` maps (pixels, row) to other pixels of
+        the same shape; None for none. With the `dtype` "float32" values are scaled to the range 0 to 1.
         """
         out = np.empty((len(rows), *self._form.shape), dtype)
         good = np.ones(len(rows), bool)
@@ -111,10 +124,10 @@ class Loader:
         return wait
 
     def load(self, row: int, transform: Transform | None, dtype: str) -> NDArray[Any]:
-        """Load one image, of shape (height, width, channels), in the calling thread.
+        """Load image `row` in the calling thread; return it with shape (height, width, channels).
 
-        Raises `ImageInvalid` if it cannot be decoded, also with `corrupt="skip"`, because a single image cannot be
-        left out.
+        `transform` and `dtype` are as in `submit`. Raises `ImageInvalid` if it cannot be decoded, also with
+        `corrupt="skip"`, because a single image cannot be left out.
         """
         out, good = np.empty((1, *self._form.shape), dtype), np.ones(1, bool)
         self._fill(np.array([row]), out, good, transform)
@@ -126,7 +139,10 @@ class Loader:
         return image
 
     def prefetch_files(self, rows: Rows) -> None:
-        """Prefetch the files of the images `rows`, in this order, except those whose pixels are cached."""
+        """Prefetch the files of the images `rows`, in this order, except those whose pixels are cached.
+
+        The files replace those of an earlier call that are not fetched yet. Returns at once.
+        """
         if self._cache:
             rows = rows[~self._cache.has(rows)]
         if len(rows):
@@ -136,13 +152,20 @@ class Loader:
                 self._pool.submit(preload, self.names[rows[0]])
 
     def fetch_in_background(self) -> None:
-        """Start a thread that fetches the whole data set, unless all requested pixels were cached; return at once."""
+        """Start a thread that fetches the whole data set; return at once.
+
+        Does nothing if it was started before, or if `prefetch_files` has found every pixel in the cache so far. A fetch
+        that fails is only logged: reads then fetch single files.
+        """
         if self._needs_files and self._background_fetch is None:
             self._background_fetch = threading.Thread(target=self._fetch, daemon=True, name="haversack-fetch")
             self._background_fetch.start()
 
     def close(self) -> None:
-        """Cancel pending work, wait for the threads of the pool, and sync the pixel cache."""
+        """Cancel batches that have not begun, wait for the threads of the pool, and sync the pixel cache.
+
+        `submit` cannot be called afterwards. A fetch in the background is not stopped.
+        """
         self._pool.shutdown(cancel_futures=True)
         if self._cache:
             self._cache.flush()
@@ -206,17 +229,18 @@ class Loader:
 
 
 class Prefetcher:
-    """Submits the next batches while the current one is in use. Thread-safe.
+    """Decodes the next batches of an epoch while the current one is in use. Thread-safe.
 
-    Batches are prefetched while they are requested in order. At the end of an epoch the prefetcher continues with the
-    next epoch or, if `repeat_epoch`, with the same one (validation data). Each request of step 0 after the first
-    request sets `repeat_epoch`: True if its epoch is that of the previous request.
+    Batches that are requested in order of their steps are prefetched: 3 are decoded and the files of 16 are fetched
+    ahead. Others are only loaded when they are requested. What follows the last batch of an epoch is guessed: the next
+    epoch, or the same one again, as for validation data. The guess is what happened last: whenever step 0 is requested,
+    its epoch is compared with that of the previous request.
 
     Args:
         loader: decodes the images and prefetches their files.
-        rows_of: returns the image rows of each of several steps of an epoch.
-        submit: submits the batch with the given epoch and rows to the loader.
-        repeat_epoch: the value until then.
+        rows_of: a function of (epoch, steps) that returns the image rows of each of the steps.
+        submit: a function of (epoch, rows) that submits a batch to the loader and returns a function that waits for it.
+        repeat_epoch: the first guess: True for the same epoch again, False for the next one.
     """
 
     def __init__(
@@ -237,9 +261,10 @@ class Prefetcher:
         self._lock = threading.Lock()
 
     def get(self, epoch: int, step: int, steps: int) -> tuple[NDArray[Any], Rows]:
-        """Return the images and rows of batch `step` of an epoch of `steps`, and submit the batches that follow.
+        """Return the images and rows of batch `step` of an epoch of `steps` batches; submit those that follow.
 
-        Raises `ImageInvalid` for an image that cannot be decoded, and the data set's errors if it cannot be read.
+        Raises `ImageInvalid` for an image that cannot be decoded, and `NotFound`, `RemoteError`, `ConnectionFailed`,
+        `IntegrityError` or another `HaversackError` for one that cannot be read.
         """
         at = epoch, step
         with self._lock:
@@ -257,7 +282,7 @@ class Prefetcher:
         return batch
 
     def clear(self) -> None:
-        """Drop the pending batches."""
+        """Forget the batches that are submitted and not requested yet. Their decoding is not cancelled."""
         with self._lock:
             self._pending.clear()
 

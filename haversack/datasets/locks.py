@@ -11,7 +11,10 @@ from haversack import settings
 
 
 def lock_of(key: str | os.PathLike[str]) -> FileLock:
-    """Return the file lock for `key`, in the cache folder; it is one lock for all processes that share that folder."""
+    """Return the file lock for `key`, any string or path: `with lock_of(key):` waits until no other process holds it.
+
+    The lock file is in the cache, so it excludes only processes that use the same cache folder.
+    """
     folder = settings.load().cache / "datasets" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}.lock")

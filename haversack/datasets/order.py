@@ -28,8 +28,9 @@ _WORD = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class SampleOrder:
-    """The order of `count` samples in every epoch: with `shuffle` a different one in each, otherwise 0, 1, 2, …
+    """The order of the samples 0 to `count` - 1 in every epoch.
 
+    With `shuffle` each epoch has a random order of its own, which `seed` determines; otherwise it is 0, 1, 2, …
     Raises `InputError` if `count` or `seed` is negative.
     """
 
@@ -44,7 +45,10 @@ class SampleOrder:
             )
 
     def samples(self, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Return the samples at the positions [start, stop) of an epoch, fewer at its end; int64 of shape (n,)."""
+        """Return the samples at the positions [start, stop) of an epoch; int64 of shape (stop - start,).
+
+        Positions and epochs are numbered from 0. At the end of the epoch there are fewer samples.
+        """
         return self._samples_at(epoch, np.arange(start, min(stop, self.count), dtype=np.uint64))
 
     def batch(self, epoch: int, step: int, size: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
@@ -65,7 +69,10 @@ class SampleOrder:
     def batches(
         self, epoch: int, steps: Sequence[int], size: int, rank: int = 0, world: int = 1
     ) -> list[NDArray[np.int64]]:
-        """Return `batch` of each of `steps`, computed in one vectorized pass. Raises `InputError` as `batch` does."""
+        """Return what `batch` returns for each of `steps`, computed in one vectorized pass.
+
+        Raises `InputError` if `rank` is not between 0 and `world` - 1, or `size` is below 1.
+        """
         if not 0 <= rank < world or size < 1:
             raise InputError(
                 f"There is no part {rank} of {world} of a batch of {size}.",

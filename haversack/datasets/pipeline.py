@@ -1,7 +1,4 @@
-"""Assembly of a data set's image pipeline from its parts: `labels`, `decode`, `pixels`, `order`, `augment`, `loader`.
-
-`Dataset.images` calls `images` here.
-"""
+"""Construction of `Images` for `Dataset.images`: selects the images, finds their labels, and opens the pixel cache."""
 
 from __future__ import annotations
 
@@ -48,7 +45,12 @@ def images(
     rank: int = 0,
     world: int = 1,
 ) -> Images:
-    """Build the images of `dataset`. Arguments and errors are those of `haversack.Dataset.images`."""
+    """Implement `haversack.Dataset.images`, which describes the arguments.
+
+    Raises `InputError` for arguments that cannot be used, if there is no image, and for images without a label;
+    `NotFound` if a table of labels exists neither on this machine nor in the data set; and `OSError` if the pixel cache
+    cannot be created. The table's fetch may also raise `ConnectionFailed`, `RemoteError` or `IntegrityError`.
+    """
     if corrupt not in get_args(Corrupt) or dtype not in ("float32", "uint8") or cache not in ("disk", None):
         raise InputError(
             f"Images cannot be loaded with corrupt={corrupt!r}, dtype={dtype!r}, cache={cache!r}.",

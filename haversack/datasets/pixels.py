@@ -31,10 +31,10 @@ _RELEASE_AFTER = 16 << 20
 
 
 class PixelCache:
-    """The decoded pixels of `count` images in the form `form`, in `folder`; rows are image numbers from 0.
+    """The decoded pixels of `count` images in the form `form`, in files in `folder`; a row is an image's number from 0.
 
-    Thread-safe, and safe for several processes with the same folder. Pickling reopens the cache. Use `open_cache`,
-    which checks the disk's space. Raises `OSError`.
+    Files of another size are replaced. Thread-safe, and safe for several processes with the same folder. Pickling
+    reopens the cache. Use `open_cache`, which checks the disk's space. Raises `OSError` if the files cannot be opened.
     """
 
     def __init__(self, folder: Path, count: int, form: Form) -> None:
@@ -66,7 +66,7 @@ class PixelCache:
         return PixelCache, self._arguments
 
     def has(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return a boolean array: whether each of the images `rows` is cached."""
+        """Return a boolean array: for each of the images `rows`, whether its pixels are cached and synced."""
         cached: NDArray[np.bool_] = self._present[rows] == 1
         return cached
 
@@ -82,7 +82,8 @@ class PixelCache:
     def add(self, rows: NDArray[np.int64], pixels: Pixels) -> None:
         """Write the pixels, of shape (len(rows), height, width, channels), of the images `rows`.
 
-        The images are cached once they are synced. The first failed write logs a warning and disables further writes.
+        `has` is True for them once they are synced: by `flush`, or in the background after every 64 MiB. The first
+        write that fails logs a warning and disables further ones; nothing is raised.
         """
         if self._full:
             return
@@ -103,7 +104,7 @@ class PixelCache:
         threading.Thread(target=self.flush, name="haversack-pixels").start()
 
     def flush(self) -> None:
-        """Sync the written pixels, then mark their images as cached."""
+        """Sync the pixels that `add` wrote, then mark their images as cached. Raises `OSError` if the sync fails."""
         with self._flushing:
             with self._lock:
                 written, self._written = self._written, []
@@ -113,16 +114,17 @@ class PixelCache:
                 self._present_map.flush()
 
     def close(self) -> None:
-        """Flush, and close the file for writing. Cached images remain readable."""
+        """Flush, and close the file for writing. `read` still works afterwards; `add` must not be called any more."""
         self.flush()
         with self._flushing:
             os.close(self._descriptor)
 
 
 def open_cache(folder: Path, count: int, form: Form) -> PixelCache | None:
-    """Open the pixel cache of `count` images in `folder`, which is created if it is missing.
+    """Open the pixel cache of `count` images of the form `form` in `folder`; create it if it is missing.
 
-    None if there are no images, or if the cache would need more than half of the free space on the disk.
+    Returns None if `count` is 0, or if what the cache has yet to allocate is more than half of the free space on the
+    disk. Raises `OSError` if its files cannot be created.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     needed = count * form.bytes

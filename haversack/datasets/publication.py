@@ -1,4 +1,4 @@
-"""`haversack data put`: publication of a local folder or archive as a data set on Kaggle or a hub.
+"""`haversack data put`: publication of a local folder or zip archive as a data set on Kaggle or a hub.
 
 A folder can also be stored on a drive, an object store or a local disk as shards: archives of a limited size, which
 `folder/*.zip` reads as one data set. On Kaggle a data set is always one archive, because Kaggle would unpack each of
@@ -25,7 +25,13 @@ from haversack.http import Http, wait
 
 @dataclass(frozen=True)
 class Published:
-    """The result of `put`: the source for `haversack.dataset`, the version, and the address of the web page."""
+    """The result of `put`.
+
+    Attributes:
+        source: opens what was published with `haversack.dataset`; with the version, except for a competition's data.
+        version: the number that the server gave it.
+        url: the address of the data set's web page.
+    """
 
     source: str
     version: int
@@ -44,19 +50,21 @@ def put(
 ) -> Published:
     """Publish the folder or zip archive `path` as a new data set, or as the next version of an existing one.
 
-    An interrupted upload is resumed when the same files are published again, also by another process.
+    Returns once the server serves the new version. An interrupted upload is resumed when the same files are published
+    again, also by another process.
 
     Args:
         path: the folder, which is packed into one archive without compression, or the zip archive.
         destination: kaggle:owner/name; on a hub also kaggle:c/name, for the data of a competition.
         title, licence, public: of a new data set only. The defaults are its name, "unknown", and private. A licence has
             Kaggle's name for it, such as CC0-1.0 or CC-BY-SA-4.0.
-        notes: what is new in this version.
-        hub: the hub's URL; None for the one in the settings.
+        notes: what is new in this version; not used for a new data set.
+        hub: a hub's URL, "google" or "embedded"; None for the default. See `credentials`.
 
     Raises `InputError` for a path or destination that cannot be published, and for `title`, `licence` or `public` of an
-    existing data set; `ArchiveInvalid` for an invalid archive; `DiskFull` if packing needs more space; and `Forbidden`,
-    `SignInError`, `RateLimited`, another `RemoteError` or `ConnectionFailed` if the server refuses or does not answer.
+    existing data set; `ArchiveInvalid` for an invalid archive; `DiskFull` if packing needs more space; `Forbidden`,
+    `SignInError`, `RateLimited`, another `RemoteError` or `ConnectionFailed` if the server refuses or does not answer;
+    and `RemoteError` if it cannot unpack the archive or does not serve it within 15 minutes.
     """
     name = _parse_destination(destination)
     path = Path(path).expanduser().absolute()
@@ -83,7 +91,13 @@ def put(
 
 @dataclass(frozen=True)
 class Sharded:
-    """The result of `put_shards`: the source for `haversack.dataset`, the archives' names, and their size in bytes."""
+    """The result of `put_shards`.
+
+    Attributes:
+        source: opens all archives as one data set with `haversack.dataset`: the destination and `/*.zip`.
+        archives: the archives' file names.
+        size: the sum of the archives' sizes in bytes.
+    """
 
     source: str
     archives: tuple[str, ...]
@@ -91,20 +105,22 @@ class Sharded:
 
 
 def put_shards(path: str | Path, destination: str, limit: int = 2_000_000_000, *, hub: str | None = None) -> Sharded:
-    """Store the folder `path` as archives of at most `limit` bytes each in the folder `destination`.
+    """Store the folder `path` as zip archives of at most `limit` bytes each (shards) in the folder `destination`.
 
-    If an interrupted call is repeated, archives that are at the destination already are not uploaded again.
+    For a remote destination all archives are first written to this machine's data folder, then uploaded and deleted. If
+    an interrupted call is repeated, archives that are at the destination already are not uploaded again.
 
     Args:
         path: the folder.
-        destination: a local folder that does not exist yet, or a folder of a drive or an object store, such as
-            drive:/My Drive/x or s3://bucket/x.
+        destination: a local folder that does not exist yet, or a folder of a drive or an object store that has no other
+            zip archive, such as drive:/My Drive/x or s3://bucket/x.
         limit: the maximum size of an archive, in bytes.
-        hub: the URL of the hub for drive: destinations; None for the one in the settings.
+        hub: for drive: destinations, a hub's URL, "google" or "embedded"; None for the default. See `credentials`.
 
     Raises `InputError` for a folder that cannot be packed, a file larger than `limit`, and a destination that is taken
     or unsuitable; `ExtraMissing` if its file system's library is not installed; `DiskFull`; `NotFound`, `Forbidden` or
-    `RemoteError` if the file system fails; `IntegrityError` if an uploaded archive differs.
+    another `RemoteError` if the file system fails; for a drive also `SignInError` or `ConnectionFailed`;
+    `IntegrityError` if an uploaded archive differs.
     """
     path = Path(path).expanduser().absolute()
     if not path.is_dir():

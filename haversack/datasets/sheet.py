@@ -17,7 +17,10 @@ _PAPER, _INK = (250, 250, 248), (40, 40, 44)
 
 
 def draw(images: Pixels, texts: Sequence[str]) -> Image.Image:
-    """Draw `images`, of shape (count, height, width, channels), in a grid on an RGB picture, each above its text."""
+    """Return an RGB picture of `images`, uint8 of shape (count, height, width, channels), in a grid.
+
+    Each is scaled to at most 224 pixels and stands above its text of `texts`, which is cut off to the image's width.
+    """
     count, height, width, _ = images.shape
     columns = max(1, min(_columns(count), count))
     side = min(_LARGEST, max(_SMALLEST, (_WIDTH - _GAP) // columns - _GAP))

@@ -56,11 +56,14 @@ _MAX_COMPARED_NAMES = 5_000
 
 
 class Dataset:
-    """The files of a data set, created by `haversack.dataset`. Thread-safe, and a context manager that closes it.
+    """The files of a data set, opened by `haversack.dataset`. Thread-safe, and a context manager that closes it.
 
-    `source` is its name, with its version. Methods that take a file's name raise `NotFound` if it is not in `files`.
-    Methods that fetch raise `ConnectionFailed`, `SignInError`, `Forbidden`, `RateLimited` or another `RemoteError` if
-    the server does not answer or refuses, `IntegrityError` if bytes are wrong, and `DiskFull`.
+    The attribute `source` is its canonical source, with the version. Pickling keeps the source and opens it again.
+
+    Methods that take a file's name raise `NotFound` if it is not in `files`. Methods that fetch raise
+    `ConnectionFailed`, `SignInError`, `Forbidden`, `RateLimited` or another `RemoteError` if the server does not answer
+    or refuses, `IntegrityError` if bytes are wrong, and `DiskFull`. Methods that read raise `ArchiveInvalid` for a
+    member of an archive that is encrypted or neither stored nor deflated.
     """
 
     def __init__(
@@ -87,61 +90,79 @@ class Dataset:
 
     @property
     def members(self) -> list[DatasetFile]:
-        """The files, each with `name` and `size` in bytes; an archive's in directory order, a folder's sorted."""
+        """The files, each with `name` and `size` in bytes.
+
+        Those of an archive are in the order of its central directory, those of several archives one archive after the
+        other, those of a folder sorted by name.
+        """
         return list(self._contents.files.values())
 
     @property
     def files(self) -> list[str]:
-        """The files' names, with slashes, in the order of `members`."""
+        """The files' names, with slashes, in the order of `members`; relative to the folder if the source names one."""
         return list(self._contents.files)
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes; an archive's member is verified by its CRC-32, a remote file by its size."""
+        """Return a file's bytes, fetched if needed.
+
+        An archive's member is verified by its CRC-32, a file of a remote folder by its size, a local one not at all.
+        """
         return self._contents.read(self._checked(name))
 
     def want(self, names: Iterable[str]) -> None:
         """Prefetch these files in the background, in this order, instead of those of an earlier call; return at once.
 
-        A fetch that fails is not reported: the later read of the file raises the error.
+        A fetch that fails ends the prefetch and is only logged: the later read of the file raises the error. Does
+        nothing for a local data set.
         """
         self._contents.prefetch(map(self._checked, names))
 
     def fetch(self) -> None:
-        """Fetch the whole data set into the cache; an archive is verified as a whole.
+        """Fetch the whole data set into the cache; return when it is there. Does nothing for a local one.
 
-        Raises `DiskFull` before the first byte is fetched if the disk has no space for it.
+        A whole archive is then verified, by its hash or its members' CRCs; members of a part of an archive (a source
+        with a folder) are verified when they are read. Raises `DiskFull` before anything of an archive or folder is
+        fetched if the disk is known to have no space for it.
         """
         self._contents.complete()
 
     @property
     def content(self) -> str:
-        """A tag that changes with the files' bytes."""
+        """16 hex digits that change with the files, judged by their sizes and times or the server's tags."""
         return self._contents.content
 
     def open(self, name: str) -> BinaryIO:
-        """Return a file as a seekable binary file object; an archive's member is verified when its end is read."""
+        """Return a file as a seekable binary file object; the caller closes it.
+
+        Of a remote archive its reads fetch what they need, a file of a remote folder is fetched first. A member of an
+        archive is verified when its end is read.
+        """
         return self._contents.open(self._checked(name))
 
     def path(self, name: str) -> Path:
-        """Return the path of a file on the local disk, for libraries that need one; extract or fetch it if needed.
+        """Return a local path of a file, for libraries that need one.
 
-        The file is shared by all users of the cache, or is the data set's own: do not write to it.
+        It is the file itself if the data set is a local folder, else a copy in the cache, which is extracted or fetched
+        if it is missing. Do not write to it: other processes use it too.
         """
         return self._contents.path(self._checked(name))
 
     def extract(self, to: str | Path = ".") -> Path:
         """Extract every file below the folder `to`, created if it is missing; return its absolute path.
 
-        An existing file with the same bytes is left alone. Raises `InputError`, and leaves `to` unchanged,
-        if a different file is in the way or a link leads out of `to`.
+        First the whole data set is fetched, unless all files are there already. An existing file with the same bytes is
+        left alone. Raises `InputError`, and leaves `to` unchanged, if `to` is not a folder, a different file is in the
+        way, a link leads out of `to`, or a name in the data set is both a file and a folder.
         """
         return extract(self._contents, Path(to), self.source)
 
     def save(self, to: str | Path = ".") -> Path:
-        """Save the data set as one archive in the folder `to`, or at `to` if that ends with .zip; return its path.
+        """Save the data set as one zip archive; return the archive's absolute path.
 
-        An archive is copied, a folder or a part of a data set is packed. Raises `InputError` if a different file is
-        there; for a packed one, if any file is there.
+        The archive is written at `to` if that ends with .zip and is not a folder, else in the folder `to`, created if
+        it is missing, under the data set's name. The whole data set is fetched first. An archive is copied unless the
+        same bytes are there already; a folder, a part of a data set, or several archives are packed into a new one.
+        Raises `InputError` if a different file is there; if the data set has to be packed, if any file is there.
         """
         to = Path(to).expanduser().absolute()
         target = to if to.suffix == ".zip" and not to.is_dir() else to / f"{self._name}.zip"
@@ -166,29 +187,33 @@ class Dataset:
         rank: int = 0,
         world: int = 1,
     ) -> Images:
-        """The images of the data set as batches to train on.
+        """Return the images of the data set as batches to train on.
 
         Args:
             size: (height, width) in pixels.
             channels: 1 for grey, 3 for RGB, 4 for RGBA; `datasets.decode` has the rules of conversion.
-            labels: "folder" (the name of the folder that an image is in), a table's name or (table, image column,
-                label column), a dict, a function of an image's name, or None for no labels; see
-                `datasets.labels.labels_for`.
-            names: the names of the images, or a function that selects from the files with an image's suffix; None for
-                all of those. Hidden files are left out unless `names` lists them.
+            labels: "folder" (the name of the folder that an image is in); the path of a .csv or .tsv table, on this
+                machine or else in the data set, or (path, image column, label column); a dict from images to labels; a
+                function of an image's name; or None for no labels. See `datasets.labels.labels_for`.
+            names: the names of the images, in the order that they get without `shuffle`; or a function of a name that
+                selects from the files with an image's suffix; None for all of those. Hidden files are left out unless
+                `names` lists them.
             batch_size: images in a batch, over all hosts.
             seed: determines the order of the images and their augmentation.
-            shuffle: whether each epoch has an order of its own (`datasets.order`).
+            shuffle: whether each epoch has a random order of its own (`datasets.order`), or all have that of `names`.
             augment: a `haversack.Augmentation`, or a function of (image, numpy `Generator`) that returns an image of
                 the same shape; images are uint8 arrays of shape (height, width, channels).
-            fit: how an image is made to have `size`: stretched, cropped in the middle, or padded.
-            corrupt: what to do with an image that cannot be decoded: raise, skip it, or use a black one.
+            fit: how an image of another aspect ratio gets `size`: "stretch" ignores the ratio, "crop" cuts off both
+                ends of the longer side, "pad" adds black borders.
+            corrupt: for an image that cannot be decoded, "raise" `ImageInvalid`, "skip" it in its batch, or use a
+                "blank" (black) image.
             cache: "disk" caches decoded pixels if they take at most half of the free space, None does not.
             dtype: "float32", scaled to the range 0 to 1, or "uint8".
             rank, world: this host's number, from 0, and the number of hosts; each gets its part of every batch.
 
-        Raises `InputError` for arguments that contradict each other and for images without a label. A batch raises
-        `ImageInvalid` for an image that cannot be decoded.
+        Raises `InputError` for arguments that cannot be used, if there is no image, and for images without a label;
+        `NotFound` if the table of labels does not exist. An image that cannot be decoded or read raises only when its
+        batch is loaded; a name in `names` that the data set does not have, too.
         """
         from haversack.datasets.pipeline import images
 
@@ -211,17 +236,23 @@ class Dataset:
         )
 
     def info(self) -> dict[str, Any]:
-        """Return the source, the number of files and their size in bytes, and how many bytes of them are cached.
+        """Return what is known about the data set, and how much of it is cached; sizes are in bytes.
 
-        For a data set on Kaggle or a hub also its version, title, licence, page, server, and the sign-in that was used;
-        this costs one call. If the server does not answer, only what needs no call is returned.
+        The keys are `source`, `files` (their number), `size`, and `pixels_here` (decoded pixels in the cache). An
+        archive has `archive` (its path on this machine), `archive_size` and `archive_here` (cached); several archives
+        have `archives` (their number) and the sums of both; a remote folder has `files_here` and `size_here`; a local
+        folder, or a folder in a data set, has `folder`. With a folder in an archive, `archive…` describe the whole.
+
+        A data set on Kaggle or a hub also has `version`, `title`, `licence`, `private`, `page` (its address), `server`
+        and `signed_in_by` (where the sign-in was found, or None), by one call; a competition has no version, licence
+        and `private`. If the server does not answer, what needs the call is missing; an error answer is raised.
         """
         pixels = sum(one.pixels for one in list_cached(self.source) if one.source == self.source)
         known = {"source": self.source, "files": len(self._contents.files), "size": self._size, **self._about()}
         return {**known, **self._contents.info(), "pixels_here": pixels}
 
     def close(self) -> None:
-        """Stop prefetching and close files. Fetched bytes stay in the cache."""
+        """Stop prefetching, and close files: remote data and archives cannot be read any more. The cache stays."""
         self._contents.close()
 
     def __enter__(self) -> Dataset:
@@ -264,12 +295,17 @@ def dataset(source: str | Path, hub: str | None = None) -> Dataset:
             drive:/My Drive/x or any other fsspec URL, of an archive or a folder;
             the path of a zip archive or a folder on this machine;
             folder/*.zip, as a path or a URL, for several archives as one data set.
-        hub: the URL of the hub for kaggle: and drive: sources; None for the one in the settings.
+        hub: for kaggle: and drive: sources, a hub's URL, "google" or "embedded"; None for the default. See
+            `credentials`.
 
-    Raises `InputError` for a source of no known form, `NotFound`, `Forbidden`, `RulesNotAccepted`, `RateLimited` or
-    another `RemoteError` for an error answer, `SignInError` if the sign-in is refused, `ConnectionFailed` if the server
-    does not answer, `ExtraMissing` if a file system's library is not installed, and `ArchiveInvalid` for an archive
-    that is invalid or contradicts itself.
+    Without @version, the current version is opened. With it, a data set that is cached completely opens without the
+    server too.
+
+    Raises `InputError` for a source of no known form, a folder with a link to a folder or a special file, and two
+    archives with a file of the same name; `NotFound` also for a missing shard; `NotFound`, `Forbidden`,
+    `RulesNotAccepted`, `RateLimited` or another `RemoteError` for an error answer, `SignInError` if the sign-in is
+    refused, `ConnectionFailed` if the server does not answer, `ExtraMissing` if a file system's library is not
+    installed, `ArchiveInvalid` for an archive that is invalid or contradicts itself, and `DiskFull`.
     """
     name = normalize_source(source)
     if name.startswith("kaggle:"):
@@ -291,7 +327,11 @@ def dataset(source: str | Path, hub: str | None = None) -> Dataset:
 
 
 def normalize_source(source: str | Path) -> str:
-    """Return the source in canonical form: a link to kaggle.com as kaggle:…, drive: as drive://, a path as absolute."""
+    """Return the source in canonical form; whether there is such a data set is not checked.
+
+    A link to a page on kaggle.com becomes kaggle:…, drive: becomes drive://, and a path or file:// URL an absolute
+    path. Other URLs stay as they are.
+    """
     given = str(source)
     if (linked := source_of_page(given)) is not None:
         return linked

@@ -3,6 +3,10 @@
 An archive is read by ranges into a sparse file, like one on Kaggle. The files of a folder are fetched one by one,
 whole, and cached. Cached bytes are stale if the file's size or tag differs; the tag is the first of `_TAGS` that the
 file system reports. A complete archive is verified by the CRC of every member, because few file systems report a hash.
+
+Exceptions of a file system become `NotFound`, `Forbidden` or another `RemoteError`; those that are a `HaversackError`
+already, such as `SignInError` and `ConnectionFailed` of a drive, stay as they are. Messages call a file or folder
+`source`, because its path on the file system may not be what the user gave.
 """
 
 from __future__ import annotations
@@ -40,9 +44,10 @@ _TAGS = ("md5", "md5Hash", "ETag", "etag", "crc32c", "mtime", "LastModified", "l
 
 
 def open_filesystem(url: str, hub: str | None) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL and the path in it; `hub` is the hub for `drive://` URLs.
+    """Return the fsspec file system of a URL, and the path in it.
 
-    Raises `InputError` if fsspec knows no such file system, `ExtraMissing` if its library is not installed.
+    `hub` selects the drive of a `drive://` URL: a hub's URL, "google", "embedded", or None for the default. Raises
+    `InputError` if fsspec knows no such file system, `ExtraMissing` if its library is not installed.
     """
     options = {"hub": hub} if url.startswith("drive://") else {}
     try:
@@ -57,20 +62,30 @@ def open_filesystem(url: str, hub: str | None) -> tuple[Any, str]:
 
 
 def is_folder(system: Any, path: str, source: str) -> bool:
-    """Whether `path` is a folder. Raises `NotFound` if there is nothing; messages call it `source`."""
+    """Return whether `path` is a folder of the fsspec file system `system`; an empty path is its root.
+
+    Messages call it `source`. Raises `NotFound` if nothing is at `path`, and `Forbidden` or another `RemoteError`.
+    """
     with _translated_errors(source):
         return bool(system.info(path)["type"] == "directory") if path.strip("/") else True
 
 
 def glob_files(system: Any, pattern: str, source: str) -> list[str]:
-    """Return the sorted paths of the files that match a pattern such as `folder/*.zip`; messages call it `source`."""
+    """Return the sorted paths of the files on the fsspec file system `system` that match `pattern`: `folder/*.zip`.
+
+    Messages call the pattern `source`. Raises `NotFound`, `Forbidden` or another `RemoteError` if it cannot be listed.
+    """
     with _translated_errors(source):
         found = system.glob(pattern, detail=True)
     return sorted(path for path, about in found.items() if about["type"] == "file")
 
 
 def check_no_other_archives(system: Any, folder: str, archives: Sequence[Path], source: str) -> None:
-    """Raise `InputError` if `folder` has a zip file whose name is none of `archives`; messages call it `source`."""
+    """Raise `InputError` if `folder` on the file system `system` has a zip file that is not named as one of `archives`.
+
+    A folder that does not exist has none. Messages call it `source`. Raises `Forbidden` or another `RemoteError` if it
+    cannot be listed.
+    """
     own = {archive.name for archive in archives}
     try:
         existing = [name.rpartition("/")[2] for name in glob_files(system, f"{folder}/*.zip", source)]
@@ -81,10 +96,11 @@ def check_no_other_archives(system: Any, folder: str, archives: Sequence[Path], 
 
 
 def upload(system: Any, local: Path, path: str, source: str) -> None:
-    """Upload the file `local` to `path`, unless it is there already; create its folder.
+    """Upload the file `local` to `path` on the fsspec file system `system`; create the folder of `path`.
 
-    The result is verified by its MD5 if the file system reports one, else by its size. Raises `IntegrityError` if it
-    differs, and `NotFound`, `Forbidden` or `RemoteError` if the file system fails; messages call it `source`.
+    Does nothing if a file of the same size, and of the same MD5 if the file system reports one, is at `path`; a
+    different one is overwritten. The upload is verified in the same way: `IntegrityError` if it differs. Messages call
+    it `source`. Raises `NotFound`, `Forbidden` or another `RemoteError` if the file system fails.
     """
 
     def is_uploaded() -> bool:
@@ -103,9 +119,10 @@ def upload(system: Any, local: Path, path: str, source: str) -> None:
 
 
 class StoredFile:
-    """The file `remote_path` of an fsspec file system as `RemoteBytes`, cached in the sparse file `path`.
+    """The file `remote_path` of the fsspec file system `system` as `RemoteBytes`, cached in the sparse file `path`.
 
-    Messages call it `source`. Raises `NotFound`, `Forbidden` or `RemoteError` if the file system cannot describe it.
+    Messages call it `source`. Raises `NotFound`, `Forbidden` or another `RemoteError` if the file system does not
+    report the file and its size.
     """
 
     def __init__(self, system: Any, remote_path: str, path: Path, source: str) -> None:
@@ -209,10 +226,10 @@ class StoredFile:
 
 
 class StoredFolder:
-    """`Contents` of the folder `root` of an fsspec file system; fetched files are cached below `cache`.
+    """`Contents` of the folder `root` of the fsspec file system `system`; fetched files are cached below `cache`.
 
-    The folder is listed once, at construction. Messages call it `source`. Raises `NotFound`, `Forbidden` or
-    `RemoteError` if it cannot be listed, `InputError` if it has a file with an unsafe name.
+    The folder is listed once, at construction. Messages call it `source`. Raises `NotFound`, `Forbidden` or another
+    `RemoteError` if it cannot be listed, `InputError` if it has a file whose name would leave the folder.
     """
 
     def __init__(self, system: Any, root: str, cache: Path, source: str) -> None:
@@ -323,7 +340,10 @@ class StoredFolder:
 
 
 class _ReadAhead:
-    """Makes calls in background threads. A call that fails is only logged: the reader's own call raises the error."""
+    """A queue of calls that prefetch something, which up to 8 background threads make.
+
+    A call that fails is only logged, and the rest of the queue is dropped: the reader's own call raises the error.
+    """
 
     def __init__(self) -> None:
         # Guards both fields below.
@@ -332,7 +352,10 @@ class _ReadAhead:
         self._threads: list[threading.Thread] = []
 
     def prefetch(self, calls: Sequence[Callable[[], object]]) -> None:
-        """Make these calls in the background, in this order; calls of before that have not started are dropped."""
+        """Replace the queue by `calls`, which are started in this order; return at once.
+
+        Calls of the old queue that have started still end.
+        """
         with self._lock:
             self._queue = deque(calls)
             self._threads = [thread for thread in self._threads if thread.is_alive()]
@@ -346,7 +369,7 @@ class _ReadAhead:
             thread.start()
 
     def close(self) -> None:
-        """Drop the calls that have not started, and wait for the others."""
+        """Empty the queue, and wait for the calls that have started."""
         with self._lock:
             self._queue.clear()
             threads = list(self._threads)

@@ -1,4 +1,4 @@
-"""A part of a data set as a data set: the files of one folder, by their names relative to it, or a single file."""
+"""A part of a data set as a data set: the files below one folder, by their names relative to it, or a single file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from haversack.errors import NotFound
 
 
 class Subset:
-    """`Contents` of the folder, or the single file, `folder` of `whole`; nothing else is fetched.
+    """`Contents` of a folder of the data set `whole`, or of a single file in it; nothing else of it is fetched.
 
+    `folder` is the path of the folder or file, with slashes. A single file has its file name. `close` closes `whole`.
     `source` names the whole data set in messages. Raises `NotFound` if `whole` has no such folder or file.
     """
 
@@ -83,10 +84,12 @@ class Subset:
 
 
 def save_packed(contents: Contents, target: Path, source: str) -> None:
-    """Pack the files of `contents` into one new archive `target`, by way of a temporary folder beside it.
+    """Fetch all files of `contents` and pack them into the new zip archive `target`; create its folder.
 
-    `source` names the data set in messages. Raises `InputError` if `target` exists, `DiskFull`, and the errors of
-    `extraction.extract`.
+    The files are extracted to a temporary folder beside it, so twice their size is needed. `source` names the data set
+    in messages. Raises `InputError` if `target` exists, or a name is both a file and a folder; `DiskFull`;
+    `ArchiveInvalid` for a member that is encrypted or neither stored nor deflated; `IntegrityError` for wrong bytes;
+    `ConnectionFailed`, `SignInError` or `RemoteError` if a server does not answer or refuses.
     """
     from haversack.datasets.extraction import extract
 
