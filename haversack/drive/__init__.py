@@ -1,4 +1,4 @@
-"""Read, write, search and mount a drive over Google Drive's v3 API, served by Google or by a hub.
+"""Read, write, search and mount a drive over Google Drive's v3 API, served by Google or by a hub, haversack's server.
 
 `remote` speaks the protocol. `index` caches names and metadata, `cache` caches bytes that were read, and `writeback`
 holds written files until they are uploaded. `tree` joins these into one tree of paths; `filesystem` (fsspec) and `fuse`

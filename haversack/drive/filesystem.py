@@ -47,7 +47,8 @@ def _ignore_missing(error: Exception) -> None:
 class _FindWalk:
     """The state of one walk, so that no path is resolved twice.
 
-    `folders` maps the path of each folder still to be read to the list of folders from My Drive down to it.
+    `walk` passes it to each call of `ls`. `folders` maps the path of each folder still to be read to the list of
+    folders from My Drive down to it.
     """
 
     drive: Drive
@@ -58,7 +59,7 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
     """An fsspec file system over a drive, with paths below My Drive.
 
     Args:
-        hub: The drive: a URL, "google", "embedded", or None for the one in the settings.
+        hub: The drive: a hub's URL, "google", "embedded", or None for the default of `credentials.drive`.
         auto_mkdir: Create missing parent folders when a file is opened for writing, as fsspec's local file system does.
         **options: fsspec's own options, such as `skip_instance_cache`.
 
@@ -78,7 +79,11 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
 
     @property
     def drive(self) -> Drive:
-        """The drive, connected at the first use in each process; so the file system can be pickled and forked."""
+        """The drive, connected at the first use in each process; so the file system can be pickled and forked.
+
+        Raises `SignInError` if no sign-in is found or it is refused, `InputError` for an invalid `hub`,
+        `ConnectionFailed`, and `RemoteError`.
+        """
         return tree.connect(self.hub)
 
     @classmethod
@@ -94,7 +99,8 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
     def ls(self, path: str, detail: bool = True, walk: _FindWalk | None = None, **options: Any) -> list[Any]:
         """List a folder, sorted by name, shortcuts followed; a file as a list of itself.
 
-        Returns dictionaries as from `info`, or paths without `detail`. `walk` is the state that `walk` passes on.
+        Returns dictionaries as from `info`, or paths with `detail=False`. `walk` is used by the method `walk` only.
+        Raises `NotFound`, `NotAFolder`.
         """
         path, walk = self._strip_protocol(path), walk or _FindWalk(self.drive)
         names, folders = tree.split(path), walk.folders.pop(path, None)
@@ -116,9 +122,10 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         on_error: Any = _ignore_missing,
         **options: Any,
     ) -> Iterator[Any]:
-        """Walk as fsspec does, also for its `find`, `glob`, `du` and recursive `get`; no path is resolved twice.
+        """Yield (path, folders, files) for `path` and each folder below it; no path is resolved twice.
 
-        Unlike fsspec, an error other than a missing folder is raised and not read as an empty folder, unless `on_error`
+        Arguments and results are those of fsspec's `walk`, which its `find`, `glob`, `du` and recursive `get` call.
+        Unlike there, an error other than a missing folder is raised and not read as an empty folder, unless `on_error`
         ("omit", "raise" or a function of the exception) says otherwise.
         """
         if "walk" not in options:
@@ -129,7 +136,7 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         """Describe a file or folder, shortcuts followed. Raises `NotFound`, `NotAFolder`.
 
         Returns `name` (the path), `type` ("file" or "directory"), `size` in bytes (0 for a folder), `id`, `md5` in hex
-        ("" for a folder, a Google document, or a draft) and `mtime` (seconds since 1970).
+        ("" for a folder, a Google document, or a draft, which is not uploaded yet) and `mtime` (seconds since 1970).
         """
         path = self._strip_protocol(path)
         return _info(path, self.drive.find(tree.split(path)))
@@ -144,17 +151,24 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         return self.exists(path) and self.info(path)["type"] == "file"
 
     def modified(self, path: str) -> datetime:
-        """Return the modification time, in UTC. `created` returns the same."""
+        """Return the modification time, in UTC. `created` returns the same. Raises `NotFound`, `NotAFolder`."""
         return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
 
     created = modified
 
     def checksum(self, path: str) -> str:
-        """Return the MD5 of a file's bytes in hex; "" for a folder, a Google document, or a file being written."""
+        """Return the MD5 of a file's bytes in hex; "" for a folder, a Google document, or a draft.
+
+        A draft is a file that was written on this machine and is not uploaded yet. Raises `NotFound`, `NotAFolder`.
+        """
         return str(self.info(path)["md5"])
 
     def mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
-        """Create a folder and, with `create_parents`, its missing parents. Raises `AlreadyExists`."""
+        """Create a folder and, with `create_parents`, its missing parents.
+
+        Raises `AlreadyExists` if there is something at `path`, `NotAFolder` if a file is in the way, and `NotFound` if
+        the parent is missing and `create_parents` is False.
+        """
         names = tree.split(self._strip_protocol(path))
         if create_parents and len(names) > 1:
             self.makedirs("/".join(names[:-1]), exist_ok=True)
@@ -176,14 +190,18 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         self.drive.folder(names)
 
     def rmdir(self, path: str) -> None:
-        """Move an empty folder to the trash. Raises `FolderNotEmpty`."""
+        """Move an empty folder to the trash.
+
+        Raises `FolderNotEmpty`, `NotAFolder` for a file, `NotFound`, and `Forbidden` for My Drive itself.
+        """
         self.drive.remove_folder(tree.split(self._strip_protocol(path)))
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Move files and, with `recursive`, folders to the trash.
 
-        `path` is one path or a list, never a pattern: `[1]` is part of a name. `maxdepth` is ignored. Raises
-        `IsAFolder` for a folder without `recursive`.
+        `path` is one path or a list, never a pattern: `[1]` is part of a name. Of a shortcut, the shortcut itself is
+        trashed. `maxdepth` is ignored. Raises `IsAFolder` for a folder without `recursive`, and `NotFound`; paths
+        earlier in the list are trashed then.
         """
         for one in path if isinstance(path, list) else [path]:
             names = tree.split(self._strip_protocol(one))
@@ -195,7 +213,7 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
                 raise IsAFolder(f"{one} on the drive is a folder.", "Use recursive to remove it with everything in it.")
 
     def rm_file(self, path: str) -> None:
-        """Move one file to the trash. Raises `IsAFolder` for a folder."""
+        """Move one file to the trash. Raises `IsAFolder` for a folder, and `NotFound`."""
         self.drive.remove(tree.split(self._strip_protocol(path)))
 
     _rm = rm_file
@@ -204,7 +222,8 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         """Rename or move a file or folder on the drive; into `path2` if that is a folder.
 
         A file at `path2` is replaced and moved to the trash. `recursive` and `maxdepth` are ignored: a folder is always
-        moved with everything in it.
+        moved with everything in it. Raises `NotFound` for `path1` or the parent of `path2`, `NotAFolder` for a folder
+        that would replace a file, and `Forbidden` for My Drive itself or a folder moved into itself.
         """
         old, new = (tree.split(self._strip_protocol(one)) for one in (path1, path2))
         if self.drive.exists(new) and self.drive.find(new).is_folder:
@@ -214,7 +233,8 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
     def cp_file(self, path1: str, path2: str, **options: Any) -> None:
         """Copy a file on the drive itself, without a download; for a folder at `path1`, create the folder `path2`.
 
-        Missing parents of `path2` are created; a file at `path2` is replaced and moved to the trash.
+        Missing parents of `path2` are created; a file at `path2` is replaced and moved to the trash. Raises `NotFound`
+        for `path1`, and `IsAFolder` if a file would replace a folder.
         """
         old, new = (tree.split(self._strip_protocol(one)) for one in (path1, path2))
         if self.drive.find(old).is_folder:
@@ -224,7 +244,10 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         self.drive.copy(old, new)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
-        """Return the bytes of a file from `start` to before `end`; negative numbers count from the end of the file."""
+        """Return the bytes of a file from `start` to before `end`; negative numbers count from the end of the file.
+
+        Raises `NotFound`, `IsAFolder`, and `Forbidden` for a Google document.
+        """
         with self.open(path, "rb") as file:
             size = file.size
             first = min(start + size if start is not None and start < 0 else start or 0, size)
@@ -234,15 +257,19 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
             return data
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
-        """Write a whole file; return when it is on the drive. Raises `AlreadyExists` with the mode "create"."""
+        """Write `value` as the whole content of a file; return when it is on the drive.
+
+        The mode "overwrite" replaces the content of an existing file; "create" raises `AlreadyExists` instead.
+        """
         with self.open(path, "xb" if mode == "create" else "wb") as file:
             file.write(value)
 
     def put_file(self, lpath: str, rpath: str, callback: Any = None, mode: str = "overwrite", **options: Any) -> None:
         """Upload a local file and keep its modification time; for a local folder, create the folder `rpath`.
 
-        Missing parents of `rpath` are created. Returns when the file is on the drive. `callback` is an
-        `fsspec.callbacks.Callback`. Raises `AlreadyExists` with the mode "create".
+        Missing parents of `rpath` are created. Returns when the file is on the drive. `callback`, an
+        `fsspec.callbacks.Callback`, is told the size and each number of bytes copied. The mode "overwrite" replaces the
+        content of an existing file; "create" raises `AlreadyExists` instead. Raises `FileNotFoundError` for `lpath`.
         """
         names = tree.split(self._strip_protocol(rpath))
         if Path(lpath).is_dir():
@@ -254,7 +281,7 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         upload(self.drive, Path(lpath), names, callback.relative_update if callback else lambda amount: None, mode)
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Mark what the index holds of a folder (by default My Drive) as stale: the drive is asked again about it.
+        """Mark what is cached of the names in a folder (by default My Drive) as stale: the next use asks the drive.
 
         Folders below are not affected. A path that does not exist is ignored.
         """
@@ -265,7 +292,7 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         self.drive.index.invalidate(folder.id)
 
     def reserve(self) -> str:
-        """Return an unused file id from the drive, for `deliver`."""
+        """Return an unused file id from the drive, for `deliver`. Nothing is created on the drive."""
         return http.wait(self.drive.api.new_id())
 
     def deliver(self, source: Path, path: str, *, mark: str, file_id: str | None = None) -> None:
@@ -274,19 +301,24 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         Args:
             source: The local file.
             path: Its path on the drive.
-            mark: The value of the mark in `appProperties`.
-            file_id: An id from `reserve`. If several processes use one id, only the first upload succeeds.
+            mark: Stored in the file's `appProperties`, under the key that marks haversack's own files.
+            file_id: An id from `reserve`; None for a new one. If several processes use one id, only the first upload
+                succeeds.
 
-        Raises `AlreadyExists` if the id or the path is in use.
+        Raises `AlreadyExists` if the id or the path is in use; `NotFound` or `NotAFolder` for the parent of `path`;
+        `IntegrityError` if the drive stored other bytes; and `OSError` if `source` cannot be read.
         """
         self.drive.deliver(source, tree.split(self._strip_protocol(path)), mark, file_id)
 
     def purge(self, path: str) -> None:
-        """Delete a file that `deliver` made, for good. Raises `Forbidden` for any other file, `NotFound`."""
+        """Delete a file that `deliver` made, for good, not into the trash.
+
+        Raises `Forbidden` for any other file or folder, `NotFound`, and `NotAFolder`.
+        """
         self.drive.purge(tree.split(self._strip_protocol(path)))
 
     def touch(self, path: str, truncate: bool = True, **options: Any) -> None:
-        """Create an empty file, or empty the one that is there; without `truncate` leave its bytes and time as is."""
+        """Create an empty file, or empty the one at `path`; with `truncate=False` an existing file stays as it is."""
         with self.open(path, "wb" if truncate or not self.exists(path) else "ab"):
             pass
 
@@ -295,8 +327,8 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
 
         `close()` of a written file returns when it is on the drive, and raises what keeps it from getting there.
         `options` are fsspec's: `compression`, and for text `encoding`, `errors` and `newline`; `block_size` is ignored.
-        Raises `InputError` for another mode, `NotFound`, `IsAFolder`, `AlreadyExists` with "x", and `Forbidden` for a
-        Google document.
+        Raises `InputError` for another mode, `NotFound` for a file to read or the parent of one to write (unless
+        `auto_mkdir` is set), `IsAFolder`, `AlreadyExists` with "x", and `Forbidden` for a Google document.
         """
         options.pop("block_size", None)
         if "b" not in mode or options.get("compression"):
@@ -317,21 +349,21 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
 
 
 class DriveFile(io.BufferedReader):
-    """A file on the drive, opened for reading."""
+    """A file on the drive, opened for reading as bytes, with a buffer of 1 MiB."""
 
     raw: _DriveReader
 
     @property
     def size(self) -> int:
-        """The size of the file in bytes."""
+        """The size of the file in bytes; it changes if a new version of the file is read."""
         return self.raw.size
 
 
 class _DriveReader(io.RawIOBase):
-    """Reads a file on the drive, or the draft at its path if there is one.
+    """Reads a file on the drive; if a file that is not uploaded yet (a draft) is at its path, reads that.
 
-    If the file changes on the drive, the next read that needs bytes from there continues with the new ones. Not
-    thread-safe.
+    If the file changes on the drive, the next read that needs bytes from there continues at the same position in the
+    new version. Not thread-safe. The constructor raises `NotFound`, `IsAFolder`, and `Forbidden` for a Google document.
     """
 
     def __init__(self, drive: Drive, path: Names) -> None:
@@ -383,7 +415,10 @@ class _DriveReader(io.RawIOBase):
 
 
 class _Writer(io.RawIOBase):
-    """Appends to a draft, and owns one reference to it; `close` uploads the draft and returns when that is done."""
+    """Appends to a draft, the local copy of a file to upload; `close` returns when the draft is on the drive.
+
+    `close` releases the draft, and raises the error of an upload that fails; the journal retries that upload.
+    """
 
     def __init__(self, drive: Drive, draft: Draft) -> None:
         self._drive = drive
@@ -411,8 +446,8 @@ def contents(path: str, hub: str | None = None, *, recursive: bool = False) -> I
     """Yield (path below My Drive, file) for everything in a folder, shortcuts followed; a file as itself.
 
     With `recursive`, everything below the folder, each folder before its files. `hub` names the drive (see
-    `DriveFileSystem`). Raises `NotFound`, `NotAFolder`, and what `DriveFileSystem` names if a call fails, also after
-    some were yielded.
+    `DriveFileSystem`). Raises `NotFound`, `NotAFolder`, `InputError` for an invalid `hub`, `SignInError`,
+    `ConnectionFailed` and `RemoteError`; the last three also after some were yielded.
     """
     filesystem = DriveFileSystem(hub)
     drive, names = filesystem.drive, tree.split(filesystem._strip_protocol(path))
@@ -429,8 +464,10 @@ def fetch(path: str, to: Path, hub: str | None = None) -> Path:
     """Download a file, or a folder with everything in it, with modification times of files.
 
     `to` is the target's path; if it is an existing folder, the target is created in it under the name on the drive.
-    Each file is complete or absent, also after a crash. Returns the target's path. Raises `NotFound` for `path` or the
-    target's parent, and `AlreadyExists` if the target exists.
+    Each file is complete or absent, also after a crash. `hub` names the drive (see `DriveFileSystem`). Returns the
+    target's path. Raises `NotFound` for `path` or the target's parent, `AlreadyExists` if the target exists,
+    `Forbidden` for a Google document, `DiskFull`, `IntegrityError` for a file that keeps changing, `InputError` for an
+    invalid `hub`, `SignInError`, `ConnectionFailed` and `RemoteError`. Files that were downloaded before an error stay.
     """
     filesystem = DriveFileSystem(hub)
     drive, names = filesystem.drive, tree.split(filesystem._strip_protocol(path))
@@ -457,9 +494,14 @@ def store(source: Path, path: str, hub: str | None = None) -> str:
     """Upload a file, or a folder with everything in it, with modification times of files.
 
     `path` is the target's path; if it is an existing folder, or ends with "/", the target is created in it under the
-    name of `source`. Files that exist get the new bytes; other files in a target folder stay. Returns the target's path
-    below My Drive when every file is on the drive. Raises `NotFound` for `source`, `IsAFolder`, `NotAFolder`, and,
-    before anything is uploaded, `InputError` for links to folders, broken links, sockets and other special files.
+    name of `source`. Files that exist get the new bytes; other files in a target folder stay. Missing folders are
+    created. `hub` names the drive (see `DriveFileSystem`). Returns the target's path below My Drive when every file is
+    on the drive.
+
+    Raises, before anything is uploaded, `NotFound` for `source`, and `InputError` for an invalid `hub`, links to
+    folders, broken links, sockets and other special files. Raises `IsAFolder`, `NotAFolder`, `Forbidden`, `DiskFull`,
+    `QuotaExceeded`, `SignInError`, `ConnectionFailed` and other `RemoteError`s; then files that were copied to the
+    journal are uploaded later all the same.
     """
     source = Path(source)
     if not source.exists():
@@ -493,10 +535,12 @@ def store(source: Path, path: str, hub: str | None = None) -> str:
 
 
 def upload(drive: Drive, source: Path, path: Names, advance: progress.Advance, mode: str = "overwrite") -> None:
-    """Upload one local file to `path` and return when it is on the drive, its MD5 compared.
+    """Upload one local file and its modification time to `path`; return when it is on the drive, its MD5 compared.
 
-    `advance` is called with the number of bytes after each piece that is copied to the journal. Raises `AlreadyExists`
-    with the mode "create", `NotFound`, `NotAFolder`, `IsAFolder`, `Forbidden`, `DiskFull`.
+    The bytes are first copied to the journal; `advance` is called with the number of bytes in each piece. The mode
+    "overwrite" replaces the content of an existing file; "create" raises `AlreadyExists` instead. Raises `NotFound` and
+    `NotAFolder` for the parent, `IsAFolder`, `Forbidden` for a Google document, `DiskFull`, and the error of an upload
+    that fails (`QuotaExceeded`, `ConnectionFailed`, …), which the journal then retries.
     """
     _upload_and_release(drive, _commit_copy(drive, source, path, advance, mode))
 

@@ -29,7 +29,11 @@ _MAX_DEPTH = 200
 
 
 class PathResolver:
-    """Resolves the paths of one drive. `root` is its top folder. Thread-safe.
+    """Resolves the paths of one drive, whose top folder is `root`. Thread-safe.
+
+    A path is a tuple of shown names, those under which files are shown in a mount. A draft is a file that was written
+    on this machine and is not uploaded yet. `TARGETS` is a folder beside My Drive through which every file can be
+    reached by its id: at `TARGETS/<id>/<name>`.
 
     Every method raises `ConnectionFailed`, `SignInError` or `RemoteError` if the drive has to be asked and fails.
     """
@@ -85,7 +89,8 @@ class PathResolver:
     def child(self, parent: str, shown: str) -> File | None:
         """Return what is shown as `shown` in the folder with the id `parent`: a draft, or a file; a shortcut as itself.
 
-        None if there is nothing, or a file on the drive that a draft under another name stands for or replaces.
+        None if there is nothing, or only a file on the drive that a draft under another name has new bytes for or
+        replaces. Asks the drive unless the index has a current answer.
         """
         for name in names.meant(shown):
             if (draft := self._journal.at(parent, name)) is not None:
@@ -106,7 +111,10 @@ class PathResolver:
             return file
 
     def target(self, file_id: str) -> File:
-        """Return the file with this id, from the index if that is current. Raises `NotFound`, also for the trash."""
+        """Return the file with this id, from the index if that is current, else from the drive.
+
+        Raises `NotFound` if it does not exist or is in the trash.
+        """
         if file_id == self._root.id:
             return self._root
         found = self._index.get(file_id) if self._follower.is_current() else None
@@ -124,7 +132,10 @@ class PathResolver:
         return found
 
     def prefetch_targets(self, ids: Sequence[str]) -> None:
-        """Request the files with these ids that the index does not hold, in batches, and store them in the index."""
+        """Request the files with these ids that the index does not hold, in batches, and store them in the index.
+
+        A file that the drive refuses is left out.
+        """
         missing = [calls.get(one) for one in ids if one != self._root.id and self._index.get(one) is None]
         if missing:
             since = self._index.mark()

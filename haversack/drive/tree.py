@@ -65,9 +65,11 @@ _drives_lock = threading.Lock()
 
 
 def connect(hub: str | None = None) -> Drive:
-    """Return the drive that `hub` names (see `credentials.drive`); the same object on every call in a process.
+    """Return the drive `hub`: a hub's URL, "google", "embedded", or None for the default of `credentials.drive`.
 
-    Raises `SignInError`, `InputError`, `ConnectionFailed` if the drive does not answer, and `RemoteError`.
+    The first call in a process connects to the drive; later ones with the same settings return the same object. Raises
+    `SignInError` if no sign-in is found or it is refused, `InputError` for an invalid `hub`, `ConnectionFailed` if the
+    drive does not answer, and `RemoteError` if it answers with an error.
     """
     server, chosen = credentials.drive(hub), settings.load()
     with _drives_lock:
@@ -93,7 +95,11 @@ class IndexStatus:
 
 
 class Drive:
-    """One drive. Paths are tuples of shown names below My Drive (`Names`). Thread-safe.
+    """One drive. Thread-safe.
+
+    Paths are tuples of shown names below My Drive (`Names`): those under which a mount shows files. A draft is a file
+    that was written on this machine and is not uploaded yet. A method that returns a draft has incremented its
+    reference count, and the caller must pass it to `journal.release`.
 
     Every method raises `ConnectionFailed`, `SignInError` or a `RemoteError` if a call to the drive fails, and
     `DiskFull` if the local disk is full, beside the errors that it names.
@@ -132,15 +138,15 @@ class Drive:
     # Looking up
 
     def find(self, path: Names, *, follow: bool = True) -> File:
-        """Return the file or folder at `path`; a draft as the file that it will be.
+        """Return the metadata of the file or folder at `path`; that of a draft is made from its local bytes.
 
-        If `path` is a shortcut, return its target; with `follow=False` the shortcut. Raises `NotFound`, and
-        `NotAFolder` if a file is where `path` needs a folder.
+        If `path` is a shortcut, return its target; with `follow=False`, or if the target is gone, the shortcut. Raises
+        `NotFound`, and `NotAFolder` if a file is where `path` needs a folder.
         """
         return self.resolver.resolve(path, follow=follow)[-1]
 
     def exists(self, path: Names) -> bool:
-        """Whether there is a file or folder at `path`."""
+        """Whether there is a file, folder or shortcut at `path`; False too if a file is where it needs a folder."""
         try:
             self.find(path)
         except (NotFound, NotAFolder):
@@ -165,7 +171,8 @@ class Drive:
         """Yield (shown name, file) for everything in a folder, in no particular order; shortcuts as themselves.
 
         The first are yielded before the last are known. `folder` is the folder at `path`, if the caller knows it.
-        Raises `NotFound` and `NotAFolder`; if a call fails, errors also after some were yielded.
+        Raises `NotFound` and `NotAFolder`. `ConnectionFailed`, `SignInError` and `RemoteError` may be raised also after
+        some were yielded.
         """
         folder = folder or self.folder(path)
         if path[:1] == (TARGETS,) and len(path) < 3:
@@ -183,7 +190,10 @@ class Drive:
                 yield name, file
 
     def folders_to(self, path: Names) -> list[File]:
-        """Return the folders from My Drive down to the one at `path`. Raises `NotFound`, `NotAFolder`."""
+        """Return the folders from My Drive down to the one at `path`, both included, shortcuts followed.
+
+        Raises `NotFound`, and `NotAFolder` if `path`, or a name above it, is a file.
+        """
         folders = self.resolver.resolve(path, follow=True)
         if not folders[-1].is_folder:
             raise NotAFolder(f"{_display(path)} on the drive is a file.", "Name a folder.")
@@ -206,7 +216,8 @@ class Drive:
     def below(self, path: Names, folders: Sequence[File] | None = None) -> Iterator[tuple[Names, File]]:
         """Yield (path, file) for everything below the folder at `path`, each folder before its files.
 
-        Shortcuts and `folders` as in `listing`. Raises `NotFound`, `NotAFolder`.
+        Shortcuts are replaced by their targets, except that those to one of the folders above are left out. `folders`
+        is `folders_to(path)`, if the caller knows it. Raises `NotFound`, `NotAFolder`.
         """
         folders = folders or self.folders_to(path)
         for name, file in self.listing(path, folders).items():
@@ -223,19 +234,19 @@ class Drive:
         return f"{TARGETS}/{target.id}/{names.shown_name(target)}"
 
     def refreshed(self, file: File) -> File:
-        """Request `file` from the drive by its id and return its current state. Raises `NotFound`."""
+        """Request `file` from the drive by its id, store it in the index, and return it. Raises `NotFound`."""
         return self.resolver.fetch(file.id)
 
     def current(self, file: File) -> tuple[File, Draft | None]:
-        """Return (latest known state of `file`, the draft that rewrites it or None), without a call to the drive.
+        """Return (the latest metadata of `file` known here, the draft with new bytes for it or None).
 
-        The draft's reference count is incremented; the caller must release it.
+        Makes no call to the drive. The caller must release the draft.
         """
         draft = self.journal.acquire_by_id(file.id)
         return (draft.as_file(), draft) if draft is not None else (self.index.get(file.id) or file, None)
 
     def known(self) -> IndexStatus:
-        """Return how much the index holds and how current it is."""
+        """Return how much the index holds and how current it is, without a call to the drive."""
         count, folders = self.index.count()
         return IndexStatus(count, folders, self.follower.age(), self.index.fact("trouble") or "")
 
@@ -259,7 +270,11 @@ class Drive:
         return self.follower.subscribe(notify)
 
     def save_snapshot(self) -> None:
-        """Save the index on the drive for the next machine, if it is worth it. A `HaversackError` is only logged."""
+        """Save a snapshot of the index on the drive, for the next machine that connects to it.
+
+        Does nothing if the index is small or has hardly changed since the last snapshot. A `HaversackError` is only
+        logged; a local `OSError` is raised.
+        """
         try:
             if self.snapshots.is_worth_saving():
                 self.snapshots.save()
@@ -267,7 +282,7 @@ class Drive:
             _log.warning("No snapshot of the drive's index was saved; the next machine lists folders anew. %s", error)
 
     def quota(self) -> Quota:
-        """Return the drive's quota, at most 60 seconds old."""
+        """Return the drive's used space and limit in bytes, at most 60 seconds old."""
         checked = time.monotonic()
         if checked - self._quota[0] > _QUOTA_MAX_AGE:
             self._quota = (checked, wait(self.api.quota()))
@@ -278,16 +293,17 @@ class Drive:
     def read(self, file: File, offset: int, size: int) -> bytes:
         """Return up to `size` bytes of a file on the drive from `offset`; fewer only at its end.
 
-        Raises `Forbidden` for a Google document or a shortcut, and `IntegrityError` if the file on the drive is not in
-        the state `file` any more: call `refreshed` and read again.
+        Raises `Forbidden` for a Google document or a shortcut, and `IntegrityError` if the bytes on the drive are no
+        longer those of the version `file`: call `refreshed` and read again.
         """
         check_has_bytes(file)
         return self.content.read(file, offset, size)
 
     def find_bytes(self, file: File, offset: int, size: int) -> bytes | Extent:
-        """Read as `read` does, but return the place of the bytes in the local cache (`Extent`) if they are there.
+        """Fetch the bytes that `read` returns; return their place on the local disk (`Extent`) or the bytes.
 
-        Raises `Forbidden`, `IntegrityError`.
+        It returns the bytes of a small file, and bytes that the disk has no room for. Raises `Forbidden` and
+        `IntegrityError` in the same cases as `read`.
         """
         check_has_bytes(file)
         return self.content.find(file, offset, size)
@@ -309,8 +325,10 @@ class Drive:
         """Return the draft at `path`; start one if there is none. The caller must release it.
 
         A new draft has the bytes of the file at `path`, which are copied from the drive; none with `truncate`, or if
-        there is no file. With `exclusive` there must be no file and no draft. Raises `AlreadyExists` with `exclusive`,
-        `IsAFolder`, `Forbidden` for a Google document, and `NotFound` and `NotAFolder` for the parent.
+        there is no file. `truncate` also empties an existing draft. With `exclusive`, raises `AlreadyExists` if there
+        is a file or draft. Raises `IsAFolder`, `Forbidden` for a Google document, `NotFound` and `NotAFolder` for the
+        parent, `NotFound` for a shortcut without a target, `IntegrityError` if the file changes again and again while
+        it is copied, and `OSError` if the local disk fails.
         """
         if not path:
             raise IsAFolder("My Drive is a folder.", "Name a file in it.")
@@ -341,9 +359,10 @@ class Drive:
             return self.journal.open(there.parent, name, there, None if truncate else self._copier(there))
 
     def open_draft_of(self, file: File) -> Draft:
-        """Return the draft that rewrites `file`, an open file; start one with its bytes if there is none.
+        """Return the draft with new bytes for `file`, an open file; start one with its present bytes if there is none.
 
-        The file is found by its id, whatever its path is now. The caller must release the draft.
+        The file is found by its id, whatever its path is now. The caller must release the draft. Raises `NotFound` if
+        it is gone, `IntegrityError` if it keeps changing while it is copied, and `OSError` if the local disk fails.
         """
         file, draft = self.current(file)
         return draft or self.journal.open(file.parent, file.name, file, self._copier(file))
@@ -351,7 +370,8 @@ class Drive:
     def open_detached_draft(self, file: File) -> Draft:
         """Return a new draft with the bytes of `file`, an orphan (deleted while open): it is never uploaded.
 
-        The caller must release the draft.
+        The caller must release the draft. Raises `NotFound` if the bytes cannot be had from the drive any more,
+        `IntegrityError` if they keep changing, and `OSError` if the local disk fails.
         """
         return self.journal.open_detached(file, self._copier(file))
 
@@ -420,8 +440,10 @@ class Drive:
     def rename(self, old: Names, new: Names) -> None:
         """Rename or move a file, folder or shortcut; what is at `new` is replaced and moved to the trash.
 
-        A file replaces a file, a folder only an empty folder. Raises `NotFound`, `Forbidden` for My Drive itself and
-        for a folder moved into itself, `IsAFolder`, `NotAFolder`, `FolderNotEmpty`.
+        A file replaces a file, a folder only an empty folder. A draft is renamed in the journal, and on the drive too
+        if it is there. Raises `NotFound` for `old` or the parent of `new`; `Forbidden` for My Drive itself and for a
+        folder moved into itself; `IsAFolder` or `NotAFolder` if a file would replace a folder or a folder a file; and
+        `FolderNotEmpty`.
         """
         if not old or not new:
             raise Forbidden("My Drive itself cannot be renamed.", "Name something in it.")
@@ -442,8 +464,8 @@ class Drive:
     def copy(self, old: Names, new: Names) -> None:
         """Copy one file on the drive itself, without a download; what is at `new` is replaced and moved to the trash.
 
-        If there is a draft at `old`, it is committed and uploaded first. Raises `NotFound`, `NotAFolder`, and
-        `IsAFolder` for a folder at `old` or `new`.
+        If there is a draft at `old`, it is committed and uploaded first, and an error of that upload is raised. Raises
+        `NotFound` and `NotAFolder` for `old` or the parent of `new`, and `IsAFolder` for a folder at `old` or `new`.
         """
         source, parent = self.find(old), self.folder(new[:-1])
         if source.is_folder:
@@ -462,9 +484,10 @@ class Drive:
         self.index.put(copied)
 
     def set_modified(self, path: Names, modified: float) -> None:
-        """Set the modification time, in seconds since 1970; for My Drive itself do nothing.
+        """Set the modification time of the file at `path` (of a shortcut's target), in seconds since 1970.
 
-        The time of a draft that is not uploaded yet is uploaded with its bytes. Raises `NotFound`, `NotAFolder`.
+        For My Drive itself does nothing. The time of a draft that is not uploaded yet is uploaded with its bytes.
+        Raises `NotFound`, `NotAFolder`.
         """
         if (draft := self.draft_at(path)) is not None:
             with_bytes = self.journal.set_modified(draft, modified)
@@ -483,7 +506,7 @@ class Drive:
         Args:
             source: The local file.
             path: Its path on the drive.
-            mark: The value of its property `MARK` in `appProperties`.
+            mark: The value of `appProperties` under the key `MARK`, which marks haversack's own files.
             file_id: An unused id from `api.new_id`. If several processes use one id, only the first upload succeeds.
 
         Raises `AlreadyExists` if the id is used or a file at `path` appears to exist after the upload (which is then

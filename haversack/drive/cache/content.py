@@ -43,7 +43,10 @@ _Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Extent:
-    """`size` bytes at `offset` of an open local file. `descriptor` is valid as long as `holder` is referenced."""
+    """Where a range of bytes is: `size` bytes at `offset` of the open local file with the file descriptor `descriptor`.
+
+    The descriptor stays open as long as `holder`, the cached file, is referenced. `read` returns the bytes.
+    """
 
     holder: CompleteFile | PartialFile
     offset: int
@@ -65,7 +68,7 @@ class ContentCache:
     Args:
         folder: The local folder of the cache, created if it is missing. Several processes may share it.
         api: The drive.
-        budget: The size limit in bytes; by default a tenth of the free disk space (see `Budget`).
+        budget: The size limit in bytes; by default a tenth of the free disk space, at least 256 MiB.
     """
 
     def __init__(self, folder: Path, api: DriveApi, budget: int | None = None) -> None:
@@ -83,19 +86,20 @@ class ContentCache:
         self._downloads: dict[_Key, asyncio.Task[bytes]] = {}
 
     def read(self, file: File, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes at `offset`, fewer only at the end of the file.
+        """Return up to `size` bytes of `file` at `offset`, fewer only at its end; bytes that are missing are fetched.
 
         Raises `IntegrityError` if the file on the drive is no longer the version `file`, `ConnectionFailed` if the
-        download broke off `Http.attempts` times in a row, and the errors of `DriveApi`.
+        download broke off `Http.attempts` times in a row, and `NotFound`, `SignInError` or another `RemoteError` if the
+        drive refuses it.
         """
         found = self.find(file, offset, size)
         return found if isinstance(found, bytes) else found.read()
 
     def find(self, file: File, offset: int, size: int) -> bytes | Extent:
-        """Fetch what `read` would return; for a file above `SMALL`, return its place on disk instead of a copy.
+        """Fetch what `read` would return; for a file of more than `SMALL` bytes, return the bytes' place on disk.
 
-        An empty range, a small file, and bytes that the local disk has no room for are returned as bytes. Raises the
-        errors of `read`.
+        An empty range, a small file, and bytes that the local disk has no room for are returned as bytes. Raises
+        `IntegrityError`, `ConnectionFailed`, `SignInError` and `RemoteError`, in the same cases as `read`.
         """
         stop = min(offset + size, file.size)
         if offset >= stop:
@@ -114,10 +118,10 @@ class ContentCache:
             return self._uncached(file, offset, stop)
 
     def copy_to(self, file: File, target: int) -> None:
-        """Write the whole file to the file descriptor `target`, which must be seekable, and compare its MD5.
+        """Write the whole of `file` to the file descriptor `target`, which must be seekable, and compare its MD5.
 
-        If that differs, the file is removed from the cache and `IntegrityError` is raised. Raises `OSError` if writing
-        fails, and the errors of `read`.
+        A wrong MD5 removes the file from the cache and raises `IntegrityError`; what was written to `target` stays.
+        Raises `OSError` if writing fails, and `ConnectionFailed`, `SignInError` or `RemoteError` if the download does.
         """
         digest = hashlib.md5(usedforsecurity=False)
         for offset in range(0, file.size, _COPY_SIZE):

@@ -46,10 +46,12 @@ _MAX_READERS = 8
 
 @dataclass
 class _SequentialReader:
-    """The state of one sequential reader; all fields are byte counts or offsets.
+    """The state of one sequential reader of a file, which determines its read-ahead.
 
-    `front` is the end of what it has read, `read` the number of bytes after its first read, and `requested` the end of
-    its last read-ahead window.
+    Attributes:
+        front: The offset at which its furthest read ended.
+        read: The number of bytes that it has read, without its first read.
+        requested: The offset at which its last read-ahead window ends.
     """
 
     front: int
@@ -61,7 +63,8 @@ class _SequentialReader:
 class _Range:
     """The bytes [start, stop) that are being fetched.
 
-    `waiters` are pairs (end, event): the event is set once all bytes before `end` are present, or the fetch has ended.
+    `ended` is True once the fetch is over, and `error` is what it failed with. `waiters` are pairs (end, event) of the
+    readers that wait: the event is set once all bytes before `end` are present, or the fetch has ended.
     """
 
     start: int
@@ -72,9 +75,9 @@ class _Range:
 
 
 class CompleteFile:
-    """A file whose bytes are all in the local file `path`.
+    """A file of the drive whose bytes are all in the local file `path`, open at `descriptor`.
 
-    The constructor raises `FileNotFoundError` if that does not exist or has another size than `file`.
+    The constructor raises `FileNotFoundError` if `path` does not exist or has another size than `file`.
     """
 
     broken = False
@@ -87,7 +90,7 @@ class CompleteFile:
         os.utime(path)  # marks the file as used, for LRU eviction
 
     def fetch(self, offset: int, stop: int) -> None:
-        """Do nothing: every byte is present."""
+        """Do nothing, since every byte is present; it has the signature of `PartialFile.fetch`."""
 
 
 class PartialFile:
@@ -125,8 +128,8 @@ class PartialFile:
     def fetch(self, offset: int, stop: int) -> None:
         """Block until the bytes [offset, stop), which must be within the file, are present; start read-ahead.
 
-        Raises `IntegrityError` if the file changed on the drive, `DiskFull`, `ConnectionFailed`, and the errors of
-        `DriveApi`.
+        Then they can be read from `descriptor`. Raises `IntegrityError` if the file changed on the drive, `DiskFull`,
+        `ConnectionFailed`, and `NotFound`, `SignInError` or another `RemoteError` if the drive refuses the download.
         """
         if not self._complete:
             self._start_fetching(self._plan(offset, stop))
@@ -265,10 +268,10 @@ class PartialFile:
 
 
 def check_content(response: aiohttp.ClientResponse, file: File, position: int) -> None:
-    """Check by its headers that a download is of the version `file` and starts at the byte `position`.
+    """Raise `IntegrityError` if, by its headers, a download cannot be of the version `file` from `position` on.
 
-    The total size must be that of `file`, and so must the MD5 in `x-goog-hash`, if there is one. Raises
-    `IntegrityError` if not, or if the server ignored the range.
+    The total size and, if there is an `x-goog-hash` header, the MD5 must be those of `file`. A `position` above 0 needs
+    the status 206: with 200 the server has ignored the range. Which bytes a 206 says it has is not checked.
     """
     if response.status != 206 and position > 0:
         raise IntegrityError(

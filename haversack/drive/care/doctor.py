@@ -41,9 +41,14 @@ _MAX_NAMES_SHOWN = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem (`serious`) or a fact worth knowing.
+    """One thing that the doctor found out.
 
-    `mend` is the command that fixes it, or ""; `calls` and `minutes` are what that command would cost.
+    Attributes:
+        what: The finding, in one sentence.
+        serious: Whether it is a problem, not only a fact worth knowing.
+        mend: The command line that fixes it; "" if there is none.
+        calls: About how many API calls that command makes; 0 if unknown.
+        minutes: About how long it takes.
     """
 
     what: str
@@ -62,23 +67,24 @@ class Finding:
 
 @dataclass
 class Checkup:
-    """What the doctor found.
+    """What the doctor found on a drive and on this machine.
 
     | field | meaning |
     |---|---|
     | `drive`, `url`, `source` | the drive's name and address, and where its sign-in was found |
     | `user` | who is signed in, "" if unknown |
-    | `reachable` | whether the drive answered; if not, only `waiting` and `stale_mounts` are set below |
+    | `reachable` | whether the drive answered; if not, only `waiting`, `stale_mounts` and `findings` are set below |
     | `round_trip` | milliseconds, the median of three calls |
     | `used`, `limit`, `in_trash` | bytes; `limit` is None if there is none |
     | `folder` | the examined folder below My Drive, "" for all of it |
     | `files`, `folders`, `shortcuts`, `documents` | how many are below it; `files` includes shortcuts and documents |
-    | `duplicates` | names that an earlier file in the same folder has too |
+    | `duplicates` | how many of them have the name of another file in the same folder, the first one not counted |
     | `depth` | levels of nested folders |
-    | `crowded` | path → entries, of crowded folders |
+    | `crowded` | path → number of entries, of each folder with so many that programs fail to list it |
     | `waiting` | written files of this machine that are not on their drive yet |
     | `stale_mounts` | mountpoints whose serving process is dead |
-    | `calls`, `seconds` | what the examination cost |
+    | `calls`, `seconds` | API calls that the examination made, and how long it took |
+    | `findings` | problems and facts in words, with the commands that fix them |
     """
 
     drive: str
@@ -105,7 +111,7 @@ class Checkup:
     findings: list[Finding] = field(default_factory=list)
 
     def json(self) -> dict[str, Any]:
-        """All fields, as JSON values."""
+        """Return all fields as a dictionary of JSON values; each finding is a dictionary too."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -129,9 +135,13 @@ class Checkup:
 def examine(folder: str = "", hub: str | None = None) -> Checkup:
     """Examine a drive, or one folder with all below it, and this machine's pending files and mounts.
 
-    `folder` is a path below My Drive; `hub` names the drive as in `credentials.drive`. A drive that does not answer or
-    refuses the sign-in is a finding, not an error. Raises `NotFound` or `NotAFolder` for `folder`, `SignInError` if
-    nobody is signed in anywhere, `InputError` for an invalid `hub`, and `RemoteError` for an answer that is an error.
+    Args:
+        folder: A path below My Drive; "" for all of it.
+        hub: The drive: a hub's URL, "google", "embedded", or None for the default of `credentials.drive`.
+
+    A drive that does not answer or refuses the sign-in is a finding, not an error. Raises `NotFound` or `NotAFolder`
+    for `folder`, `SignInError` if no sign-in is found, `InputError` for an invalid `hub`, `ConnectionFailed` if the
+    embedded hub does not start, and `RemoteError` if the drive answers with an error.
     """
     server = credentials.drive(hub)
     checkup = Checkup(server.name, server.url, server.source, folder=folder)
@@ -163,7 +173,7 @@ class _Folder:
 
 
 class _Examination:
-    """One reading of a drive; it keeps folders and counts, and no files."""
+    """Reads a drive once and fills in `checkup`. It keeps folders and counts in memory, not files."""
 
     def __init__(self, server: Server, checkup: Checkup) -> None:
         self.checkup = checkup
@@ -179,7 +189,10 @@ class _Examination:
         self.duplicates: list[tuple[str, str]] = []
 
     async def run(self, folder: str) -> None:
-        """Read `folder` and fill in the checkup. Raises as `examine`."""
+        """Read everything below `folder` and fill in the checkup; closes `http`, so it can be called once.
+
+        Raises `NotFound` or `NotAFolder` for `folder`, `ConnectionFailed`, `SignInError`, and `RemoteError`.
+        """
         started = time.monotonic()
         try:
             root = await self._contact()

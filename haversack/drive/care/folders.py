@@ -14,10 +14,10 @@ from haversack.http import wait
 
 
 def make_folders(drive: Drive, paths: Iterable[Names]) -> None:
-    """Create the folders at `paths` and those above them; existing folders are left alone.
+    """Create the folders at `paths`, tuples of names below My Drive, and those above them; existing ones stay.
 
     Raises `NotAFolder` if a file has the name of a folder, `Forbidden` if the drive does not allow it,
-    `ConnectionFailed`, or another `RemoteError`. Folders that were created before the error stay.
+    `ConnectionFailed`, `SignInError`, or another `RemoteError`. Folders that were created before the error stay.
     """
     wanted = {path[:depth] for path in paths for depth in range(1, len(path) + 1)}
     for _, level in groupby(sorted(wanted, key=len), len):

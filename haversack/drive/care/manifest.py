@@ -1,8 +1,8 @@
-"""The manifest of a spread folder: the rule, the subfolders, and every file that moves, written before any file moves.
+"""The manifest of a spread, which moves the files of a crowded folder into subfolders (`spread`): its plan.
 
-A manifest is gzip-compressed JSON. One copy is on this machine and one in the folder on the drive, so any machine can
-resume or undo the spread. A manifest that was read is only data: the spread compares each file with the drive before it
-moves it.
+It has the rule, the subfolders, and every file that moves, and is written before any file moves. A manifest is
+gzip-compressed JSON. One copy is on this machine and one in the folder on the drive, so any machine can resume or undo
+the spread. The spread does not trust a manifest: it compares each file with the drive before it moves it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ _LONGEST_HINT = 40
 class Rule:
     """How a file's name determines its subfolder.
 
-    With `by="hash"`: the MD5 of the name in UTF-8, as a number, modulo `parts`; any program can compute it. With
-    `by="name"`: range i of the names in code point order starts with `starts[i]`; there are `parts` ranges.
+    Attributes:
+        by: "hash": the subfolder's number is the MD5 of the name in UTF-8, as a number, modulo `parts`, so that any
+            program can compute it. "name": names in code point order are divided into `parts` ranges.
+        parts: The number of subfolders.
+        starts: The first name of each range, in order; empty for "hash".
     """
 
     by: str
@@ -67,7 +70,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class SpreadEntry:
-    """A file as it was before it moved. `size` in bytes; `md5` is "" for a file without bytes."""
+    """A file that moves, as it was before: its id, name, size in bytes, MD5, and the drive's version number of it.
+
+    `md5` is in hex, "" for a file without bytes.
+    """
 
     id: str
     name: str
@@ -91,7 +97,7 @@ class SpreadEntry:
 
 @dataclass(frozen=True)
 class SpreadManifest:
-    """The spread of one folder.
+    """The plan of the spread of one folder.
 
     | field | meaning |
     |---|---|
@@ -109,7 +115,7 @@ class SpreadManifest:
     files: dict[str, SpreadEntry]
 
     def target(self, entry: SpreadEntry) -> str:
-        """Return the id of the subfolder that a file belongs to."""
+        """Return the id of the subfolder that the rule gives to a file of the manifest."""
         return self.subfolders[self.rule.subfolder(entry.name)]
 
     def encoded(self) -> bytes:

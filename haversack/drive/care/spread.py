@@ -51,7 +51,7 @@ _MAX_SKIPPED_SHOWN = 10
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was not moved, and why."""
+    """The name of a file that was not moved, and why, in words."""
 
     name: str
     why: str
@@ -63,13 +63,15 @@ class SpreadReport:
 
     | field | meaning |
     |---|---|
-    | `folder` | the folder's path |
-    | `rule` | how a name determines its subfolder, in words |
-    | `files` | files to move |
-    | `subfolders` | subfolders in use |
-    | `moved` | files that were moved |
-    | `calls`, `minutes` | the estimated cost at the start, at most |
-    | `left` | files that were not moved |
+    | `folder` | the folder's path below My Drive |
+    | `undo` | whether files move back |
+    | `dry_run` | whether it was only planned |
+    | `rule` | how a name determines its subfolder, in words; "" if the folder needs no spread |
+    | `files` | number of files to move |
+    | `subfolders` | number of subfolders that the files move into, or back from |
+    | `moved` | number of files that were moved; 0 with `dry_run` |
+    | `calls`, `minutes` | an upper estimate, made at the start, of the API calls and the time |
+    | `left` | files that stay where they are, and why |
     """
 
     folder: str
@@ -111,14 +113,15 @@ def spread(
 
     Args:
         path: the folder, below My Drive; "" is My Drive itself.
-        hub: the drive, as in `credentials.drive`.
+        hub: the drive: a hub's URL, "google", "embedded", or None for the default of `credentials.drive`.
         by: "hash" or "name", how a name determines its subfolder; see `manifest.Rule`.
-        size: about how many files each subfolder gets. A folder with fewer files is left alone.
+        size: about how many files each subfolder gets. A folder with at most this many files is left alone.
         dry_run: only read, and return the plan.
 
     Raises `NotFound` or `NotAFolder` for `path`; `InputError` for an invalid argument, a subfolder whose name is taken
-    or that was moved away, a damaged manifest, or while another process spreads the folder; `Forbidden` if the folder
-    is shared or owned by another user; and `ConnectionFailed` or `RemoteError`, after which it can be resumed.
+    or that was moved away, a damaged manifest, or while another process of this machine spreads the folder;
+    `Forbidden` if the folder is shared or owned by another user; `SignInError`; and `ConnectionFailed` or another
+    `RemoteError`, after which the same call resumes the spread.
     """
     if by not in ("hash", "name"):
         raise InputError(f"{by!r} is not a way to spread files.", "Use hash or name.")
@@ -132,8 +135,11 @@ def spread(
 def undo(path: str, *, hub: str | None = None, dry_run: bool = False) -> SpreadReport:
     """Move the files of a spread folder back, then trash its empty subfolders and delete the manifest.
 
-    A file that was added to a subfolder later stays there, with its subfolder. Arguments and errors are those of
-    `spread`; raises `NotFound` too if the folder was not spread.
+    A file that was added to a subfolder later stays there, with its subfolder. `path`, `hub` and `dry_run` are those of
+    `spread`. Raises `NotFound` if there is no folder at `path` or it was not spread; `NotAFolder`; `InputError` for an
+    invalid `hub`, a damaged manifest, or while another process of this machine spreads the folder; `Forbidden` if the
+    folder is shared or owned by another user; `SignInError`; and `ConnectionFailed` or another `RemoteError`, after
+    which the same call resumes it.
     """
     drive, folder = _connect(path, hub)
     with _lock(folder):
@@ -142,10 +148,15 @@ def undo(path: str, *, hub: str | None = None, dry_run: bool = False) -> SpreadR
 
 @dataclass
 class _CrowdedFolder:
-    """What is in the folder, kept current from the changes feed up to `token`.
+    """What a listing of the folder found.
 
-    `files` are those that may move, by id; `subfolders` names by id; `skipped` the files that must not move, by id;
-    `pages` the number of calls that the listing took.
+    Attributes:
+        token: Page token of the changes feed up to which `files` are current.
+        files: Id → file that may move; updated from the changes feed.
+        subfolders: Id → name of each subfolder.
+        manifest: The manifest's file in the folder, or None.
+        skipped: Id → file that must not move, and why.
+        pages: The number of calls that the listing took.
     """
 
     token: str
@@ -157,7 +168,7 @@ class _CrowdedFolder:
 
 
 class _FolderSpread:
-    """One spread or undo of one folder. `local_manifest` is this machine's copy of the manifest."""
+    """One spread or undo of one folder. `local_manifest` is the path of this machine's copy of the manifest."""
 
     def __init__(self, api: DriveApi, folder: File, path: str, dry_run: bool) -> None:
         self.api = api

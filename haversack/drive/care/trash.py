@@ -15,9 +15,10 @@ from haversack.http import wait
 
 @dataclass(frozen=True)
 class Trash:
-    """The trash. `files` are those that were trashed themselves, the largest first; `size` is in bytes.
+    """What is in a drive's trash.
 
-    Files inside a trashed folder are not among `files`, but count for `size`.
+    `files` are the files and folders that were trashed themselves, the largest first, without what is inside a trashed
+    folder. `size` is the sum of all bytes in the trash, those inside trashed folders included.
     """
 
     files: list[File]
@@ -25,10 +26,10 @@ class Trash:
 
 
 def content(hub: str | None = None) -> Trash:
-    """Return what is in the trash. `hub` names the drive as in `credentials.drive`.
+    """Return what is in the trash of the drive `hub`: a URL, "google", "embedded", or None for the default.
 
-    Raises `SignInError` or `InputError` if there is no such drive, `ConnectionFailed` if it does not answer, and
-    `RemoteError` if it answers with an error.
+    Raises `SignInError` if no sign-in is found or it is refused, `InputError` for an invalid `hub`, `ConnectionFailed`
+    if the drive does not answer, and `RemoteError` if it answers with an error.
     """
     return wait(_content(DriveApi(credentials.drive(hub))))
 
@@ -36,19 +37,26 @@ def content(hub: str | None = None) -> Trash:
 def restore(name: str, hub: str | None = None) -> str:
     """Move a file, or a folder with all below it, out of the trash, to where it was. Return its path below My Drive.
 
-    `name` is a name, a path (with or without `My Drive/`) or an id. Raises `NotFound` if the trash has no such file,
-    `InputError` if it has several, and the errors of `content`.
+    `name` is a name, a path (with or without `My Drive/`) or an id of what was trashed itself, not of what is inside a
+    trashed folder. `hub` as in `content`. Raises `NotFound` if the trash has no such file, `InputError` if it has
+    several or `hub` is invalid, `SignInError`, `ConnectionFailed`, and `RemoteError`.
     """
     return wait(_restore(DriveApi(credentials.drive(hub)), name))
 
 
 def empty(hub: str | None = None) -> None:
-    """Delete everything in the trash for good. Raises the errors of `content`."""
+    """Delete everything in the trash for good. `hub` as in `content`.
+
+    Raises `SignInError`, `InputError` for an invalid `hub`, `ConnectionFailed`, and `RemoteError`.
+    """
     wait(DriveApi(credentials.drive(hub)).empty_trash())
 
 
 def quota(hub: str | None = None) -> Quota:
-    """Return the drive's used space and limit, in bytes. Raises the errors of `content`."""
+    """Return the drive's used space and limit, in bytes. `hub` as in `content`.
+
+    Raises `SignInError`, `InputError` for an invalid `hub`, `ConnectionFailed`, and `RemoteError`.
+    """
     return wait(DriveApi(credentials.drive(hub)).quota())
 
 

@@ -29,7 +29,10 @@ _TIMES = struct.Struct("@6l")
 
 
 class Attributes:
-    """Writes the attributes of files into `status`, mfusepy's `struct stat`, which may be reused for many files."""
+    """Writes the attributes of files into `status`, mfusepy's `struct stat`, which may be reused for many files.
+
+    The constructor sets its owner to this process's user and group.
+    """
 
     def __init__(self, status: Any) -> None:
         self.status = status

@@ -35,7 +35,8 @@ class OpenFile:
     """One open handle of a file. `Operations` creates it in `open` and `create`, and drops it in `release`.
 
     It reads the file on the drive, `file`, until the file is being written by any handle: from then on all handles
-    share its `draft`.
+    share its `draft`, the local copy that will be uploaded. The mount's *version* is a counter that every change of a
+    name bumps (see `Operations`).
 
     | field | type | meaning |
     |---|---|---|
@@ -69,10 +70,10 @@ class OpenFolder:
 
     Args:
         path: the folder's path in the mount.
-        start: starts the listing; returns the mount's version for which the entries hold, and an iterator over their
-            names and files.
+        start: starts the listing; returns the mount's version (a counter of changes, see `Operations`) for which the
+            entries hold, -1 for none, and an iterator over their names and files.
 
-    `version` is the version that `start` returned last.
+    `version` is the version that `start` returned last. Not thread-safe: the kernel reads an open folder in sequence.
     """
 
     def __init__(self, path: str, start: Callable[[], tuple[int, Iterator[tuple[str, File]]]]) -> None:
@@ -83,7 +84,7 @@ class OpenFolder:
         self._last: tuple[str, File] | None = None
 
     def after(self, position: int) -> Iterator[tuple[str, File, int]]:
-        """Yield (name, file, position) of each entry after `position`; 0 is the start.
+        """Yield (name, file, position) of each entry after `position`, a number of entries; 0 is the start.
 
         When the kernel's buffer had no room for the last entry, the kernel asks for that entry again, and it is
         repeated from memory. Any other jump starts the listing again and skips `position` entries.

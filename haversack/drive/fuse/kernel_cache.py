@@ -62,10 +62,10 @@ class KernelCache:
         self._overflowed = False
 
     def connect(self, connection: Any) -> None:
-        """Remember the mount's libfuse session and request splicing and parallel lookups.
+        """Remember the mount's libfuse session, and ask the kernel for splicing and parallel lookups if it has them.
 
-        Call it in the `init` operation, on libfuse's thread. `connection` is libfuse's `fuse_conn_info`. Does nothing
-        with libfuse 2.
+        Call it in the `init` operation, on libfuse's thread. `connection` is libfuse's `fuse_conn_info`, whose `want`
+        is changed. Does nothing with libfuse 2.
         """
         if VERSION < (3, 0):
             return
@@ -113,7 +113,7 @@ class KernelCache:
             _log.info("The kernel reads files ahead in small requests: %s", error)
 
     def record_lookup(self, folder: str) -> None:
-        """Record that the kernel may cache names of `folder`, a path in the mount.
+        """Record that the kernel may cache names of `folder`, a path in the mount, so that `invalidate` drops them.
 
         After 100,000 folders no more are recorded, and every folder counts as recorded.
         """
@@ -124,7 +124,7 @@ class KernelCache:
                 self._folders.add(folder)
 
     def invalidate(self, folder: str, name: str) -> None:
-        """Drop the kernel's cache of `name` in `folder`, a path in the mount. Logs a failure.
+        """Make the kernel forget the name `name` in `folder`, a path in the mount, and its attributes. Logs a failure.
 
         Does nothing if no lookup in that folder was recorded, or if the kernel no longer has the folder.
         """

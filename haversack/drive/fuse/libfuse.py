@@ -42,7 +42,10 @@ _allocate.restype, _allocate.argtypes = ctypes.c_void_p, (ctypes.c_size_t, ctype
 
 
 class _BufferVector(ctypes.Structure):
-    """`struct fuse_bufvec` with one `struct fuse_buf`. libfuse frees a returned one, and its `memory`."""
+    """libfuse's `struct fuse_bufvec` with one `struct fuse_buf`: bytes at `memory`, or in the file `descriptor`.
+
+    libfuse frees the one that `read_buf` returns, and its `memory`, so both are allocated with `calloc`.
+    """
 
     _fields_ = [
         ("count", ctypes.c_size_t),
@@ -57,7 +60,10 @@ class _BufferVector(ctypes.Structure):
 
 
 def libfuse_function(name: str, result: type, *arguments: type) -> Callable[..., int]:
-    """Return libfuse's function `name` with its ctypes types set, for functions that mfusepy does not offer."""
+    """Return libfuse's C function `name`, with the ctypes types of its result and arguments, where mfusepy has none.
+
+    Raises `AttributeError` if this libfuse does not have it.
+    """
     found: Any = mfusepy._libfuse[name]
     found.restype, found.argtypes = result, arguments
     typed: Callable[..., int] = found
@@ -75,7 +81,10 @@ def current_session() -> int:
 
 
 class WriteBuffer:
-    """The bytes of one write operation, `size` of them. Most often they are still in a pipe from the kernel."""
+    """The bytes of one write operation, `size` of them. Most often they are still in a pipe from the kernel.
+
+    `vector` is libfuse's `struct fuse_bufvec`, valid until the operation returns.
+    """
 
     def __init__(self, vector: Any) -> None:
         self._vector = ctypes.cast(vector, ctypes.c_void_p)
@@ -96,7 +105,7 @@ class WriteBuffer:
 
 
 class Operations(Protocol):
-    """The operations that `Fuse` calls itself; mfusepy calls the others. See `operations.Operations`."""
+    """The operations that `Fuse` calls itself; mfusepy calls the others. `operations.Operations` describes each."""
 
     def open(self, path: str, flags: int) -> int: ...
 
@@ -118,7 +127,8 @@ class Operations(Protocol):
 class Fuse(mfusepy.FUSE):  # type: ignore[misc]
     """Mount `operations` at `mountpoint` and serve them; the constructor returns once it is unmounted.
 
-    Call it on a thread of its own. Raises `RuntimeError` if the kernel or libfuse refuses the mount.
+    With `readonly`, the kernel refuses every write. Call it on a thread of its own. Raises `RuntimeError` if the kernel
+    or libfuse refuses the mount.
     """
 
     operations: Operations
@@ -176,7 +186,11 @@ class Fuse(mfusepy.FUSE):  # type: ignore[misc]
         return self.operations.write_buf(None, WriteBuffer(vector), offset, fip.contents.fh)
 
     def read_buf(self, path: bytes | None, answer: Any, size: int, offset: int, fip: Any) -> int:
-        """Store a buffer vector in `answer`: a copy of the bytes, or the local file that libfuse splices them from."""
+        """Read up to `size` bytes at `offset` of the open file `fip` for libfuse; return 0.
+
+        Stores in `answer` a new `_BufferVector` with a copy of the bytes, or with the local file and the position that
+        libfuse splices them from. `path` is ignored.
+        """
         found = self.operations.read_buf(None, None, size, offset, fip.contents.fh)
         address = _allocate(1, ctypes.sizeof(_BufferVector) + _RESERVE)
         vector = _BufferVector.from_address(address)
@@ -206,7 +220,10 @@ class Fuse(mfusepy.FUSE):  # type: ignore[misc]
         return 0
 
     def readdir_fuse_3(self, path: bytes | None, buffer: Any, filler: Any, offset: int, fip: Any, flags: int) -> int:
-        """Fill `buffer` with entries until it is full; with attributes if the kernel asks for and may cache them."""
+        """Pass the entries of the open folder `fip` from `offset` on to `filler` until `buffer` is full; return 0.
+
+        An entry has attributes if the kernel asks for them in `flags` and may cache them, else only a file type.
+        """
         attributes, plus = Attributes(mfusepy.c_stat()), flags & _READDIR_PLUS
         status = ctypes.byref(attributes.status)
         for name, file, position, cacheable in self.operations.readdir_with_offset(None, offset, fip.contents.fh):

@@ -42,7 +42,10 @@ _serving_processes: dict[str, subprocess.Popen[str]] = {}
 def mount(
     mountpoint: str | Path, *, hub: str | None = None, readonly: bool = False, foreground: bool = False
 ) -> Mounted:
-    """Mount a drive as files; returns once it is usable. Does nothing if the same drive is mounted there already.
+    """Mount a drive as files; return what is mounted, once it is usable.
+
+    If the same drive is mounted there already, returns that mount. Mounts in this mount namespace whose serving process
+    is dead are detached first.
 
     Args:
         mountpoint: an empty folder, or one that does not exist yet in a folder that does.
@@ -52,8 +55,11 @@ def mount(
 
     Where FUSE cannot be used, the embedded drive becomes a symbolic link; `Mounted.kind` and `note` say so.
 
-    Raises `MountpointInvalid`; `MountError` if another drive is mounted there, or FUSE cannot be used and a link is not
-    possible; `SignInError`, `ConnectionFailed` or `InputError` if there is no drive to mount.
+    Raises `MountpointInvalid` if the folder cannot be mounted on; `MountError` if another drive is mounted there, if
+    FUSE cannot be used and a link is not possible, if the serving process is not ready after 60 seconds, or, with
+    `foreground`, if a written file could not be uploaded at the end; `SignInError` if no sign-in is found or it is
+    refused; `InputError` for an invalid `hub`; `ConnectionFailed` or `RemoteError` if the drive does not answer or
+    answers with an error.
     """
     path = registry.absolute(mountpoint)
     server = credentials.drive(hub)
@@ -85,8 +91,9 @@ def mount(
 def unmount(mountpoint: str | Path) -> None:
     """Unmount the drive at `mountpoint`; returns once everything written is on the drive.
 
+    If the serving process is dead, what it left is uploaded from here. A mountpoint that `mount` created is removed.
     Raises `MountError` if no drive is mounted there, if it was mounted by another user, or if a written file could not
-    be uploaded: that file stays on this machine, and the next mount uploads it.
+    be uploaded or the drive cannot be reached: the files stay on this machine, and the next mount uploads them.
     """
     path = registry.absolute(mountpoint)
     record = registry.find(path)
@@ -97,14 +104,14 @@ def unmount(mountpoint: str | Path) -> None:
 
 
 def jobs() -> set[Path]:
-    """Return the folders of the notebook jobs that own a mount."""
+    """Return the folders of the notebook jobs that own a mount: a job owns the mounts that its notebook made."""
     return {Path(record.job) for record in registry.records() if record.job}
 
 
 def unmount_job(job: Path) -> list[Mounted]:
-    """Unmount every mount that the notebook job with the folder `job` owns, in any mount namespace.
+    """Unmount every mount that was made by the notebook job with the folder `job`, in any mount namespace.
 
-    Returns what was mounted. Raises the first `MountError`, after all mounts were tried.
+    Returns what was mounted. Raises the first `MountError` (see `unmount`), after all mounts were tried.
     """
     own = [record for record in registry.records() if record.job == str(job)]
     failures = []
@@ -119,7 +126,7 @@ def unmount_job(job: Path) -> list[Mounted]:
 
 
 def is_mounted(mountpoint: str | Path) -> bool:
-    """Whether a drive is mounted at `mountpoint` and usable by this process."""
+    """Whether a drive is mounted at `mountpoint`, its serving process is alive, and this process can use it."""
     record = registry.find(registry.absolute(mountpoint))
     return record is not None and record.is_usable()
 

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 def clear_stale(path: Path) -> None:
     """Detach a FUSE mount at `path` whose serving process has died; do nothing if there is none.
 
-    Raises `OSError` if the kernel cannot say what is at `path` for any other reason than a dead mount.
+    Raises `OSError` if `statvfs` of `path` fails for another reason. A path that does not exist is ignored.
     """
     try:
         os.statvfs(path)  # the kernel may answer a `stat` from its cache
@@ -44,10 +44,10 @@ def detach(path: Path) -> None:
 
 
 def check_mountpoint(path: str | Path, *, colab: bool = False) -> None:
-    """Raise `MountpointInvalid` unless `path` is an empty folder, or can be created in an existing one.
+    """Raise `MountpointInvalid` unless `path` is an empty folder, or a new name in an existing one; no symbolic link.
 
-    The message is that of Colab's `drive.mount`, then the path and what to do next. With `colab` it is Colab's message
-    alone, and a path with a space is refused too.
+    The error's message is that of Colab's `drive.mount`, then the path and what to do next. With `colab`, for callers
+    that stand in for Colab's function, it is Colab's message alone, and a path with a space is refused too.
     """
     folder = Path(os.path.expanduser(path))
     wrong, next_step = "", ""

@@ -4,9 +4,9 @@ The mount's root holds the folder `My Drive` and, as on Colab, `MyDrive`, a symb
 is reachable below `.shortcut-targets-by-id`, which is not listed; a shortcut is shown as a symbolic link into it.
 
 Operations run on many threads, so a slow read never delays another. The kernel caches names and attributes for minutes;
-they are invalidated when others change them (`kernel`). It caches a file's pages for as long as the content is the
-same. A drive has no modes and owners: setting them succeeds and changes nothing. New links and extended attributes are
-refused.
+they are invalidated when others change them (`kernel_cache`). It caches a file's pages for as long as the content is
+the same. A drive has no modes and owners: setting them succeeds and changes nothing. New links and extended attributes
+are refused.
 
 A file that is deleted while open disappears from the drive at once, and its open handles share an `Orphan`. libfuse
 starts this by renaming the file to `.fuse_hidden…`, a name that never reaches the drive.
@@ -51,8 +51,9 @@ _BELOW_MY_DRIVE = f"{_MY_DRIVE}/"
 class Operations(BaseOperations):  # type: ignore[misc, valid-type]
     """The operations of one mount, called by libfuse on many threads. Paths are those of the mount, from `/`.
 
-    Every error is an `OSError` whose errno the caller of the system call gets, or a `HaversackError`, answered as
-    `EIO`.
+    An operation's `OSError`, which most of haversack's errors are, ends the system call with its errno; any other error
+    ends it with `EIO`. An operation that changes the drive raises `EROFS` if the mount is read-only. An operation that
+    asks the drive may raise `ConnectionFailed`, `SignInError` and `RemoteError`, and `DiskFull` for the local disk.
 
     The mount has a *version*, a counter that is bumped when a name changes, when a draft is opened or released, and
     when others change the drive, but not by each write. An open file without a draft that was looked up at an older
@@ -115,7 +116,7 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         self.ready.set()
 
     def invalidate(self, paths: Sequence[Names] | None) -> None:
-        """Invalidate what is cached here and in the kernel of `paths`, below My Drive; None means every path.
+        """Drop what is cached of `paths` here and in the kernel: tuples of names below My Drive; None means every path.
 
         Call it, on a thread of its own, when others have changed the drive (see `Drive.subscribe`).
         """
@@ -135,7 +136,8 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
     def getattr(self, path: str | None, fh: int | None = None) -> File:
         """Return the file at `path`, or the one that `fh` has open, for `Attributes`; a shortcut is not followed.
 
-        Raises `ESTALE` for a folder that was removed while open, and what `Drive.find` raises.
+        Raises `NotFound`, `NotAFolder` if a file is where the path needs a folder, `ENOENT` for a name that the mount's
+        root does not have, and `ESTALE` for a folder that was removed while open.
         """
         handle = self._open_files.get(fh) if fh is not None else None
         if handle is not None:
@@ -158,7 +160,10 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         return self._find(path, names)
 
     def readlink(self, path: str) -> str:
-        """Return the relative target of a shortcut, or of `MyDrive`. Raises `EINVAL` for any other file."""
+        """Return the relative target of a shortcut, or of `MyDrive`.
+
+        Raises `EINVAL` for any other file, and `NotFound` if there is no file or the shortcut's target is gone.
+        """
         if path == f"/{ALIAS}":
             return ROOT
         file = self._find(path, self._drive_names(path))
@@ -181,7 +186,7 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         return number
 
     def readdir_with_offset(self, path: str | None, offset: int, fh: int) -> Iterator[tuple[str, File, int, bool]]:
-        """Yield (name, file, position, cacheable) of each entry after `offset`.
+        """Yield (name, file, position, cacheable) of each entry of the open folder `fh` after the position `offset`.
 
         `cacheable` says that the kernel may cache the file's attributes: the folder's listing is complete, nothing in
         the mount has changed since it started, and the file is not being written.
@@ -208,9 +213,10 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
     # Bytes
 
     def open(self, path: str, flags: int) -> int:
-        """Open an existing file and return its handle. `O_TRUNC` empties it, and creates it if it is gone.
+        """Open an existing file and return its handle, a number. `O_TRUNC` empties it, and creates it if it is gone.
 
-        Raises `IsAFolder`, `NotFound`, `Forbidden` for a Google document or a broken shortcut, and `EROFS`.
+        Raises `IsAFolder`, `NotFound`, `NotAFolder`, `Forbidden` for a Google document or a broken shortcut, and
+        `EROFS` for writing.
         """
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if not writes and (cached := self._files.get(path)) is not None:
@@ -237,7 +243,8 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
     def create(self, path: str, mode: int, flags: int) -> int:
         """Open a file for writing, creating it if it is missing, and return its handle; `mode` is ignored.
 
-        Raises `AlreadyExists` with `O_EXCL`, `IsAFolder`, and `EROFS`.
+        It becomes a draft, so the drive has no new file before its upload. Raises `AlreadyExists` with `O_EXCL`,
+        `IsAFolder`, `NotFound` and `NotAFolder` for the parent, `Forbidden` for a Google document, and `EROFS`.
         """
         self._check_writable()
         self._files.pop(path, None)
@@ -248,9 +255,10 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         return self._add_handle(OpenFile(path, draft.as_file(), draft, True, bool(flags & os.O_APPEND), self._version))
 
     def can_keep_cache(self, fh: int) -> bool:
-        """Whether the pages that the kernel may cache of the handle's path are the content that the handle reads.
+        """Whether the kernel may keep the pages of the handle's path when the handle is opened.
 
-        If not, the kernel must drop them; from then on its pages count as this handle's content.
+        True if they are known to be of the content that the handle reads (the same MD5 or draft). Otherwise the kernel
+        must drop them, and this records that its pages are of the handle's content from now on.
         """
         handle = self._open_files[fh]
         content = handle.draft.key if handle.draft is not None else handle.file.md5
@@ -265,7 +273,8 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         """Return up to `size` bytes from `offset`, or the local file that holds them, for libfuse to splice from.
 
         A local file stays open at least until the handle is released. If the file changed on the drive since it was
-        opened, its new version is read. Raises `IntegrityError` if an orphan changed, or the new version changes too.
+        opened, its new version is read. `path` and `buf` are ignored. Raises `IntegrityError` if the file was deleted
+        while open and changed on the drive, or if the new version changes too; and `NotFound` if it is gone.
         """
         handle = self._open_files[fh]
         self._refresh(handle)
@@ -294,7 +303,11 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         return self.drive.journal.write_from(draft, buf.size, None if handle.appends else offset, buf.copy_to)
 
     def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
-        """Set the size of the file that `fh` has open for writing, else of the one at `path`. Raises `ESTALE`."""
+        """Set the size of the file that `fh` has open for writing, else of the one at `path`, to `length` bytes.
+
+        The file becomes a draft. Raises `NotFound` and `NotAFolder` for the parent, `IsAFolder`, `Forbidden` for a
+        Google document, `EROFS`, and `ESTALE` if there is no such handle and `path` is None.
+        """
         self._check_writable()
         handle = self._open_files.get(fh) if fh is not None else None
         if handle is not None and handle.writes:
@@ -312,10 +325,11 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         return 0
 
     def flush(self, path: str | None, fh: int) -> int:
-        """Commit the draft, for `close()`: the bytes then survive the death of this process.
+        """Commit the handle's draft, for `close()`: its bytes then survive the death of this process; return 0.
 
-        Raises why the drive refused an earlier upload, if the user has to act: the draft's `PermissionError`, or
-        `QuotaExceeded` if the drive is full. The draft is committed and stays pending all the same.
+        The upload is not awaited. If the last upload of this draft was not permitted, raises its error (`Forbidden` or
+        `SignInError`); if that of any pending draft found the drive full, raises `QuotaExceeded`. The draft is
+        committed and stays pending all the same. Raises `OSError` if the record cannot be written.
         """
         draft = self._open_files[fh].draft
         if draft is not None and self._open_files[fh].writes and not draft.removed:
@@ -329,7 +343,10 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         return 0
 
     def fsync(self, path: str | None, datasync: int, fh: int) -> int:
-        """Commit the draft and wait until it is uploaded. Raises the error of an attempt that fails."""
+        """Commit the handle's draft and wait until it is uploaded; return 0.
+
+        Raises the error of the first upload that fails meanwhile, such as `QuotaExceeded`; the journal retries it.
+        """
         draft = self._open_files[fh].draft
         if draft is not None:
             self.drive.journal.commit(draft)
@@ -369,7 +386,12 @@ class Operations(BaseOperations):  # type: ignore[misc, valid-type]
         return 0
 
     def rename(self, old: str, new: str) -> int:
-        """Rename or move; a rename to libfuse's hidden name deletes the file and makes it an orphan."""
+        """Rename or move a file, folder or shortcut; what is at `new` is replaced.
+
+        A rename to libfuse's hidden name `.fuse_hidden…` deletes the file and makes it an orphan. Raises `NotFound`,
+        `IsAFolder`, `NotAFolder`, `FolderNotEmpty`, `Forbidden` for My Drive or a folder moved into itself, and
+        `EROFS`.
+        """
         self._check_writable()
         with self._invalidating(old, new, moved=True):
             if _is_hidden(new):

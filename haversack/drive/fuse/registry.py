@@ -44,7 +44,8 @@ class Mounted:
 class PendingFile:
     """A written file that the drive does not have yet.
 
-    `sent` of its `size` bytes are on the drive; `error` is why the last attempt failed, or "".
+    The drive has received `sent` of its `size` bytes. `uploading` says that its upload is in flight; `error` is why its
+    last upload failed, or "".
     """
 
     name: str
@@ -173,12 +174,15 @@ class MountRecord:
         _write(self._activity_file, asdict(activity))
 
     def read_activity(self) -> Activity:
-        """Return the activity that was published last; an empty one if there is none."""
+        """Return the activity that the serving process published last; one with all fields empty if there is none."""
         return _read(self._activity_file, Activity) or Activity()
 
     @contextmanager
     def serving(self, timeout: float) -> Iterator[None]:
-        """Hold the serving lock. Raises `filelock.Timeout` if another process holds it for `timeout` seconds."""
+        """Hold the serving lock of this mount while the block runs.
+
+        Raises `filelock.Timeout` if it is held elsewhere for `timeout` seconds.
+        """
         with FileLock(self._lock_file, thread_local=False).acquire(timeout=timeout):
             yield
 
@@ -213,7 +217,7 @@ class MountRecord:
 
 
 def folder() -> Path:
-    """The folder of the records of all mounts."""
+    """Return the folder of the records of all mounts, in the data folder of the settings."""
     return settings.load().data / "mounts"
 
 
@@ -244,7 +248,7 @@ def absolute(mountpoint: str | Path) -> Path:
 
 
 def reload(record: MountRecord) -> MountRecord | None:
-    """Read the record again; None if it was removed."""
+    """Return the mount's record as it is on disk now; None if it was removed or is invalid."""
     return _read(record.file, MountRecord)
 
 

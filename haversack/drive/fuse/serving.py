@@ -48,8 +48,9 @@ def serve(record: MountRecord, readonly: bool, on_ready: Callable[[], None] = la
         readonly: answer `EROFS` to writes.
         on_ready: called once the mount is usable.
 
-    Raises `MountError` if another process serves the mountpoint, FUSE refuses, or a file could not be uploaded at the
-    end; and `SignInError`, `InputError` or `ConnectionFailed` if the drive cannot be reached at the start.
+    Signals are handled only if this is the main thread. Raises `MountError` if another process serves the mountpoint,
+    FUSE refuses, or a file could not be uploaded at the end; and `SignInError`, `InputError`, `ConnectionFailed` or
+    `RemoteError` if the drive cannot be reached at the start.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stopped = threading.Event()
@@ -103,7 +104,10 @@ def _serve(
 
 
 class _MountMonitor:
-    """The work of every second while a mount is served: reconnect, publish the activity, save the snapshot in time."""
+    """What is done every second while a mount is served: reconnect to the embedded hub, and publish the activity.
+
+    Every half hour, the index's snapshot is saved on a thread of its own.
+    """
 
     def __init__(self, record: MountRecord, drive: Drive, readonly: bool) -> None:
         self._record = record
@@ -121,7 +125,10 @@ class _MountMonitor:
             threading.Thread(target=self.save_snapshot, daemon=True).start()
 
     def save_snapshot(self) -> None:
-        """Save the index's snapshot to the drive, unless the mount is read-only or it is not worth it."""
+        """Save the index's snapshot to the drive, unless the mount is read-only or too little has changed.
+
+        Of the errors, a `HaversackError` is only logged.
+        """
         self._snapshot_saved = time.monotonic()
         if not self._readonly:
             self._drive.save_snapshot()

@@ -24,7 +24,14 @@ _MAX_ERRORS_SHOWN = 5
 
 @dataclass(frozen=True)
 class MountStatus:
-    """One mount. `state` is "served", "dead" if no process serves it, or "link" if it is a link to a local folder."""
+    """The status of one mount.
+
+    Attributes:
+        mountpoint: Its folder.
+        where: Where the bytes of the drive are, in words.
+        state: "served"; "dead" if no process serves it; "link" if it is a symbolic link to a folder of this machine.
+        activity: What its process published last; all fields empty for a link.
+    """
 
     mountpoint: str
     where: str
@@ -54,7 +61,11 @@ class MountStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """All mounts, and the number and bytes of the pending files in journals whose process is dead."""
+    """The status of all mounts, and the files that dead processes have left to upload.
+
+    `left` is the number of pending files in the journals of dead processes, of all drives, and `left_size` their size
+    in bytes; the next mount of the drive uploads them.
+    """
 
     mounts: list[MountStatus] = field(default_factory=list)
     left: int = 0

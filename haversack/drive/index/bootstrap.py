@@ -12,10 +12,10 @@ from haversack.http import Http
 
 
 async def bootstrap(server: Server) -> tuple[File, str, File | None, Quota]:
-    """Return (My Drive's folder, start page token of the changes feed, newest snapshot or None, quota).
+    """Return (the root folder, start page token of the changes feed, the file of the newest snapshot or None, quota).
 
-    One batch request, with at most three attempts. Raises `SignInError`, `ConnectionFailed`, or the `RemoteError` of
-    the first call in the batch that failed.
+    The root folder is My Drive, or the folder that `server.root` names. One batch request, with at most three attempts.
+    Raises `SignInError`, `ConnectionFailed`, or the `RemoteError` of the first call in the batch that failed.
     """
     http = Http(server, attempts=3)
     requests: list[Call[File | str | Page | Quota]] = [

@@ -53,6 +53,9 @@ atexit.register(_exiting.set)
 class ChangesFollower:
     """Applies the changes feed of `api` to `index`, about every `pace` seconds. Thread-safe.
 
+    A *place* is what the drive can be asked about: a folder's id stands for its listing, and a pair (folder's id, name)
+    for the lookup of one name.
+
     `trouble` is the message of the error that the last poll failed with; "" after a success. All times are of `now`.
 
     | field | meaning | written by |
@@ -108,7 +111,8 @@ class ChangesFollower:
     def add_answer(self, places: Iterable[Place], asked: float) -> None:
         """Record that the index holds the drive's answer about `places`, which was requested at `asked` (of `now`).
 
-        Call it on the event loop's thread only.
+        `is_current` then counts them as current for 2 × `pace` seconds after `asked`. Call it on the event loop's
+        thread only.
         """
         for place in places:
             self._answered_at.pop(place, None)
@@ -124,7 +128,7 @@ class ChangesFollower:
         self._poll()
 
     def age(self) -> float | None:
-        """Seconds since a process of this machine read the feed to its end or took its start page token.
+        """Return the seconds since a process of this machine read the feed to its end or took its start page token.
 
         None if that has not happened since the last boot.
         """
@@ -132,9 +136,9 @@ class ChangesFollower:
         return now() - float(when) if when and boot == disk.boot_id() else None
 
     def subscribe(self, callback: Callback) -> Callable[[], None]:
-        """Call `callback` with the log entries of other processes and machines, oldest first.
+        """Call `callback` with the index's log entries of changes by other processes and machines, oldest first.
 
-        It gets None instead if any place may have changed. It runs on the follower's thread: while it blocks,
+        It gets None instead if any file may have changed. It runs on the follower's thread: while it blocks,
         background polls wait. What it raises is logged. Call the returned function once to unsubscribe.
         """
         self._callbacks.append(callback)
@@ -286,7 +290,7 @@ class ChangesFollower:
 
 
 def now() -> float:
-    """Seconds on a clock that all processes share, that nobody sets, and that runs during suspend (on Linux)."""
+    """Return seconds on a clock that all processes share, that is never set, and that runs during suspend (Linux)."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.clock_gettime(clock) if clock is not None else time.monotonic()
 

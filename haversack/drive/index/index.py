@@ -55,9 +55,13 @@ _MAX_DEPTH = 200
 
 @dataclass(frozen=True)
 class LogEntry:
-    """A file was created, changed or removed at a place: `shown` is its shown name in the folder `parent`.
+    """An entry of the index's log: a file was created, changed or removed.
 
-    `seq` is the sequence number in the log. If `id` is `EVERYTHING`, the whole index was cleared.
+    Attributes:
+        seq: The sequence number in the log.
+        id: The file's id; `EVERYTHING` if the whole index was cleared.
+        parent: The id of the folder in which it happened.
+        shown: The name under which the file is or was shown in that folder.
     """
 
     seq: int
@@ -76,7 +80,7 @@ class ListingPage:
         parent: The folder that is listed; None if the query named several.
         token: The page token of the next page; None on the last page. It is stored only with a `parent`.
         completed: The folders whose listing is complete with this page.
-        number: The number of the listing, from `DriveIndex.begin_listing`; used only with `completed`.
+        number: The listing number, from `begin_listing` or `begin_listings`; used only with `completed`.
     """
 
     files: Sequence[File]
@@ -89,6 +93,12 @@ class ListingPage:
 
 class DriveIndex:
     """The index of one drive, in `folder`. Safe for concurrent use by threads and processes.
+
+    - A *shown name* is the name under which a file is shown in a file system (`names`).
+    - A folder is *listed* if the index holds every file in it. A *listing* that fetches them page by page has a number;
+      larger is newer.
+    - A file is *stale* once its folder was invalidated, until an answer of the drive has it again.
+    - The *log* has an entry for each change of a file (`LogEntry`), with a sequence number.
 
     Every method that writes raises `DiskFull` if SQLite cannot write. A database that is damaged or has another schema
     version is deleted and created anew. Two connections: `_reader`, guarded by `_reader_lock`, never waits for a write
@@ -147,7 +157,7 @@ class DriveIndex:
         return self._fetch_one("SELECT 1 FROM listed WHERE parent = ?", parent) is not None
 
     def has_stale_rows(self, parent: str) -> bool:
-        """Whether some files of the folder were invalidated and not confirmed since."""
+        """Whether some files of the folder are stale: invalidated, and in no answer of the drive since."""
         return self._fetch_one("SELECT 1 FROM files WHERE parent = ? AND seen < 0", parent) is not None
 
     def page(self, parent: str, after: int = 0, count: int = 1000) -> list[tuple[int, str, File]]:
@@ -159,7 +169,10 @@ class DriveIndex:
         return [(row[-1], row[-2], File(*row[:-2])) for row in self._fetch_all(query, parent, after, count)]
 
     def unlisted_subfolders(self, parents: Iterable[str]) -> list[str]:
-        """Return the ids of the known folders in `parents` that are not listed, the most recently inserted first."""
+        """Return the ids of the folders whose parent is in `parents` that the index holds and that are not listed.
+
+        The most recently inserted come first.
+        """
         found = self._fetch_all(
             "SELECT id FROM files WHERE parent IN (SELECT value FROM json_each(?)) AND mime_type = ?"
             " AND id NOT IN (SELECT parent FROM listed) ORDER BY rowid DESC",
@@ -169,7 +182,7 @@ class DriveIndex:
         return [row[0] for row in found]
 
     def without_listed(self, folders: Sequence[str]) -> list[str]:
-        """Return those of `folders` that are not listed, in the same order."""
+        """Return those of the folder ids `folders` that are not listed, in the same order."""
         query = "SELECT parent FROM listed WHERE parent IN (SELECT value FROM json_each(?))"
         listed = {row[0] for row in self._fetch_all(query, json.dumps(folders))}
         return [folder for folder in folders if folder not in listed]
@@ -227,8 +240,8 @@ class DriveIndex:
             found: All files in the folder that have any of these names on the drive.
             since: `mark` from before the request.
 
-        Returns False, and stores nothing, if the log has an entry after `since` about the folder or one of the files:
-        the answer may be stale.
+        Files that are shown under one of the names and not in `found` are deleted. Returns True; False, and stores
+        nothing, if the log has an entry after `since` about the folder or one of the files: the answer may be stale.
         """
         with self._writing() as rows:
             if rows.changed_since(since) & {EVERYTHING, *(file.id for file in found)} or rows.fetch_all(
@@ -247,7 +260,10 @@ class DriveIndex:
             return True
 
     def learn(self, files: Sequence[File], since: int) -> None:
-        """Store files that the drive returned by id, except trashed ones and those with a log entry after `since`."""
+        """Store files that the drive returned by id, except trashed ones and those with a log entry after `since`.
+
+        `since` is `mark` from before the request. Nothing is stored if the index was cleared after it.
+        """
         with self._writing() as rows:
             changed = rows.changed_since(since)
             if EVERYTHING not in changed:
@@ -289,7 +305,7 @@ class DriveIndex:
             rows.database.execute("DELETE FROM listing WHERE parent = ?", (parent,))
 
     def invalidate(self, parent: str) -> None:
-        """Mark everything in a folder as stale: its names are looked up and listed again when they are needed."""
+        """Mark everything in a folder as stale, and the folder as not listed: the next use asks the drive about it."""
         with self._writing() as rows:
             for table in ("listed", "listing", "asked"):
                 rows.database.execute(f"DELETE FROM {table} WHERE parent = ?", (parent,))
@@ -298,7 +314,10 @@ class DriveIndex:
     # Local writes
 
     def put(self, *files: File) -> None:
-        """Store files that this process created or changed on the drive, as the drive answered them."""
+        """Store files that this process created or changed on the drive, with the metadata that the drive returned.
+
+        They are logged as local writes, also if the index has a newer version.
+        """
         with self._writing() as rows:
             rows.store(files, own=True)
 
@@ -309,14 +328,14 @@ class DriveIndex:
             rows.database.execute("INSERT OR IGNORE INTO listed VALUES (?)", (folder.id,))
 
     def forget(self, file_id: str) -> None:
-        """Delete a file or folder that this process trashed or deleted, and everything known below it."""
+        """Delete from the index a file or folder that this process trashed or deleted, and everything below it."""
         with self._writing() as rows:
             rows.drop(file_id, own=True)
 
     # The changes feed
 
     def fact(self, name: str) -> str | None:
-        """Return a value about the index as a whole, such as `token`; None if it is not set."""
+        """Return a value about the index as a whole, such as `token`, the changes feed's page token; None if unset."""
         row = self._fetch_one("SELECT value FROM facts WHERE name = ?", name)
         return row[0] if row else None
 
@@ -326,7 +345,10 @@ class DriveIndex:
             rows.set_facts(**facts)
 
     def set_first_token(self, token: str, polled: str) -> None:
-        """Set the page token of the changes feed if there is none. `polled` is the `stamp` of its request."""
+        """Set the page token of the changes feed if there is none.
+
+        `polled` is the time of its request, from `changes.stamp`.
+        """
         with self._writing() as rows:
             if rows.fact("token") is None:
                 rows.set_facts(token=token, polled=polled)
@@ -375,9 +397,10 @@ class DriveIndex:
 
     @contextmanager
     def frozen(self) -> Iterator[tuple[str, Iterator[ListedFolder]]]:
-        """Yield (page token, folders) as of one moment, from one read transaction that the block keeps open.
+        """Yield (page token of the changes feed, folders with their files), read in one transaction.
 
-        Stale rows are left out. Consume each folder's files before the next folder.
+        So later writes are not seen; the transaction ends with the block. Stale files are left out. Consume each
+        folder's files before the next folder.
         """
         database = connect(self.path)
         try:
@@ -407,7 +430,10 @@ class DriveIndex:
                         rows.append_log(file.id, (file.parent, shown), file.version, own=False)
 
     def clear(self) -> None:
-        """Delete everything but the listing counter and log an entry `EVERYTHING`: pending answers are refused."""
+        """Delete all files, listings and facts; only the counter of listings and the log stay.
+
+        The log gets an entry `EVERYTHING`, so that answers to requests made before are refused.
+        """
         with self._writing() as rows:
             for table in ("files", "asked", "listed", "listing"):
                 rows.database.execute(f"DELETE FROM {table}")

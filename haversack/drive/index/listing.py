@@ -35,9 +35,10 @@ _PAGE_TOKEN_REFUSED = (400, 404, 410)
 
 
 class FolderListing:
-    """One listing in flight, of one folder or of several by one query.
+    """One listing in flight, of one folder or of several by one query. A reader is a call of `FolderListings.entries`.
 
-    `has_reader` says that a reader waits for it; without one, it stops after `max_pages` pages (None: no limit). The
+    `pages` counts the pages that are stored in the index; `error` is what ended the listing, or None. `has_reader` says
+    that a reader waits for it; without one, it stops after `max_pages` pages (None: no limit). The
     event loop's thread sets the fields; readers on other threads wait for `_changed`, which guards `pages`, `error`
     and `_finished`. `complete` says that every file of `parents` is in the index.
     """
@@ -78,7 +79,7 @@ class FolderListing:
 
 
 class FolderListings:
-    """The listings of one drive.
+    """Lists the folders of one drive into `index`, for readers (`entries`) and ahead of them (prefetch).
 
     `entries` and `count_lookup` are thread-safe. Everything else runs on the event loop's thread, which owns the
     fields.

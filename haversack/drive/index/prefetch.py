@@ -47,7 +47,11 @@ class WalkDetector:
         return folder in self._prefetched
 
     def folder_read(self, folder: str) -> None:
-        """Record that `folder` is being read. If its parent was read recently, start a walk or widen its window."""
+        """Record that `folder` is being read.
+
+        If it was not prefetched and its parent was read less than ten seconds ago, a walk is detected: its sibling
+        folders are queued, and the number of folders that may be prefetched and unread doubles.
+        """
         with self._lock:
             now = time.monotonic()
             if now - self._last_read > _ENDED_AFTER:
@@ -71,7 +75,7 @@ class WalkDetector:
                 self._window = max(self._window * 2, _FIRST_WINDOW)
 
     def has_batch(self, *, alone: bool) -> bool:
-        """Whether `next_batch` may return folders. `alone` as there."""
+        """Whether `next_batch` may return folders. `alone` says that no other prefetch is in flight."""
         return (
             self.is_walking() and len(self._prefetched) < self._window and len(self._queue) >= (1 if alone else _BATCH)
         )
@@ -79,8 +83,9 @@ class WalkDetector:
     def next_batch(self, running: Container[str], *, alone: bool) -> list[str]:
         """Return the folders to prefetch in one query, without those that are listed already or in `running`.
 
-        Empty if the window is full or nothing is queued. With `alone` (no other prefetch is in flight) a batch may be
-        partly filled; otherwise an incomplete batch stays queued, because a prefetch in flight may fill it.
+        `running` holds the folders whose listing is in flight. Empty if the window is full or nothing is queued. With
+        `alone` (no other prefetch is in flight) a batch may be partly filled; otherwise an incomplete batch stays
+        queued, because a prefetch in flight may fill it.
         """
         with self._lock:
             if not self.has_batch(alone=alone):

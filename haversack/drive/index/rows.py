@@ -87,7 +87,10 @@ _LOG_LENGTH = 50_000
 
 @dataclass(frozen=True)
 class ListedFolder:
-    """Files of the folder `id`, all of them or a part. `listed` says that the index holds every file of the folder."""
+    """A folder's id and files, for a snapshot: `files` are all that are known of it, or a part of them.
+
+    `listed` says that the index holds every file of the folder.
+    """
 
     id: str
     listed: bool
@@ -95,7 +98,11 @@ class ListedFolder:
 
 
 class Rows:
-    """The tables, changed over a connection that is inside a transaction. `origin` names this process in the log."""
+    """The tables, changed over a connection that is inside a transaction. `origin` names this process in the log.
+
+    A method with `own` logs changes as made by this process, or without it as another's: subscribers of this process
+    are notified only of others' changes.
+    """
 
     def __init__(self, database: sqlite3.Connection, origin: str) -> None:
         self.database = database
@@ -123,7 +130,7 @@ class Rows:
         return {row[0] for row in self.fetch_all("SELECT id FROM changed WHERE seq > ?", seq)}
 
     def apply_changes(self, page: Changes, changed: set[str]) -> bool:
-        """Apply a page of the changes feed. False if a part of it was skipped because it may be older than the index.
+        """Apply a page of the changes feed; return False if a part was skipped because it may be older than the index.
 
         `changed` are the ids in the log since the page was requested. A change is skipped if its file is in `changed`
         and its version cannot decide: the feed says that the file is gone, or the file has no row any more. The other
@@ -207,9 +214,10 @@ class Rows:
                 self.append_log(file.id, place, file.version, own=own)
 
     def insert(self, files: Sequence[File], number: int) -> None:
-        """Insert or update the rows of `files` unless a row with a larger version exists; `number` becomes `seen`.
+        """Insert or update the rows of `files` unless a row with a larger version exists.
 
-        Neither numbers duplicate names nor logs.
+        `number`, that of the most recently started listing, becomes their `seen`. Neither numbers duplicate names nor
+        logs: `store` does.
         """
         self.database.executemany(_STORE, [(*row_of(file), names.shown_name(file), number) for file in files])
 
@@ -269,7 +277,7 @@ class Rows:
         return found.fetchone() is None
 
     def drop(self, file_id: str, *, own: bool) -> None:
-        """Delete a file's row, the rows of everything known below it, and their folder rows. Logs the file only."""
+        """Delete the rows of a file or folder and of everything below it, from all tables. Logs only `file_id`."""
         row = self.database.execute("SELECT parent, shown FROM files WHERE id = ?", (file_id,)).fetchone()
         self.append_log(file_id, row or ("", ""), None, own=own)
         below = [one for (one,) in self.fetch_all(f"{_BELOW} SELECT id FROM below", file_id)]
@@ -283,7 +291,10 @@ class Rows:
             self.database.execute(f"DELETE FROM {table} WHERE parent IN (SELECT value FROM json_each(?))", (ids,))
 
     def complete_listing(self, parents: Sequence[str], number: int) -> None:
-        """Mark the folders as listed and delete the rows in them that listing `number` has not seen."""
+        """Mark the folders as listed, and delete the rows in them that were last written before listing `number`.
+
+        Their files are gone from the folders; they are logged as this process's changes.
+        """
         gone = "SELECT id FROM files WHERE parent IN (SELECT value FROM json_each(?)) AND seen < ?"
         for (file_id,) in self.fetch_all(gone, json.dumps(parents), number):
             self.drop(file_id, own=True)
@@ -291,12 +302,19 @@ class Rows:
         self.database.executemany("INSERT OR IGNORE INTO listed VALUES (?)", [(parent,) for parent in parents])
 
     def append_log(self, file_id: str, place: tuple[str, str], version: int | None, *, own: bool) -> None:
-        """Append to the log. `place` is (parent, shown name); without `own` the change counts as another process's."""
+        """Append an entry to the log.
+
+        Args:
+            file_id: The file.
+            place: (Id of its folder, its shown name).
+            version: The file's version on the drive; None if the file is gone.
+            own: Whether this process made the change.
+        """
         row = (file_id, *place, version, self.origin if own else "")
         self.database.execute("INSERT INTO changed (id, parent, shown, version, origin) VALUES (?, ?, ?, ?, ?)", row)
 
     def trim_log(self) -> None:
-        """Delete all but the newest `_LOG_LENGTH` log entries."""
+        """Delete all but the newest 50,000 log entries."""
         last = self.database.execute("SELECT max(seq) FROM changed").fetchone()[0] or 0
         self.database.execute("DELETE FROM changed WHERE seq <= ?", (last - _LOG_LENGTH,))
 
@@ -339,7 +357,7 @@ def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def fact_of(database: sqlite3.Connection, name: str) -> str | None:
-    """Return the fact `name`, or None if there is none."""
+    """Return a value about the index as a whole from the table `facts`, or None if it has no `name`."""
     row = database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return row[0] if row else None
 

@@ -82,17 +82,27 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def search(mark: str) -> calls.Call[calls.Page]:
-    """Return the call that finds the snapshots on a drive: files whose `appProperties` have the key `mark`."""
+    """Return the call that finds the snapshots on a drive, those in the trash excluded.
+
+    They are the files whose `appProperties` have the key `mark` with the value `KIND`.
+    """
     return calls.search(f"appProperties has {{ key='{mark}' and value='{KIND}' }} and trashed = false")
 
 
 def newest(found: Sequence[File]) -> File | None:
-    """Return the snapshot that was created last among `found`; None if there is none."""
+    """Return the file that was created last among those in `found` with the snapshots' name; None if there is none."""
     return max((file for file in found if file.name == NAME), key=lambda file: (file.created, file.id), default=None)
 
 
 class Snapshots:
-    """Loads and saves snapshots of `index`, in the folder with the id `root`, marked by the key `mark`. Thread-safe."""
+    """Loads and saves snapshots of `index`. Thread-safe.
+
+    Args:
+        api: The drive.
+        index: Its index.
+        root: The id of the drive's root folder, which the snapshots are in.
+        mark: The key in their `appProperties` by which they are found.
+    """
 
     def __init__(self, api: DriveApi, index: DriveIndex, root: str, mark: str) -> None:
         self._api = api
@@ -110,7 +120,7 @@ class Snapshots:
         threading.Thread(target=self._load, args=(file,), name="haversack-snapshot", daemon=True).start()
 
     def wait(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds until a load that was started has succeeded or failed."""
+        """Wait at most `timeout` seconds until the load that `start_loading` began, if any, has succeeded or failed."""
         self._loaded.wait(timeout)
 
     def _load(self, file: File) -> None:

@@ -86,10 +86,11 @@ class DriveApi:
         return call.read(answer)
 
     async def batch(self, wanted: Sequence[Call[T]]) -> list[T | HaversackError]:
-        """Send many calls in batch requests of up to 100; return each call's result, or its error, in order.
+        """Send many calls in batch requests of up to 100; return for each, in order, its result or its error.
 
-        Parts that fail for a transient reason are retried without the others. Raises only if a batch request as a whole
-        fails, or if a part's body cannot be parsed (`RemoteError`).
+        A call that fails does not raise: its `HaversackError` is in the list. Calls that fail for a transient reason
+        are retried without the others. Raises only if a batch request as a whole fails, or if a call's response cannot
+        be parsed (`RemoteError`).
         """
         results: dict[int, T | HaversackError] = {}
         waiting, attempt = list(range(len(wanted))), 0
@@ -182,7 +183,10 @@ class DriveApi:
             yield page
 
     async def search(self, query: str, *, sharing: bool = False) -> AsyncIterator[Page]:
-        """Yield the pages of files anywhere on the drive that match `query` (Drive's `q`; see `calls.search`)."""
+        """Yield the pages of files anywhere on the drive that match `query` (Drive's `q`; see `calls.search`).
+
+        Those in the trash match too, unless `query` excludes them. `sharing` fills in `File.owned` and `File.shared`.
+        """
         async for page in self._pages(lambda token: calls.search(query, None, token, sharing=sharing)):
             yield page
 
@@ -216,7 +220,7 @@ class DriveApi:
         return (await self.new_ids(1))[0]
 
     async def new_ids(self, count: int) -> builtins.list[str]:
-        """Return `count` unused file ids: from the stock, which is refilled with up to 1,000 ids a request."""
+        """Return `count` unused file ids: from a stock in memory, which is refilled with up to 1,000 ids a request."""
         while len(self._ids) < count:
             missing = max(count - len(self._ids), _MIN_NEW_IDS)
             generated = await self.send(calls.new_ids(min(missing, _IDS_PER_CALL)))
@@ -225,7 +229,7 @@ class DriveApi:
         return taken
 
     async def create_folder(self, parent: str, name: str) -> File:
-        """Create a folder, even if `parent` already holds one of that name, and return it."""
+        """Create a folder in the folder with the id `parent`, even if that holds one of this name, and return it."""
         file_id = await self.new_id()
         try:
             return await self.send(calls.create_folder(file_id, parent, name))
@@ -235,14 +239,17 @@ class DriveApi:
     async def update(
         self, file: File, *, name: str | None = None, parent: str | None = None, modified: float | None = None
     ) -> File:
-        """Rename a file, move it to the folder `parent`, or set its modification time, and return it.
+        """Rename a file, move it to the folder with the id `parent`, or set its modification time.
 
-        `modified` is in seconds since 1970. None leaves a value unchanged.
+        `modified` is in seconds since 1970. None leaves a value unchanged. Returns the file's new metadata.
         """
         return await self.send(calls.update(file, name=name, parent=parent, modified=modified))
 
     async def copy(self, file: File, parent: str, name: str) -> File:
-        """Copy a file on the server to `name` in the folder `parent`; return the copy."""
+        """Copy a file on the server to `name` in the folder with the id `parent`; return the copy's metadata.
+
+        What the folder has under that name stays.
+        """
         file_id = await self.new_id()
         try:
             return await self.send(calls.copy(file, file_id, parent, name))
@@ -285,9 +292,10 @@ class DriveApi:
     async def upload(self, upload: ResumableUpload) -> File:
         """Upload a file, resuming `upload.session` if it is set; return the file's metadata afterwards.
 
-        Raises `IntegrityError` if the drive reports another MD5 than that of the bytes sent, `UploadSuperseded` if
-        `upload.is_wanted` returned False, and `AlreadyExists` if the id is in use by a file that cannot be read or, for
-        an `exclusive` upload, that has another MD5.
+        If an earlier attempt has created the file with the same MD5, nothing is sent again. Raises `IntegrityError` if
+        the drive reports another MD5 than that of the bytes sent, `UploadSuperseded` if `upload.is_wanted` returned
+        False, `AlreadyExists` if the id is in use by a file that cannot be read or, for an `exclusive` upload, that has
+        another MD5, and `OSError` if the source cannot be read.
         """
         answer = await send(self.http, upload)
         if answer.status == 409:

@@ -25,14 +25,17 @@ LIMIT = 100
 
 
 def encode(calls: Sequence[Call[Any]]) -> tuple[str, bytes]:
-    """Return the `Content-Type` and the body of a batch request; part N has the Content-ID N, counted from 0."""
+    """Return the `Content-Type` and the body of the batch request for `calls`.
+
+    The part of the call N, counted from 0, has the Content-ID `<N>`.
+    """
     boundary = f"batch_{secrets.token_hex(16)}"
     parts = [_part(boundary, number, call) for number, call in enumerate(calls)]
     return f"multipart/mixed; boundary={boundary}", b"".join(parts) + f"--{boundary}--\r\n".encode()
 
 
 def decode(answer: Answer, count: int) -> list[Answer | None]:
-    """Split a batch response into the responses to its `count` parts, in the order of the requests.
+    """Split the response to a batch request of `count` calls into the responses to each, in the order of the calls.
 
     A part that is missing from the response is None. Raises `RemoteError` if the response is not multipart.
     """

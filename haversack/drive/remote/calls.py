@@ -90,7 +90,10 @@ class Page:
 
 @dataclass(frozen=True)
 class Change:
-    """An entry of the changes feed: the file as it is now, maybe in the trash; None if it is no longer accessible."""
+    """An entry of the changes feed: the file with the id `file_id` has changed.
+
+    `file` is its present metadata, maybe in the trash; None if it was deleted or is no longer accessible.
+    """
 
     file_id: str
     file: File | None
@@ -98,7 +101,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """One page of the changes feed; `token` is where to continue, and `last` says that the feed ends here for now."""
+    """One page of the changes feed.
+
+    `token` is the page token to continue with: that of the next page or, if `last` says that the feed ends here for
+    now, that of changes still to come.
+    """
 
     changes: list[Change]
     token: str
@@ -134,7 +141,10 @@ class _ListAnswer(msgspec.Struct, rename="camel"):
 
 
 class _ChangeAnswer(msgspec.Struct, rename="camel"):
-    """A `changes` resource in a response; `file_id` is "" for a change of a shared drive itself."""
+    """A `changes` resource in a response; `file_id` is "" for a change of a shared drive itself.
+
+    `removed` says that the file was deleted or is no longer accessible; then `file` is None.
+    """
 
     file_id: str = ""
     removed: bool = False
@@ -154,10 +164,15 @@ _CHANGES_DECODER = msgspec.json.Decoder(_ChangesAnswer, strict=False)
 
 @dataclass(frozen=True)
 class Call(Generic[T_co]):
-    """One API request that may be retried. `read` parses its response.
+    """One API request that may be retried.
 
-    `path` is relative to the server's URL. Statuses in `accept` count as success and are passed to `read`, which
-    raises `RemoteError` for a body that is not JSON of the expected type.
+    Attributes:
+        method: The HTTP method.
+        path: The path, relative to the server's URL.
+        read: Parses the response to what the call returns; raises `RemoteError` if the body is not what it must be.
+        params: The query parameters.
+        json: The body, sent as JSON; None for no body.
+        accept: Statuses of 400 and above that count as success; `read` gets those responses too.
     """
 
     method: str
@@ -220,13 +235,19 @@ def search(query: str, parent: str | None = None, token: str | None = None, *, s
 
 
 def create_folder(file_id: str, parent: str, name: str) -> Call[File]:
-    """Create a folder with the new id `file_id` in the folder `parent`; status 409 if the id is in use."""
+    """Create a folder with the id `file_id`, from `new_ids`, in the folder with the id `parent`.
+
+    Fails with the status 409, as `AlreadyExists`, if the id is in use.
+    """
     resource = {"id": file_id, "name": name, "parents": [parent], "mimeType": FOLDER}
     return Call("POST", FILES, parse_file, fields_params(FILE_AND_PARENT), resource)
 
 
 def copy(file: File, file_id: str, parent: str, name: str) -> Call[File]:
-    """Copy a file on the server into the folder `parent`, with the new id `file_id`; status 409 if the id is in use."""
+    """Copy a file on the server to `name` in the folder with the id `parent`; the copy gets `file_id`, from `new_ids`.
+
+    Fails with the status 409, as `AlreadyExists`, if the id is in use.
+    """
     resource = {"id": file_id, "name": name, "parents": [parent]}
     return Call("POST", f"{FILES}/{file.id}/copy", parse_file, fields_params(FILE_AND_PARENT), resource)
 
@@ -234,9 +255,9 @@ def copy(file: File, file_id: str, parent: str, name: str) -> Call[File]:
 def update(
     file: File, *, name: str | None = None, parent: str | None = None, modified: float | None = None
 ) -> Call[File]:
-    """Rename a file, move it to the folder `parent`, or set its modification time.
+    """Rename a file, move it to the folder with the id `parent`, or set its modification time.
 
-    `modified` is in seconds since 1970. None leaves a value unchanged.
+    `modified` is in seconds since 1970. None leaves a value unchanged. Returns the file's new metadata.
     """
     params = fields_params(FILE_AND_PARENT)
     resource: dict[str, Any] = {}
@@ -339,7 +360,7 @@ def in_shared_drive(call: Call[T_co], drive: str) -> Call[T_co]:
 
 
 def fields_params(fields: str) -> dict[str, str | int]:
-    """Return the query parameters that select response `fields` and allow files in shared drives."""
+    """Return the query parameters that restrict a response to `fields`, in Drive's syntax, and allow shared drives."""
     return {"fields": fields, "supportsAllDrives": "true"}
 
 

@@ -40,7 +40,7 @@ _UPLOAD_PATH = "/upload/drive/v3/files"
 
 @dataclass
 class ResumableUpload:
-    """One upload of one version of a file, and how far it has got.
+    """One upload of one version of a file, which `send` carries out; not to be reused for another.
 
     Args:
         source: The local file with the content; it must not change while `is_wanted` returns True.
@@ -84,15 +84,15 @@ class ResumableUpload:
 
     @property
     def max_stored(self) -> int:
-        """An upper bound of the bytes that the drive can have, which limits what it claims to have."""
+        """How many bytes the drive can have at most; if it reports more, this number is used instead."""
         return self.size
 
     async def chunk_end(self, position: int, max_size: int) -> int:
-        """Return the end of the chunk that starts at `position` and has at most `max_size` bytes."""
+        """Return the offset at which the chunk ends that starts at `position` and has at most `max_size` bytes."""
         return min(position + max_size, self.size)
 
     def read(self, position: int, size: int) -> bytes:
-        """Read up to `size` bytes of the source at `position`. Raises `OSError`."""
+        """Return up to `size` bytes of the source at `position`, fewer only at its end. Raises `OSError`."""
         with open(self.source, "rb", buffering=0) as file:
             return os.pread(file.fileno(), size, position)
 
@@ -110,7 +110,7 @@ class ResumableUpload:
         return resource
 
     def start_request(self) -> tuple[str, str]:
-        """Return the method and path of the request that starts the upload."""
+        """Return the HTTP method and path of the first request: for a new file, or to replace one that exists."""
         return ("PATCH", f"{_UPLOAD_PATH}/{self.file_id}") if self.exists else ("POST", _UPLOAD_PATH)
 
     def check_wanted(self) -> None:
@@ -119,7 +119,7 @@ class ResumableUpload:
             raise UploadSuperseded
 
     def id_in_use(self) -> AlreadyExists:
-        """Return the error for an id that another file has."""
+        """Return, not raise, the error for an upload whose `file_id` another file on the drive has."""
         return AlreadyExists(
             f"The id that was reserved for {self.name} is in use by another file on the drive.",
             "Compare the two files before you upload it again.",
@@ -131,9 +131,11 @@ class UploadSuperseded(Exception):
 
 
 async def send(http: Http, upload: ResumableUpload) -> Answer:
-    """Send the whole file; return the response, which is the file's JSON, or status 409 if its id is in use.
+    """Send the whole file, or what the drive does not have yet of `upload.session`; return the last response.
 
-    Raises `UploadSuperseded`, `ConnectionFailed`, `SignInError`, or `RemoteError` (and its subclasses).
+    It holds the file's metadata as JSON, or has the status 409 if the file's id is in use. The MD5 is not compared
+    here. Raises `UploadSuperseded` if `upload.is_wanted` returned False, `OSError` if the source cannot be read,
+    `ConnectionFailed`, `SignInError`, or `RemoteError` (such as `QuotaExceeded`).
     """
     if upload.total is not None and upload.total <= MULTIPART_LIMIT and upload.session is None:
         return await _multipart(http, upload)

@@ -137,7 +137,7 @@ class Draft:
         return File(file_id, self.name, self.parent, "application/octet-stream", self.size, "", self.modified, 0)
 
     def cancel_streaming(self) -> None:
-        """Cancel the streaming upload, because the bytes it sent are not a prefix of the file any more.
+        """Cancel the streaming upload, if there is one: the bytes it sent are not a prefix of the file any more.
 
         It stays attached, so no other one is started before the commit.
         """
@@ -146,7 +146,10 @@ class Draft:
             self.streaming.cancel()
 
     def create_data_file(self) -> tuple[Path, int]:
-        """Create an empty data file; return its path and an open descriptor. Raises `OSError`."""
+        """Create an empty data file; return its path and an open descriptor for reading and writing.
+
+        The draft is not changed: the caller assigns both. Raises `OSError`.
+        """
         path = self.folder / f"{self.key}.{secrets.token_hex(3)}.data"
         return path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
 
@@ -156,7 +159,7 @@ class Draft:
             self.descriptor = -1
 
     def delete_data(self) -> None:
-        """Close the data file, and delete it and the stale ones."""
+        """Close the data file, and delete it and the older ones in `stale`."""
         self.close()
         for data in (self.data, *self.stale):
             data.unlink(missing_ok=True)

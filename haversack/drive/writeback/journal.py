@@ -37,6 +37,10 @@ _UPLOAD_DELAY = 0.3
 class Journal:
     """The drafts of one drive, in this process. Thread-safe; not to be used on the event loop's thread.
 
+    A draft is *dirty* once its bytes change, *committed* once its record is on disk, and then *pending* until its bytes
+    are on the drive. A caller that *acquires* a draft increments its reference count, and must call `release` in the
+    end; only a draft that the caller has acquired may be read, written and truncated.
+
     `home` is the folder with the journal folders of all processes. The constructor takes over the folders of dead
     processes and starts to upload what they left. It raises `OSError` if it cannot create its own.
 
@@ -110,16 +114,22 @@ class Journal:
             return draft
 
     def claimed_ids(self) -> Set[str]:
-        """Return a live view of the ids of all files that a draft has new bytes for, or replaces, or removes."""
+        """Return the ids of all files on the drive that a draft has new bytes for, replaces, or is about to trash.
+
+        A listing of the drive must not show these files. The set is a view, which follows later changes.
+        """
         return self._by_id.keys()
 
     def within(self, parent: str) -> list[Draft]:
-        """Return the drafts in the folder `parent`, without those in its subfolders."""
+        """Return the drafts in the folder with the id `parent`, without those in its subfolders.
+
+        Their reference counts stay as they are.
+        """
         with self._changed:
             return [draft for draft in self._drafts.values() if draft.parent == parent]
 
     def pending(self) -> list[Draft]:
-        """Return the drafts that are committed and not uploaded."""
+        """Return the drafts that are committed and not uploaded; their reference counts stay as they are."""
         with self._changed:
             return [draft for draft in self._drafts.values() if draft.pending]
 
@@ -128,7 +138,7 @@ class Journal:
     def open(self, parent: str, name: str, base: File | None, fill: Callable[[int], None] | None) -> Draft:
         """Return the draft of that name in the folder `parent`, created if there is none. The caller must release it.
 
-        Raises the errors of `fill`, and `OSError`.
+        Raises what `fill` raises, and `OSError` if the data file cannot be created.
 
         Args:
             parent: The id of the folder.
@@ -170,8 +180,9 @@ class Journal:
     def open_detached(self, base: File, fill: Callable[[int], None]) -> Draft:
         """Return a draft of an orphan, a file that was deleted while it is open. The caller must release it.
 
-        It is never uploaded, and deleted when its reference count drops to 0. `fill` is as in `open`; its errors are
-        raised.
+        It is never uploaded, and deleted when its reference count drops to 0. `fill` writes the bytes of `base`, the
+        deleted file, into a file descriptor. Raises what `fill` raises, and `OSError` if the data file cannot be
+        created.
         """
         draft = Draft(
             secrets.token_hex(8), self._folder, base.parent, base.name, base.modified, references=1, removed=True
@@ -335,10 +346,11 @@ class Journal:
                 draft.save()
 
     def remove(self, draft: Draft) -> list[str]:
-        """Remove a draft; return the ids of its files on the drive, which the caller must trash.
+        """Remove a draft, which is then never uploaded; return the ids of its files on the drive.
 
-        If an upload of this draft, or of one that it replaced, is in flight, nothing is returned: the journal trashes
-        the files when that upload ends. The record stays on disk until then, so the next process can do it.
+        The caller must trash these, and release the draft if it has acquired it. If an upload of this draft, or of one
+        that it replaced, is in flight, nothing is returned: the journal trashes the files when that upload ends. The
+        record stays on disk until then, so the next process can do it.
         """
         with self._changed:
             self._discard(draft)
@@ -354,7 +366,8 @@ class Journal:
     def wait(self, draft: Draft) -> None:
         """Upload a draft now and block until it is on the drive, or removed. Returns at once if it is not pending.
 
-        Raises the error of the first upload that fails during the call; the draft stays pending and is retried.
+        Raises the error of the first upload of the draft that fails during the call: a `HaversackError` such as
+        `QuotaExceeded`, `Forbidden` or `ConnectionFailed`, or `OSError`. The draft stays pending and is retried.
         """
         with self._changed:
             failures = draft.failures

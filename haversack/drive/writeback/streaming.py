@@ -38,12 +38,16 @@ class StreamingUpload(ResumableUpload):
 
     `read_until` is the end of the bytes that may have been hashed and sent; it is guarded by `lock`. `position` is how
     many bytes the drive has stored. `size` is meaningless until `finish` sets it; `total` is None until then.
+    `start`, `finish` and `result` are called in this order, once each; the writer calls `grow` with `lock` held.
 
     Args:
         source: The local file that is being written.
         lock: The lock that the writer holds while it changes the file.
         written: How many bytes are in the file, from its start, when the upload starts.
-        exists: As in `ResumableUpload`, like `parent`, `name` and `modified`. The file's id is given to `start`.
+        exists: Whether the file exists on the drive.
+        parent: The id of the folder to create the file in; not sent with `exists`.
+        name: The name to create the file with; not sent with `exists`.
+        modified: The file's modification time, in seconds since 1970.
         step: The shortest chunk, in bytes, that is sent before `finish`; a multiple of `CHUNK_MULTIPLE`.
     """
 
@@ -77,11 +81,14 @@ class StreamingUpload(ResumableUpload):
         self.is_wanted = lambda: not self.cancelled
 
     def start(self, api: DriveApi, get_file_id: Callable[[], Awaitable[str]]) -> Future[File]:
-        """Start the upload on the event loop; `get_file_id` is awaited there for the file's id. Return its result."""
+        """Start the upload on the event loop, and return the future of the uploaded file.
+
+        `get_file_id` is awaited on the event loop for the id of the file to create or replace.
+        """
         self._result = asyncio.run_coroutine_threadsafe(self._run(api, get_file_id), get_loop())
         return self._result
 
-    # Called by the writer, which holds `lock`
+    # `grow` is called by the writer, which holds `lock`; `cancel` by any thread
 
     def grow(self, written: int) -> None:
         """Report that the file now has `written` bytes; wake the upload if that is enough for a chunk."""
@@ -91,7 +98,10 @@ class StreamingUpload(ResumableUpload):
             get_loop().call_soon_threadsafe(self._wakeup.set)
 
     def cancel(self) -> None:
-        """Cancel the upload and its session, because bytes that may have been sent are no longer those of the file."""
+        """Cancel the upload and its session, because bytes that may have been sent are no longer those of the file.
+
+        Returns at once; the file on the drive stays as it is.
+        """
         if not self.cancelled:
             self.cancelled = True
             self._result.cancel()
@@ -117,9 +127,11 @@ class StreamingUpload(ResumableUpload):
             return hasher, self._hashed
 
     def result(self) -> File:
-        """Block until the upload has ended; return the file, or raise the errors of `DriveApi.upload`.
+        """Block until the upload has ended, and return the metadata of the file on the drive.
 
-        Raises `concurrent.futures.CancelledError` if the upload was cancelled.
+        Raises `concurrent.futures.CancelledError` if the upload was cancelled, `UploadSuperseded` if `is_wanted`
+        returned False, `IntegrityError` if the drive reports another MD5, `ConnectionFailed`, `SignInError`,
+        `RemoteError`, and `OSError` if `source` cannot be read.
         """
         return self._result.result()
 
@@ -134,7 +146,10 @@ class StreamingUpload(ResumableUpload):
         return self.read_until if self.total is None else self.size
 
     async def chunk_end(self, position: int, max_size: int) -> int:
-        """Return the end of the next chunk; wait until `step` bytes and one more are written, or `finish` is called."""
+        """Return the offset at which the chunk from `position` on ends; it has at most `max_size` bytes.
+
+        Waits until `step` bytes and one more are written after `position`, or `finish` is called.
+        """
         while self.total is None:
             self._wakeup.clear()
             # Set before `_written` is read: a writer in between either is seen here or sees `_wake_at`.
@@ -147,7 +162,7 @@ class StreamingUpload(ResumableUpload):
         return await super().chunk_end(position, max_size)
 
     def read(self, position: int, size: int) -> bytes:
-        """Read bytes to send, and hash those that follow the ones already hashed. Raises `OSError`."""
+        """Return up to `size` bytes of `source` at `position`, and hash those not hashed yet. Raises `OSError`."""
         if self.total is None:
             with self._lock:
                 self.read_until = max(self.read_until, position + size)

@@ -94,9 +94,9 @@ class Uploader:
         self._streaming_count = 0
 
     def schedule(self, draft: Draft, due: float) -> None:
-        """Queue a draft's upload for the time `due`, in seconds of the monotonic clock, instead of any earlier `due`.
+        """Queue a draft's upload for the time `due`, in seconds of the monotonic clock (0.0: now).
 
-        The caller holds the journal's lock.
+        A draft that is queued already is uploaded at `due` instead. The caller holds the journal's lock.
         """
         draft.due = due
         heapq.heappush(self._queue, (due, next(self._sequence), draft))
@@ -108,9 +108,10 @@ class Uploader:
         self._queue_changed.notify_all()
 
     def stream(self, draft: Draft) -> None:
-        """Tell a draft's streaming upload how far the draft has grown; start one if enough bytes were appended.
+        """Tell a draft's streaming upload how far the draft has grown; start one if it has none and has grown enough.
 
-        The caller holds `draft.lock`.
+        Enough are as many bytes, appended since the last commit, as the setting `ahead` says. None is started while
+        eight run or the drive is full. The caller holds `draft.lock`.
         """
         if draft.streaming is not None:
             draft.streaming.grow(draft.size)
@@ -118,7 +119,10 @@ class Uploader:
             self._start_streaming(draft)
 
     def trash(self, file_id: str) -> None:
-        """Trash a file on the drive and report it to `on_trashed`. Raises the errors of `DriveApi.trash`."""
+        """Trash a file on the drive, if it exists, and report it to `on_trashed`. Needs no lock.
+
+        Raises `ConnectionFailed`, `SignInError`, and `RemoteError`, such as `Forbidden`.
+        """
         wait(self.api.trash(file_id))
         self._on_trashed(file_id)
 
