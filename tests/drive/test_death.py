@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,25 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(
             assert there.pop(name) in later, name
     cut_off = [data for writer in writers for data in writer.attempted.get(name_of_last(writer), [])]
     assert all(data in cut_off for data in there.values())
+
+
+def test_a_file_that_is_written_on_after_its_close_is_uploaded_as_it_was_closed(
+    hub: RunningHub, proxy: Proxy, own_folders: Path, folder: str, mountpoint: Path
+) -> None:
+    proxy.stalls = lambda call: "/upload/" in call.path
+    here = mount(mountpoint).my_drive / folder
+    (here / "a").write_bytes(b"closed")
+    file = open(here / "a", "ab", buffering=0)  # noqa: SIM115 - closing it must not commit what is written
+    file.write(b" and written on")
+    kill(mountpoint)
+    with suppress(OSError):
+        file.close()
+    proxy.stalls = lambda call: False
+    proxy.release.set()
+    mount(mountpoint)
+    unmount(mountpoint)
+    assert (hub.my_drive / folder / "a").read_bytes() == b"closed"
+    assert pending(own_folders / "data") == 0
 
 
 def name_of_last(writer: Writer) -> str:

@@ -195,15 +195,22 @@ class Draft:
 def load(record: Path) -> Draft:
     """Return the committed draft that a record describes; it is pending unless the record says that it was removed.
 
+    Bytes appended after the last commit are cut off: the process that wrote them died before it committed them. Bytes
+    overwritten in place after it stay as they are, as on a local disk.
+
     Raises `OSError` if the record or the data file cannot be read, and `ValueError`, `TypeError` or `KeyError` if the
-    record is invalid or the data file has another size.
+    record is invalid or the data file is shorter than it says, as after a power cut.
     """
     values = json.loads(record.read_text())
     data = record.parent / Path(values.pop("data")).name
     draft = Draft(record.stem, record.parent, **values, data=data, committed=data)
-    size = data.stat().st_size if not draft.removed else 0
-    if draft.size not in (0, size):
-        raise ValueError(f"the data file has {size} bytes instead of {draft.size}")
-    draft.size = size
     draft.pending = not draft.removed
+    if draft.removed:
+        draft.size = 0
+        return draft
+    size = data.stat().st_size
+    if size < draft.size:
+        raise ValueError(f"the data file has {size} bytes instead of {draft.size}")
+    if size > draft.size:
+        os.truncate(data, draft.size)
     return draft
