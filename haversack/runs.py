@@ -39,7 +39,11 @@ def every(where: str | Path | None = None) -> list[Run]:
 
 
 def show(name: str, where: str | Path | None = None) -> Run:
-    """Return the run `name` as logged on this machine; `where` as in `every`. Raises `NotFound` if there is none."""
+    """Return the run `name` as logged on this machine.
+
+    The log is searched in the folder `where`, or in this machine's data folder if `where` is None or a URL. Raises
+    `NotFound` if no run of this name is logged there.
+    """
     folder = location.local_folder(where) / name
     if not (folder / LOG).is_file():
         raise NotFound(f"There is no run {name} in {folder.parent}.", "List the runs with: haversack runs")
@@ -51,9 +55,9 @@ class Verified:
     """The result of reading a checkpoint in full.
 
     Attributes:
-        step: the steps of all epochs that were done.
-        where: where it is stored.
-        size: bytes.
+        step: the number of steps that were done, of all epochs.
+        where: its folder on this machine, or its URL in the store.
+        size: in bytes.
         when: when it was saved, as YYYY-MM-DD HH:MM:SS in local time.
         fault: what is wrong with it; "" if it is intact.
     """
@@ -71,9 +75,13 @@ class Verified:
 def verified(name: str, where: str | Path | None = None) -> list[Verified]:
     """Read every checkpoint of the run `name` and compare it with its hashes; return the results, oldest first.
 
-    `where` is where the checkpoints are kept; see `haversack.fit`. A damaged checkpoint is reported in `fault`, not
-    raised. Raises `InputError` if `name` is not a folder's name, `NotFound` if the run's owner deletes a checkpoint
-    before it is read, and `ConnectionFailed` if the store does not answer and this machine has no checkpoint.
+    `where` is the folder or URL that holds the checkpoints, None for this machine's data folder only. With a URL, those
+    that only the store has are downloaded into the run's folder on this machine. A damaged checkpoint is reported in
+    `fault`, not raised. Returns [] if there is no such run.
+
+    Raises `InputError` if `name` is not a folder's name, `NotFound` if the run's owner deletes a checkpoint before it
+    is read, `DiskFull` or `TrainingError` if a download cannot be written, and `ConnectionFailed` or another
+    `HaversackError` of the store if it fails and this machine has no checkpoint.
     """
     from haversack.training.checkpoints.checkpoints import Checkpoints
 
@@ -94,10 +102,11 @@ def verified(name: str, where: str | Path | None = None) -> list[Verified]:
 
 
 def plot(name: str, where: str | Path | None = None) -> Plot:
-    """Plot the loss of the run `name` over its epochs, with a line where a session was killed.
+    """Return a plot of the loss of the run `name` over its epochs, with a line where each session but the last ended.
 
-    `where` is as in `every`. A notebook displays the returned `Plot`; its `save` writes a file. Raises `NotFound` if
-    there is no such run.
+    The run's log is searched in the folder `where`, or in this machine's data folder if `where` is None or a URL. A
+    notebook displays the returned `Plot`; its `save` writes a file. Raises `NotFound` if no run of this name is logged
+    there; without matplotlib, drawing the `Plot` raises `ExtraMissing`.
     """
     from haversack.training.runs.plot import Plot
 
@@ -117,18 +126,20 @@ def export(
     Args:
         name: the run.
         path: the file. It ends in `.weights.h5` for weights or in `.keras` for the whole model.
-        where: where the run's checkpoints are kept; see `haversack.fit`.
-        checkpoint: "latest", "best" (the smallest loss of those saved at an epoch's end) or a step. Steps count from
-            the run's first epoch; `haversack runs show` lists them.
-        model: the model, built and compiled as for the training, if Keras cannot rebuild it from its configuration. It
-            is assigned the checkpoint's values.
+        where: the folder or URL that holds the run's checkpoints; None for this machine's data folder only.
+        checkpoint: "latest", the newest intact one; "best", the newest one saved at the end of an epoch whose
+            `val_loss` (`loss` without validation) was the smallest so far; or a step. Steps count from the run's first
+            epoch; `haversack runs show` lists them.
+        model: the model, built and compiled as for the training, if Keras cannot rebuild it from its configuration.
+            Its variables are set to the checkpoint's values.
 
     Returns `path`.
 
     Raises `InputError` for another suffix; `NotFound` if there is no such run or checkpoint; `TrainingError` if the
-    model cannot be rebuilt, differs from the run's, or the run is not one of `haversack.fit`; `IntegrityError` if no
-    checkpoint is intact; `ConnectionFailed` if the store does not answer and this machine has no copy; `ExtraMissing`
-    if Keras or JAX is not installed.
+    model cannot be rebuilt or differs from the run's, if the run is not one of `haversack.fit`, if a download cannot be
+    written, or if Keras runs on another backend than JAX; `IntegrityError` if the checkpoint is damaged ("latest": all
+    of them); `ConnectionFailed` or another `HaversackError` of the store if it fails and this machine has no copy;
+    `DiskFull`; `OSError` if `path` cannot be written; `ExtraMissing` if Keras or JAX is not installed.
     """
     from haversack.training.keras.export import export as write
 

@@ -1,1 +1,1 @@
-"""Files of which this machine holds only some blocks: sparse on the local disk, filled by range requests."""
+"""Remote files of which this machine holds some blocks: sparse local files, filled by HTTP range requests."""

@@ -1,8 +1,8 @@
 """A size limit for a cache folder, kept by LRU eviction.
 
-A cache is a folder of folders of files. The files of one entry share the part of their name before the first dot, and
-an entry is evicted as a whole. A process that has an evicted file open can still read it, so processes that share a
-cache need no coordination.
+A cache is a folder of folders of files. An entry is the files of one of these folders whose names are equal up to the
+first dot; it is evicted as a whole. A process that has an evicted file open can still read it, so processes that share
+a cache need no coordination.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ _SMALLEST_DEFAULT = 256 << 20
 
 @dataclass
 class _Entry:
-    """The files of one cache entry: `used` is their latest access or change, `size` what they occupy on the disk."""
+    """The files of one cache entry.
+
+    Attributes:
+        used: when one of them was last read or changed, in seconds since 1970.
+        size: the bytes that they occupy on the disk, holes excluded.
+        files: their paths.
+    """
 
     used: float = 0.0
     size: int = 0
@@ -30,10 +36,13 @@ class _Entry:
 
 
 class Budget:
-    """Keeps `folder` at about `limit` bytes; the default is a tenth of the disk's free space, at least 256 MiB.
+    """Keeps the cache in `folder`, which must exist, at about `limit` bytes.
 
-    Thread-safe: `_lock` guards `_added`, the bytes added since the last eviction, and `_eviction_lock` is held by the
-    thread that evicts.
+    `limit` None stands for a tenth of the disk's free space, at least 256 MiB. Between two evictions the cache may
+    exceed the limit by an eighth.
+
+    Thread-safe: `_lock` guards `_added`, the bytes reported since `add` last started an eviction; `_eviction_lock` is
+    held by the thread that evicts.
     """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
@@ -44,7 +53,7 @@ class Budget:
         self._eviction_lock = threading.Lock()
 
     def add(self, size: int) -> None:
-        """Report that `size` bytes were added; after every eighth of the limit an eviction starts in a new thread."""
+        """Count `size` bytes that the caller has added; after an eighth of the limit, start `evict` in a new thread."""
         with self._lock:
             self._added += size
             if self._added <= self.limit // 8:
@@ -55,7 +64,8 @@ class Budget:
     def evict(self) -> None:
         """Delete the least recently used entries until at most nine tenths of the limit are used.
 
-        Does nothing if another thread is evicting. An entry that cannot be deleted is logged.
+        Does nothing if another thread of this process is evicting. A file that cannot be deleted is logged and counts
+        as deleted.
         """
         if not self._eviction_lock.acquire(blocking=False):
             return

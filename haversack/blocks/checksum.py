@@ -18,7 +18,7 @@ _POLL_INTERVAL = 0.05  # seconds
 
 
 class BackgroundMd5:
-    """Computes the MD5 of `file`; a context manager, at whose exit its thread has ended.
+    """Computes the MD5 of `file` in a thread that runs from the start to the end of the `with` block.
 
     `_stopped` ends the thread at once; `_no_more` tells it that no more blocks will come. `_failure` is the error that
     ended it, read after the thread was joined.
@@ -40,10 +40,10 @@ class BackgroundMd5:
         self._thread.join()
 
     def hexdigest(self) -> str:
-        """Return the MD5 in hex; call it once, when every block is present.
+        """Wait until the thread has hashed the file, and return the MD5 in hex; call it once every block is present.
 
-        If blocks are missing, return the MD5 of some of the bytes before the first missing one. Raises the `OSError` or
-        `ValueError` (the file was closed) that ended the thread.
+        If blocks are missing, this does not wait for them and returns a wrong MD5, that of fewer bytes. Raises
+        `OSError` if the file could not be read, and `OSError` or `ValueError` if it was closed.
         """
         self._no_more.set()
         self._thread.join()

@@ -22,8 +22,11 @@ from haversack.errors import RemoteError
 class ContentInfo:
     """A file according to its server.
 
-    `size` is in bytes. `tag` changes whenever the content changes (`ETag`, else `Last-Modified`, else ""). `md5` is in
-    hex, None if the server does not send it. `ranges` is whether the server answers range requests.
+    Attributes:
+        size: the size of the whole file in bytes.
+        tag: a string that changes when the content does: the `ETag`, else `Last-Modified`, else "".
+        md5: the MD5 of the whole file in hex; None if the server does not send it.
+        ranges: whether the response was a range (status 206), so that the server answers range requests.
     """
 
     size: int
@@ -33,9 +36,9 @@ class ContentInfo:
 
 
 def parse_content_info(response: aiohttp.ClientResponse, name: str) -> ContentInfo:
-    """Return what the headers of `response` say; `name` is the file's name for error messages.
+    """Return what the headers of `response`, to a range request, say; `name` is the file's name for error messages.
 
-    Raises `RemoteError` if they do not contain the size.
+    Raises `RemoteError` if they do not contain the size of the whole file.
     """
     headers = response.headers
     ranges = response.status == 206
@@ -46,7 +49,7 @@ def parse_content_info(response: aiohttp.ClientResponse, name: str) -> ContentIn
 
 
 def range_start(headers: Mapping[str, str]) -> int:
-    """Return the offset of the first byte of a 206 response, from its `Content-Range`."""
+    """Return the offset in the file of the first byte of a 206 response, from its `Content-Range`, which must exist."""
     return int(headers["Content-Range"].split()[1].split("-")[0])
 
 

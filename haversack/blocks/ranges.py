@@ -4,10 +4,10 @@ Several ranges are fetched in parallel, and no block twice: a reader of a block 
 `streams` determines how many are fetched at once. What a reader needs now, and what is prefetched, has connections of
 its own in addition to those of a full download.
 
-A range that breaks off is resumed at the byte where it stopped. A signed address that expired is requested anew. Every
-response must be of the content that the first one announced (RFC 9110: `Content-Range`, `ETag`); if the content
-changed, a full download starts over and a read raises. From a server that ignores ranges the whole file is fetched in
-one stream. A complete file is compared with the MD5 that the server sends (`x-goog-hash`).
+A range that breaks off is resumed at the byte where it stopped. A signed URL that expired is requested anew. Size and
+tag of every response must be those of the first one (RFC 9110: `Content-Range`, `ETag`); if the content changed, a full
+download starts over and a read raises. From a server that ignores ranges the whole file is fetched in one stream. A
+full download is compared with the MD5 that the server sends (`x-goog-hash`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _MAX_DOWNLOADS = 3
 
 
 class _ContentChanged(Exception):
-    """A response is of other content than the first one."""
+    """A response has another size or tag than the first one: the file changed on the server."""
 
 
 class _RangesIgnored(Exception):
@@ -58,17 +58,20 @@ class _RangesIgnored(Exception):
 
 
 class RemoteFile:
-    """A file on a server whose fetched blocks lie at `path`; it implements `archive.directory.Bytes`.
+    """A file on a server, readable at any offset (`archive.directory.Bytes`); fetched blocks are kept at `path`.
 
     Args:
         http: client for the server.
-        locate: coroutine function that returns an address from which the file can be fetched, a new one on every call.
+        locate: coroutine function that returns a URL from which the file can be fetched, a new one on every call.
         path: the local file; see `SparseFile` for the files beside it.
         name: the file's name in messages.
 
-    Creating one sends a request for the file's description. The setting `streams` limits how many ranges a download
-    fetches in parallel. Any thread may call the methods, except the event loop's. `complete` reopens the local file if
-    its content changed or is damaged; a read in another thread may then fail. Processes share blocks through `path`.
+    The constructor sends a request for size, tag and MD5. If the server does not answer and `path` is complete, the
+    local copy is used. If the file at `path` has another size or tag, it is deleted and fetched anew.
+
+    The setting `streams` limits how many ranges a download fetches in parallel. Thread-safe, but not callable on the
+    event loop's thread. `complete` reopens the local file if its content changed or is damaged; a read in another
+    thread may then fail. Processes share blocks through `path`.
 
     | field | changed in |
     |---|---|
@@ -79,8 +82,8 @@ class RemoteFile:
     | `_in_flight`: range of missing blocks -> future that is done once its fetch ended | the event loop |
     | `_prefetch_queue`, `_prefetch_tasks` | the event loop |
 
-    Raises the error of the server's response (`http.error_of`) and `DiskFull`. Raises `ConnectionFailed` if the server
-    does not answer and `path` is not complete.
+    Raises `RemoteError` (such as `NotFound` or `Forbidden`) or `SignInError` for an error response; `ConnectionFailed`
+    if the server does not answer and `path` is not complete; `OSError` if the local file cannot be opened.
     """
 
     def __init__(self, http: Http, locate: Callable[[], Awaitable[str]], path: Path, name: str) -> None:
@@ -105,19 +108,20 @@ class RemoteFile:
 
     @property
     def tag(self) -> str:
-        """The tag of the content; `complete` changes it if the file changed on the server."""
+        """The `ContentInfo.tag` of the content; `complete` updates it if the file changed on the server."""
         return self._sparse.tag
 
     @property
     def present(self) -> int:
-        """The number of bytes on this machine."""
+        """The number of the file's bytes that are on this machine."""
         return self._sparse.present
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; missing blocks are fetched, with read-ahead if the reads are sequential.
 
         The read-ahead doubles with each sequential fetch, from 64 KiB to 8 MiB. Raises `IntegrityError` if the file
-        changed on the server, `ConnectionFailed`, `DiskFull`, and the error of the server's response.
+        changed on the server or ends before `offset + size`; `ConnectionFailed`; `DiskFull`; and `RemoteError` or
+        `SignInError` for an error response.
         """
         stop = offset + size
         if not self._sparse.complete and any(self._sparse.missing(offset, stop)):
@@ -131,10 +135,11 @@ class RemoteFile:
         return self._sparse.read_at(offset, size)
 
     def want(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Prefetch the byte ranges (start, stop) in this order, in place of earlier ones still queued; does not wait.
+        """Prefetch the missing blocks of the byte ranges (start, stop) in this order; return at once.
 
-        Ranges whose blocks touch are fetched by one request. After an error the queue is dropped; a read of these
-        bytes then raises its own. Does nothing for a complete file, or if the server ignores ranges.
+        These ranges replace what an earlier call has queued and not begun. Neighbouring ranges are joined into requests
+        of up to 8 MiB. After an error the queue is dropped and nothing is raised; a read of these bytes sends its own
+        request. Does nothing for a complete file, or if the server ignores ranges.
         """
         if not self._sparse.complete and self._content.ranges:
             get_loop().call_soon_threadsafe(self._start_prefetch, list(ranges))
@@ -143,7 +148,7 @@ class RemoteFile:
         """Fetch the missing blocks of the byte ranges (start, stop), and wait; shows a progress bar.
 
         From a server that ignores ranges the whole file is fetched. Raises `IntegrityError` if the file changed on the
-        server, `ConnectionFailed`, `DiskFull`, and the error of the server's response.
+        server; `ConnectionFailed`; `DiskFull`; and `RemoteError` or `SignInError` for an error response.
         """
         holes = [hole for start, stop in _to_blocks(list(ranges)) for hole in self._sparse.missing(start, stop)]
         if not holes:
@@ -155,14 +160,15 @@ class RemoteFile:
             raise self._changed_error() from None
 
     def complete(self, check: Callable[[Path], None]) -> Path:
-        """Fetch the whole file, verify it, and return its path; shows a progress bar.
+        """Fetch what is missing of the file, verify it, and return its path; shows a progress bar.
 
         The file is verified by its MD5 if the server sends one, else by `check`, which gets the file's path and raises
-        `IntegrityError` if it is damaged. One process fetches, others wait for it. If the content changes on the server
-        the download starts over; it does so twice.
+        `IntegrityError` if it is damaged. A file that was completed before is not verified again. One process fetches,
+        others wait for it. If the content changes on the server the download starts over, up to twice.
 
-        Raises `IntegrityError` for wrong bytes, which are deleted, or content that keeps changing; `DiskFull`, before
-        anything is fetched if the space is known to be short; `ConnectionFailed`; the error of the server's response.
+        Raises `IntegrityError` for wrong bytes, after deleting the file, and if the content changes a third time;
+        `DiskFull`, before a request if the space is known to be short; `ConnectionFailed`; and `RemoteError` or
+        `SignInError` for an error response.
         """
         if not self._sparse.complete:
             with _download_lock(self.path, self.name):
@@ -171,11 +177,14 @@ class RemoteFile:
         return self.path
 
     def mend(self, start: int, stop: int) -> None:
-        """Mark the blocks of [start, stop), whose bytes are wrong, as missing; the next read fetches them again."""
+        """Mark the blocks that overlap [start, stop), whose bytes are wrong, as missing: a read fetches them again.
+
+        A complete file becomes partial. Raises `OSError`.
+        """
         self._sparse.forget(start, stop)
 
     def close(self) -> None:
-        """Cancel the prefetch and close the local file."""
+        """Cancel the prefetch and close the local file; later reads raise."""
         if self._prefetch_tasks:
             wait(self._cancel_prefetch())
         self._sparse.close()
@@ -436,10 +445,14 @@ class RemoteFile:
 
 @dataclass
 class _Cursor:
-    """The progress of one range, as offsets in the file.
+    """The progress of one range, as offsets in the file. It belongs to one task of the event loop.
 
-    `at` is where the current response has come to, `furthest` the furthest of all responses. Blocks before `written`
-    are marked present, those before `synced` also synced. It belongs to one task of the event loop.
+    Attributes:
+        at: where the next byte of the current response is written.
+        stop: the end of the range, exclusive.
+        furthest: the furthest that any response has come; equal to `at` unless the whole file is sent again.
+        written: the range is marked as present up to here.
+        synced: the range is marked as present and synced up to here.
     """
 
     at: int
@@ -451,19 +464,25 @@ class _Cursor:
 
 @dataclass
 class _DownloadBar:
-    """A progress bar over the bytes of `holes`, which are sorted and disjoint. Belongs to the event loop's thread."""
+    """A progress bar over some missing ranges. Belongs to the event loop's thread.
+
+    Attributes:
+        holes: the ranges (start, stop) in bytes, sorted and disjoint.
+        count: how many of their bytes have come.
+        advance: moves the bar by a number of bytes; None until `show`.
+    """
 
     holes: list[tuple[int, int]]
     count: int = 0
     advance: progress.Advance | None = None
 
     def show(self, advance: progress.Advance) -> None:
-        """Move the bar by what came so far, and from now on by every new byte."""
+        """Move the bar by the bytes that have come before this call, and by new ones from now on."""
         self.advance = advance
         advance(self.count)
 
     def advance_by(self, start: int, stop: int) -> None:
-        """Count those of the new bytes [start, stop) that lie in `holes`."""
+        """Count those of the new bytes [start, stop) that lie in `holes`, and move the bar if it is shown."""
         first = max(0, bisect.bisect_right(self.holes, (start, start)) - 1)
         more = 0
         for begin, end in self.holes[first:]:

@@ -14,7 +14,8 @@ always complete. This module fetches nothing.
 With `lasting=False` nothing is synced before the file is complete, for data that can be fetched again. Its journal is
 then valid until the next boot; after that, even a complete file starts over when it is opened as a `SparseFile`.
 
-The content is identified by size and `tag`; opening the file with others starts it over.
+The content is identified by its size and its `tag`, a string such as the `ETag`. A file that is opened with another
+size or tag is deleted and starts over.
 """
 
 from __future__ import annotations
@@ -43,10 +44,15 @@ _PRESENT = re.compile(b"[^\0]")
 
 
 class SparseFile:
-    """The file `path` with `size` bytes of the content that `tag` identifies; opening it creates or continues it.
+    """The sparse file whose name is `path` once it is complete. The constructor creates it or continues what exists.
 
-    `replaced` is whether other content, or a journal that is no longer valid, was found here and deleted. `lasting` is
-    whether blocks are synced (see the module).
+    Args:
+        path: the final path, NAME below.
+        size: the size of the content in bytes.
+        tag: identifies the content together with `size`.
+        lasting: whether blocks are synced, so that they survive a power cut (see the module).
+
+    The attribute `replaced` is whether other content, or a journal that is no longer valid, was found and deleted.
 
     | state | files | next state |
     |---|---|---|
@@ -54,11 +60,13 @@ class SparseFile:
     | complete | `NAME`, `NAME.journal` | partial: `forget`; removed: `discard`, `remove` |
     | removed | none; an open descriptor still reads | partial, when another `SparseFile` is opened |
 
-    A block becomes written by `mark_written`, synced by `keep` or `finish`, and missing again by `forget`.
+    A block becomes written by `mark_written`, synced by `keep` or `finish`, and missing again by `forget`. `close` ends
+    the use of this object and does not change the files.
 
     Thread-safe, and safe for several processes. The file lock `NAME.lock` guards the files' names (opening, `finish`,
     `forget`, `remove`). `_mark_lock` guards `_descriptor` and the journal's mapping against `close` while blocks are
-    marked. Two writers of one block need no lock, since they write the same bytes. Raises `OSError`.
+    marked. Two writers of one block need no lock, since they write the same bytes. The constructor
+    raises `OSError`.
     """
 
     def __init__(self, path: Path, size: int, tag: str, *, lasting: bool = True) -> None:
@@ -86,7 +94,7 @@ class SparseFile:
 
     @property
     def descriptor(self) -> int:
-        """The open file descriptor of the data, which `close` closes."""
+        """The open file descriptor of the data; -1 after `close`."""
         return self._descriptor
 
     @property
@@ -95,7 +103,7 @@ class SparseFile:
         return self.size - sum(stop - start for start, stop in self.missing(0, self.size))
 
     def missing(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the missing ranges (start, stop) of bytes in the blocks that overlap [start, stop), in order."""
+        """Yield the byte ranges (start, stop) of the missing blocks that overlap [start, stop), whole and in order."""
         at, last = self._first_block + start // BLOCK, self._first_block + -(-min(stop, self.size) // BLOCK)
         while 0 <= (hole := self._blocks.find(_MISSING, at, last)) < last:
             present = _PRESENT.search(self._blocks, hole, last)
@@ -103,7 +111,10 @@ class SparseFile:
             yield (hole - self._first_block) * BLOCK, min((at - self._first_block) * BLOCK, self.size)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write `data` at `offset`; its blocks stay missing until `mark_written` or `keep`. Raises `DiskFull`."""
+        """Write `data` at `offset`; its blocks stay missing until `mark_written` or `keep`.
+
+        Raises `DiskFull`, or another `OSError`.
+        """
         view = memoryview(data)
         try:
             while view:
@@ -115,21 +126,26 @@ class SparseFile:
             raise _disk_full(self.path.parent, self.size) from error
 
     def mark_written(self, start: int, stop: int) -> int:
-        """Mark the blocks that lie wholly in [start, stop) as present until the next boot; return the end of the last.
+        """Mark the blocks that lie wholly in [start, stop) as written: present until the next boot.
 
-        Returns `start` if there is no such block, or if the system does not tell boots apart.
+        Returns the offset at which the last of them ends; `start` if there is none, if the system does not tell boots
+        apart (so that nothing is marked), or if the file is closed.
         """
         return self._mark_whole(start, stop, _WRITTEN) if disk.boot_id() else start
 
     def keep(self, start: int, stop: int) -> int:
         """Sync the file if `lasting`, then mark the blocks that lie wholly in [start, stop) as present and synced.
 
-        Returns the end of the last such block, or `start` if there is none.
+        Returns the offset at which the last of them ends; `start` if there is none or the file is closed. Raises
+        `OSError`.
         """
         return self._mark_whole(start, stop, _SYNCED)
 
     def forget(self, start: int, stop: int) -> None:
-        """Mark the blocks that overlap [start, stop) as missing, for wrong bytes; `complete` then is False."""
+        """Mark the blocks that overlap [start, stop) as missing, because their bytes are wrong.
+
+        A complete file is renamed to `part`, so `complete` becomes False. Raises `OSError`.
+        """
         with self._file_lock():
             self._mark(start // BLOCK, -(-min(stop, self.size) // BLOCK), _MISSING)
             if self.complete:
@@ -138,7 +154,7 @@ class SparseFile:
     def read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; missing blocks read as zeros, so check `missing` first.
 
-        Raises `IntegrityError` if the file is too short.
+        Raises `IntegrityError` if the file ends before `offset + size`.
         """
         data = os.pread(self._descriptor, size, offset)
         if len(data) != size:
@@ -150,7 +166,8 @@ class SparseFile:
     def finish(self) -> None:
         """Sync the file, whose blocks must all be present, and rename it to its final name.
 
-        Does nothing if the file is complete, or another `SparseFile` has replaced it.
+        Does nothing if the file is complete, or if it was deleted or replaced by another `SparseFile`. Raises
+        `OSError`.
         """
         with self._file_lock():
             if self._is_at(self.part):
@@ -160,18 +177,21 @@ class SparseFile:
                 disk.sync_folder(self.path.parent)
 
     def discard(self) -> None:
-        """Delete the file and its journal, and close it."""
+        """Delete the file and its journal, and close this object. Raises `OSError`."""
         self.remove()
         self.close()
 
     def remove(self) -> None:
-        """Delete the file and its journal; open descriptors still read it."""
+        """Delete the file and its journal; this and other open `SparseFile`s can still read it. Raises `OSError`."""
         with self._file_lock():
             for path in (self._journal, self.part, self.path):
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file. Marking does nothing afterwards; reading fails. May be called twice."""
+        """Close the file; may be called twice.
+
+        Afterwards `mark_written` and `keep` do nothing, and reading or writing raises `OSError` or `ValueError`.
+        """
         with self._mark_lock:
             if self._descriptor >= 0:
                 self._blocks.close()
@@ -180,7 +200,7 @@ class SparseFile:
 
     @property
     def part(self) -> Path:
-        """The path of the file until it is complete."""
+        """The path of the data while the file is partial: `NAME.part`."""
         return self.path.with_name(self.path.name + ".part")
 
     @property
@@ -251,13 +271,13 @@ class SparseFile:
 
 
 def whole_file(path: Path) -> tuple[int, str] | None:
-    """Return (size in bytes, tag) of the complete `SparseFile` at `path`, None if there is none."""
+    """Return (size in bytes, tag) of the complete `SparseFile` at `path`; None if it is missing or partial."""
     found = _read_header(path.with_name(path.name + ".journal"))
     return (int(found["size"]), found["tag"]) if found and path.exists() else None
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raise `DiskFull` if fewer than `needed` bytes are free on the disk of `folder`."""
+    """Raise `DiskFull` if fewer than `needed` bytes are free on the disk of the existing folder `folder`."""
     if needed > shutil.disk_usage(folder).free:
         raise _disk_full(folder, needed)
 

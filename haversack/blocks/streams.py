@@ -25,7 +25,10 @@ _BURST = 1.0  # seconds within which several failures count as one, since stream
 
 
 class StreamLimiter:
-    """Allows `allowed` streams at once, at most `most`; `now` is a clock in seconds.
+    """Limits how many streams run at once: `allowed`, which is adjusted between 1 and `most`.
+
+    `now` returns the time in seconds of a monotonic clock. A window is half a second, over which throughput is
+    measured.
 
     Not thread-safe: all methods belong to the event loop's thread. `_running` of the allowed streams are in use and
     `_waiting` are queued. `_received` bytes came since `_window_start`. `_previous` is (number of streams, bytes per
@@ -47,7 +50,7 @@ class StreamLimiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait in FIFO order until one more stream is allowed; the stream counts as running in the block."""
+        """Wait in FIFO order until one more stream is allowed; it counts as running until the block ends."""
         admitted = asyncio.get_running_loop().create_future()
         self._waiting.append(admitted)
         self._admit()
@@ -60,7 +63,7 @@ class StreamLimiter:
             self._admit()
 
     def record_bytes(self, count: int) -> None:
-        """Record that `count` bytes came; at the end of a window, adjust the number of streams."""
+        """Record that `count` bytes were received; at the end of a window, adjust the number of streams."""
         self._received += count
         if (now := self._now()) - self._window_start >= _WINDOW:
             rate = self._received / (now - self._window_start)
@@ -68,11 +71,17 @@ class StreamLimiter:
             self._adjust(rate, now)
 
     def record_refusal(self) -> None:
-        """Record that the server refused a connection or a request: halve the number of streams."""
+        """Record that the server refused a connection or a request: halve the number of streams.
+
+        Within a second of the last decrease this only restarts the pause.
+        """
         self._decrease(self.allowed // 2)
 
     def record_break(self) -> None:
-        """Record that a connection broke off early: allow one stream fewer."""
+        """Record that a connection broke off early: allow one stream fewer.
+
+        Within a second of the last decrease this only restarts the pause.
+        """
         self._decrease(self.allowed - 1)
 
     def _adjust(self, rate: float, now: float) -> None:

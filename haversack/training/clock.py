@@ -1,9 +1,10 @@
 """When this session ends, and why: the limit of the place (Colab, Kaggle) or of the job that runs here.
 
-Colab and Kaggle end a session after a fixed time, whatever runs in it, and do not tell the code how much is left. So it
-is counted from the start of the machine's first process. `haversack run --session` ends its sessions in the same way;
+A session here is the time for which a notebook's machine, or a job's kernel, is lent. Colab and Kaggle end it after a
+fixed time, whatever runs in it, and do not tell the code how much is left. So it is counted from the start of the
+machine's first process. `haversack run --session` ends its sessions in the same way;
 it sets `HAVERSACK_SESSION_ENDS` (seconds since 1970), which has priority. `HAVERSACK_SESSION_LIMIT` (such as `9h`)
-overrides the table of limits, whose figures are the published ones and change with plans and accelerators.
+overrides the table `LIMITS`, whose figures are the published ones and change with plans and accelerators.
 
 Ends for other reasons are not known in advance: idleness, a quota that is used up, a lack of machines.
 """
@@ -28,7 +29,12 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 
 @dataclass(frozen=True)
 class SessionEnd:
-    """The end of this session: `at` is in seconds since 1970, `by` names the limit that ends it."""
+    """The end of this session.
+
+    Attributes:
+        at: when it ends, in seconds since 1970.
+        by: the limit that ends it, for people, such as "Colab's limit of 12 h".
+    """
 
     at: float
     by: str
@@ -44,7 +50,7 @@ class SessionEnd:
 
 
 def end() -> SessionEnd | None:
-    """Return the known end of this session; None if none is known.
+    """Return when this session ends and why, from the sources that the module lists; None if no limit is known.
 
     Raises `InputError` if `HAVERSACK_SESSION_ENDS` or `HAVERSACK_SESSION_LIMIT` cannot be parsed.
     """
@@ -73,7 +79,7 @@ def remaining() -> float | None:
 
 
 def seconds(text: str) -> float:
-    """Parse a duration such as `60s`, `30m`, `12h` or `1h30m`; return it in seconds.
+    """Parse a duration such as `60s`, `1.5h`, `2d` or `1h30m` (s, m, h, d); return it in seconds.
 
     Raises `InputError` for any other text and for a duration of 0.
     """

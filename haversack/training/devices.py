@@ -1,7 +1,8 @@
-"""The devices of this machine that Keras can train on, listed without a change to anything.
+"""The devices that Keras can train on.
 
-A core is a JAX device, and a worker is a JAX process. Listing starts no process and joins no cluster: it shows several
-workers only if `jax.distributed` already runs. `haversack.distribute` distributes training over all cores.
+A core is a JAX device, and a worker is a JAX process. Listing imports Keras and starts JAX in this process, but starts
+no other process and joins no cluster: it shows several workers only if `jax.distributed` already runs.
+`haversack.distribute` distributes training over all cores.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Device:
-    """One core.
+    """One core: a JAX device.
 
     Attributes:
         id: JAX's number of the device.
         kind: JAX's name of the model, such as "TPU v5 lite" or "cpu".
         platform: "cpu", "gpu" or "tpu".
         process: JAX's number of the process that the device belongs to.
-        memory: bytes that may be allocated on it; for a CPU device its share of the host's memory; None if unknown.
+        memory: bytes that may be allocated on it; for a CPU device its share of the host's memory; None if unknown, as
+            for devices of other processes.
     """
 
     id: int
@@ -39,7 +41,10 @@ class Device:
 
 @dataclass(frozen=True)
 class System:
-    """All devices, counted in the terms of a TPU system. `str()` gives the listing that `distribute` prints."""
+    """All devices of all JAX processes; a device is a core, a process is a worker.
+
+    `str()` returns a table of them, as `distribute` prints it.
+    """
 
     devices: tuple[Device, ...]
 
@@ -55,7 +60,7 @@ class System:
 
     @property
     def cores_per_worker(self) -> int:
-        """The number of devices of each process."""
+        """The number of devices of each process, rounded down if they have different numbers."""
         return self.cores // self.workers
 
     def __str__(self) -> str:
@@ -67,7 +72,9 @@ class System:
 
 
 def devices() -> list[Device]:
-    """Return every core that Keras can train on, in JAX's order.
+    """Return every core that Keras can train on, those of other JAX processes included, in JAX's order.
+
+    Imports Keras and JAX, and sets `KERAS_BACKEND` to "jax" if it is not set.
 
     Raises `ExtraMissing` if Keras or JAX is not installed, and `TrainingError` if Keras runs on another backend.
     """

@@ -19,7 +19,10 @@ _HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """A context manager that holds SIGINT and SIGTERM.
+    """A context manager that holds SIGINT and SIGTERM in the main thread; in other threads it does nothing.
+
+    At the exit of the block the previous handlers are restored, and a held signal is delivered unless the block raised.
+    Signals that the process ignored before the block stay ignored.
 
     Attributes:
         received: the number of the held signal; None if there is none. The handler sets it, in the main thread.
@@ -48,7 +51,7 @@ class Interrupts:
             self.deliver()
 
     def deliver(self) -> None:
-        """Restore the previous handlers and send the held signal, if any, to this process."""
+        """Restore the previous handlers and send the held signal, if any, to this process; later ones are not held."""
         number, self.received = self.received, None
         self._restore_handlers()
         if number is not None:

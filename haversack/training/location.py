@@ -24,10 +24,10 @@ _returned: set[str] = set()
 
 
 def resolve(name: str, where: str | Path | None = None) -> tuple[str | Path | None, str]:
-    """Choose where the run `name` is kept, if the user gave `where`.
+    """Choose where to keep the run `name`; `where` is the folder or URL that the user gave, None if the user gave none.
 
-    Returns `where` as `Checkpoints` takes it, and a line to print, "" for none. In one process each line is returned
-    once, whatever the run's name.
+    Returns the argument `where` for `Checkpoints`, and a line to print that tells the user about a choice made for
+    them, "" for none. In one process each line is returned once, even for runs of different names.
     """
     chosen = settings.load()
     if where is not None or chosen.hub == "embedded" or place.disk_outlives_session(chosen.data):
@@ -53,10 +53,11 @@ def local_folder(where: str | Path | None) -> Path:
 
 
 def rename_run(name: str, where: str | Path | None = None) -> str | None:
-    """Rename the run `name` to `name.before-N`, on this machine and in the store if `where` is a URL.
+    """Rename the run `name` to `NAME.before-N`, on this machine and, if `where` is a URL, in that store.
 
-    N is one more than the largest that exists. Returns the new name; None if there is no such run. Raises `OSError`,
-    or what the fsspec filesystem of the store raises.
+    `where` is the argument of `Checkpoints`. N is one more than the largest that exists. The caller must make sure that
+    no session owns the run. Returns the new name; None if there is no such run. Raises `OSError`, or any exception of
+    the store's fsspec file system.
     """
     folder = local_folder(where)
     stores: list[tuple[Any, str]] = [(fsspec.filesystem("file"), str(folder))]

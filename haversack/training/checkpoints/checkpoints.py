@@ -12,7 +12,7 @@
 uploads it to a store that outlives the machine. A committed checkpoint is complete, and `restore` compares everything
 that it reads with the hashes in the manifest.
 
-This module has the order of these steps. `snapshot` copies trees, `store` commits to the disk, `remote` to a store,
+This module calls the others in this order: `snapshot` copies trees, `store` commits to the disk, `remote` to a store,
 `replicator` uploads, `ownership` explains who may commit.
 """
 
@@ -69,9 +69,9 @@ class Checkpoint:
         where: its folder if it is on this disk, otherwise the path of its manifest in the store.
         size: in bytes.
         when: the time of the save, in UTC.
-        best, milestone: as given to `save`.
+        best, milestone: the arguments of `save`.
         session: the session that saved it.
-        facts: as given to `save`.
+        facts: the argument of `save`, {} if none was given.
     """
 
     id: str
@@ -87,7 +87,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A damaged or incomplete checkpoint, and what is wrong with it."""
+    """A damaged or incomplete checkpoint that `restore` tried.
+
+    Attributes:
+        where: its folder if it is on this disk, otherwise the path of its manifest in the store.
+        reason: a sentence on what is wrong with it.
+    """
 
     where: str
     reason: str
@@ -95,7 +100,13 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class Restored:
-    """The result of `restore`: `tree` and `facts` of `checkpoint`, and the damaged ones that were tried before it."""
+    """The result of `restore`.
+
+    Attributes:
+        step, tree, facts: what was passed to `save`.
+        checkpoint: the description of the checkpoint.
+        passed_over: the damaged checkpoints that were tried before it.
+    """
 
     step: int
     tree: Any
@@ -115,10 +126,13 @@ class Checkpoints:
         keep: number of newest checkpoints that retention keeps, in addition to the best one and the milestones.
         take_over: whether to claim the run from a session that seems alive.
 
-    Reading (`all`, `latest`, `restore`) claims nothing. The first `save`, or `claim`, claims the run for this session.
-    `close`, or the end of the `with` block, waits until the last checkpoint is in the store and raises if it cannot get
-    there; without `close` the last checkpoint may reach the store only in the next session. Not thread-safe: use one
-    object in one thread. It may be used again after `close`.
+    Reading (`all`, `latest`, `restore`) claims nothing. The first `save`, `claim` or `delete` claims the run for this
+    session. `close`, or the end of the `with` block, waits until the last checkpoint is in the store and raises if it
+    cannot get there; without `close` the last checkpoint may reach the store only in the next session. Not thread-safe:
+    use one object in one thread. It may be used again after `close`.
+
+    On the disk and in the store, a run is a chain of links. Each link is a checkpoint, a claim or a release, and names
+    its successor. Retention deletes the checkpoints that need not be kept.
 
     Raises `InputError` for a name that is not one folder's name on every file system, and for `keep` below 1.
 
@@ -140,7 +154,7 @@ class Checkpoints:
     | → in memory | `save` copies the tree | caller |
     | in memory → written | the arrays are written, then the manifest | writer |
     | written → committed | the folder is renamed to its number, the folder above is synced | writer |
-    | in memory or written → deleted | the write fails; the next call raises why | writer |
+    | in memory or written → deleted | the write fails; the next `save`, `wait`, `close`, … raises the error | writer |
     | in memory or written → deleted | the process dies; the next claim deletes the folder | |
     | committed → replicated | the arrays are uploaded, then the link is created | replicator |
     | committed or replicated → superseded | a newer checkpoint is committed | writer |
@@ -212,21 +226,21 @@ class Checkpoints:
         milestone: bool = False,
         wait: bool = False,
     ) -> None:
-        """Save `tree` as the state of the run after `step`; return once it is copied, or with `wait` as `wait()` does.
+        """Save `tree` as the state of the run after `step`; return once it is copied. Claims the run.
 
         Args:
             step: number from which the caller can resume. A later save may have a smaller one.
             tree: nested dicts, lists and tuples of arrays (numpy, JAX, torch) and plain values (None, bool, int, float,
                 str, bytes).
-            facts: JSON that can be read without the arrays.
+            facts: a dict of JSON values, which `all` returns without reading the arrays. None for {}.
             best: whether this is the best checkpoint so far. Retention keeps the last one that was saved as best.
             milestone: whether retention always keeps it.
-            wait: whether to wait until it is committed and in the store.
+            wait: whether to call `wait` before returning, which may raise more errors.
 
         One checkpoint is written at a time, so `save` waits for the previous one and raises its error: `DiskFull`,
         `TrainingError` if the disk fails, `RunLost`. This call then saves nothing; the next call works again, except
-        after `RunLost`. Also raises `RunTaken` if another session owns the run, and `InputError` for a tree or facts
-        that cannot be saved. A store that does not answer is not an error here, only in `wait` and `close`.
+        after `RunLost`. Also raises `RunTaken` if another session owns the run and seems alive, and `InputError` for a
+        tree or facts that cannot be saved. A store that does not answer is an error only in `wait` and `close`.
         """
         self._wait_for_write()
         copied_facts = manifest.copy_facts(facts)
@@ -245,8 +259,11 @@ class Checkpoints:
     def claim(self) -> None:
         """Claim the run for this session; does nothing if it is claimed.
 
-        Raises `RunTaken` if another session owns the run and seems alive (unless `take_over`), `RunLost` if this object
-        lost the run before, `DiskFull` and `TrainingError` if the claim cannot be written.
+        If the store fails, the run is claimed on the disk, and the claim in the store is retried with each save.
+
+        Raises `RunTaken` if another session owns the run and seems alive (unless `take_over`) or wins the race for it
+        ten times, `RunLost` if this object lost the run before, `DiskFull` and `TrainingError` if the claim cannot be
+        written.
         """
         if self._lost is not None:
             raise self._lost
@@ -269,14 +286,16 @@ class Checkpoints:
 
     @property
     def pending(self) -> int:
-        """The number of checkpoints that the store lacks, as far as is known; 0 without a store."""
+        """The number of checkpoints to upload, as known from the last contact with the store; 0 without a store."""
         return self._replicator.pending if self._replicator is not None else 0
 
     def wait(self) -> None:
-        """Wait until what was saved is committed on the disk and in the store, and retention on the disk is done.
+        """Wait until the last checkpoint is committed on the disk and retention there is done.
 
-        Raises the error of the pending write (`DiskFull`, `TrainingError`, `RunLost`). Raises `ConnectionFailed` or
-        another `HaversackError` of the store if the last checkpoint cannot be uploaded.
+        If the run is claimed and has a store, also wait until the last checkpoint, the best one and the milestones are
+        in the store. Raises the error of the pending write: `DiskFull`, `TrainingError` or `RunLost`. Raises `RunLost`
+        if another session extended the chain in the store, and `ConnectionFailed` or another `HaversackError` of the
+        store if the upload fails.
         """
         self._wait_for_write()
         self._wait_for_cleanup()
@@ -287,10 +306,13 @@ class Checkpoints:
                 raise self._mark_lost() from error
 
     def close(self) -> None:
-        """Wait as `wait` does and release the run, so that another session can claim it. May be called twice.
+        """Wait until the last checkpoint is on the disk and in the store, then release the run for other sessions.
 
-        Raises the error of the pending write (`DiskFull`, `TrainingError`, `RunLost`). Raises `ConnectionFailed` or
-        another `HaversackError` of the store if the last checkpoint or the release cannot be uploaded.
+        May be called twice. Raises the error of the pending write (`DiskFull`, `TrainingError`, `RunLost`); the run is
+        then not released, and seems taken to other processes while this one lives. Raises `RunLost` if another session
+        took the run over, and `DiskFull` or `TrainingError` if the release cannot be written. Raises `ConnectionFailed`
+        or another `HaversackError` of the store if the last checkpoint or the release cannot be uploaded; the run is
+        then released on the disk only.
         """
         try:
             self._wait_for_write()
@@ -313,8 +335,9 @@ class Checkpoints:
     def all(self) -> list[Checkpoint]:
         """Return the checkpoints on the disk and in the store, oldest first; only manifests are read and verified.
 
-        Of two copies the one on the disk is returned. If the store fails, what is on the disk is returned, with a
-        warning in the log; raises the store's `ConnectionFailed` or other `HaversackError` if the disk has nothing.
+        Of two copies the one on the disk is returned. Checkpoints whose manifest is damaged are left out. If the store
+        fails, the checkpoints on the disk are returned, with a warning in the log; if the disk has nothing of the run,
+        raises the store's error, `ConnectionFailed` or another `HaversackError`.
         """
         first_copies: dict[str, Checkpoint] = {}
         for checkpoint in [copy.describe() for copy in _readable(self._list_copies(for_reader=True))]:
@@ -323,9 +346,10 @@ class Checkpoints:
 
     @property
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint, None if there is none.
+        """The newest checkpoint, on the disk or in the store, by its manifest; None if there is none.
 
-        Raises `ConnectionFailed` or another `HaversackError` of the store if it fails and the disk has nothing.
+        Raises `ConnectionFailed` or another `HaversackError` of the store if it fails and the disk has nothing of the
+        run.
         """
         return next(reversed(self.all()), None)
 
@@ -333,16 +357,19 @@ class Checkpoints:
         """Return the newest checkpoint that is complete and undamaged; with `step`, the newest of that step.
 
         Args:
-            like: a tree of the same form as the saved one. Arrays get its libraries, and JAX's arrays its devices and
-                sharding. Without it all arrays are numpy's, and namedtuples are tuples.
+            like: a tree of the same form as the saved one. Each array gets the library of its counterpart there, an
+                array of JAX or torch also its device, and one of JAX its sharding. Without `like` all arrays are
+                numpy's, and namedtuples are tuples.
             step: the step to restore.
 
-        Every byte is compared with the manifest's hash. Damaged checkpoints are passed over with a warning. Returns
-        None if the run has no checkpoint.
+        Every byte is compared with the manifest's hash. A checkpoint that only the store has is first downloaded into
+        the run's folder on this disk. Damaged checkpoints are passed over with a Python warning. Returns None if the
+        run has no checkpoint.
 
         Raises `IntegrityError` if all are damaged, `NotFound` if there is none of `step`, `TrainingError` if `like`
-        differs from the saved tree or a download cannot be written, `DiskFull`, `ConnectionFailed` if the store does
-        not answer and nothing is on the disk, and the error of the pending write.
+        differs from the saved tree or a download cannot be written, and `DiskFull`. Raises `ConnectionFailed` or
+        another `HaversackError` of the store if it fails and the disk has nothing of the run, or during a download.
+        Raises the error of the pending write: `DiskFull`, `TrainingError` or `RunLost`.
         """
         self._wait_for_write()
         passed_over: dict[str, PassedOver] = {}
@@ -367,11 +394,11 @@ class Checkpoints:
         return None
 
     def delete(self, step: int) -> None:
-        """Delete all checkpoints of `step` for good, on the disk and in the store.
+        """Delete all checkpoints of `step` for good, on the disk and in the store. Claims the run, and waits as `wait`.
 
-        Raises `NotFound` if there is none, `RunTaken` or `RunLost` if another session has the run, `DiskFull` or
-        `TrainingError` if a claim or the pending write fails, and `ConnectionFailed` or another `HaversackError` of the
-        store.
+        Raises `NotFound` if there is none; `RunTaken` if another session owns the run and seems alive; `RunLost` if
+        another session took it over; `DiskFull` or `TrainingError` if a claim or the pending write fails; and
+        `ConnectionFailed` or another `HaversackError` of the store.
         """
         self.claim()
         self.wait()
@@ -578,7 +605,7 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class _Copy:
-    """One link in one store."""
+    """A link of the chain (checkpoint, claim or release) as it is in one of the two stores, the disk or the remote."""
 
     link: Link
     store: LocalStore | RemoteStore
@@ -589,7 +616,7 @@ class _Copy:
         return f"{parent}/{self.link.name}"
 
     def describe(self) -> Checkpoint:
-        """Return the public description of a checkpoint whose manifest is readable."""
+        """Return the `Checkpoint` that describes this copy, which must be a checkpoint with a readable manifest."""
         found = self.link.manifest
         assert found is not None
         when = datetime.fromtimestamp(found.time, UTC)

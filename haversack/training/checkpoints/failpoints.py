@@ -1,10 +1,10 @@
-"""Points in the code at which a test can kill or stop the process.
+"""Points in the code at which a test can kill or suspend the process.
 
 `HAVERSACK_FAILPOINT=NAME[:N[:SIGNAL]]` sends SIGNAL (SIGKILL if not given) at the Nth time (the first if not given)
-that the point NAME is reached. SIGKILL ends the process as a machine does that disappears; SIGSTOP suspends it until it
+that the point NAME is reached. SIGKILL ends the process as if its machine were lost; SIGSTOP suspends it until it
 receives SIGCONT. `HAVERSACK_FAILPOINT_TRAIL=FILE` appends a line for every point that is reached: process id, thread
-name, point. A test that kills the process from outside reads there what it interrupted. Without these variables a point
-costs two comparisons.
+name, point. A test that kills the process from outside reads in it what the kill interrupted. Without these variables a
+point costs two comparisons.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _reached = 0
 
 
 def failpoint(name: str) -> None:
-    """Mark the point `name`: log it to the trail and send the signal, if the environment asks for either."""
+    """Mark the point `name` in the code: append it to the trail and signal this thread, if the environment asks so."""
     global _reached
     if _TRAIL:
         _append_to_trail(name, _TRAIL)

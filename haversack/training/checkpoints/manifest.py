@@ -1,9 +1,10 @@
 """The manifest of a link: a JSON record that carries a hash of itself.
 
-A run's chain consists of links, and each link is a checkpoint, a claim or a release. A checkpoint exists once its
-manifest exists; the files that the manifest names are written before it. The manifest holds the structure and the plain
-values of the tree, size and hash of every file, `facts` (JSON chosen by the training), the session that wrote it, and
-the names of the links before and after it in the chain of its store.
+A run's chain consists of links, and each link is a checkpoint, a claim (a session became the owner of the run) or a
+release (it gave the run up). A checkpoint exists once its manifest exists; the files that the manifest names are
+written before it. The manifest holds the structure and the plain values of the tree, size and hash of every file,
+`facts` (JSON chosen by the training), the session that wrote it, and the names of the links before and after it in the
+chain of its store.
 """
 
 from __future__ import annotations
@@ -29,13 +30,24 @@ Kind = Literal["checkpoint", "claim", "release"]
 class CheckpointManifest:
     """One link of a run's chain.
 
-    `id` is the same for all copies of a link; `time` is in seconds since 1970. `term` is the sequence number of the
-    session that owned the run, `count` the number of checkpoints committed so far. `files` maps a file's name to its
-    checksum; a claim and a release have none, and their `step` is -1.
+    The last four attributes differ between the stores of a run; the others are the same in every copy of a link.
 
-    The last four fields belong to the chain of one store. `number` is the link's place in it, `previous` and `next` are
-    the names of the links beside it. `next_id` is the id with which the successor's file must be created, in a store
-    that has file ids; elsewhere it is empty.
+    Attributes:
+        id: random, unique in the run.
+        kind: "checkpoint", "claim" or "release".
+        session: the session that wrote it.
+        time: when it was made, in seconds since 1970.
+        term: the sequence number of the session among the run's owners; a later owner has a larger one.
+        count: the number of checkpoints committed in the run so far, this one included.
+        step: the step of the checkpoint; -1 for a claim or a release.
+        tree: the structure of the saved tree (`Snapshot.structure`); None for a claim or a release.
+        facts: the JSON object that the training saved with the checkpoint.
+        files: the checksums of the checkpoint's files by name; empty for a claim or a release.
+        best: whether it was saved as the best checkpoint.
+        milestone: whether retention always keeps it.
+        number: the link's place in the chain of its store, from 1; 0 before it has one.
+        previous, next: the names of the links before and after it.
+        next_id: the file id with which the successor's file must be created; "" in a store without file ids.
     """
 
     id: str
@@ -57,7 +69,7 @@ class CheckpointManifest:
 
     @property
     def order(self) -> tuple[int, int]:
-        """(term, count); of two checkpoints the one with the larger pair is newer."""
+        """(term, count): of two checkpoints of a run, the one with the larger pair is newer."""
         return (self.term, self.count)
 
     @property
@@ -66,15 +78,16 @@ class CheckpointManifest:
         return sum(checksum.size for checksum in self.files.values())
 
     def encode(self) -> bytes:
-        """Return the content of the manifest's file: JSON with the hash of the record under "seal"."""
+        """Return the content of the manifest's file: JSON, with the XXH3 hash of all other fields as "seal"."""
         record = {"format": _FORMAT, **asdict(self)}
         return json.dumps({**record, "seal": _seal(record)}, indent=1).encode()
 
 
 def decode(content: bytes, name: str) -> CheckpointManifest:
-    """Return the manifest that `encode` wrote; `name` is the link's name for error messages.
+    """Parse the content of a manifest's file, as `encode` returned it; `name` is the link's name for error messages.
 
-    Raises `IntegrityError` if the content is not such JSON, differs from its hash, or has another format version.
+    Raises `IntegrityError` if the content is not the JSON of a manifest, differs from its hash, or has another format
+    version.
     """
     try:
         record = json.loads(content)
@@ -93,7 +106,7 @@ def decode(content: bytes, name: str) -> CheckpointManifest:
 def copy_facts(facts: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a deep copy of `facts` ({} for None), made through JSON.
 
-    Raises `InputError` if a value is not JSON, or is NaN or infinite.
+    Tuples become lists. Raises `InputError` if a value is not JSON, or is NaN or infinite.
     """
     try:
         copy: dict[str, Any] = json.loads(json.dumps(facts or {}, allow_nan=False))

@@ -36,11 +36,16 @@ two saves of `haversack.fit`."""
 
 @dataclass(frozen=True)
 class RunOwner:
-    """A session that owns or owned a run: one life of one training process.
+    """A session that owns or owned a run: from a claim to a release, or to the end of the process.
 
-    `machine` identifies the boot and the pid namespace, within which a `pid` is one process at a time. `started` is the
-    start time of the process as the kernel reports it; it tells apart processes that had the same `pid`. `place` is
-    where the code runs (`place.here`), `since` when the session began in seconds since 1970.
+    Attributes:
+        id: random, unique for each session.
+        host: the name of its machine.
+        machine: identifies boot and pid namespace, within which a `pid` is one process at a time.
+        pid: the id of its process.
+        started: its process's start time as the kernel reports it, which tells processes with the same `pid` apart.
+        place: where it runs: "colab", "kaggle", "notebook" or "terminal".
+        since: when the session began, in seconds since 1970.
     """
 
     id: str
@@ -60,11 +65,11 @@ class RunOwner:
 
     @property
     def is_this_process(self) -> bool:
-        """Whether it is a session of this process, this one or an earlier one."""
+        """Whether the session ran, or runs, in the calling process."""
         return (self.machine, self.pid, self.started) == (_machine_id(), os.getpid(), _start_time(os.getpid()))
 
     def seems_alive(self, last_link: float) -> bool:
-        """Whether the session still runs; `last_link` is the time of its last link in seconds since 1970.
+        """Whether the session probably still runs; `last_link` is the time of its last link in seconds since 1970.
 
         On this machine: whether its process runs. On another machine: whether `last_link` is less than 10 minutes ago,
         or in the future, since the two clocks may differ.
@@ -79,7 +84,10 @@ class RunOwner:
 
 
 def run_taken(name: str, owner: RunOwner, last_link: float) -> RunTaken:
-    """Return the error for a session that tries to claim the run `name`, which `owner` owns."""
+    """Return the error for a session that tries to claim the run `name`, which `owner` owns.
+
+    `last_link` is the time of the owner's last link in seconds since 1970.
+    """
     silence = max(0.0, time.time() - last_link)
     return RunTaken(
         f"The run {name} belongs to {owner}, which last wrote to it {_format_duration(silence)} ago.",
@@ -88,7 +96,10 @@ def run_taken(name: str, owner: RunOwner, last_link: float) -> RunTaken:
 
 
 def run_lost(name: str, owner: RunOwner | None) -> RunLost:
-    """Return the error for the former owner of the run `name`; `owner` is the new one, None if there is none."""
+    """Return the error for the former owner of the run `name`.
+
+    `owner` is the new owner, or None if the run's checkpoints were moved or deleted.
+    """
     if owner is None:
         return RunLost(
             f"The checkpoints of the run {name} were moved or deleted, so this session cannot save any more.",

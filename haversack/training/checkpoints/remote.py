@@ -1,10 +1,10 @@
 """The store that outlives this machine: a folder of any file system that fsspec opens, such as a drive.
 
-A run is one flat folder: `ID.safetensors` has the arrays of a checkpoint, `00000012.json` is a link of its chain. The
-arrays are uploaded first and their size is compared; the link is created last and commits the checkpoint. A link is
-created by a call that fails if it exists. On a drive, where two files may have the same name, that is creation with the
-file id that the previous link reserved (`reserve` and `deliver` of the drive's fsspec file system); elsewhere it is
-fsspec's mode "create".
+A run is one flat folder: `ID.safetensors` has the arrays of a checkpoint, `00000012.json` is a link of its chain, which
+is a checkpoint, a claim or a release. The arrays are uploaded first and their size is compared; the link is created
+last and commits the checkpoint. A link is created by a call that fails if it exists. On a drive, where two files may
+have the same name, that is creation with the file id that the previous link reserved (`reserve` and `deliver` of the
+drive's fsspec file system); elsewhere it is fsspec's mode "create".
 
 Expired files are deleted for good and bypass the drive's trash (`purge`), since no user put them there. Files that a
 dead session left unfinished are deleted by the next claim. Files with other names are left alone.
@@ -36,12 +36,13 @@ _MARK = "checkpoint"
 
 
 class RemoteStore:
-    """The chain of the run `name` in the folder `name` below `url`. The first request is sent by the first call.
+    """The chain of the run `name` in the folder `name` below `url`. The constructor sends no request.
 
     Only the owner of the run commits, from one thread at a time. `_tip` is the last link of the chain when this object
     claimed the run or committed last, None before that. `_manifests` caches manifests by the link's name.
 
-    Every method raises `ConnectionFailed` if the store does not answer as expected, and the drive's `HaversackError`s.
+    Every method raises `ConnectionFailed` if the store does not answer or its file system raises an error of its own,
+    and `HaversackError`s of a drive (`SignInError`, `QuotaExceeded`, …).
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -50,13 +51,18 @@ class RemoteStore:
         self._manifests: dict[str, CheckpointManifest] = {}
 
     def links(self) -> list[Link]:
-        """Return the links of the chain that have not been deleted, oldest first."""
+        """Return the links of the chain that have not been deleted, oldest first; [] if the run has no folder.
+
+        Their manifests are read. An unreadable one is reported in the link's `fault`, not raised.
+        """
         return [self._read_link(name) for name in self._link_names()]
 
     def commit_claim(self, claim: CheckpointManifest, seen: list[Link]) -> CheckpointManifest:
         """Commit `claim` as the successor of the last link in `seen`, then delete arrays that no link names.
 
-        Returns the claim with its place in the chain. Raises `ChainConflict` if the chain has later links than `seen`.
+        Creates the run's folder if there is none. `seen` is a result of `links`, empty for a new run. Returns the claim
+        with `number`, `previous`, `next` and `next_id` set. Raises `ChainConflict` if the chain has later links than
+        `seen`.
         """
         self._tip = None
         if seen:
@@ -69,11 +75,12 @@ class RemoteStore:
         return committed
 
     def commit(self, link: CheckpointManifest, arrays: Path | None = None) -> CheckpointManifest:
-        """Commit `link`, with the local file `arrays`, as the successor of the last link of this object.
+        """Commit `link`, with the local file `arrays`, as the successor of the last link that this object committed.
 
-        Returns the link with its place in the chain. An interrupted attempt may be repeated: arrays that are complete
-        are not uploaded again, and a link that exists is returned. Raises `ChainConflict` if another session committed
-        a successor, `IntegrityError` if the stored arrays have the wrong size, `FileNotFoundError` if `arrays` is gone.
+        Returns the link with `number`, `previous`, `next` and `next_id` set. An interrupted attempt may be repeated:
+        arrays that are complete are not uploaded again, and a link that exists is returned. Raises `ChainConflict` if
+        another session committed a successor, `IntegrityError` if the stored arrays have the wrong size, and
+        `FileNotFoundError` if `arrays` is gone.
         """
         if arrays is not None:
             self._upload(arrays, link)
@@ -92,9 +99,10 @@ class RemoteStore:
         return committed
 
     def fetch(self, link: CheckpointManifest, folder: Path) -> Mapping[str, FileChecksum]:
-        """Download a checkpoint's arrays into a local folder and return the checksums they must have, unchecked.
+        """Download a checkpoint's arrays into a local folder, as `ARRAYS_FILE`.
 
-        Raises `IntegrityError` if the arrays are not in the store.
+        Returns the checksums in the manifest; the arrays are not compared with them. Raises `IntegrityError` if the
+        arrays are not in the store.
         """
         try:
             with self._translated_errors():
@@ -106,7 +114,7 @@ class RemoteStore:
         return link.files
 
     def delete(self, link: Link) -> None:
-        """Delete a link and then its arrays, for good; nothing happens if they are gone.
+        """Delete a link and then its arrays for good, bypassing a drive's trash; files that are gone are ignored.
 
         Raises `ChainConflict` for the newest link of the chain, which must stay since it names the owner.
         """

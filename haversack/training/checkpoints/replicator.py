@@ -1,8 +1,8 @@
 """Replicates a run's checkpoints from this machine's disk to a store, in a thread of its own.
 
 The training loop never waits for the store. If the store does not answer, that is logged once, and the checkpoints stay
-on this disk. Once it answers, it receives what it should hold by then: the newest checkpoint, the best one and the
-milestones, not every checkpoint in between. Expired checkpoints are deleted there after the newer one is complete.
+on this disk. When the store answers again, it gets the newest checkpoint, the best one and the milestones, not every
+checkpoint in between. Checkpoints that retention no longer keeps are deleted there once the newer ones are complete.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _log = logging.getLogger(__name__)
 
 
 class Replicator:
-    """Replicates one run from `local` to `remote`, where the newest `keep`, the best and the milestones are kept.
+    """Replicates one run from `local` to `remote`.
+
+    Of the checkpoints in `remote`, retention keeps the newest `keep`, the best one and the milestones.
 
     | field | type | changed by |
     |---|---|---|
@@ -32,6 +34,7 @@ class Replicator:
     | `_term` | term of this session | `claim` |
     | `_error` | why the last attempt failed, None if it did not | `claim`; replicator thread |
     | `_requests` | number of the latest request; an older one in the queue is skipped | `schedule`, `claim`, `wait` |
+    | `_latest` | `Future` of the latest request, None before the first | `schedule`, `claim`, `wait` |
 
     There is no lock: each field is one reference, read and replaced at once. `schedule` may be called by the writer
     thread; `claim`, `wait` and `release` belong to the caller's thread, while no write is pending.
@@ -52,10 +55,10 @@ class Replicator:
         self._error: HaversackError | None = None
 
     def claim(self, claim: CheckpointManifest) -> None:
-        """Commit `claim` in the store, and schedule the replication of what the store lacks.
+        """Commit `claim` in the store, and schedule the upload of what the store lacks.
 
-        If the store does not work, the claim stays pending and is retried with every replication. Raises
-        `ChainConflict` if another session has the run.
+        If the store does not work, nothing is raised: the claim stays pending and is retried with every replication.
+        Raises `ChainConflict` if another session has claimed the run in the store with this term or a later one.
         """
         self.lost, self._claim, self._term = False, claim, claim.term
         try:
@@ -66,7 +69,7 @@ class Replicator:
         self._submit()
 
     def schedule(self) -> None:
-        """Schedule the replication of what the store lacks; requests that have not started are merged into one."""
+        """Schedule the upload of what the store lacks; return at once. Requests that have not begun become one."""
         self.pending = max(self.pending, 1)
         self._submit()
 
@@ -75,10 +78,10 @@ class Replicator:
         self._latest = self._thread.submit(self._replicate, self._requests)
 
     def wait(self) -> None:
-        """Wait until the store has what it should hold; if the last attempt failed, retry once.
+        """Wait until the newest checkpoint, the best one and the milestones are in the store.
 
-        Raises `ChainConflict` if another session has the run, `ConnectionFailed` or another `HaversackError` of the
-        store if the attempt fails.
+        If the last attempt failed, retry once. Raises `ChainConflict` if another session extended the store's chain,
+        `ConnectionFailed` or another `HaversackError` of the store if the attempt fails.
         """
         if self._error is not None or self._latest is None:
             self.schedule()
@@ -90,7 +93,11 @@ class Replicator:
             raise self._error
 
     def release(self, release: CheckpointManifest) -> None:
-        """Wait as `wait` does, then commit `release` there. Raises `ChainConflict` and the store's errors."""
+        """Call `wait`, then commit `release` in the store.
+
+        Raises `ChainConflict` if another session extended the store's chain, `ConnectionFailed` or another
+        `HaversackError` of the store if the upload or the commit fails.
+        """
         self.wait()
         self.remote.commit(release)
 

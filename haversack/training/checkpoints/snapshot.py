@@ -37,7 +37,7 @@ _ML_DTYPES = ("bfloat16", "float8")
 class Snapshot:
     """A copy of a tree: `structure` is JSON with a name in place of each array, `arrays` maps names to the copies.
 
-    The arrays are C-contiguous and belong to the `Buffers` that made the snapshot.
+    The arrays are C-contiguous. The next `Buffers.copy` overwrites them.
     """
 
     structure: Any
@@ -56,8 +56,8 @@ class Buffers:
     def copy(self, tree: Any) -> Snapshot:
         """Return a snapshot of `tree` in these buffers; it overwrites the previous snapshot.
 
-        Raises `InputError` for a value that is neither an array of numbers nor plain, and for an array that other
-        processes hold in part.
+        Raises `InputError` for a value that is neither an array (of numbers, strings or times) nor a plain value (None,
+        bool, int, float, str, bytes), and for a JAX array of which other processes hold a part.
         """
         leaves: dict[str, Any] = {}
         structure = _flatten(tree, "", leaves)
@@ -78,12 +78,13 @@ class Buffers:
 
 
 def rebuild(structure: Any, arrays: Arrays, like: Any = None) -> Any:
-    """Return the tree of a snapshot.
+    """Return the tree of a snapshot; `structure` and `arrays` are its fields.
 
-    Without `like` its arrays are numpy's and namedtuples are tuples. With `like`, a tree of the same form, each array
-    gets the library, device and sharding of its counterpart.
+    Without `like` the tree has the arrays in `arrays`, not copies, and tuples in place of namedtuples. With `like`, a
+    tree of the same form, each array gets the library, device and sharding of its counterpart there.
 
-    Raises `TrainingError` if `like` has other keys, lengths, shapes or dtypes than the snapshot.
+    Raises `TrainingError` if `like` has other keys, lengths, shapes or dtypes than the snapshot, or no array where the
+    snapshot has one.
     """
     return _rebuild(structure, arrays, like, like is not None, "")
 

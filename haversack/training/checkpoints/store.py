@@ -35,7 +35,7 @@ _TEMPORARY, _DELETED, _FETCHED = ".aside-", ".gone-", "fetched-"
 
 
 class ChainConflict(Exception):
-    """Another session extended the chain, or the link to delete is the newest one.
+    """Another session extended the chain, or the caller tried to delete the chain's newest link.
 
     Internal: `Checkpoints` raises `RunTaken` or `RunLost` in its place.
     """
@@ -43,7 +43,13 @@ class ChainConflict(Exception):
 
 @dataclass(frozen=True)
 class Link:
-    """A link as it was found in a store: `manifest` is None if it cannot be read, and `fault` says why."""
+    """A link of a run's chain (checkpoint, claim or release) as it was found in a store.
+
+    Attributes:
+        name: the name of its folder on the disk, or of its manifest's file in a remote store.
+        manifest: its manifest; None if that cannot be read.
+        fault: why the manifest cannot be read; "" if it was read.
+    """
 
     name: str
     manifest: CheckpointManifest | None
@@ -51,11 +57,11 @@ class Link:
 
     @property
     def number(self) -> int:
-        """Its place in the chain."""
+        """Its place in the chain, from 1, by its name. Raises `ValueError` for a fetched copy, which has none."""
         return int(self.name.partition(".")[0])
 
     def may_be(self, other: Link) -> bool:
-        """False only if both manifests are readable and their ids differ."""
+        """Whether both may be the same link: False only if both manifests are readable and their ids differ."""
         return self.manifest is None or other.manifest is None or self.manifest.id == other.manifest.id
 
 
@@ -69,7 +75,10 @@ def readable_checkpoints(links: Iterable[Link]) -> list[Link]:
 
 
 def retained(links: Iterable[Link], keep: int) -> list[Link]:
-    """Return the checkpoints that retention keeps, oldest first: the newest `keep`, the last best one, milestones."""
+    """Return the checkpoints that retention keeps, oldest first.
+
+    They are the newest `keep`, the newest that was saved as best, and the milestones.
+    """
     checkpoints = readable_checkpoints(links)
     best = [link for link in checkpoints if link.manifest and link.manifest.best][-1:]
     return [
@@ -80,9 +89,10 @@ def retained(links: Iterable[Link], keep: int) -> list[Link]:
 
 
 def expired(links: list[Link], keep: int) -> list[Link]:
-    """Return the links that retention deletes: those before the newest `keep` checkpoints that it does not keep.
+    """Return the links of a chain that retention deletes.
 
-    Claims, releases and unreadable links among them are included.
+    They are the links before the oldest of the newest `keep` checkpoints, claims, releases and unreadable links
+    included, except the best checkpoint and the milestones. With at most `keep` checkpoints there are none.
     """
     checkpoints, staying = readable_checkpoints(links), retained(links, keep)
     if len(checkpoints) <= keep:
@@ -94,8 +104,9 @@ class LocalStore:
     """The chain of a run in `folder`, which is created by the first commit.
 
     Readers need no lock, since a link is complete or absent. Only the owner of the run commits, from one thread at a
-    time. `_tip` is the last link of the chain when this object claimed the run or committed last, None before that; a
-    commit is refused if the chain has gone on from there.
+    time. `_tip` is the last link of the chain when this object claimed the run or committed last, None before that. A
+    commit is refused if another session has committed a link after `_tip`. Beside the chain, `folder` may hold copies
+    of checkpoints that were fetched from a remote store.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,11 +114,14 @@ class LocalStore:
         self._tip: Link | None = None
 
     def links(self) -> list[Link]:
-        """Return the links of the chain that have not been deleted, oldest first."""
+        """Return the links of the chain that have not been deleted, oldest first; [] if there is no folder.
+
+        An unreadable manifest is reported in the link's `fault`, not raised.
+        """
         return [self._read_link(name) for name in self._names()]
 
     def fetched_copies(self) -> list[Link]:
-        """Return the checkpoints that `add_copy` added, in no order."""
+        """Return the copies of checkpoints that `add_copy` added, in no order."""
         if not self.folder.is_dir():
             return []
         return [self._read_link(path.name) for path in self.folder.iterdir() if path.name.startswith(_FETCHED)]
@@ -115,8 +129,8 @@ class LocalStore:
     def commit_claim(self, claim: CheckpointManifest, seen: list[Link]) -> CheckpointManifest:
         """Commit `claim` as the successor of the last link in `seen`, then delete what dead sessions left unfinished.
 
-        Returns the claim with its place in the chain. Raises `ChainConflict` if the chain has later links than `seen`,
-        and `OSError`.
+        `seen` is a result of `links`, empty for a new run. Returns the claim with `number`, `previous` and `next` set.
+        Raises `ChainConflict` if the chain has later links than `seen`, and `OSError`.
         """
         self._tip = seen[-1] if seen else None
         committed = self.commit(claim)
@@ -126,10 +140,11 @@ class LocalStore:
         return committed
 
     def commit(self, link: CheckpointManifest, write_files: WriteFiles | None = None) -> CheckpointManifest:
-        """Commit `link`, with the files that `write_files` writes, as the successor of the last link of this object.
+        """Commit `link`, with the files that `write_files` writes, as the successor of this object's last link.
 
-        Returns the link with its place in the chain; it is durable. Raises `ChainConflict` if another session committed
-        a successor, and `OSError`; both leave nothing of the link behind.
+        Returns the link with `number`, `previous`, `next` and `files` set; it is durable. Raises `ChainConflict` if
+        another session committed a successor, `OSError`, and the errors of `write_files`; all leave nothing of the link
+        behind.
         """
         number = self._tip.number + 1 if self._tip else 1
         temporary = self._temporary_folder(link)
@@ -153,7 +168,11 @@ class LocalStore:
         return link
 
     def add_copy(self, link: CheckpointManifest, write_files: WriteFiles) -> Link:
-        """Store a copy of another store's checkpoint beside the chain, by atomic replace. Raises `OSError`."""
+        """Store a copy of a remote store's checkpoint in `folder`, beside the chain, and return it.
+
+        Its files, which `write_files` writes, are in a temporary folder until they are complete; an earlier copy is
+        then deleted. Raises `OSError`, and the errors of `write_files`.
+        """
         target = self.folder / f"{_FETCHED}{link.id}"
         temporary = self._temporary_folder(link)
         try:
@@ -167,7 +186,7 @@ class LocalStore:
         return self._read_link(target.name)
 
     def read(self, link: Link) -> Arrays:
-        """Return the arrays of a checkpoint whose manifest is readable.
+        """Return the arrays of a checkpoint (of the chain or a fetched copy) whose manifest is readable.
 
         Raises `IntegrityError` if they are missing, cannot be read, or differ from the manifest's checksum.
         """
@@ -180,7 +199,7 @@ class LocalStore:
             ) from error
 
     def delete(self, link: Link) -> None:
-        """Delete a link or a fetched copy, for good; nothing happens if it is gone.
+        """Delete a link or a fetched copy for good; one that is gone is ignored.
 
         Raises `ChainConflict` for the newest link of the chain, which must stay since it names the owner, and
         `OSError`.

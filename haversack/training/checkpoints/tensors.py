@@ -64,9 +64,9 @@ class FileChecksum:
 
 
 def write(path: Path, arrays: Arrays) -> FileChecksum:
-    """Write `arrays` to the new file `path`, fsync it, and return its checksum.
+    """Write `arrays` to the new file `path`, fsync it, and return its checksum; the folder is not synced.
 
-    Raises `FileExistsError` if there is a file, and other `OSError`s of the disk.
+    Raises `FileExistsError` if the file exists, and other `OSError`s of the disk.
     """
     # The widest dtype first, so that every array is aligned to its item size.
     ordered = dict(sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
@@ -89,7 +89,7 @@ def write(path: Path, arrays: Arrays) -> FileChecksum:
 
 
 def read(path: Path, expected: FileChecksum) -> Arrays:
-    """Return the arrays in the file `path`; they are views of one buffer.
+    """Return the arrays in the file `path`; they are views of one buffer in memory.
 
     Raises `IntegrityError` if the file's size or hash is not the `expected` one, `OSError` if it cannot be read.
     """

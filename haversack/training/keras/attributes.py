@@ -41,9 +41,11 @@ _seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class AttributeState:
-    """The attributes of `objects` (callbacks and data sets), captured and restored.
+    """Captures and restores the attributes of `objects` (callbacks and data sets).
 
-    Progress bars are left out: they only display. Call `record_initial` once, before `capture` or `restore`.
+    Progress bars are left out: they only display. Call `record_initial` once, before `capture` or `restore`. All
+    attributes are restored for an object that an earlier `AttributeState` of this process was given, since training may
+    have changed them.
     """
 
     def __init__(self, objects: list[Any]) -> None:
@@ -55,15 +57,16 @@ class AttributeState:
         _seen.update(self._objects)
 
     def record_initial(self) -> None:
-        """Record a digest of each attribute: its value at the beginning of the run."""
+        """Record a digest of each attribute's current value as its value at the beginning of the run."""
         self._initial_digests = [
             {name: digest(value) for name, value in _encoded_attributes(one).items()} for one in self._objects
         ]
 
     def capture(self) -> list[dict[str, Any]]:
-        """Return the encoded attributes, one dict for each object, in order.
+        """Return a dict for each object, in order: its "class", the encoded "values", the initial digests ("at first").
 
-        An attribute of more than 1 MiB is included only if its digest differs from the initial one.
+        An attribute of more than 1 MiB is included only if its digest differs from the initial one. So an array of more
+        than 64 MiB is left out while its dtype and shape stay the same.
         """
         captured = []
         for one, initial in zip(self._objects, self._initial_digests, strict=True):
@@ -76,10 +79,11 @@ class AttributeState:
         return captured
 
     def restore(self, captured: list[dict[str, Any]]) -> None:
-        """Set the attributes that `capture` returned, except settings that the user has changed since.
+        """Set the attributes to the values in `captured`, which `capture` returned in this or an earlier session.
 
-        Objects are paired with captured ones by class name, in order. An object without a partner stays as it is. The
-        initial digests become those of the run that is restored.
+        An attribute stays as it is if the user has set it to another value and training had not changed it; see the
+        module. Objects are paired with captured ones by class name, in order; one without a partner stays as it is. The
+        initial digests become the captured ones.
         """
         unpaired = list(captured)
         for index, one in enumerate(self._objects):
@@ -136,9 +140,9 @@ def _encoded_attributes(target: Any) -> dict[str, Any]:
 
 
 def encode(value: Any) -> Any:
-    """Encode `value` as a tree of arrays and plain values that a checkpoint can hold. `decode` is the inverse.
+    """Encode `value` as a tree of numpy arrays and plain values that a checkpoint can hold. `decode` is the inverse.
 
-    Raises `TypeError` for a type that has no encoding.
+    Arrays are copied. Raises `TypeError` for a type that the module does not list.
     """
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
@@ -165,7 +169,10 @@ def encode(value: Any) -> Any:
 
 
 def decode(tree: Any) -> Any:
-    """Return the value that `encode` made `tree` of. Tensors come back as numpy arrays; a layer cannot be decoded."""
+    """Return the value that was encoded as `tree`.
+
+    A tensor is returned as a numpy array. An encoded layer must not be passed: it has values only.
+    """
     if isinstance(tree, (list, tuple)):
         return type(tree)(decode(one) for one in tree)
     if not isinstance(tree, dict):
@@ -187,7 +194,7 @@ def decode(tree: Any) -> Any:
 
 
 def digest(tree: Any) -> str:
-    """A BLAKE2b hash of an encoded tree, as 24 hexadecimal digits.
+    """Return a BLAKE2b hash of a tree that `encode` returned, as 24 hexadecimal digits.
 
     Of an array of more than 64 MiB only dtype and shape are hashed.
     """

@@ -30,11 +30,12 @@ class ExactDataParallel(keras.distribution.DataParallel):  # type: ignore[misc]
     """`keras.distribution.DataParallel` over all devices, for batches of any size."""
 
     def get_data_layout(self, data_shape: tuple[int, ...]) -> keras.distribution.TensorLayout:
-        """Return the layout of an array of a batch: sharded by sample if its samples divide, else replicated.
+        """Return the layout of an array of a batch.
 
-        `data_shape` is the shape of this process's part of the batch, samples first.
+        `data_shape` is the shape of this process's part of the array, samples first. The array is sharded by sample if
+        its samples divide among this process's devices, else replicated.
 
-        Raises `TrainingError` if several processes train and the part does not divide among this process's devices.
+        Raises `TrainingError` if several processes train and the samples do not divide.
         """
         if data_shape and data_shape[0] % (self.num_model_replicas // self.num_processes) == 0:
             return super().get_data_layout(data_shape)
@@ -48,6 +49,8 @@ class ExactDataParallel(keras.distribution.DataParallel):  # type: ignore[misc]
 
 def install() -> None:
     """Make `ExactDataParallel` Keras's distribution, for every model that is built from now on. Idempotent.
+
+    Replaces another distribution, and patches Keras's JAX trainer in this process.
 
     Raises `TrainingError` if this version of Keras lacks the private names that the patch needs.
     """

@@ -1,10 +1,10 @@
 """Sources of batches whose order is a pure function of (seed, epoch, step).
 
 A training that resumes in another session must get the batches that it would have got, from its current step on. So the
-order is computed instead of drawn from a random stream: Philox, keyed by seed and epoch, gives a permutation, and a
-source starts at any step of it without reading the batches before. Only Philox's raw words are used, because numpy
-guarantees their values across versions. Arrays and `keras.utils.PyDataset` give random access to batches. A generator
-is read forward only; `reason_not_seekable` explains that to the user.
+order is computed instead of drawn from a random stream: Philox, keyed by seed and pass over the data, gives a
+permutation, and a source starts at any step of it without reading the batches before. Only Philox's raw words are used,
+because numpy guarantees their values across versions. Arrays and `keras.utils.PyDataset` give random access to batches.
+A generator is read forward only; `reason_not_seekable` explains that to the user.
 
 The sources are subclasses of Keras's own data adapters that replace the order, so slicing, dtypes and class weights
 stay Keras's. When `model.fit` gets an adapter as `x`, it ignores `batch_size`, `shuffle` and `class_weight`; the
@@ -34,8 +34,8 @@ _UINT64_MAX = 2**64 - 1
 def permutation(seed: int, epoch: int, count: int, part: int = 0) -> np.ndarray[Any, Any]:
     """Return a permutation of range(`count`): int64 of shape (count,), the same on every machine.
 
-    `part` selects one of several independent permutations of the same seed and epoch. The generator is Philox:
-    Salmon et al. 2011, doi:10.1145/2063384.2063405.
+    `part` selects one of several independent permutations of the same seed and epoch. The permutation sorts random
+    words of Philox: Salmon et al. 2011, doi:10.1145/2063384.2063405.
     """
     words = np.random.Philox(key=[seed & _UINT64_MAX, epoch], counter=[0, 0, part, 0]).random_raw(count)
     return np.argsort(words, kind="stable")
@@ -43,7 +43,7 @@ def permutation(seed: int, epoch: int, count: int, part: int = 0) -> np.ndarray[
 
 @dataclass(frozen=True)
 class BatchRange:
-    """Consecutive batches of one pass over the data: `first` included, `stop` excluded. All three count from 0."""
+    """The batches `first` (included) to `stop` (excluded) of the pass `pass_index` over the data, all from 0."""
 
     pass_index: int
     first: int
@@ -67,20 +67,23 @@ class EpochPlan:
     steps_per_execution: int
 
     def batch_range(self, epoch: int, step: int = 0) -> BatchRange:
-        """The batches of epoch `epoch` from its step `step` on, both counted from 0."""
+        """Return the batches of epoch `epoch` from its step `step` to its end, both counted from 0."""
         epochs_per_pass = math.ceil(self.batches / self.batches_per_epoch)
         first = (epoch % epochs_per_pass) * self.batches_per_epoch
         stop = min(first + self.batches_per_epoch, self.batches)
         return BatchRange(epoch // epochs_per_pass, first + step, stop)
 
     def length(self, epoch: int) -> int:
-        """The number of batches of epoch `epoch`; the last epoch of a pass may have fewer than the others."""
+        """Return the number of batches of epoch `epoch`, from 0; the last epoch of a pass may have fewer."""
         whole = self.batch_range(epoch)
         return whole.stop - whole.first
 
     @property
     def batches_per_epoch(self) -> int:
-        """The number of batches of a full epoch. Keras rounds `steps_per_epoch` up to whole executions."""
+        """The number of batches of a full epoch, at most `batches`.
+
+        It is `steps` rounded up to a multiple of `steps_per_execution`, as Keras does.
+        """
         if self.steps is None:
             return self.batches
         return min(math.ceil(self.steps / self.steps_per_execution) * self.steps_per_execution, self.batches)
@@ -89,7 +92,8 @@ class EpochPlan:
 class ArraySource(array_data_adapter.ArrayDataAdapter):  # type: ignore[misc]
     """Arrays (numpy, JAX, pandas, …) with a sample per row. It can start at any batch of any epoch.
 
-    Set `seed` before the first epoch.
+    The caller must set `seed`, which determines the order, before the first epoch. `plan` is its `EpochPlan`, and
+    `stateful_objects` (none) are those whose attributes belong in a checkpoint.
     """
 
     def __init__(
@@ -108,7 +112,7 @@ class ArraySource(array_data_adapter.ArrayDataAdapter):  # type: ignore[misc]
         return self.plan.batches_per_epoch
 
     def fingerprint(self) -> dict[str, Any]:
-        """Batch size, and shape, dtype and a sketch of the values of each array, as JSON."""
+        """Return the batch size, and the `fingerprint.sketch` of each array, as JSON."""
         arrays = [sketch(array) for array in keras.tree.flatten(self._inputs) if array is not None]
         return {"batch_size": self._batch_size, "arrays": arrays}
 
@@ -134,7 +138,9 @@ class ArraySource(array_data_adapter.ArrayDataAdapter):  # type: ignore[misc]
 class BatchSource(py_dataset_adapter.PyDatasetAdapter):  # type: ignore[misc]
     """A `keras.utils.PyDataset` of known length. It can start at any batch of any epoch.
 
-    A batch must depend only on its index and on plain attributes of the data set. Set `seed` before the first epoch.
+    A batch must depend only on its index and on plain attributes of the data set. The caller must set `seed`, which
+    determines the order, before the first epoch. `plan` is its `EpochPlan`, and `stateful_objects` (the data set) are
+    those whose attributes belong in a checkpoint.
     """
 
     def __init__(
@@ -158,7 +164,7 @@ class BatchSource(py_dataset_adapter.PyDatasetAdapter):  # type: ignore[misc]
         return self.plan.batches_per_epoch
 
     def fingerprint(self) -> dict[str, Any]:
-        """Class name and number of batches, as JSON. No batch is read: that may be slow or change the data set."""
+        """Return class name and number of batches, as JSON. No batch is read: that may be slow or alter the data."""
         return {"data set": type(self._dataset).__qualname__, "batches": self.plan.batches}
 
     def seek(self, epoch: int, step: int = 0) -> None:
@@ -174,9 +180,9 @@ class BatchSource(py_dataset_adapter.PyDatasetAdapter):  # type: ignore[misc]
         self._resumes_inside_epoch = step > 0
 
     def on_epoch_begin(self) -> None:
-        """Start the epoch; the data set is notified only at step 0.
+        """Start the epoch; call `on_epoch_begin` of the data set only if the epoch starts at step 0.
 
-        In a resumed epoch, an earlier session notified the data set, whose restored attributes include the effect.
+        In an epoch that is resumed, an earlier session called it, and the restored attributes include the effect.
         """
         if not self._resumes_inside_epoch:
             super().on_epoch_begin()
@@ -187,7 +193,7 @@ class BatchSource(py_dataset_adapter.PyDatasetAdapter):  # type: ignore[misc]
 
 
 class _OrderedDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """The batches of `dataset` in the order of the indices `order`, so that Keras's own workers prefetch in it."""
+    """The batches of `dataset` whose indices are in `order`, in that order, so that Keras's workers prefetch in it."""
 
     def __init__(self, dataset: keras.utils.PyDataset) -> None:
         super().__init__(
@@ -214,8 +220,9 @@ class _OrderedDataset(keras.utils.PyDataset):  # type: ignore[misc]
 class RandomAccessSource(py_dataset_adapter.PyDatasetAdapter):  # type: ignore[misc]
     """A data set that orders its batches itself, such as haversack's images.
 
-    It has `batch(epoch, step)`, which returns any batch of any epoch; `len()`, the number of batches in an epoch; and
-    `fingerprint()`, the JSON that must not change between sessions.
+    It has `batch(epoch, step)`, which returns any batch of any pass over the data; `len()`, the number of batches in a
+    pass; and `fingerprint()`, the JSON that must not change between sessions. `plan` is the `EpochPlan`; `seed` has no
+    effect.
     """
 
     def __init__(self, dataset: Any, steps: int | None, steps_per_execution: int, class_weight: Any) -> None:
@@ -231,7 +238,7 @@ class RandomAccessSource(py_dataset_adapter.PyDatasetAdapter):  # type: ignore[m
         return self.plan.batches_per_epoch
 
     def fingerprint(self) -> dict[str, Any]:
-        """The data set's own fingerprint."""
+        """Return what the data set's own `fingerprint()` returns."""
         return dict(self._dataset.fingerprint())
 
     def seek(self, epoch: int, step: int = 0) -> None:
@@ -240,9 +247,9 @@ class RandomAccessSource(py_dataset_adapter.PyDatasetAdapter):  # type: ignore[m
 
 
 class _RandomAccessDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """The batches `batches` of a random-access data set, as a PyDataset.
+    """A PyDataset of the batches of a random-access data set that the `BatchRange` `batches` selects, at first a pass.
 
-    At the end of an epoch it moves to the next pass; with `same_pass`, for validation, it stays at the first one.
+    At the end of an epoch it moves to the next pass over the data; with `same_pass`, for validation, it does not.
     """
 
     def __init__(self, dataset: Any, same_pass: bool = False) -> None:
@@ -272,7 +279,7 @@ def _plan(batches: int, steps: int | None, steps_per_execution: int) -> EpochPla
 
 
 def reason_not_seekable(x: Any, arrays: tuple[Any, ...], validation_data: Any) -> str | None:
-    """Explain to the user why a training on this data cannot resume; None if it can.
+    """Return why a training on this data cannot resume in a later session, in words for the user; None if it can.
 
     Args:
         x: the data, as given to `fit`.
@@ -303,12 +310,13 @@ def split(arrays: tuple[Any, Any, Any], share: float) -> tuple[tuple[Any, Any, A
 
 
 def open_source(arrays: tuple[Any, Any, Any], arguments: dict[str, Any], steps_per_execution: int) -> Source:
-    """Return the source of the batches. The caller must set its `seed`.
+    """Return the source of a training's batches. The caller must set its `seed`.
 
     Args:
         arrays: (x, y, sample_weight), as given to `fit`.
-        arguments: all arguments of `model.fit` by name.
-        steps_per_execution: the model's.
+        arguments: all arguments of `model.fit` by name; `batch_size`, `steps_per_epoch`, `shuffle` and `class_weight`
+            are used.
+        steps_per_execution: the model's number of batches in one compiled call.
 
     Raises `InputError` for data without a sample. Raises `ValueError` for arguments that `model.fit` does not accept
     together, and warns if `steps_per_epoch` exceeds the number of batches.
@@ -341,12 +349,19 @@ def open_source(arrays: tuple[Any, Any, Any], arguments: dict[str, Any], steps_p
 
 
 def as_training_data(x: Any) -> Any:
-    """`x`, wrapped in a PyDataset if it is a random-access data set that is not one itself."""
+    """Return `x` for a `model.fit` without checkpoints.
+
+    A random-access data set that is not a PyDataset is wrapped in one; all other data is returned as it is.
+    """
     return _RandomAccessDataset(x) if is_random_access(x) and not isinstance(x, py_dataset_adapter.PyDataset) else x
 
 
 def as_validation_data(x: Any) -> Any:
-    """`x`; a random-access data set is wrapped so that every validation, in every session, gets the same batches."""
+    """Return `x` for use as `validation_data`.
+
+    A random-access data set is wrapped in a PyDataset that gives every validation, in every session, the same batches;
+    all other data is returned as it is.
+    """
     return _RandomAccessDataset(x, same_pass=True) if is_random_access(x) else x
 
 

@@ -11,18 +11,18 @@ from haversack.training.devices import System, devices
 
 
 def distribute() -> System:
-    """Train on every core from now on, and print the cores as a TPU system lists them.
+    """Shard the batches of every model that is built from now on over all cores, and print a table of the cores.
 
-    Call it before the model is built. It replaces
+    Call it before the model is built. It takes the place of
 
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
         strategy = tf.distribute.TPUStrategy(resolver)
         with strategy.scope(): …
 
-    With one core it only prints. It is idempotent. It replaces a distribution that was set with
-    `keras.distribution.set_distribution`.
+    With one core it only prints. With several it replaces a distribution that was set with
+    `keras.distribution.set_distribution`. It may be called again.
 
-    Returns the `System`. Choose a global batch size that is a multiple of its `cores`.
+    Returns the `System`. Choose a `batch_size`, which counts the samples of all cores, that is a multiple of `cores`.
 
     Raises `ExtraMissing` if Keras or JAX is not installed, and `TrainingError` if Keras runs on another backend or is
     a version that haversack does not support.

@@ -5,8 +5,8 @@ model from it, assigns the checkpoint's values, and lets Keras save it: to open 
 haversack's. The last checkpoint of a finished training gives the model that `fit` left, with moving averages applied
 and EarlyStopping's best weights restored. Any other checkpoint gives the model as it was at that step.
 
-Keras cannot rebuild every model (a class that the notebook defines, a Lambda layer); the caller passes such a model.
-Code in a configuration is never run: Keras's safe mode stays on.
+Keras cannot rebuild every model (a class that the notebook defines, a Lambda layer); the caller passes such a model to
+`export`. Code in a configuration is never run: Keras's safe mode stays on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SUFFIXES = (".weights.h5", ".keras")
 _Word = Literal["latest", "best"]
 _WORDS: tuple[_Word, ...] = ("latest", "best")
 Which = int | _Word
-"""A checkpoint: "latest", "best" (the smallest loss of those saved at an epoch's end), or a step."""
+"""A checkpoint: "latest", "best" (the newest saved at the end of an epoch with the smallest loss so far), or a step."""
 
 
 def export(
@@ -44,18 +44,20 @@ def export(
     Args:
         name: the run.
         path: the file. It ends in `.weights.h5` for weights or in `.keras` for the whole model.
-        where: where the run's checkpoints are kept; see `haversack.fit`.
-        checkpoint: "latest", "best" (the smallest loss of those saved at an epoch's end) or a step. Steps count from
-            the run's first epoch; `haversack runs show` lists them.
-        model: the model, built and compiled as for the training, if Keras cannot rebuild it from its configuration. It
-            is assigned the checkpoint's values.
+        where: the folder or URL that holds the run's checkpoints; None for this machine's data folder only.
+        checkpoint: "latest", the newest intact one; "best", the newest one saved at the end of an epoch whose
+            `val_loss` (`loss` without validation) was the smallest so far; or a step. Steps count from the run's first
+            epoch; `haversack runs show` lists them.
+        model: the model, built and compiled as for the training, if Keras cannot rebuild it from its configuration.
+            Its variables are set to the checkpoint's values.
 
     Returns `path`.
 
     Raises `InputError` for another suffix; `NotFound` if there is no such run or checkpoint; `TrainingError` if the
-    model cannot be rebuilt, differs from the run's, or the run is not one of `haversack.fit`; `IntegrityError` if no
-    checkpoint is intact; `ConnectionFailed` if the store does not answer and this machine has no copy; `ExtraMissing`
-    if Keras or JAX is not installed.
+    model cannot be rebuilt or differs from the run's, if the run is not one of `haversack.fit`, if a download cannot be
+    written, or if Keras runs on another backend than JAX; `IntegrityError` if the checkpoint is damaged ("latest": all
+    of them); `ConnectionFailed` or another `HaversackError` of the store if it fails and this machine has no copy;
+    `DiskFull`; `OSError` if `path` cannot be written; `ExtraMissing` if Keras or JAX is not installed.
     """
     suffix = next((suffix for suffix in _SUFFIXES if str(path).endswith(suffix)), None)
     if suffix is None:
@@ -81,7 +83,10 @@ def export(
 
 
 def parse_checkpoint(text: str) -> Which:
-    """Parse a checkpoint as it is given on the command line: "latest", "best" or a step. Raises `InputError`."""
+    """Parse the command line's name of a checkpoint: "latest", "best" or a step in digits, which becomes an int.
+
+    Raises `InputError` for any other text.
+    """
     for word in _WORDS:
         if text == word:
             return word

@@ -30,7 +30,7 @@ _VOLATILE_SETTINGS = {"name", "learning_rate"}
 
 
 def sketch(array: Any) -> dict[str, Any]:
-    """Return shape, dtype and one number for each of up to 256 evenly spaced rows of `array`, as JSON.
+    """Return shape, dtype and one number for each of up to 256 evenly spaced rows of `array`, as a JSON object.
 
     `array` has a sample per row. The number is a weighted sum of the row's values, where NaN counts as 0 and infinity
     as 1 or -1. Arrays that are not real numbers have a hash of these rows instead; sparse and ragged arrays have shape
@@ -57,7 +57,11 @@ def sketch(array: Any) -> dict[str, Any]:
 
 
 def of_model(model: Any) -> dict[str, Any]:
-    """Return the fingerprint of a built, compiled model: layers, optimizer, and shapes of all variables, as JSON."""
+    """Return the fingerprint of a built, compiled model, as JSON.
+
+    It has the settings of layers and optimizer, except names, seeds and the learning rate, and dtype and shape of every
+    variable.
+    """
     optimizer = model.optimizer
     return {
         "layers": [_settings(layer, _PROCESS_SETTINGS) for layer in model._flatten_layers(include_self=False)],
@@ -69,7 +73,10 @@ def of_model(model: Any) -> dict[str, Any]:
 
 
 def of_machine() -> dict[str, Any]:
-    """Return what the last bits of a training depend on, as JSON: devices, CPU cores, versions, flags, precision."""
+    """Return what of this machine changes the last bits of a training's results, as JSON.
+
+    That is devices, CPU cores, distribution, versions of Keras, JAX and numpy, XLA flags and precision.
+    """
     import jax
     import keras
 
@@ -88,9 +95,10 @@ def of_machine() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Describe each entry that differs between two fingerprints, for example "devices 8, now 4".
+    """Describe each entry that differs between two fingerprints, for example "devices 8, now 4"; [] if none does.
 
-    Of two lists of equal length, only the first difference is described.
+    Sketches of arrays are equal within a tolerance of 0.1 %. Of two lists of equal length, only the first difference is
+    described.
     """
     found = []
     for name in {**before, **now}:

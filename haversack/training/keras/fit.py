@@ -96,29 +96,35 @@ def fit(
         model: a compiled Keras model, built before or after `distribute()`.
         x: the samples: an array of shape (samples, …), a list or dict of arrays for several inputs, or a data set.
         y: the targets: an array of shape (samples, …), or a list or dict of them; None for a data set.
-        name: the run's name. A run that was interrupted resumes. A run that is finished returns its history and loads
-            its weights at once, and continues if `epochs` has grown. Without a name nothing is saved, except in a
-            notebook that haversack executes, which names its trainings itself.
-        where: where the run's checkpoints are kept: a folder, or a URL that fsspec opens; see
-            `haversack.Checkpoints`. By default this machine's data folder; if this machine's disk is lost with its
-            session and a hub is configured, also that hub's drive.
+        name: the run's name. A run that was interrupted resumes. For a run that is finished, `fit` loads its weights
+            and returns its history at once, unless `epochs` has grown: then the run continues. Without a name nothing
+            is saved, except in a notebook that haversack executes, which names its trainings itself. Data without
+            random access (a generator) and several JAX processes are trained without checkpoints, and a printed line
+            tells why.
+        where: where the run's checkpoints are kept: a folder, or a URL that fsspec opens, in addition to this machine's
+            data folder; see `haversack.Checkpoints`. By default this machine's data folder; if this machine's disk is
+            lost with its session and a hub is configured, also `drive://haversack/runs` on that hub's drive.
         restart: rename the existing run to `NAME.before-N` and train from the beginning. In a job, one call restarts
             the run once, not again in each session of the job.
-        take_over: take the run from a session that seems to be alive.
+        take_over: take the run from a session that seems to be alive, which can then save no more.
         options: `batch_size`, `epochs`, `validation_split` and the others of `model.fit`; see `FitOptions`.
 
     Returns Keras's `History`, with the epochs of all sessions. A distribution that was set with
-    `keras.distribution.set_distribution` is kept.
+    `keras.distribution.set_distribution` is kept. A run in the main thread holds SIGINT and SIGTERM until the current
+    step ends; then it saves its state, except during a validation, and the signal takes effect. A save that fails is
+    printed and does not stop the training.
 
     Raises:
         InputError: `model` is not a Keras model, the data has no sample, or `name` is not a folder's name.
         TypeError: `model.fit` has no such option.
         ValueError: `model.fit` refuses the options, or the model is not compiled.
         TrainingError: model or data differ from those that the run began with, or Keras is not usable here.
-        RunTaken: another session owns the run.
-        RunLost: another session has taken the run over.
+        RunTaken: another session owns the run and seems alive.
+        RunLost: another session took the run over while this one trained.
         IntegrityError: the run has checkpoints, but none is intact.
-        ConnectionFailed: the store does not answer, and this machine has no checkpoint.
+        DiskFull: this machine's disk has no room to begin or to resume the run.
+        ConnectionFailed: the store does not answer, and this machine has no checkpoint. Other errors of the store, such
+            as `SignInError`, are raised likewise.
         ExtraMissing: Keras or JAX is not installed.
     """
     keras = import_keras()
@@ -146,12 +152,16 @@ def fit(
 
 
 def is_fitting() -> bool:
-    """Whether `fit` is running in this context; a `model.fit` that is called now is its own call."""
+    """Whether `fit` is running in this context (`contextvars`), so that a call of `model.fit` comes from `fit`."""
     return _fitting.get()
 
 
 def name_unnamed(by: Callable[[], str | None]) -> None:
-    """Name each fit that is given no name by calling `by`; if it returns None, the fit has no name."""
+    """Let `by` name each later `fit` that is given no name; if it returns None, the `fit` has no name.
+
+    `by` is also called for each `fit(restart=True)`; its result identifies that call in all sessions of a job. It
+    replaces the function of an earlier call.
+    """
     global _default_namer
     _default_namer = by
 

@@ -23,7 +23,11 @@ _REPEATED = ".repeated."
 
 
 def capture(callbacks: list[Any]) -> list[dict[str, Any]]:
-    """Return a tree with the current lengths of the log files of `callbacks`, and the contents of CSV files."""
+    """Return the current lengths of the log files of `callbacks`, as a tree for a checkpoint.
+
+    It has a dict for each CSVLogger, with the content of a file of up to 16 MiB, and for each TensorBoard, whose
+    writers are flushed first.
+    """
     captured = []
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.CSVLogger):
@@ -38,7 +42,7 @@ def capture(callbacks: list[Any]) -> list[dict[str, Any]]:
 
 
 def lengths(callbacks: list[Any]) -> list[dict[str, Any]]:
-    """Return what `capture` returns without the contents, as JSON."""
+    """Return the current lengths of the log files of `callbacks` as JSON: `capture` without contents."""
     return [{key: value for key, value in one.items() if key != "content"} for one in capture(callbacks)]
 
 
@@ -46,9 +50,12 @@ def lengths(callbacks: list[Any]) -> list[dict[str, Any]]:
 def truncated(callbacks: list[Any], captured: list[dict[str, Any]], first_start: bool = False) -> Iterator[None]:
     """Truncate the log files to the lengths in `captured`; CSVLoggers that begin inside the block append to theirs.
 
-    Callbacks are paired with captured files by kind, in order. With `first_start` the run starts from its first step,
-    perhaps again because a session ended before its first checkpoint. Then `captured` has the lengths before the run,
-    and a CSVLogger that is set to overwrite its file does so.
+    `captured` is a result of `capture` or `lengths`, paired with `callbacks` by kind, in order. A CSV file that is
+    missing or too short is written from the captured content, if there is one. An event file that `captured` does not
+    have is renamed, so that TensorBoard ignores it.
+
+    `first_start` is whether the run starts from its first step, perhaps again because a session ended before its first
+    checkpoint. Then `captured` has the lengths before the run, and a CSVLogger with `append=False` overwrites its file.
     """
     csv = [one for one in captured if "length" in one]
     events = [one for one in captured if "sizes" in one]
@@ -71,7 +78,7 @@ def truncated(callbacks: list[Any], captured: list[dict[str, Any]], first_start:
 
 
 def close(callbacks: list[Any]) -> None:
-    """Close the log files of `callbacks` after a training that failed: Keras calls no `on_train_end` then."""
+    """Close the log files of `callbacks` after `model.fit` raised: Keras does not call `on_train_end` then."""
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.CSVLogger) and callback.csv_file is not None:
             callback.csv_file.close()

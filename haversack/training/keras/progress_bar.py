@@ -15,7 +15,7 @@ _NAME = "next save"
 
 
 class ProgressBar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
-    """A progress bar that also shows `next_save()`, a text such as "12s".
+    """A progress bar that also shows, at each update, the text that `next_save()` returns, such as "12s".
 
     Keras may call the bar from the worker threads of its `CallbackList`, so `next_save` must be thread-safe.
     """

@@ -39,13 +39,13 @@ from haversack.training.runs.log import RunLog
 
 @dataclass(frozen=True)
 class Rhythm:
-    """When to save, in seconds.
+    """When to save.
 
     Attributes:
-        first: from the start of the session to its first save.
+        first: seconds from the start of the session to its first save.
         share: the interval after a save, as a multiple of the time for which that save blocked the training.
-        shortest: lower bound of the interval.
-        longest: upper bound of the interval.
+        shortest: lower bound of the interval in seconds.
+        longest: upper bound of the interval in seconds.
     """
 
     first: float = 5.0
@@ -54,7 +54,7 @@ class Rhythm:
     longest: float = 300.0
 
     def interval(self, cost: float) -> float:
-        """The seconds from a save that blocked the training for `cost` seconds to the next save."""
+        """Return the seconds from the end of a save that blocked the training for `cost` seconds to the next save."""
         return min(max(self.share * cost, self.shortest), self.longest)
 
 
@@ -68,7 +68,7 @@ _STORE_RETRY_INTERVAL = 5.0
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is: `step` batches of epoch `epoch` (from 0) are done, and `total` batches of all epochs."""
+    """How far a run is: `step` batches of epoch `epoch` (from 0) are done; `total` are done of all epochs together."""
 
     epoch: int
     step: int
@@ -77,16 +77,17 @@ class Position:
 
 @dataclass(frozen=True)
 class SavedTraining:
-    """What a checkpoint of `fit` holds. The field names `trained` to `seed` are keys of its tree.
+    """What a checkpoint of `fit` holds.
 
     Attributes:
         position: how far the run was.
         trained: seconds of training in all sessions.
         asked: `epochs` as given to the `fit` that saved it.
-        ended: whether the training was over.
+        ended: whether the training was over: the last epoch was done, or a callback had stopped it.
         seed: the seed of the data's order.
-        tree: the whole tree of the checkpoint, with the model's variables.
-        facts: the facts of the checkpoint; see `fit`.
+        tree: the whole tree of the checkpoint, with the model's variables; `trained` to `seed` are in its dict "fit".
+        facts: the facts of the checkpoint: the fingerprints "data", "model" and "machine", and in "restarted by" which
+            call of a job restarted the run.
     """
 
     position: Position
@@ -99,7 +100,10 @@ class SavedTraining:
 
     @classmethod
     def of(cls, restored: Restored | None) -> SavedTraining | None:
-        """Parse a restored checkpoint; None for None. Raises `TrainingError` if `fit` did not save it."""
+        """Parse the result of `Checkpoints.restore`; None for None.
+
+        Raises `TrainingError` if the checkpoint was not saved by `haversack.fit`.
+        """
         if restored is None:
             return None
         tree = restored.tree
@@ -111,9 +115,9 @@ class SavedTraining:
         return cls(position=Position(*tree["position"]), tree=tree, facts=dict(restored.facts), **tree["fit"])
 
     def is_finished(self, epochs: int) -> bool:
-        """Whether a training of `epochs` epochs has nothing left to do.
+        """Whether a `fit` with this argument `epochs` has nothing left to do.
 
-        A training that a callback stopped early is finished for as many epochs as it was asked for.
+        A training that a callback stopped early counts as finished unless `epochs` exceeds that of the earlier `fit`.
         """
         return self.ended and (epochs <= self.position.epoch or epochs <= self.asked)
 
@@ -244,9 +248,10 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
     # Called by Keras, in this order
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Check the model, truncate the log files and start the callbacks; load the state of a finished run.
+        """Compare the model with the run's, truncate the callbacks' log files and start the callbacks.
 
-        Raises `TrainingError` if the model is not the run's.
+        Then log and print the begin of the session or, for a run that is finished, load its state. Raises
+        `TrainingError` if the model differs from the run's.
         """
         self._facts["model"] = fingerprint.of_model(self._trained_model)
         self._architecture = state.architecture(self._trained_model)
@@ -272,7 +277,11 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         super().on_train_begin(logs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Save if due, or, in the epoch that the session resumes in, restore the state; see the module."""
+        """Set the data to the epoch and call the callbacks; before that, save if a save is due or a signal is held.
+
+        In the epoch in which the session resumes, restore the state instead of saving: before the callbacks if it
+        resumes at the epoch's first step, else after them. Raises `RunTaken` and `RunLost` if the save does.
+        """
         step = self._position.step if self._in_first_epoch else 0
         self._position = Position(epoch, step, self._steps_before_epoch + step)
         self._source.seek(epoch, step)
@@ -290,7 +299,11 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         self._in_first_epoch = False
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Skip a step that an earlier session did; otherwise write the pulse and save if due."""
+        """Write the run's pulse, save if a save is due or a signal is held, and call the callbacks.
+
+        Does nothing in a step that an earlier session did, which is skipped. Raises `RunTaken` and `RunLost` if the
+        save does.
+        """
         if self._train_function is not None:
             if batch < self._position.step:
                 return
@@ -303,13 +316,13 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Count the step, unless it was skipped."""
+        """Count the step and call the callbacks, unless the step was skipped."""
         if self._train_function is None:
             self._steps_done = min(batch + 1, self._source.plan.length(self._position.epoch))
             super().on_train_batch_end(batch, logs)
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Deliver a held signal."""
+        """Deliver a held signal without a save, since a validation cannot be resumed; then call the callbacks."""
         if self._interrupts.received is not None:
             # A validation cannot be resumed, so there is nothing to save: the last checkpoint is the newest state.
             self._log_end("interrupted")
@@ -317,7 +330,10 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         super().on_test_batch_begin(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Log the epoch's results, and save if it is the last one."""
+        """Call the callbacks and log the epoch's results; save if it is the last epoch or a callback stopped training.
+
+        Raises `RunTaken` and `RunLost` if the save does.
+        """
         super().on_epoch_end(epoch, logs)
         self._steps_before_epoch += self._steps_done
         self._position = Position(epoch + 1, 0, self._steps_before_epoch)
@@ -330,7 +346,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
             self._save(ended=True)  # the error may have been that of the save before
 
     def on_train_end(self, logs: Any = None) -> None:
-        """End the callbacks, and log the end unless the run was finished before."""
+        """End the callbacks, and log the outcome "finished" unless the run was finished before this session."""
         super().on_train_end(logs or self._last_logs)
         if not (self._saved and self._saved.is_finished(self._epochs)):
             self._log_end("finished")
@@ -338,11 +354,12 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
     # Called by `fit`
 
     def close(self, failure: str) -> None:
-        """End the session and release the run. `failure` is "", or the outcome if `model.fit` raised.
+        """End the session and release the run.
 
-        After a training that succeeded, this waits until the last checkpoint is committed on this machine and in the
-        store: up to `STORE_TIMEOUT` seconds for a store that does not answer, or until a signal comes. Errors are
-        printed, except `RunLost`, which is raised if the training succeeded.
+        `failure` is "", or the outcome "failed" or "interrupted" if `model.fit` raised; it is logged, and the log files
+        of the callbacks are closed. After a training that succeeded, this waits until the last checkpoint is committed
+        on this machine and in the store: up to 10 minutes (`STORE_TIMEOUT`) for a store that does not answer, or until
+        a signal comes. Errors are printed, except `RunLost`, which is raised if the training succeeded.
         """
         self._stop_skipping()
         if failure:
@@ -535,9 +552,9 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
 
 
 def check_unchanged(name: str, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Compare a fingerprint in the facts `before` and `now`; `what` is "data" or "model".
+    """Raise `TrainingError` if a fingerprint differs between a checkpoint of the run `name` and this session.
 
-    Raises `TrainingError` if they differ: the run `name` cannot continue.
+    `before` are the facts of the checkpoint, `now` those of this session, and `what` is their key "data" or "model".
     """
     changed = fingerprint.differences(before[what], now[what])
     if changed:
@@ -554,7 +571,7 @@ def _final_save_time() -> float:
 
 
 def print_line(text: str) -> None:
-    """Print a line for the user: in a notebook on standard output, where Keras prints, else on standard error."""
+    """Print "haversack: " and `text`: in a notebook on standard output, where Keras prints, else on standard error."""
     print(f"haversack: {text}", file=sys.stdout if place.in_kernel() else sys.stderr, flush=True)
 
 

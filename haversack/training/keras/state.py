@@ -33,9 +33,10 @@ _GLOBAL_SEED = "global_seed_generator"
 
 
 def values(model: Any) -> dict[str, list[Any]]:
-    """Return the value of every variable of a compiled, built `model`: lists of JAX arrays by Keras's variable group.
+    """Return the value of every variable of a compiled, built `model`, as lists of JAX arrays by group.
 
-    Call it between two steps or outside of `fit`, and copy the arrays before the next step, which reuses their memory.
+    The groups are `trainable_variables`, `non_trainable_variables`, `optimizer_variables` and `metrics_variables`. Call
+    it between two steps or outside of `fit`, and copy the arrays before the next step, which reuses their memory.
     """
     in_flight = getattr(model, "_jax_state", None)
     if in_flight and not model._jax_state_synced:
@@ -44,9 +45,9 @@ def values(model: Any) -> dict[str, list[Any]]:
 
 
 def assign(model: Any, saved: dict[str, list[Any]], groups: tuple[str, ...] = _GROUPS) -> None:
-    """Assign copies of the values that `values` returned to the variables of `groups`, in the variables' own sharding.
+    """Set the variables of `groups`, by default of all, to copies of what `values` returned, in their own sharding.
 
-    Raises `ValueError` if their number or a shape differs.
+    Raises `ValueError` if the number of variables or a shape differs.
     """
     for group in groups:
         variables = _variables(model, group)
@@ -72,7 +73,7 @@ def unshare(model: Any) -> None:
 
 
 def streams() -> dict[str, Any]:
-    """Capture the random streams that belong to no model: Keras's global one, numpy's and Python's."""
+    """Return the state of the random streams that belong to no model: Keras's global one, numpy's and Python's."""
     shared = global_state.get_global_attribute(_GLOBAL_SEED)
     return {
         "keras": None if shared is None else np.array(shared.state.value),
@@ -82,7 +83,7 @@ def streams() -> dict[str, Any]:
 
 
 def restore_streams(saved: dict[str, Any]) -> None:
-    """Set the random streams to the state that `streams` captured."""
+    """Set the random streams to the state that `streams` returned in this or an earlier session."""
     if saved["keras"] is not None:
         seed_generator.global_seed_generator().state.assign(jax.numpy.array(saved["keras"]))
     # After Keras's: creating the global seed generator draws from Python's stream.

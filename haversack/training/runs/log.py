@@ -3,7 +3,7 @@
 A run's folder holds, beside its checkpoints, `log.jsonl`: one line of JSON for each begin and end of a session, each
 epoch and each save. The file is append-only; readers skip a line that a kill truncated. The file `pulse` is one
 fixed-width line, overwritten up to five times a second. It tells the next session how far a killed session got beyond
-its last checkpoint. A run resumes without either file; it then only lacks what they would report.
+its last checkpoint. A run resumes without either file; the report then lacks what they held.
 
 Events, with their fields besides `event`, `time` (seconds since 1970) and `pid`:
 
@@ -33,7 +33,10 @@ _PULSE_INTERVAL = 0.2
 
 
 class RunLog:
-    """Writes the log and the pulse of the run in `folder`. Only the session that owns the run writes them."""
+    """Writes the log and the pulse of the run in `folder`. Only the session that owns the run writes them.
+
+    An error of the disk becomes a Python warning when they are written, since it must never stop a training.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / LOG
@@ -42,22 +45,22 @@ class RunLog:
 
     @property
     def has_sessions(self) -> bool:
-        """Whether a session has begun according to this log."""
+        """Whether this log has the begin of a session; False if there is no log."""
         return self._file.exists() and any(event["event"] == "begin" for event in events(self._file))
 
     def files_before(self) -> list[dict[str, Any]]:
-        """The lengths of the callbacks' log files before the run first began; [] if it never did."""
+        """Return what `log_files.lengths` returned before the run first began, as logged; [] if it is not logged."""
         if not self._file.exists():
             return []
         return next((event["before"] for event in events(self._file) if event["event"] == "files"), [])
 
     def last_pulse(self) -> float | None:
-        """Seconds of training in all earlier sessions together, as of the last pulse; None if there is none."""
+        """Return the seconds of training in all sessions at the time of the last pulse; None if there is no pulse."""
         found = pulse(self._pulse.parent)
         return None if found is None else found.trained
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one event. `facts` must be JSON. An `OSError` becomes a warning: it never stops a training."""
+        """Append the event `event` with time, process id and the fields `facts`, which must be JSON values."""
         line = json.dumps({"event": event, "time": time.time(), "pid": os.getpid(), **facts})
         with _disk_errors_as_warnings():
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -69,11 +72,11 @@ class RunLog:
     def begin(
         self, epochs: int, resumed: tuple[int, int] | None, repeated: float | None, steps: int | None = None
     ) -> None:
-        """Log the begin of a session, with the pulse of the session before it.
+        """Log the begin of a session, with this host's name and the last pulse of the session before it.
 
         Args:
             epochs: the number of epochs that was asked for.
-            resumed: (epoch, step) that the session resumes at, both from 0; None for a run's first session.
+            resumed: (epoch, step) that the session resumes at, both from 0; None if there was no checkpoint.
             repeated: seconds of training that this session repeats; None if unknown.
             steps: steps in an epoch; None if unknown.
         """
@@ -101,13 +104,13 @@ class RunLog:
 
 @dataclass(frozen=True)
 class Pulse:
-    """The last sign of life of a training.
+    """How far a training was when the file `pulse` was last written.
 
     Attributes:
         trained: seconds of training in all sessions.
-        time: when it was written, in seconds since 1970.
-        epoch: the current epoch, from 0.
-        step: the steps of it that were done.
+        time: when the file was written, in seconds since 1970.
+        epoch: the epoch that was trained, from 0.
+        step: the number of its steps that were done.
     """
 
     trained: float
@@ -126,7 +129,7 @@ def pulse(folder: Path) -> Pulse | None:
 
 
 def events(log: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of the log file `log` in order; skip incomplete lines. Raises `OSError`."""
+    """Yield the events of the log file `log` as dicts, in order; skip incomplete lines. Raises `OSError`."""
     with open(log, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:

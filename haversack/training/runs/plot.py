@@ -1,4 +1,4 @@
-"""The plot of a run: its loss over the epochs, the ends of its sessions, and what was trained twice.
+"""The plot of a run: its loss over the epochs, the ends of all sessions but the last, and what was trained twice.
 
 The results of an epoch are drawn at its end: those of epoch 3 at 3. A session that was killed in the middle of epoch 3
 is marked between 2 and 3. matplotlib draws without a display, and without a change to a notebook's figure settings.
@@ -26,7 +26,7 @@ _SERIES = (("loss", "o-", _BLUE, "training"), ("val_loss", "s--", _ORANGE, "vali
 
 @dataclass(frozen=True)
 class Plot:
-    """The plot of `run`. A notebook displays it, `save` writes it to a file, and `figure` is a matplotlib figure."""
+    """The plot of `run`, drawn with matplotlib when a notebook displays it, and by `save`, `png` and `figure`."""
 
     run: Run
 

@@ -12,9 +12,13 @@ from haversack.training.runs.log import LOG, events, pulse
 
 @dataclass(frozen=True)
 class Save:
-    """A save that began at `step` of `epoch`, both from 0, at `time` (seconds since 1970).
+    """A save of a run's state, by its event in the log.
 
-    `total` counts the steps of all epochs.
+    Attributes:
+        epoch: the epoch, from 0.
+        step: the steps of this epoch that were done.
+        total: the steps of all epochs that were done.
+        time: when the save began, in seconds since 1970.
     """
 
     epoch: int
@@ -32,13 +36,14 @@ class RunSession:
         ended: when it logged its end; None while it runs and if it was killed.
         host: the name of its machine.
         pid: the id of its process.
-        resumed: (epoch, step) that it resumed at; None for the run's first session.
+        resumed: (epoch, step) that it resumed at; None if there was no checkpoint to resume from.
         repeated: seconds of training that it repeated; None if unknown.
         saves: the number of saves that it began.
-        last_seen: when it wrote its last event.
+        last_seen: when it wrote its last event to the log.
         outcome: "finished", "interrupted", "failed", "killed", or "" if no end was logged: it still runs, or it was
             killed and no session has followed.
-        reached: (epoch, step) of its last pulse; None if unknown, for example on another machine.
+        reached: (epoch, step) that it reached, by its last pulse or the last epoch that it ended; None if unknown,
+            for example if it ran on another machine.
         saved: its last save; None if it began none.
     """
 
@@ -87,8 +92,8 @@ class Run:
     Attributes:
         name: the run's name.
         folder: the folder of its log.
-        epochs_asked: `epochs`, as given to the last `fit`.
-        finished: whether the last session finished.
+        epochs_asked: `epochs`, as given to the last `fit`; 0 if no session is logged.
+        finished: whether the outcome of the last session is "finished".
         steps: the number of steps in an epoch; None if unknown.
         sessions: the sessions, in order.
         epochs: the epochs that ended, in order. An epoch that was repeated is listed once, with its last results.
@@ -104,11 +109,11 @@ class Run:
 
     @property
     def repeated(self) -> float:
-        """Seconds of training that were repeated, over all sessions."""
+        """Seconds of training that were repeated, over all sessions; unknown ones count as 0."""
         return sum(session.repeated or 0.0 for session in self.sessions)
 
     def json(self) -> dict[str, Any]:
-        """Return the run as a JSON object: its fields, with `folder` as a string, and `repeated`."""
+        """Return the run as JSON values: a dict of its fields, with `folder` as a str, and of `repeated`."""
         return {**asdict(self), "folder": str(self.folder), "repeated": self.repeated}
 
     @property
@@ -131,7 +136,10 @@ class Run:
 
 
 def read(folder: Path) -> Run:
-    """Build the `Run` in `folder` from its log and its pulse. Raises `FileNotFoundError` if there is no log."""
+    """Build the `Run` from the log and the pulse in `folder`.
+
+    Raises `FileNotFoundError` if there is no log, and other `OSError`s if it cannot be read.
+    """
     sessions: list[dict[str, Any]] = []
     epochs: dict[int, Epoch] = {}
     for event in events(folder / LOG):
