@@ -137,7 +137,7 @@ class RateLimiter:
         """Record that `calls` calls were refused for their rate; `pause` is their `Retry-After` in seconds, 0 if none.
 
         If at least two calls, and 5 % of all, were refused within about a second, all calls pause for `pause`, and the
-        limit is cut, once for each burst of refusals.
+        limit is cut to four fifths of the accepted rate, once for each burst of refusals.
         """
         now = self._now()
         self._count(now)

@@ -39,7 +39,8 @@ class Settings:
         data: the folder for data that must not be lost: embedded hub, journals, jobs, sign-ins.
         cache: the folder for data that can be fetched again.
         hub: the URL of a hub, "embedded" or "google"; None if not set.
-        google: the way to sign in to Google; see `google`.
+        google: the sign-in to Google: "rclone", "rclone:REMOTE", "default", "colab" or the path of a key; None for the
+            last login or the first one found.
         root: the id of the shared drive or folder used as My Drive on Google.
         quota: the project's quota at Google, such as "12000/min"; see `rate_limit.RateQuota`.
         follow: seconds between two requests of the drive's changes feed.

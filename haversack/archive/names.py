@@ -59,11 +59,15 @@ class ExtraFields:
 
 
 def decode_names(raw: list[bytes], flags: NDArray[np.uint16], extras: ExtraFields) -> list[bytes]:
-    """Return the members' names `raw`, as they are in the records, in UTF-8.
+    """Convert the members' names `raw`, as they are in the records, to UTF-8.
 
     `flags` are the general purpose flags (APPNOTE 4.4.4) of the records, `extras` their extra fields, in the order of
-    `raw`. Raises `ArchiveInvalid` for a name that is marked as UTF-8 and is not, is empty, has a NUL character, or
-    would be extracted outside the target folder: one that is absolute, or has a `..` part or a drive letter.
+    `raw`. A name that is not marked as UTF-8 is taken from the Unicode Path field if there is one; the encoding of the
+    others is guessed for the whole archive.
+
+    Raises `ArchiveInvalid` for a name that is marked as UTF-8 but is not valid UTF-8, for an empty one, one with a NUL
+    character, and one that would be extracted outside the target folder: absolute, with a `..` part, or with a drive
+    letter.
     """
     names = raw if b"".join(raw).isascii() else _to_utf8(raw, flags, extras)
     if _any_suspicious(names):

@@ -188,8 +188,8 @@ class Hub:
             state: the JSON file to write addresses and credentials to.
             until_unused: also end 2 s after the last lease ends, or 15 s after the start if there was none.
 
-        Raises `InputError` if the port is in use or the authority cannot be stored. A thread that does not end in time
-        makes the process exit.
+        Raises `InputError` if the port is in use or the authority cannot be stored. At the end, worker threads get some
+        time to finish file operations; if one does not, the whole process exits instead of returning.
         """
         loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(_THREADS)
         loop.set_default_executor(threads)

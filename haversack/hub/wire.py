@@ -71,7 +71,7 @@ class CallTransport:
     async def read_body(self, request: web.Request) -> AsyncIterator[bytes]:
         """Yield the bytes of the request's body as they arrive, at the upload bandwidth.
 
-        Raises `ConnectionResetError` where `end` breaks the body off.
+        Raises `ConnectionResetError` where fault injection breaks the body off on purpose (the attribute `end`).
         """
         limit = self._limit("request", request.content_length or 0)
         done = 0
@@ -89,7 +89,8 @@ class CallTransport:
     ) -> None:
         """Write the body of a prepared response, `length` bytes in total, at the download bandwidth.
 
-        Raises `ConnectionResetError` if the client disconnects, or where `end` breaks the body off.
+        Raises `ConnectionResetError` if the client disconnects, or where fault injection breaks the body off on purpose
+        (the attribute `end`).
         """
         limit = self._limit("answer", length)
         done = 0

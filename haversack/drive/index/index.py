@@ -188,7 +188,10 @@ class DriveIndex:
         return [folder for folder in folders if folder not in listed]
 
     def small_listed_folder(self) -> str | None:
-        """Return the id of any listed folder with 1 to 20 files; None if none of the first 200 is."""
+        """Return the id of a folder that is completely known and has 1 to 20 files; None if none is found.
+
+        Only 200 folders are looked at, in no particular order.
+        """
         for (parent,) in self._fetch_all("SELECT parent FROM listed LIMIT 200"):
             count = "SELECT count(*) FROM (SELECT 1 FROM files WHERE parent = ? LIMIT 21)"
             if 0 < self._fetch_one(count, parent)[0] <= 20:

@@ -1,7 +1,8 @@
 """Advice for errors that notebooks written for older libraries or other machines are known to raise.
 
-Runs in the parent. One table maps a pattern of the error and a pattern of the cell's source to advice. The exception is
-not changed: `Execution` appends the advice to its traceback in the notebook and to the `CellFailed` error.
+Runs in the process of `haversack run`. One table maps a pattern of the error and a pattern of the cell's source to
+advice. The exception is not changed: `Execution` appends the advice to its traceback in the notebook and to the
+`CellFailed` error.
 """
 
 from __future__ import annotations

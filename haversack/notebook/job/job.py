@@ -1,6 +1,6 @@
 """Run or resume a job: execute one notebook from its first cell to its last, over one or more sessions.
 
-Runs in the parent, which is the process of `haversack run`. A job has one folder, `jobs/<name>-<time>/` in the user's
+Runs in the process of `haversack run`, not in the kernel. A job has one folder, `jobs/<name>-<time>/` in the user's
 data folder. It holds the folders of the current session (`home/`, `env/`, `content/`, …), `downloads/`, `kernel.log`,
 the lock, and the store from which an unfinished job is resumed. The executed notebook is saved after every cell, so
 finished cells keep their outputs however the job ends. All arguments are checked before the job's folder is created.

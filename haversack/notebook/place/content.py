@@ -1,6 +1,6 @@
 """A job's `/content`: the folder that Colab notebooks work in, private to one job.
 
-Runs in the parent. `prepare` uses the first of these methods that works on this machine:
+Runs in the process of `haversack run`. `prepare` uses the first of these methods that works on this machine:
 
     namespace    root only. The kernel runs in its own mount namespace, with the job's folder bind-mounted on /content.
     bubblewrap   The kernel runs under `bwrap` (user namespaces) in a new root with all folders of the real one and with

@@ -1,7 +1,8 @@
 """Notebook files: the given notebook, the executed one, and its web page.
 
-Runs in the parent. A given notebook is validated before a job starts. All files are written by atomic replace. Nothing
-here masks secrets: callers pass a masked copy, because the notebook in memory keeps the source that is executed.
+Runs in the process of `haversack run`. A given notebook is validated before a job starts. All files are written by
+atomic replace. Nothing here masks secrets: callers pass a masked copy, because the notebook in memory keeps the source
+that is executed.
 """
 
 from __future__ import annotations

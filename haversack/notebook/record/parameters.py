@@ -1,10 +1,10 @@
 """Set a notebook's variables from the command line: `--param epochs=5`.
 
-Runs in the parent. A variable that is assigned in the cell tagged `parameters` is assigned again in a new cell after
-it, as papermill does (https://papermill.readthedocs.io/en/latest/usage-parameterize.html). For any other variable the
-value is replaced in the source: that of its first assignment with a `#@param` form or, without one, that of its first
-assignment. Only assignments at the top level of a cell to a single name count. A name that the notebook never assigns
-is an error.
+Runs in the process of `haversack run`. A variable that is assigned in the cell tagged `parameters` is assigned again in
+a new cell after it, as papermill does (https://papermill.readthedocs.io/en/latest/usage-parameterize.html). For any
+other variable the value is replaced in the source: that of its first assignment with a `#@param` form or, without one,
+that of its first assignment. Only assignments at the top level of a cell to a single name count. A name that the
+notebook never assigns is an error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A job's progress on standard error: a live view in a terminal, otherwise one plain line per finished cell.
 
-Runs in the parent. Standard output is reserved for the command's result.
+Runs in the process of `haversack run`. Standard output is reserved for the command's result.
 """
 
 from __future__ import annotations

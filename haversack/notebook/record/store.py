@@ -5,13 +5,13 @@
     job.json         the record: options, sessions, finished `once` cells (`JobRecord`)
     executed.ipynb   the executed notebook so far; on the drive, and in a folder that was downloaded from there
 
-Runs in the parent; the kernel only reads `job.json`. The folder is enough to resume the job on this machine. With a
-named hub, a copy in `haversack/jobs/JOB/` on its drive is enough to resume it on any machine. The notebook and the
-uploads are uploaded once, before the first session of a `run` or `resume`; the record then, before and after each
-session, and after each newly finished `once` cell; the executed notebook after each session. The copy contains no
-secret: notebooks are masked, and an upload that holds a secret is left out. If an upload to the drive fails, the user
-is told once and the job continues. The embedded hub's drive is on the same disk as the folder, so with it there is no
-copy.
+Runs in the process of `haversack run`; the kernel only reads `job.json`. The folder is enough to resume the job on this
+machine. With a named hub, a copy in `haversack/jobs/JOB/` on its drive is enough to resume it on any machine. The
+notebook and the uploads are uploaded once, before the first session of a `run` or `resume`; the record then, before and
+after each session, and after each newly finished `once` cell; the executed notebook after each session. The copy
+contains no secret: notebooks are masked, and an upload that holds a secret is left out. If an upload to the drive
+fails, the user is told once and the job continues. The embedded hub's drive is on the same disk as the folder, so with
+it there is no copy.
 """
 
 from __future__ import annotations

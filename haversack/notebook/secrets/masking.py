@@ -1,8 +1,10 @@
 """Replace secrets by `***` in everything that a job writes or shows.
 
-Runs in the parent. Two things are masked: known secret values, also as JSON, HTML, URLs, `repr` and base64 spell them;
-and strings in the format of well-known services' tokens. Known values of fewer than 6 characters are not masked,
-because they also occur in ordinary text. Images, audio, video and PDF are not searched.
+Runs in the process of `haversack run`. Two things are masked: known secret values, also as JSON, HTML, URLs, `repr` and
+base64 spell them; and strings in the format of well-known services' tokens. Known values of fewer than 6 characters are
+not masked, because they also occur in ordinary text. Images, audio, video and PDF are not searched.
+
+`sessions.JobSessions` masks what it saves and shows: the executed notebook and its cell outputs, and the log.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Execute cells in a kernel, one after the other, and add their outputs to the notebook as they arrive.
 
-Runs in the parent. nbclient implements the Jupyter protocol
+Runs in the process of `haversack run`. nbclient implements the Jupyter protocol
 (https://jupyter-client.readthedocs.io/en/stable/messaging.html). `Execution` adds the messages of `channel` and errors
 that name the failed cell in one sentence.
 """

@@ -1,8 +1,8 @@
 """Find out why a kernel's process ended, as far as this machine records it.
 
-Runs in the parent. A process that Linux's OOM killer ended and one that another process killed both show SIGKILL.
-Linux counts OOM kills, where possible for each control group, so the count before and after tells the two apart. After
-a crash, the reason is what Python's `faulthandler` wrote to `kernel.log`.
+Runs in the process of `haversack run`. A process that Linux's OOM killer ended and one that another process killed both
+show SIGKILL. Linux counts OOM kills, where possible for each control group, so the count before and after tells the two
+apart. After a crash, the reason is what Python's `faulthandler` wrote to `kernel.log`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SIGINT (Ctrl-C) and SIGTERM while a job runs: the first interrupts the running cell, the second ends the job at once.
 
-Runs in the parent.
+Runs in the process of `haversack run`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How a job's kernel is started: its kernelspec, sockets, environment variables and log.
 
-Runs in the parent. The kernel is started from a kernelspec named `python3` in the job's folder, so the notebook's
-metadata cannot choose another one. It is interrupted by messages rather than signals, because a wrapper such as `bwrap`
-may stand between the parent and it. What it writes to its own standard output and error, rather than to a cell's, goes
-masked to `kernel.log`. Its environment variables hold secrets, so they are passed to the process directly, never on a
-command line or in a file.
+Runs in the process of `haversack run`. The kernel is started from a kernelspec named `python3` in the job's folder, so
+the notebook's metadata cannot choose another one. It is interrupted by messages rather than signals, because a wrapper
+such as `bwrap` may stand between the parent and it. What it writes to its own standard output and error, rather than to
+a cell's, goes masked to `kernel.log`. Its environment variables hold secrets, so they are passed to the process
+directly, never on a command line or in a file.
 """
 
 from __future__ import annotations

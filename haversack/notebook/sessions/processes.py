@@ -1,8 +1,9 @@
 """The processes of a job: all processes with `HAVERSACK_JOB=<its folder>` in their environment.
 
-Runs in the parent. When a session ends on a cloud machine, all of its processes end. Killing the kernel's process group
-is not enough: cells may start processes in other process groups or sessions, and the process that serves a mount has
-its own. The embedded hub belongs to no job, so it is not killed. Linux only: elsewhere no process is found.
+Runs in the process of `haversack run`. When a session ends on a cloud machine, all of its processes end. Killing the
+kernel's process group is not enough: cells may start processes in other process groups or sessions, and the process
+that serves a mount has its own. The embedded hub belongs to no job, so it is not killed. Linux only: elsewhere no
+process is found.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """`--rehearse`: find the moment at which killing the kernel shows whether a training resumes inside an epoch.
 
-Runs in the parent. The moment is in the middle of an epoch, at least a second after a checkpoint that was itself taken
-in the middle of an epoch, and after a few complete epochs. It is found in the log and the pulse of each run, a small
-file in which the training keeps its present epoch and step; the kernel behaves as in any other job. A training must
-take some seconds, so that a checkpoint falls inside an epoch, and must be a run: a training without checkpoints is
-never killed.
+Runs in the process of `haversack run`. The moment is in the middle of an epoch, at least a second after a checkpoint
+that was itself taken in the middle of an epoch, and after a few complete epochs. It is found in the log and the pulse
+of each run, a small file in which the training keeps its present epoch and step; the kernel behaves as in any other
+job. A training must take some seconds, so that a checkpoint falls inside an epoch, and must be a run: a training
+without checkpoints is never killed.
 """
 
 from __future__ import annotations

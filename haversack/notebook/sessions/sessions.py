@@ -1,10 +1,10 @@
 """Execute a notebook over as many sessions as it takes.
 
-Runs in the parent, on its event loop; work that blocks for long runs in threads. A session is one life of the job's
-kernel on what looks like a fresh machine: HOME, `/content` and the Python environment are new, while the job's store
-and its downloads stay. If a session ends before the notebook is done because of its time limit or because its kernel
-died, hung or ran out of memory, another session starts at the first cell. There, trainings resume from their
-checkpoints, and finished cells tagged `once` are skipped. `JobSessions` has the table of states.
+Runs in the process of `haversack run`, on its event loop; work that blocks for long runs in threads. A session is one
+life of the job's kernel on what looks like a fresh machine: HOME, `/content` and the Python environment are new, while
+the job's store and its downloads stay. If a session ends before the notebook is done because of its time limit or
+because its kernel died, hung or ran out of memory, another session starts at the first cell. There, trainings resume
+from their checkpoints, and finished cells tagged `once` are skipped. `JobSessions` has the table of states.
 """
 
 from __future__ import annotations

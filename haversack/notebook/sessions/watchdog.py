@@ -1,9 +1,9 @@
 """End a session although its kernel works: at the session's time limit, when its cell hangs, and for a rehearsal.
 
-Runs in the parent, as a task beside the execution of the cells. At the limit and for a rehearsal, all processes of the
-session get SIGKILL without warning, as on a cloud machine. A cell counts as hung if for `--cell-timeout` it sent no
-message and no training made a step; then only the kernel is killed. A cell that computes silently cannot be told from
-one that waits forever, so there is no such timeout unless the user sets one.
+Runs in the process of `haversack run`, as a task beside the execution of the cells. At the limit and for a rehearsal,
+all processes of the session get SIGKILL without warning, as on a cloud machine. A cell counts as hung if for
+`--cell-timeout` it sent no message and no training made a step; then only the kernel is killed. A cell that computes
+silently cannot be told from one that waits forever, so there is no such timeout unless the user sets one.
 """
 
 from __future__ import annotations

@@ -346,7 +346,9 @@ class Checkpoints:
 
     @property
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint, on the disk or in the store, by its manifest; None if there is none.
+        """The checkpoint that was committed last, on the disk or in the store; None if there is none.
+
+        Only manifests are read: the data may be damaged.
 
         Raises `ConnectionFailed` or another `HaversackError` of the store if it fails and the disk has nothing of the
         run.
