@@ -2,9 +2,9 @@
 
 A session here is the time for which a notebook's machine, or a job's kernel, is lent. Colab and Kaggle end it after a
 fixed time, whatever runs in it, and do not tell the code how much is left. So it is counted from the start of the
-machine's first process. `haversack run --session` ends its sessions in the same way;
-it sets `HAVERSACK_SESSION_ENDS` (seconds since 1970), which has priority. `HAVERSACK_SESSION_LIMIT` (such as `9h`)
-overrides the table `LIMITS`, whose figures are the published ones and change with plans and accelerators.
+machine's first process. `haversack run --session` ends its sessions in the same way; it sets `HAVERSACK_SESSION_ENDS`
+(seconds since 1970), which takes precedence over all else. `HAVERSACK_SESSION_LIMIT` (such as `9h`) overrides the table
+`LIMITS`, whose figures are the published ones and change with plans and accelerators.
 
 Ends for other reasons are not known in advance: idleness, a quota that is used up, a lack of machines.
 """

@@ -49,7 +49,11 @@ class RunLog:
         return self._file.exists() and any(event["event"] == "begin" for event in events(self._file))
 
     def files_before(self) -> list[dict[str, Any]]:
-        """Return what `log_files.lengths` returned before the run first began, as logged; [] if it is not logged."""
+        """Return the log files of callbacks (CSVLogger, TensorBoard) as they were before the run's first session.
+
+        One dict for each callback that has log files, as `keras.log_files.lengths` made it: the files and their lengths
+        in bytes. Restarting the run cuts the files back to that. [] if none were logged.
+        """
         if not self._file.exists():
             return []
         return next((event["before"] for event in events(self._file) if event["event"] == "files"), [])
