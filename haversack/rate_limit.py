@@ -137,7 +137,8 @@ class RateLimiter:
         """Record that `calls` calls were refused for their rate; `pause` is their `Retry-After` in seconds, 0 if none.
 
         If at least two calls, and 5 % of all, were refused within about a second, all calls pause for `pause`, and the
-        limit is cut to four fifths of the accepted rate, once for each burst of refusals.
+        limit is cut to four fifths of the accepted rate, once for each burst of refusals. One cut never goes below half
+        of the limit before it, nor below 8 calls per second.
         """
         now = self._now()
         self._count(now)

@@ -92,8 +92,9 @@ def parse_metadata(body: Any, *, creating: bool) -> dict[str, Any]:
 
     Returns a dict with the names that `Tree` uses: `name`, `mime`, `description`, `starred`, `trashed`, `modified` (ns
     since 1970), `app_properties`, `properties`; with `creating` also `id`, `created` (ns since 1970), `parents` (a list
-    of one id), `target` (a shortcut's). Null values and fields for display only are ignored. Raises `Refusal`: 400 for
-    an invalid value, 403 for a read-only field, 501 for a type that the hub does not support.
+    of one id), `target` (a shortcut's). Null fields and fields for display only are ignored; inside `properties` and
+    `app_properties` a value of None is kept, and means that the property is to be removed. Raises `Refusal`: 400 for an
+    invalid value, 403 for a read-only field, 501 for a type that the hub does not support.
     """
     if body is not None and not isinstance(body, dict):
         raise invalid("The body is not a JSON object.")
