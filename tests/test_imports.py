@@ -28,7 +28,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"notebook"},
         {"account"},
         {"runs"},
-        {"training", "datasets", "drive"},
+        {"training", "datasets", "drive", "environment"},
         {"archive"},
         {"blocks"},
         {"http"},

@@ -1,0 +1,1 @@
+"""What a notebook needs: its imports, the projects that provide them, and its own recipe."""
