@@ -3,7 +3,7 @@
 The modules and the commands or parts that each defines:
 
 notebook   run, clock                drive      mount, unmount, drive …     hub        hub
-accounts   login, logout, whoami     data       data …                      runs, jobs
+accounts   login, logout, whoami     data       data …                      runs, jobs, env
 options    shared by commands        output     how results are printed
 """
 
@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from haversack.cli import accounts, data, drive, hub, jobs, notebook, runs
+from haversack.cli import accounts, data, drive, env, hub, jobs, notebook, runs
 from haversack.errors import HaversackError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.add_typer(drive.app, name="drive")
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(env.app, name="env")
 
 
 @app.callback()
