@@ -24,6 +24,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "": [
         {"__main__"},
         {"cli"},
+        {"machine"},
         {"__init__"},
         {"notebook"},
         {"account"},

@@ -4,6 +4,7 @@ The modules and the commands or parts that each defines:
 
 notebook   run, clock                drive      mount, unmount, drive …     hub        hub
 accounts   login, logout, whoami     data       data …                      runs, jobs, env
+doctor     doctor
 options    shared by commands        output     how results are printed
 """
 
@@ -14,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from haversack.cli import accounts, data, drive, env, hub, jobs, notebook, runs
+from haversack.cli import accounts, data, doctor, drive, env, hub, jobs, notebook, runs
 from haversack.errors import HaversackError
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (notebook, drive, hub, accounts):
+for commands in (notebook, drive, hub, accounts, doctor):
     app.add_typer(commands.commands)
 app.add_typer(drive.app, name="drive")
 app.add_typer(data.app, name="data")

@@ -126,7 +126,7 @@ def drive_doctor(
     hub: Hub = None,
     json: Json = False,
 ) -> None:
-    """Find out why the drive is slow or full, and which command fixes it; changes nothing."""
+    """Find out why the drive is slow or full and what fixes it; changes nothing. The machine: `haversack doctor`."""
     from haversack.drive.care.doctor import examine
 
     found = examine(folder, hub)

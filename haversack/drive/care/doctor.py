@@ -1,5 +1,7 @@
 """Diagnose why a drive is slow or full, and name the command that fixes it. Nothing is changed.
 
+The machine that it is used from is examined by `haversack.machine`.
+
 The whole drive is read with one search, a thousand files per call. Only counts are kept: files per folder, duplicate
 names, nesting depth. A finding comes with the cost of its fix: one call for each file that moves, at the rate that
 Drive is known to sustain for hours.

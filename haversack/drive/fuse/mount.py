@@ -73,7 +73,7 @@ def mount(
             return present.mounted()
         raise MountError(f"Another drive is mounted at {path} already.", "Unmount it first, or choose another folder.")
     check_mountpoint(path)
-    if why_not := _why_no_fuse():
+    if why_not := why_no_fuse():
         return _link(record, server, why_not, readonly, foreground)
     if foreground:
         from haversack.drive.fuse.serving import serve
@@ -195,8 +195,8 @@ def _read_answer(process: subprocess.Popen[str]) -> dict[str, str]:
     return dict(json.loads(line)) if line else {}
 
 
-def _why_no_fuse() -> str:
-    """Return, as a sentence, why FUSE cannot be used here; "" if it probably can."""
+def why_no_fuse() -> str:
+    """Return, as a sentence, why FUSE cannot be used here; "" if it probably can. Nothing is mounted to try it."""
     if os.environ.get("HAVERSACK_FUSE", "").lower() in ("off", "0", "no"):
         return "HAVERSACK_FUSE turns FUSE off."
     if sys.platform == "linux" and not os.access("/dev/fuse", os.R_OK | os.W_OK):

@@ -36,6 +36,9 @@ from typing import IO
 from haversack.errors import InputError, JobError
 
 CONTENT = Path("/content")
+METHODS = ("namespace", "bubblewrap", "folder", "literals")
+# FUSE requires a process that is root of the user namespace that owns the mounts.
+_USER_NAMESPACE = ("--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "CAP_SYS_ADMIN", "--die-with-parent")
 _LOCK = Path("/run/haversack-content.lock")
 
 _CONTENT = re.compile(r"(?<![\w./~-])/content(?![\w.-])")
@@ -91,13 +94,32 @@ def prepare(folder: Path, home: Path) -> ContentFolder:
     """
     methods = {"namespace": _namespace, "bubblewrap": _bubblewrap, "folder": _folder, "literals": _literals}
     chosen = os.environ.get("HAVERSACK_CONTENT")
-    if chosen and chosen not in methods:
-        raise InputError(f"HAVERSACK_CONTENT is {chosen!r}.", f"Set it to one of {', '.join(methods)}.")
+    if chosen and chosen not in METHODS:
+        raise InputError(f"HAVERSACK_CONTENT is {chosen!r}.", f"Set it to one of {', '.join(METHODS)}.")
     for name in [chosen] if chosen else methods:
         content = methods[name](folder, home)
         if content is not None:
             return content
     raise JobError(f"HAVERSACK_CONTENT={chosen} does not work on this machine.", "Unset HAVERSACK_CONTENT.")
+
+
+def method() -> str:
+    """Return the name of the method that `prepare` would most likely use now; nothing is changed, no lock is taken.
+
+    `HAVERSACK_CONTENT` is heeded as by `prepare`, but its method is not tried. Raises `InputError` if that variable
+    names no method.
+    """
+    chosen = os.environ.get("HAVERSACK_CONTENT")
+    if chosen and chosen not in METHODS:
+        raise InputError(f"HAVERSACK_CONTENT is {chosen!r}.", f"Set it to one of {', '.join(METHODS)}.")
+    if chosen:
+        return chosen
+    is_root = os.geteuid() == 0
+    if is_root and shutil.which("unshare") and _works(["unshare", "--mount", "--"]):
+        return "namespace"
+    if shutil.which("bwrap") and _works(["bwrap", *_USER_NAMESPACE, "--dev-bind", "/", "/", "--"]):
+        return "bubblewrap"
+    return "folder" if is_root else "literals"
 
 
 def _namespace(folder: Path, home: Path) -> ContentFolder | None:
@@ -123,8 +145,7 @@ def _bubblewrap(folder: Path, home: Path) -> ContentFolder | None:
     if shutil.which("bwrap") is None:
         return None
     own = {"content": folder} if os.geteuid() == 0 else {"content": folder, "root": home}
-    # FUSE requires a process that is root of the user namespace that owns the mounts.
-    prefix = ["bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "CAP_SYS_ADMIN", "--die-with-parent"]
+    prefix = ["bwrap", *_USER_NAMESPACE]
     for entry in sorted(Path("/").iterdir()):
         if entry.is_symlink():
             prefix += ["--symlink", os.readlink(entry), str(entry)]

@@ -109,3 +109,24 @@ def test_an_unknown_way_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HAVERSACK_CONTENT", "magic")
     with pytest.raises(InputError, match="namespace, bubblewrap, folder, literals"):
         prepare(tmp_path, tmp_path)
+
+
+def test_the_method_is_foretold_without_changing_anything(tmp_path: Path) -> None:
+    before = sorted(Path("/").iterdir())
+    foretold = content_.method()
+    assert sorted(Path("/").iterdir()) == before
+    for name in ("content", "home"):
+        (tmp_path / name).mkdir()
+    prepared = prepare(tmp_path / "content", tmp_path / "home")
+    prepared.release()
+    assert foretold == prepared.kind
+
+
+def test_without_programs_the_method_is_the_last_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert content_.method() == ("folder" if os.geteuid() == 0 else "literals")
+    monkeypatch.setenv("HAVERSACK_CONTENT", "bubblewrap")
+    assert content_.method() == "bubblewrap"
+    monkeypatch.setenv("HAVERSACK_CONTENT", "magic")
+    with pytest.raises(InputError, match="HAVERSACK_CONTENT"):
+        content_.method()
