@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from haversack import settings
 from haversack.errors import InputError
-from haversack.settings import load
+from haversack.settings import Settings, load
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -48,3 +55,31 @@ def test_what_goes_ahead_is_given_in_megabytes(tmp_path: Path, given: str) -> No
     assert load({"HAVERSACK_AHEAD": "1.5"}, tmp_path / "none").ahead == 1_500_000
     with pytest.raises(InputError, match="ahead"):
         load({"HAVERSACK_AHEAD": given}, tmp_path / "none")
+
+
+def test_the_page_is_made_from_the_module() -> None:
+    made = subprocess.run([sys.executable, ROOT / "scripts" / "settings"], capture_output=True, text=True, check=True)
+    assert (ROOT / "docs" / "settings.md").read_text() == made.stdout, "Run scripts/settings > docs/settings.md"
+
+
+def test_the_docstring_has_every_setting_and_its_default() -> None:
+    rows = re.findall(r"^    HAVERSACK_([A-Z]+) +([a-z]+) +(.+)$", settings.__doc__ or "", re.MULTILINE)
+    assert [variable.lower() for variable, _, _ in rows] == [name for _, name, _ in rows]
+    assert {name for _, name, _ in rows} == {field.name for field in fields(Settings)}
+    meanings = {name: meaning for _, name, meaning in rows}
+    assert meanings["follow"].endswith(f"({Settings.follow:.0f})")
+    assert meanings["ahead"].endswith(f"({Settings.ahead / 10**6:.0f})")
+    assert meanings["streams"].endswith(f"({Settings.streams})")
+
+
+def test_the_page_shows_every_setting() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    for field in fields(Settings):
+        assert f"| `HAVERSACK_{field.name.upper()}` | `{field.name}` |" in page
+
+
+def test_the_pages_example_is_a_settings_file(tmp_path: Path) -> None:
+    found = re.search(r"^```toml\n(.*?)^```", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    (tmp_path / "settings.toml").write_text(found[1])
+    assert load({}, tmp_path / "settings.toml").streams == 8
