@@ -1,0 +1,60 @@
+"""docs/from-colab.md: every public name of our google.colab is on it, and what it calls "does not work" does not."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from haversack.notebook import colab
+
+ROWS = [
+    [part.strip() for part in line.strip("|").split("|")]
+    for line in (Path(__file__).parents[3] / "docs" / "from-colab.md").read_text().splitlines()
+    if line.startswith("| ") and not line.startswith("| on Colab")
+]
+CALLS = {call: state for calls, state, _ in ROWS for call in re.findall(r"`([^`]+)`", calls)}
+OUR_MODULES = tuple(f"{name}." for name in colab.__all__)
+REFUSED = [call for call, state in CALLS.items() if state == "does not work" and call.startswith(OUR_MODULES)]
+
+
+def test_every_row_says_what_is_the_same() -> None:
+    assert {state for _, state, _ in ROWS} == {"same", "differs", "does not work"}
+
+
+def test_every_public_name_has_a_row() -> None:
+    for module in colab.__all__:
+        for name in importlib.import_module(f"haversack.notebook.colab.{module}").__all__:
+            if name not in ("NotebookAccessError", "SecretNotFoundError", "TimeoutException"):
+                assert any(call.startswith(f"{module}.{name}") for call in CALLS), f"{module}.{name}"
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_what_does_not_work_raises_an_error_of_colabs(call: str) -> None:
+    module = importlib.import_module(f"haversack.notebook.colab.{call.partition('.')[0]}")
+    from haversack.notebook.colab.errors import Error
+
+    with pytest.raises(Error):
+        eval(call, {call.partition(".")[0]: module})
+
+
+def test_modules_that_are_not_there_cannot_be_imported() -> None:
+    row = next(calls for calls, _, _ in ROWS if "google.colab import ai" in calls)
+    for name in [call.rpartition(" ")[2] for call in re.findall(r"`([^`]+)`", row)]:
+        code = f"from haversack.notebook.colab import finder; finder.install()\nfrom google.colab import {name}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "ImportError" in done.stderr, name
+
+
+@pytest.mark.parametrize("call", ['ModelCheckpoint("best.hdf5")', 'ModelCheckpoint("w.h5", save_weights_only=True)'])
+def test_keras_refuses_the_old_names_of_checkpoints(call: str) -> None:
+    code = f"from keras.callbacks import ModelCheckpoint\n{call}"
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "ValueError" in done.stderr
+    assert "must end in" in done.stderr
