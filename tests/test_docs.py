@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import RunningHub
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # They install the checkout or run this very suite.
 ABOUT_THE_CHECKOUT = ("make ", "scripts/", "git clone", "cd haversack")
@@ -65,3 +65,22 @@ def test_what_a_page_says_works(page: Path, hub: RunningHub, tmp_path: Path) -> 
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_chinese_readme_has_the_same_commands_tables_and_links() -> None:
+    english, chinese = (path.read_text() for path in PAGES[:2])
+    assert _code(chinese) == _code(english)
+    for pattern in (r"^#+ ", r"^\|", r"^!\["):
+        assert len(re.findall(pattern, chinese, re.MULTILINE)) == len(re.findall(pattern, english, re.MULTILINE)), (
+            pattern
+        )
+    targets = [
+        set(re.findall(r"\]\(([^)]+)\)", text)) - {"README.md", "README.zh-CN.md"} for text in (english, chinese)
+    ]
+    assert targets[0] == targets[1]
+
+
+def _code(text: str) -> list[str]:
+    """The blocks of code, without comments, which are translated."""
+    blocks = re.findall(r"^```\w*\n.*?^```", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(r" *#.*", "", block) for block in blocks]
