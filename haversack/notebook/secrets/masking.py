@@ -70,17 +70,23 @@ class Secrets:
         """
         texts = {text.strip() for value in values if value for text in (value, *value.splitlines())}
         with self._lock:
-            self._values |= {text for text in texts if len(text) >= _MIN_LENGTH}
-            self._pattern = None
-            self._cache.clear()
+            new = {text for text in texts if len(text) >= _MIN_LENGTH} - self._values
+            if new:
+                self._values |= new
+                self._pattern = None
+                self._cache.clear()
 
-    def mask(self, text: str) -> str:
-        """Return `text` with every known secret and every string in a known token format replaced by `***`."""
+    def mask(self, text: str, *, cached: bool = True) -> str:
+        """Return `text` with every known secret and every string in a known token format replaced by `***`.
+
+        With `cached`, a long text is kept until the next new secret, with its masked form, because it will be masked
+        again.
+        """
         with self._lock:
             if text in self._cache:
                 return self._cache[text]
             masked = self._mask_uncached(text)
-            if len(text) >= _MIN_CACHED_LENGTH:
+            if cached and len(text) >= _MIN_CACHED_LENGTH:
                 self._cache[text] = masked
             return masked
 

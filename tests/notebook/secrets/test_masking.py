@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,25 @@ def test_a_value_learnt_later_is_masked_in_a_text_seen_before() -> None:
     assert secrets.mask(text) == text
     secrets.add("hunter-two")
     assert "hunter" not in secrets.mask(text)
+
+
+def test_a_long_output_is_searched_once_though_known_secrets_are_told_again() -> None:
+    secrets = Secrets()
+    secrets.add("correct horse")
+    masked = secrets.mask("correct horse " * 100)
+    secrets.add("correct horse")
+    assert secrets.mask("correct horse " * 100) is masked
+
+
+def test_progress_that_is_shown_once_is_not_kept() -> None:
+    secrets = Secrets()
+    secrets.mask("warm up " * 500, cached=False)
+    tracemalloc.start()
+    for step in range(200):
+        secrets.mask(f"{step} {'x' * 4000}", cached=False)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 100_000
 
 
 def test_pictures_are_kept_byte_for_byte() -> None:
