@@ -10,6 +10,7 @@
     HAVERSACK_AHEAD    ahead     MB of new bytes after which a file is uploaded while it is written; 0: never (32)
     HAVERSACK_KAGGLE   kaggle    the address of a mirror of Kaggle, instead of https://api.kaggle.com
     HAVERSACK_STREAMS  streams   the most ranges of a file that are fetched at once (16)
+    HAVERSACK_OUTPUT   output    MB of each output of a cell that an executed notebook keeps, at least 0.1 (10)
     HAVERSACK_CA       ca        a PEM file of certificate authorities to trust besides the system's
 
 `HAVERSACK_TOKEN`, the hub's token, is read by `credentials` and is no setting.
@@ -47,6 +48,7 @@ class Settings:
         ahead: bytes appended to a file after which it is uploaded while it is written; 0 for never.
         kaggle: the address of a mirror of Kaggle; None for Kaggle itself.
         streams: the most ranges of one file that are fetched at once.
+        output: characters of each text output of a cell that an executed notebook keeps.
         ca: a PEM file of certificate authorities to trust besides the system's.
     """
 
@@ -60,6 +62,7 @@ class Settings:
     ahead: int = 32 * 10**6
     kaggle: str | None = None
     streams: int = 16
+    output: int = 10 * 10**6
     ca: Path | None = None
 
 
@@ -102,9 +105,10 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         root=text("root"),
         quota=text("quota"),
         follow=_seconds(values.get("follow", Settings.follow)),
-        ahead=_bytes(values["ahead"]) if "ahead" in values else Settings.ahead,
+        ahead=_bytes("ahead", values["ahead"], 0) if "ahead" in values else Settings.ahead,
         kaggle=text("kaggle"),
         streams=_streams(values.get("streams", Settings.streams)),
+        output=_bytes("output", values["output"], 0.1) if "output" in values else Settings.output,
         ca=path("ca") if values.get("ca") else None,
     )
 
@@ -132,13 +136,14 @@ def _seconds(given: object) -> float:
     return seconds
 
 
-def _bytes(given: object) -> int:
+def _bytes(name: str, given: object, least: float) -> int:
     try:
         megabytes = float(str(given))
     except ValueError:
         megabytes = -1.0
-    if not 0 <= megabytes <= 1e6:
-        raise InputError(f"The setting ahead is {given!r}.", "Give it in MB, or 0 for never.")
+    if not least <= megabytes <= 1e6:
+        smallest = f"at least {least}" if least else "or 0 for never"
+        raise InputError(f"The setting {name} is {given!r}.", f"Give it in MB, {smallest}.")
     return round(megabytes * 10**6)
 
 

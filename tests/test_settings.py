@@ -83,3 +83,11 @@ def test_the_pages_example_is_a_settings_file(tmp_path: Path) -> None:
     assert found is not None
     (tmp_path / "settings.toml").write_text(found[1])
     assert load({}, tmp_path / "settings.toml").streams == 8
+
+
+@pytest.mark.parametrize("given", ["all", "0", "0.01", "-1", "nan"])
+def test_how_much_output_is_kept_is_given_in_megabytes(tmp_path: Path, given: str) -> None:
+    assert load({}, tmp_path / "none").output == 10_000_000
+    assert load({"HAVERSACK_OUTPUT": "0.5"}, tmp_path / "none").output == 500_000
+    with pytest.raises(InputError, match=r"output .* at least 0\.1"):
+        load({"HAVERSACK_OUTPUT": given}, tmp_path / "none")

@@ -17,18 +17,21 @@ from typing import Any
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """Install the `google.colab` finder and Colab's magics and, in a job, secret detection and durable `model.fit`.
+    """Install the `google.colab` finder and Colab's magics; in a job, also the features that need its parent process.
+
+    These are secret detection, reports of failed shell commands, and durable `model.fit`.
 
     IPython calls this in the kernel process with its shell. From then on, before each cell, a `kaggle.json` that the
     notebook wrote replaces the user's own Kaggle sign-in in the environment variables.
     """
     from haversack.notebook import plainfit
-    from haversack.notebook.colab import finder, magics
+    from haversack.notebook.colab import exit_status, finder, magics
     from haversack.notebook.place import kaggle_command
     from haversack.notebook.secrets import watch
 
     finder.install()
     magics.register(ipython)
+    exit_status.install(ipython)
     watch.install(ipython)
     plainfit.install(ipython)
     ipython.events.register("pre_run_cell", lambda info: kaggle_command.prefer_key_file())

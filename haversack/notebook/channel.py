@@ -19,10 +19,10 @@ def send(kind: str, **content: Any) -> None:
     """Send one message to the parent. Does nothing outside a job's kernel.
 
     Args:
-        kind: "secret", "upload", "download" or "mount".
+        kind: "secret", "upload", "download", "mount" or "shell".
         **content: JSON values. "secret" has `values`, a list of strings to mask; "upload" has `count`, the number
             of files received; "download" has `path`, the copy's; "mount" has `where`, a name of the place where the
-            drive's bytes are, and `path`, the mountpoint.
+            drive's bytes are, and `path`, the mountpoint; "shell" has `command`, one that failed, and its `status`.
     """
     kernel = _kernel()
     if kernel is not None:

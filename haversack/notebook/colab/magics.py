@@ -11,6 +11,8 @@ import signal
 import subprocess
 from typing import Any
 
+from haversack.notebook.colab import exit_status
+
 
 def register(ipython: Any) -> None:
     """Register the magics with this kernel's IPython shell."""
@@ -46,6 +48,8 @@ def _shell(command: str, *, check: bool) -> None:
         raise
     finally:
         process.wait()
+    if not check and process.returncode:
+        exit_status.report(f"%shell {command.strip()}", process.returncode)
     if check and process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
 

@@ -60,6 +60,8 @@ class JobReport:
             `place.content`).
         downloads: paths of the copies of files that the notebook downloaded.
         drive: where the mounted drive's bytes are, such as "the hub at URL"; None if no drive was mounted.
+        shell_failures: the shell commands that failed without ending the job, or that ended it, in the last session:
+            `cell`, `command` and `status` (the exit status; a signal's number is negative) of each.
         notices: sentences that the user should know, as printed.
         error: the error's message; None if `status` is "done".
         failure: the error itself; None if `status` is "done".
@@ -77,6 +79,7 @@ class JobReport:
     content: str = ""
     downloads: list[str] = field(default_factory=list)
     drive: str | None = None
+    shell_failures: list[dict[str, Any]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     error: str | None = None
     failure: HaversackError | None = field(default=None, repr=False)
@@ -319,6 +322,7 @@ class Job:
             content=private.kind,
             downloads=self.secrets.mask_json(self.sessions.downloads),
             drive=self.sessions.drive,
+            shell_failures=[asdict(failure) for failure in self.sessions.shell_failures],
             notices=self.notices,
             error=str(failure) if failure else None,
             failure=failure,

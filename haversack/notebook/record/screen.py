@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 _WIDTH = 72
+_DETAIL_WIDTH = 200
+_TRACEBACK_LINES = 10
 # Control sequences (ECMA-48) and operating system commands (xterm).
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 
@@ -49,6 +51,18 @@ class Screen:
         """Print a permanent line, without control characters."""
         self._console.print(Text(plain(text)), soft_wrap=True)
 
+    def print_details(self, text: str) -> None:
+        """Print the non-empty lines of `text`, indented, below the last permanent line, without control characters."""
+        for line in _ESCAPE.sub("", text).expandtabs().splitlines():
+            if shown := plain(line):
+                indent = " " * (len(line) - len(line.lstrip()))
+                self._console.print(Text(_shorten(f"  {indent}{shown}", _DETAIL_WIDTH), style="dim"), soft_wrap=True)
+
+    def print_traceback(self, text: str) -> None:
+        """Print the last ten lines of a traceback, as `print_details` does."""
+        lines = [line for line in _ESCAPE.sub("", text).splitlines() if plain(line)]
+        self.print_details("\n".join(lines[-_TRACEBACK_LINES:]))
+
     def show_activity(self, title: str) -> None:
         """Show `title` as the current activity, in the live view only."""
         self._title, self._last, self._since = plain(title), "", time.monotonic()
@@ -67,7 +81,8 @@ class Screen:
     def finish_cell(self, mark: str = "✓") -> None:
         """Print a permanent line with the cell and its duration, and end the current activity.
 
-        `mark` begins the line: "✓" for a cell that was executed, "✗" for one that failed, "–" for one that was skipped.
+        `mark` begins the line: "✓" for a cell that was executed, "✗" for one that failed or had a shell command that
+        did, "–" for one that was skipped.
         """
         self.print_line(f"{mark} {self._title}  {_duration(time.monotonic() - self._since)}")
         self._title = ""
@@ -88,8 +103,11 @@ def plain(text: str) -> str:
 
 
 def _first_line(source: str) -> str:
-    line = next((line.strip() for line in source.splitlines() if line.strip()), "")
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
+    return _shorten(next((line.strip() for line in source.splitlines() if line.strip()), ""), _WIDTH)
+
+
+def _shorten(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def _duration(seconds: float) -> str:

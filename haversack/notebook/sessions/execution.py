@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ from haversack.notebook import channel
 from haversack.notebook.colab import hints
 from haversack.notebook.record.screen import plain
 from haversack.notebook.sessions.exit_cause import ExitCauseFinder
+from haversack.notebook.sessions.output_text import CutText, StreamText
+from haversack.notebook.sessions.shell_failure import ShellFailure, named_cause, possible_cause
 
 _START_TIMEOUT = 120  # seconds; the first start compiles bytecode, which takes long on a slow disk
 _SILENT_TIMEOUT = 60  # seconds
@@ -40,6 +42,7 @@ class Execution(NotebookClient):
             (`time.monotonic`); None between cells.
         death: why the kernel died, "memory" (the OOM killer) or "died"; set when `execute_one` raises `KernelDied`,
             before that "died".
+        left_out: sentences that say what was cut from the last cell's outputs.
     """
 
     def __init__(
@@ -50,6 +53,9 @@ class Execution(NotebookClient):
         on_message: Callable[[dict[str, Any]], None],
         on_output: Callable[[str], None],
         rewrite: Callable[[str], str],
+        mask: Callable[[str], str],
+        output_limit: int,
+        shell_failures: Sequence[ShellFailure],
         exit_cause: ExitCauseFinder,
     ) -> None:
         """Prepare the execution; `start` starts the kernel.
@@ -60,6 +66,9 @@ class Execution(NotebookClient):
             on_message: called with the content of each message of `channel`.
             on_output: called with each piece of text that a cell writes to its standard output or error, unmasked.
             rewrite: returns the source to execute for a cell's source.
+            mask: returns a text with its secrets replaced.
+            output_limit: the most characters that are kept of a text output.
+            shell_failures: the shell commands that have failed so far; the caller appends to it while cells run.
             exit_cause: finds out why the kernel died.
         """
         quiet = logging.getLogger("haversack.notebook.nbclient")
@@ -71,7 +80,7 @@ class Execution(NotebookClient):
             timeout=None,
             startup_timeout=_START_TIMEOUT,
             iopub_timeout=60,
-            coalesce_streams=True,
+            coalesce_streams=False,  # `output` does it, in linear time
             store_widget_state=True,
         )
         self.interrupted = False
@@ -81,6 +90,12 @@ class Execution(NotebookClient):
         self._on_message = on_message
         self._on_output = on_output
         self._rewrite = rewrite
+        self._mask = mask
+        self._output_limit = output_limit
+        self._shell_failures = shell_failures
+        self.left_out: list[str] = []
+        # The running cell's streams by name: each one's output in the notebook, and its text.
+        self._streams: dict[str, tuple[Any, StreamText]] = {}
 
     async def start(self, **options: Any) -> None:
         """Start the kernel and wait until it answers. `options` are those of `AsyncKernelManager.start_kernel`.
@@ -109,6 +124,7 @@ class Execution(NotebookClient):
         original = cell.source
         cell.source = self._rewrite(original)
         self.last_message_at = time.monotonic()
+        self._streams, self.left_out = {}, []
         try:
             await self.async_execute_cell(cell, index, execution_count=number)
         except CellExecutionError as error:
@@ -122,6 +138,7 @@ class Execution(NotebookClient):
         finally:
             self.last_message_at = None
             cell.source = original
+            self._finish_outputs(cell.outputs)
         if self.interrupted:
             raise JobError(f"The job was interrupted in cell {number}.")
 
@@ -185,15 +202,70 @@ class Execution(NotebookClient):
             self._on_output(msg["content"]["text"])
         return super().process_message(msg, cell, cell_index)
 
+    def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
+        """Add one output to the running cell's; nbclient calls this. All text of a stream becomes one output."""
+        added: Any = super().output(outs, msg, display_id, cell_index)
+        if added is None:
+            return None
+        if len(outs) == 1:
+            # The first output, or the first one after the cell's output was cleared.
+            self._streams = {}
+        if added.output_type == "stream":
+            if added.name in self._streams:
+                outs.pop()
+            else:
+                self._streams[added.name] = (added, StreamText(self._output_limit))
+            stream, text = self._streams[added.name]
+            text.append(added.text)
+            return stream
+        return added
+
+    def _finish_outputs(self, outputs: list[Any]) -> None:
+        """Write the streams' text into `outputs`, cut what is too long, and put standard output before error.
+
+        Their messages come in any order, so the order of two neighbours says nothing.
+        """
+        for index, output in enumerate(outputs):
+            stream, written = self._streams.get(output.get("name", ""), (None, None))
+            if stream is not None and written is not None and stream is output:
+                stream.text = self._text(written)
+            elif isinstance(shown := output.get("data", {}).get("text/plain"), str):
+                text = CutText(self._output_limit)
+                text.append(shown)
+                output.data["text/plain"] = self._text(text)
+            if index and [getattr(one, "name", "") for one in outputs[index - 1 : index + 1]] == ["stderr", "stdout"]:
+                outputs[index - 1 : index + 1] = [output, outputs[index - 1]]
+
+    def _text(self, text: CutText) -> str:
+        """Return the text of one output, and add the sentence about what was left out to `left_out`."""
+        whole, sentence = text.text(self._mask)
+        if sentence:
+            self.left_out.append(sentence)
+        return whole
+
     def _cell_failed(self, cell: Any, number: int, source: str, error: CellExecutionError) -> CellFailed:
         """Return the error for a cell that raised, and append any advice to the traceback in its output."""
         summary = f"{error.ename}: {error.evalue}".strip().rstrip(":")
-        advice = hints.advice(source, summary)
+        advice = " ".join(self._advice(number, source, error.ename, summary))
         if advice:
             for output in cell.outputs:
                 if output.output_type == "error":
                     output.traceback.append(f"haversack: {advice}")
-        return CellFailed(f"Cell {number} failed: {_one_line(summary)}.", advice or _SEE_TRACEBACK)
+        return CellFailed(f"Cell {number} failed: {_one_line(self._mask(summary))}.", advice or _SEE_TRACEBACK)
+
+    def _advice(self, number: int, source: str, name: str, summary: str) -> list[str]:
+        """Return sentences of advice for the exception `name` in cell `number`; `summary` is its "Name: message".
+
+        A shell command that failed before comes first.
+        """
+        before = [failure for failure in self._shell_failures if failure.cell <= number]
+        if name == "CalledProcessError" and before and before[-1].cell == number:
+            before.pop()  # the exception itself
+        hint = hints.advice(source, summary)
+        if cause := named_cause(before, source, summary):
+            return [cause.advice(number)]
+        cause = possible_cause(before, summary)
+        return [sentence for sentence in (cause.advice(number) if cause else "", hint) if sentence]
 
     def _kernel_died(self, number: int) -> KernelDied:
         """Return the error for a kernel that died in cell `number`, and set `death`."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from haversack import embedded, settings
-from haversack.errors import HaversackError, JobError, KernelDied
+from haversack.errors import CellFailed, HaversackError, JobError, KernelDied
 from haversack.notebook import plainfit
 from haversack.notebook.place import content, environment
 from haversack.notebook.record import document
@@ -32,6 +32,7 @@ from haversack.notebook.sessions import execution, kernel, processes
 from haversack.notebook.sessions.exit_cause import ExitCauseFinder
 from haversack.notebook.sessions.interruption import handle_signals
 from haversack.notebook.sessions.rehearsal import Rehearsal
+from haversack.notebook.sessions.shell_failure import ShellFailure
 from haversack.notebook.sessions.watchdog import Watchdog
 from haversack.training import clock
 
@@ -99,6 +100,7 @@ class JobSessions:
         output: where the executed notebook is saved: before the first cell, after each cell, and after each session.
         downloads: paths of downloads that the kernels reported, unmasked.
         drive: where the bytes of the last mounted drive are, for the report; None if none was mounted.
+        shell_failures: the shell commands that failed, in cells of the last session and in those that it skipped.
         executed: the number of the last cell that the last session executed or, if it ended early, finished.
     """
 
@@ -129,6 +131,7 @@ class JobSessions:
         self.downloads: list[str] = []
         self.drive: str | None = None
         self.executed = 0
+        self.shell_failures: list[ShellFailure] = []
         self._notify = notify
         self._record = record
         self._store = store
@@ -225,6 +228,9 @@ class JobSessions:
             on_message=self._handle_message,
             on_output=self._handle_output,
             rewrite=private.rewrite,
+            mask=self._secrets.mask,
+            output_limit=self._settings.output,
+            shell_failures=self.shell_failures,
             exit_cause=ExitCauseFinder(log.path),
         )
         watchdog = Watchdog(
@@ -234,6 +240,7 @@ class JobSessions:
         try:
             self._screen.show_activity("starting the kernel")
             self._record.cell = self._record.passed = 0
+            self.shell_failures[:] = [failure for failure in self.shell_failures if failure.cell in self._record.once]
             with handle_signals(running):
                 async with watchdog:
                     await running.start(env=variables, cwd=str(private.folder), stdout=log.pipe, stderr=log.pipe)
@@ -351,13 +358,31 @@ class JobSessions:
         self._store.save(self._record)
         try:
             await running.execute_one(index, number)
-        except HaversackError:
-            self._screen.finish_cell("✗")
+        except HaversackError as error:
+            self._finish_cell(number, "✗")
+            if isinstance(error, CellFailed):
+                self._print_traceback(self.notebook.cells[index].outputs)
             raise
         finally:
             self._learn_hub_secrets()
             self._save_notebook()
-        self._screen.finish_cell()
+            for sentence in running.left_out:
+                self._notify(f"Cell {number}: {sentence}")
+        self._finish_cell(number, "✓")
+
+    def _finish_cell(self, number: int, mark: str) -> None:
+        """Print the line of cell `number`, and below it the shell commands of the cell that failed."""
+        failed = [failure for failure in self.shell_failures if failure.cell == number]
+        self._screen.finish_cell("✗" if failed else mark)
+        for failure in failed:
+            self._screen.print_details(f"{failure.end}: {failure.name}")
+
+    def _print_traceback(self, outputs: list[Any]) -> None:
+        """Print the end of the traceback in a failed cell's outputs, without the advice, which the error repeats."""
+        for output in outputs:
+            if output.output_type == "error":
+                lines = [line for line in output.traceback if not line.startswith("haversack: ")]
+                self._screen.print_traceback(self._secrets.mask("\n".join(lines)))
 
     def _handle_message(self, message: dict[str, Any]) -> None:
         """Handle one message of the kernel's `channel`. Unknown messages are ignored."""
@@ -369,6 +394,8 @@ class JobSessions:
                     self.downloads.append(path)
             case {"kind": "upload", "count": int(count)}:
                 self._cell_uploads += count
+            case {"kind": "shell", "command": str(command), "status": int(status)}:
+                self.shell_failures.append(ShellFailure(self._record.cell, self._secrets.mask(command), status))
             case {"kind": "mount", "where": str(where)}:
                 self.drive = where
 
@@ -376,7 +403,7 @@ class JobSessions:
         """Show the end of the cell's output, and record and print the lines of trainings that resume."""
         # Masked together with the output before it: a secret may be split between two pieces.
         self._cell_output = (self._cell_output + text)[-_OUTPUT_TAIL:]
-        self._screen.show_output(self._secrets.mask(self._cell_output))
+        self._screen.show_output(self._secrets.mask(self._cell_output, cached=False))
         for line in text.splitlines():
             if line.startswith(_RESUMED_PREFIX) and _RESUMED_WORDS in line:
                 resumed = self._secrets.mask(line.removeprefix(_RESUMED_PREFIX))
