@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AuthorizationError", "Error", "RuntimeManagementError"]
+__all__ = ["AuthorizationError", "Error", "RuntimeManagementError", "WidgetException"]
 
 
 class Error(Exception):
@@ -15,3 +15,7 @@ class AuthorizationError(Error):
 
 class RuntimeManagementError(Error):
     """The runtime cannot be managed from the notebook; `runtime.unassign` raises it."""
+
+
+class WidgetException(Exception):
+    """A widget of `google.colab.widgets` was used in a way that it does not allow."""

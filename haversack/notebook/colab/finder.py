@@ -20,6 +20,8 @@ from types import ModuleType
 _PUBLIC = "google.colab"
 _OURS = "haversack.notebook.colab"
 _NAMESPACE = str(Path(__file__).with_name("namespace"))
+# What the module object `google.colab` takes from ours.
+_SHARED = ("__all__", "__dir__", "__getattr__", "__version__", "load_ipython_extension")
 
 
 def install() -> None:
@@ -63,7 +65,7 @@ class ColabFinder(MetaPathFinder, Loader):
         # The package itself is a new module with an empty `__path__`. With the path of ours, Python's own finder would
         # find our files first and load each module a second time.
         package = ModuleType(_PUBLIC, ours.__doc__)
-        package.__dict__.update({name: getattr(ours, name) for name in ("__all__", "__getattr__")})
+        package.__dict__.update({name: getattr(ours, name) for name in _SHARED})
         return package
 
     def exec_module(self, module: ModuleType) -> None:

@@ -82,7 +82,12 @@ def test_a_module_has_one_identity() -> None:
     assert python(code) == "True haversack.notebook.colab.files\n"
 
 
-def test_no_trace_of_colab_is_left_in_the_environment() -> None:
+def test_it_has_a_version_and_lists_its_modules() -> None:
+    code = INSTALL + "import google.colab\nprint(google.colab.__version__, 'drive' in dir(google.colab))"
+    assert python(code) == f"{colab.__version__} True\n"
+
+
+def test_the_finder_alone_sets_no_variables() -> None:
     code = INSTALL + "import os, google.colab\nprint([name for name in os.environ if name.startswith('COLAB')])"
     assert python(code) == "[]\n"
 
@@ -115,7 +120,6 @@ def output(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
         "colour": "cv2_imshow(np.full((4, 4, 3), (255, 0, 0), 'uint8'))",
         "grey": "cv_imshow(np.zeros((4, 4)))",
         "page": "output.eval_js('1')",
-        "callback": "output.register_callback('f', print)",
         "unassign": "runtime.unassign()",
         "clear": "print('x'); output.clear(); print('y')",
         "line": "%shell echo one; echo two >&2",
@@ -161,7 +165,7 @@ def test_images_are_shown(output: str, cell: str) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "said"),
-    [("page", "no Colab page is open"), ("callback", "no Colab page is open"), ("unassign", "RuntimeManagementError")],
+    [("page", "no Colab page is open"), ("unassign", "RuntimeManagementError")],
 )
 def test_what_needs_colab_itself_says_so(output: str, cell: str, said: str) -> None:
     assert said in shown(output, cell)
