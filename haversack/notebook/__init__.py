@@ -3,30 +3,33 @@ extension.
 
 A job involves two processes. The parent process (`haversack run`) starts a kernel, sends it the cells and writes the
 executed notebook. The kernel process executes the cells. These modules run in the kernel: `plainfit`, `files`,
-`colab.*` (except `colab.hints`), `secrets.watch` and `place.kaggle_command` (in a child process of the kernel).
+`colab.*` (except `colab.hints`), `secrets.watch`, `place.sample_data` and `place.kaggle_command` (in a child process of
+the kernel).
 `channel` is the kernel's side of the messages to the parent. `secrets.file` runs in both processes, all others run in
 the parent.
 
 The parent starts the kernel with `--ext haversack.notebook`; `%load_ext haversack.notebook` does the same in any other
 kernel. The extension adds what is missing and replaces nothing: an installed genuine `google.colab` is used as it is.
+Only in a job does it also set Colab's marks, so that a notebook that asks whether it runs on Colab hears yes.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """Install the `google.colab` finder and Colab's magics; in a job, also the features that need its parent process.
+    """Install the `google.colab` finder and Colab's magics and, in a job, all that makes its kernel Colab's.
 
-    These are secret detection, reports of failed shell commands, and durable `model.fit`.
-
-    IPython calls this in the kernel process with its shell. From then on, before each cell, a `kaggle.json` that the
-    notebook wrote replaces the user's own Kaggle sign-in in the environment variables.
+    That is: secret detection, reports of failed shell commands, durable `model.fit`, Colab's marks with the changes to libraries that ask for them, and
+    the folder `sample_data`. IPython calls this in the kernel process with its shell, in a job with `/content` as the
+    working directory. From then on, before each cell, a `kaggle.json` that the notebook wrote replaces the user's own
+    Kaggle sign-in in the environment variables. Raises `OSError` if the job's folder cannot be written.
     """
-    from haversack.notebook import plainfit
-    from haversack.notebook.colab import exit_status, finder, magics
-    from haversack.notebook.place import kaggle_command
+    from haversack.notebook import channel, plainfit
+    from haversack.notebook.colab import exit_status, finder, libraries, magics, marks
+    from haversack.notebook.place import kaggle_command, sample_data
     from haversack.notebook.secrets import watch
 
     finder.install()
@@ -35,3 +38,7 @@ def load_ipython_extension(ipython: Any) -> None:
     watch.install(ipython)
     plainfit.install(ipython)
     ipython.events.register("pre_run_cell", lambda info: kaggle_command.prefer_key_file())
+    libraries.install()
+    marks.install(ipython)
+    if channel.job_folder() is not None:
+        sample_data.write(Path.cwd() / "sample_data")

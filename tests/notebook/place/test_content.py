@@ -52,7 +52,7 @@ def test_a_folder_under_literals_is_used_with_a_notice(run: Run, monkeypatch: py
     assert report.content == "literals"
     assert report.notices
     assert Path(report.job, "content", "a.txt").read_text() == "x"
-    assert notebooks.text(report.output, 1).split() == ["a.txt"]
+    assert notebooks.text(report.output, 1).split() == ["a.txt", "sample_data"]
     assert notebooks.read(report.output).cells[1].source == "!ls /content"
 
 

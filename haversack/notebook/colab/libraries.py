@@ -1,0 +1,131 @@
+"""Libraries that do something else on Colab, kept from what cannot work or must not happen outside it.
+
+A job's kernel has Colab's marks (`marks`), so a library that asks for them hears yes. Most then call `google.colab`,
+which is there. Others write JavaScript for Colab's page into the output, or open a public tunnel to the app that the
+notebook starts. For those, one table names the module that asks and the change made right after it is executed. The
+library's files are not changed, nor is anything outside a job. Two libraries take the answer from an environment
+variable, and the user's own value of it takes precedence.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from haversack.notebook import channel
+
+# plotly: figures load plotly.js from its CDN, as on Colab, instead of embedding 4.8 MB of it.
+_VARIABLES = {"PLOTLY_RENDERER": "plotly_mimetype+notebook_connected", "PANEL_COMMS": "default"}
+# Functions by which gradio and trackio find out that they must open a public tunnel.
+_TUNNEL_CHECKS = ("colab_check", "kaggle_check", "sagemaker_check", "is_hosted_notebook")
+
+
+def install() -> None:
+    """Adapt the libraries of the table when they are imported from now on. Does nothing outside a job."""
+    if channel.job_folder() is None or any(isinstance(finder, _ImportHook) for finder in sys.meta_path):
+        return
+    for name, value in _VARIABLES.items():
+        os.environ.setdefault(name, value)
+    sys.meta_path.insert(0, _ImportHook())
+
+
+class _ImportHook(MetaPathFinder):
+    """A finder, first on `sys.meta_path`, that changes a module of the table right after it is executed.
+
+    The other finders still find and load the module.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in _CHANGES:
+            return None
+        spec = _find(fullname, path, target, skip=self)
+        if spec is None or spec.loader is None or isinstance(spec.loader, type):
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_change(module: ModuleType) -> None:
+            execute(module)
+            _CHANGES[fullname](module)
+
+        # Safe to assign: this loader object was created for this import alone.
+        spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]
+        return spec
+
+
+def _find(
+    fullname: str, path: Sequence[str] | None, target: ModuleType | None, skip: MetaPathFinder
+) -> ModuleSpec | None:
+    """Return the spec that the first finder but `skip` has for the module; None if none has one."""
+    for finder in list(sys.meta_path):
+        if finder is not skip and (spec := finder.find_spec(fullname, path, target)) is not None:
+            return spec
+    return None
+
+
+def _deny_tunnel(module: Any) -> None:
+    """Let the functions that would ask for a public tunnel answer False."""
+    for name in _TUNNEL_CHECKS:
+        if hasattr(module, name):
+            setattr(module, name, lambda: False)
+
+
+def _share_only_if_asked(module: Any) -> None:
+    """Give `Blocks.launch` share=False unless its caller or GRADIO_SHARE chooses, whatever gradio finds out."""
+    launch = module.Blocks.launch
+    signature = inspect.signature(launch)
+    if "share" not in signature.parameters:
+        return
+
+    @functools.wraps(launch)
+    def launch_here(*arguments: Any, **options: Any) -> Any:
+        given = signature.bind(*arguments, **options)
+        if given.arguments.get("share") is None:
+            given.arguments["share"] = os.environ.get("GRADIO_SHARE", "").lower() == "true"
+        return launch(*given.args, **given.kwargs)
+
+    module.Blocks.launch = launch_here
+
+
+def _use_jupyter_context(module: Any) -> None:
+    """Let TensorBoard show its frame as in Jupyter; its frame for Colab is empty elsewhere."""
+    get_context = module._get_context
+
+    @functools.wraps(get_context)
+    def get_context_here() -> Any:
+        context = get_context()
+        return module._CONTEXT_IPYTHON if context == module._CONTEXT_COLAB else context
+
+    module._get_context = get_context_here
+
+
+def _is_not_colab(name: str) -> Callable[[Any], None]:
+    """Return a change that sets the module's variable `name`, whether this is Colab, to False."""
+    return lambda module: setattr(module, name, False)
+
+
+def _silence_colab_warning(module: Any) -> None:
+    """Leave out panel's advice to install jupyter_bokeh, which only Colab's page needs."""
+    warnings.filterwarnings("ignore", message="Using Panel interactively in Colab")
+
+
+_CHANGES: dict[str, Callable[[Any], None]] = {
+    "gradio.utils": _deny_tunnel,
+    "gradio.blocks": _share_only_if_asked,
+    "trackio.launch_utils": _deny_tunnel,
+    "tensorboard.notebook": _use_jupyter_context,
+    "pydeck.io.html": _is_not_colab("in_google_colab"),
+    "pydeck.bindings.deck": _is_not_colab("in_google_colab"),
+    "panel.config": _silence_colab_warning,
+    # JAX's debugger for Colab draws its controls in Colab's page; the one for terminals remains.
+    "jax._src.debugger.colab_lib": _is_not_colab("IS_COLAB_ENABLED"),
+}
