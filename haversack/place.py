@@ -1,4 +1,4 @@
-"""Where the code runs, and whether what it writes to disk outlives the session.
+"""Where the code runs, for which job, and whether what it writes to disk outlives the session.
 
 Colab is recognized by its installed package, Kaggle by its environment; nothing heavy is imported. Whether a disk
 outlives the session depends on the file system that a folder is on: a container's own layer (overlay) and memory
@@ -33,6 +33,11 @@ def in_kernel() -> bool:
     """Whether this process is a Jupyter kernel. Importing ipykernel alone does not make it one."""
     kernels = sys.modules.get("ipykernel.kernelapp")
     return kernels is not None and kernels.IPKernelApp.initialized()
+
+
+def job() -> str:
+    """The name of the notebook job that this process belongs to, which is that of its folder; "" outside a job."""
+    return Path(os.environ.get("HAVERSACK_JOB", "")).name
 
 
 def interpreter() -> str:

@@ -12,3 +12,7 @@ ROOT, ALIAS = "My Drive", "MyDrive"
 
 MARK = "haversack"
 """The key in `appProperties` that marks files haversack created for itself; only these may be deleted permanently."""
+UPLOADED = "uploaded.jsonl"
+"""The file in a notebook job's folder with one line of JSON for each upload of a file that the job's mounts wrote:
+`parent` (the id of its folder), `name` and `md5`. The journal adds the lines, and the job finds in them whether a
+session changed anything on the drive."""

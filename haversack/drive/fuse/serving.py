@@ -61,6 +61,7 @@ def serve(record: MountRecord, readonly: bool, on_ready: Callable[[], None] = la
     try:
         with record.serving(timeout=5):
             drive = tree.connect(record.hub)
+            drive.journal.job = record.job
             served = replace(record, pid=os.getpid(), journal=str(drive.journal.home))
             _serve(served, drive, readonly, stopped, on_ready)
     except Timeout:

@@ -35,6 +35,7 @@ _RECORD_FIELDS = (
     "digest",
     "replaces",
     "removed",
+    "job",
 )
 
 
@@ -49,6 +50,7 @@ class Draft:
     |---------------|----------------------------------------------------------------|-------------------|------|
     | `key`         | random hex; names the record and the data files                | creator           | none |
     | `folder`      | the journal folder that holds them                             | creator           | none |
+    | `job`         | folder of the notebook job whose mount wrote it; "" for none   | creator           | none |
     | `parent`      | id of the folder on the drive that the file is to be in        | Journal           | J    |
     | `name`        | the name that the file is to have on the drive                 | Journal           | J    |
     | `modified`    | modification time, in seconds since 1970                       | Journal           | J    |
@@ -95,6 +97,7 @@ class Draft:
     session: str | None = field(default=None, repr=False)
     digest: str = ""
     replaces: list[str] = field(default_factory=list)
+    job: str = ""
     size: int = 0
     data: Path = field(default_factory=Path)
     committed: Path | None = None

@@ -12,6 +12,7 @@ its upload, or when the user deletes or replaces the file.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from haversack.drive import UPLOADED
 from haversack.drive.remote.api import DriveApi
 from haversack.drive.remote.calls import File
 from haversack.drive.writeback.draft import Draft, load
@@ -46,6 +48,11 @@ class Journal:
 
     The journal's lock guards everything here and most of a `Draft`. `Draft.lock` is acquired before it.
 
+    Attributes:
+        job: The folder of the notebook job that new drafts belong to, "" for none. The process that serves a mount of
+            the job sets it, before the first draft. Uploads of a job's drafts are listed in its `UPLOADED`, whichever
+            process uploads them.
+
     Args:
         folder: The `home` folder, created if it is missing.
         api: The drive.
@@ -65,6 +72,7 @@ class Journal:
     ) -> None:
         self.api = api
         self.home = folder
+        self.job = ""
         self._on_drive = on_drive
         self._on_retired = on_retired
         self._lock = threading.RLock()
@@ -155,7 +163,7 @@ class Journal:
                 self.truncate(draft, 0)
             return draft
         # Filling may take long, so it is done without the lock. If two threads do it, the second deletes its copy.
-        draft = Draft(secrets.token_hex(8), self._folder, parent, name, _now(), references=1)
+        draft = Draft(secrets.token_hex(8), self._folder, parent, name, _now(), references=1, job=self.job)
         if base is not None:
             draft.file_id, draft.exists, draft.begun = base.id, True, True
             draft.modified, draft.uploaded = base.modified, base
@@ -579,6 +587,7 @@ class Journal:
             except DiskFull as error:
                 # The upload succeeded; the changes feed will report the file once the disk has room.
                 _log.warning("%s is uploaded, but the index cannot be updated: %s", draft.name, error)
+            _list_for_job(draft)
             draft.record.unlink(missing_ok=True)
         self._update_claims(draft)
         self._retire(draft)
@@ -600,6 +609,18 @@ class Journal:
         others = (*self._drafts.values(), *self._to_trash)
         if draft.folder != self._folder and not any(other.folder == draft.folder for other in others):
             self._delete_folder(draft.folder)
+
+
+def _list_for_job(draft: Draft) -> None:
+    """Add an uploaded draft to the list of its notebook job, if it has one whose folder exists; only log an error."""
+    if not draft.job or draft.uploaded is None or not Path(draft.job).is_dir():
+        return
+    line = json.dumps({"parent": draft.parent, "name": draft.name, "md5": draft.uploaded.md5}) + "\n"
+    try:
+        with open(Path(draft.job, UPLOADED), "a") as listed:
+            listed.write(line)
+    except OSError as error:
+        _log.warning("%s is uploaded, but the job cannot be told: %s", draft.name, error)
 
 
 def _now() -> float:

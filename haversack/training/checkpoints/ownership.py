@@ -46,6 +46,7 @@ class RunOwner:
         started: its process's start time as the kernel reports it, which tells processes with the same `pid` apart.
         place: where it runs: "colab", "kaggle", "notebook" or "terminal".
         since: when the session began, in seconds since 1970.
+        job: the name of the notebook job that the process belongs to; "" for none.
     """
 
     id: str
@@ -55,13 +56,15 @@ class RunOwner:
     started: str
     place: str
     since: float
+    job: str = ""
 
     @classmethod
     def of_this_process(cls) -> RunOwner:
         """Return a new session of this process, with a new id, that begins now."""
         pid = os.getpid()
         host, machine = socket.gethostname(), _machine_id()
-        return cls(secrets.token_hex(8), host, machine, pid, _start_time(pid), place.here(), time.time())
+        started, since = _start_time(pid), time.time()
+        return cls(secrets.token_hex(8), host, machine, pid, started, place.here(), since, place.job())
 
     @property
     def is_this_process(self) -> bool:

@@ -27,9 +27,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from haversack import place
+
 LOG = "log.jsonl"
 PULSE = "pulse"
 _PULSE_INTERVAL = 0.2
+# A job's name has no space and at most 70 characters.
+_JOB_WIDTH = 100
 
 
 class RunLog:
@@ -103,7 +107,8 @@ class RunLog:
         with _disk_errors_as_warnings():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with open(self._pulse, "r+b" if self._pulse.exists() else "w+b") as file:
-                file.write(f"{trained:20.6f} {time.time():20.6f} {epoch:12} {step:12}\n".encode())
+                job = place.job()[:_JOB_WIDTH].ljust(_JOB_WIDTH)
+                file.write(f"{trained:20.6f} {time.time():20.6f} {epoch:12} {step:12} {job}\n".encode())
 
 
 @dataclass(frozen=True)
@@ -115,19 +120,21 @@ class Pulse:
         time: when the file was written, in seconds since 1970.
         epoch: the epoch that was trained, from 0.
         step: the number of its steps that were done.
+        job: the name of the notebook job whose process trained; "" for none.
     """
 
     trained: float
     time: float
     epoch: int
     step: int
+    job: str = ""
 
 
 def pulse(folder: Path) -> Pulse | None:
     """Read the pulse of the run in `folder`; None if it is missing or incomplete."""
     try:
-        trained, when, epoch, step = (folder / PULSE).read_text().split()
-        return Pulse(float(trained), float(when), int(epoch), int(step))
+        trained, when, epoch, step, *job = (folder / PULSE).read_text().split()
+        return Pulse(float(trained), float(when), int(epoch), int(step), *job[:1])
     except (OSError, ValueError):
         return None
 
