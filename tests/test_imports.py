@@ -65,6 +65,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"colab"},
         {"place"},
         {"plainfit", "files"},
+        {"ending", "uploads"},
         {"secrets"},
         {"channel"},
     ],

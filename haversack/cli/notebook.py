@@ -43,6 +43,10 @@ def run(
             metavar="30m", help="Restart the kernel if a cell shows no output and no training step for this time."
         ),
     ] = None,
+    max_sessions: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Give the job up after this many sessions. [default: 100]", show_default=False),
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Leave model.fit unchanged: trainings do not resume.")] = False,
     rehearse: Annotated[
         bool,
@@ -66,9 +70,11 @@ def run(
         if notebook or upload or param or cores or plain or rehearse:
             raise InputError(
                 "A resumed job keeps its notebook, uploads, parameters, cores, --plain and --rehearse.",
-                "Give --resume with --output, --html, --hub, --session or --cell-timeout only.",
+                "Give --resume with --output, --html, --hub, --session, --cell-timeout or --max-sessions only.",
             )
-        report = job.resume(resume, output, hub=hub, html=html, session=limit, cell_timeout=timeout)
+        report = job.resume(
+            resume, output, hub=hub, html=html, session=limit, cell_timeout=timeout, max_sessions=max_sessions
+        )
     elif notebook:
         report = job.run(
             notebook,
@@ -80,6 +86,7 @@ def run(
             html=html,
             session=limit,
             cell_timeout=timeout,
+            max_sessions=max_sessions,
             plain=plain,
             rehearse=rehearse,
         )

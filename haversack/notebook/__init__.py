@@ -3,10 +3,9 @@ extension.
 
 A job involves two processes. The parent process (`haversack run`) starts a kernel, sends it the cells and writes the
 executed notebook. The kernel process executes the cells. These modules run in the kernel: `plainfit`, `files`,
-`colab.*` (except `colab.hints`), `secrets.watch`, `place.sample_data` and `place.kaggle_command` (in a child process of
-the kernel).
-`channel` is the kernel's side of the messages to the parent. `secrets.file` runs in both processes, all others run in
-the parent.
+`uploads`, `ending` (the parent reads what it wrote), `colab.*` (except `colab.hints`), `secrets.watch`,
+`place.sample_data` and `place.kaggle_command` (in a child process of the kernel). `channel` is the kernel's side of the
+messages to the parent. `secrets.file` runs in both processes, all others run in the parent.
 
 The parent starts the kernel with `--ext haversack.notebook`; `%load_ext haversack.notebook` does the same in any other
 kernel. The extension adds what is missing and replaces nothing: an installed genuine `google.colab` is used as it is.
@@ -22,12 +21,14 @@ from typing import Any
 def load_ipython_extension(ipython: Any) -> None:
     """Install the `google.colab` finder and Colab's magics and, in a job, all that makes its kernel Colab's.
 
-    That is: secret detection, reports of failed shell commands, durable `model.fit`, Colab's marks with the changes to libraries that ask for them, and
-    the folder `sample_data`. IPython calls this in the kernel process with its shell, in a job with `/content` as the
-    working directory. From then on, before each cell, a `kaggle.json` that the notebook wrote replaces the user's own
-    Kaggle sign-in in the environment variables. Raises `OSError` if the job's folder cannot be written.
+    That is: secret detection, reports of failed shell commands, durable `model.fit`, cells that end the kernel on
+    purpose, Colab's marks with the changes to libraries that ask for them, and the folder `sample_data`.
+
+    IPython calls this in the kernel process with its shell, in a job with `/content` as the working directory. From
+    then on, before each cell, a `kaggle.json` that the notebook wrote replaces the user's own Kaggle sign-in in the
+    environment variables. Raises `OSError` if the job's folder cannot be written.
     """
-    from haversack.notebook import channel, plainfit
+    from haversack.notebook import channel, ending, plainfit
     from haversack.notebook.colab import exit_status, finder, libraries, magics, marks
     from haversack.notebook.place import kaggle_command, sample_data
     from haversack.notebook.secrets import watch
@@ -37,6 +38,7 @@ def load_ipython_extension(ipython: Any) -> None:
     exit_status.install(ipython)
     watch.install(ipython)
     plainfit.install(ipython)
+    ending.install(ipython)
     ipython.events.register("pre_run_cell", lambda info: kaggle_command.prefer_key_file())
     libraries.install()
     marks.install(ipython)

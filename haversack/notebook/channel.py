@@ -20,9 +20,10 @@ def send(kind: str, **content: Any) -> None:
 
     Args:
         kind: "secret", "upload", "download", "mount" or "shell".
-        **content: JSON values. "secret" has `values`, a list of strings to mask; "upload" has `count`, the number
-            of files received; "download" has `path`, the copy's; "mount" has `where`, a name of the place where the
-            drive's bytes are, and `path`, the mountpoint; "shell" has `command`, one that failed, and its `status`.
+        **content: JSON values. "secret" has `values`, a list of strings to mask; "upload" has `names`, the received
+            files as in `JobRecord.uploads`; "download" has `path`, the copy's; "mount" has `where`, a name of the place
+            where the drive's bytes are, and `path`, the mountpoint; "shell" has `command`, one that failed, and its
+            `status`.
     """
     kernel = _kernel()
     if kernel is not None:

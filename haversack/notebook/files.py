@@ -2,8 +2,8 @@
 
 Runs in the kernel, or in any Python process outside a job. A job has no user who could pick a file, so its uploads are
 the files given with `--upload`, or else those that the notebook's metadata names as `{"haversack": {"uploads": […]}}`.
-They are received in order: `upload()` receives all that are left, `upload_file()` the next one. Outside a job the user
-is asked for the path of one file. Downloads are copied to the downloads folder: `downloads/` in the job's folder,
+`uploads` tells which of them a call receives; a single `upload()` receives all. Outside a job the user is asked for the
+path of one file. Downloads are copied to the downloads folder: `downloads/` in the job's folder,
 outside a job in the working directory.
 """
 
@@ -14,30 +14,32 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from haversack import disk
 from haversack.errors import DiskFull, InputError
-from haversack.notebook import channel
+from haversack.notebook import channel, ending, uploads
 
 __all__ = ["download", "upload", "upload_file", "view"]
 
-# How many of the job's uploads this kernel has received. Uploads of skipped `once` cells are in the record's `passed`.
-_received = 0
+# Which of the job's uploads this kernel has received. Those of skipped `once` cells are in the record's `passed`.
+_received: set[str] = set()
 # The download targets written by this kernel. A file of the same name from an earlier session of the job is replaced.
 _downloaded: set[Path] = set()
 
 
 def upload(target_dir: str = "") -> dict[str, bytes]:
-    """Copy all uploads that are left into the folder `target_dir`, created if missing; return path → content.
+    """Copy this call's uploads into the folder `target_dir`, created if missing; return path → content.
 
-    An existing file is kept; the copy is called `name (1).ext`. Outside a job the user types the path of one file; an
-    empty answer gives {}. Raises `InputError` if the job has no upload left, the typed path is not a file, or there is
-    no terminal to ask at; `DiskFull`; and `OSError` if a file cannot be copied.
+    They are all that are left, unless more calls follow in the notebook (see `uploads`). An existing file is kept; the
+    copy is called `name (1).ext`. Outside a job the user types the path of one file; an empty answer gives {}. Raises
+    `InputError` if the job has no upload left, the typed path is not a file, or there is no terminal to ask at;
+    `DiskFull`; and `OSError` if a file cannot be copied.
     """
     saved = {}
-    for source in _next_uploads(limit=None):
+    for source in _next_uploads(_chosen):
         folder = Path(target_dir)
         folder.mkdir(parents=True, exist_ok=True)
         target = _free_name(folder / source.name)
@@ -48,17 +50,15 @@ def upload(target_dir: str = "") -> dict[str, bytes]:
 
 
 def upload_file(filename: str) -> str:
-    """Copy the next upload to the path `filename`, replacing any file there, and return `filename`.
+    """Copy an upload to the path `filename`, replacing any file there, and return `filename`.
 
-    Outside a job the user types the path of the file. Raises `InputError` if the job has no upload left, the typed path
-    is not a file, or there is no terminal to ask at; `ValueError` if the user's answer is empty; `DiskFull`; and
-    `OSError` if the file cannot be copied.
+    It is the upload of the same name, else the next one. Outside a job the user types the path of the file. Raises
+    `InputError` if the job has no upload left, the typed path is not a file, or there is no terminal to ask at;
+    `ValueError` if the user's answer is empty; `DiskFull`; and `OSError` if the file cannot be copied.
     """
-    sources = _next_uploads(limit=1)
+    sources = _next_uploads(lambda left: [uploads.one(filename, left)])
     if not sources:
         raise ValueError("File has not been uploaded")
-    if len(sources) > 1:
-        raise ValueError("Multiple files received, please upload a single file")
     _copy(sources[0], Path(filename))
     print(f"Saving {sources[0].name} to {filename}")
     return filename
@@ -103,23 +103,48 @@ def view(filepath: str | os.PathLike[str]) -> None:
         print(f"{path}: {path.stat().st_size} bytes, not text")
 
 
-def _next_uploads(*, limit: int | None) -> list[Path]:
-    """Return up to `limit` of the uploads that are left, and count them as received; outside a job, ask for a path.
+def _next_uploads(choose: Callable[[Sequence[str]], list[str]]) -> list[Path]:
+    """Return the uploads that `choose` picks from those that are left, and note them as received.
 
+    `choose` gets and returns paths below the job's `uploads/`, in the order of the job. Outside a job, ask for a path.
     Raises `InputError` if the job has none left.
     """
     folder = channel.job_folder()
     if folder is None:
         return list(_ask_for_path())
-    global _received
     record = json.loads((folder / "job.json").read_text())
-    remaining = [folder / "uploads" / name for name in record["uploads"]][record["passed"] + _received :]
-    if not remaining:
+    left = [name for name in record["uploads"] if name not in _received and name not in record["passed"]]
+    if not left:
         raise InputError("The job has no upload left.", "Give the file on the command line: --upload FILE")
-    chosen = remaining[:limit]
-    _received += len(chosen)
-    channel.send("upload", count=len(chosen))
-    return chosen
+    names = choose(left)
+    _received.update(names)
+    channel.send("upload", names=names)
+    return [folder / "uploads" / name for name in names]
+
+
+def _chosen(left: Sequence[str]) -> list[str]:
+    """Return those of the uploads `left` that the running call of `upload` receives, by the notebook's source."""
+    folder = channel.job_folder()
+    assert folder is not None
+    cells = json.loads((folder / "notebook.ipynb").read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    cell = json.loads((folder / "job.json").read_text())["cell"]
+    return uploads.chosen([source for source in sources if source.strip()], cell - 1, _calling_line(), left)
+
+
+def _calling_line() -> int | None:
+    """Return the line that the running cell executes, from 1; None if this thread, or this process, executes none."""
+    if not ending.is_kernel():
+        return None
+    main = sys.modules["__main__"].__dict__
+    frame: FrameType | None = sys._getframe()
+    line = None
+    while frame is not None:
+        # The kernel's own main module has the same name in its globals, so compare the globals themselves.
+        if frame.f_globals is main and frame.f_code.co_name.startswith(("<module>", "<cell")):
+            line = frame.f_lineno
+        frame = frame.f_back
+    return line
 
 
 def _ask_for_path() -> Iterator[Path]:

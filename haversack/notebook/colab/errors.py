@@ -14,7 +14,7 @@ class AuthorizationError(Error):
 
 
 class RuntimeManagementError(Error):
-    """The runtime cannot be managed from the notebook; `runtime.unassign` raises it."""
+    """The runtime cannot be managed from the notebook; `runtime.unassign` raises it outside a job."""
 
 
 class WidgetException(Exception):

@@ -2,8 +2,9 @@
 
 Runs in the process of `haversack run`, not in the kernel. A job has one folder, `jobs/<name>-<time>/` in the user's
 data folder. It holds the folders of the current session (`home/`, `env/`, `content/`, …), `downloads/`, `kernel.log`,
-the lock, and the store from which an unfinished job is resumed. The executed notebook is saved after every cell, so
-finished cells keep their outputs however the job ends. All arguments are checked before the job's folder is created.
+`uploaded.jsonl` (what the job's mounts have uploaded), `ending.json` (how a cell ended its kernel), the lock, and the
+store from which an unfinished job is resumed. The executed notebook is saved after every cell, so finished cells keep
+their outputs however the job ends. All arguments are checked before the job's folder is created.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ def run(
     html: Path | None = None,
     session: float | None = None,
     cell_timeout: float | None = None,
+    max_sessions: int | None = None,
     plain: bool = False,
     rehearse: bool = False,
 ) -> JobReport:
@@ -134,14 +136,15 @@ def run(
         output: where the executed notebook is written; by default `<name>.executed.ipynb` in the working directory.
         hub: the server of the notebook's drive and Kaggle calls: a hub's URL, "google" or "embedded"; None for the
             user's setting.
-        uploads: the files that `files.upload()` receives, in order; if empty, those named in the notebook's
-            metadata.
+        uploads: the files that `files.upload()` receives (see `notebook.uploads`); if empty, those named in the
+            notebook's metadata.
         parameters: variable name → JSON value, set in the notebook before it is executed.
         cores: simulate this number of accelerator cores on the CPU; None to simulate none.
         html: also write the executed notebook to this path as a web page.
         session: end each session after this many seconds, then start the next one; None for no limit.
         cell_timeout: end a session if a cell shows no output and no training step for this many seconds; None for
             never.
+        max_sessions: give the job up after this many sessions; None for 100.
         plain: leave `model.fit` unpatched, so that trainings do not resume.
         rehearse: end a session once by SIGKILL, in the middle of an epoch, to show that the training resumes. If no
             training could be killed so, the report's status is "failed". Not with `plain`.
@@ -154,6 +157,8 @@ def run(
     given = _uploads(uploads, source, notebook)
     chosen = settings.load()
     options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse)
+    if max_sessions is not None:
+        options = replace(options, max_sessions=max_sessions)
     _check_options(options)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     record = JobRecord(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
@@ -172,6 +177,7 @@ def resume(
     html: Path | None = None,
     session: float | None = None,
     cell_timeout: float | None = None,
+    max_sessions: int | None = None,
 ) -> JobReport:
     """Resume a job whose notebook is not done, in a new session, and return its report.
 
@@ -190,6 +196,7 @@ def resume(
         session: end each session after this many seconds; None for the job's own limit.
         cell_timeout: end a session if a cell shows no output and no training step for this many seconds; None for
             the job's own timeout.
+        max_sessions: give the job up after this many sessions more; None for the job's own number.
     """
     chosen = settings.load()
     jobs = chosen.data / "jobs"
@@ -205,6 +212,7 @@ def resume(
             hub=hub or chosen.hub or record.options.hub,
             session=session or record.options.session,
             cell_timeout=cell_timeout or record.options.cell_timeout,
+            max_sessions=record.options.max_sessions if max_sessions is None else max_sessions,
         )
         if output is None:
             usual = Path(record.output)
@@ -352,6 +360,10 @@ def _check_options(options: Options) -> None:
     """Raise `InputError` for unusable options, and what `_check_hub` raises."""
     if options.cores is not None and options.cores < 1:
         raise InputError(f"{options.cores} cores cannot be simulated.", "Give --cores a number of at least 1.")
+    if options.max_sessions < 1:
+        raise InputError(
+            f"A job cannot have {options.max_sessions} sessions.", "Give --max-sessions a number of at least 1."
+        )
     if options.rehearse and options.plain:
         raise InputError("With --plain no training resumes, so --rehearse is useless.", "Leave out one of the two.")
     _check_hub(options.hub)

@@ -50,6 +50,7 @@ class Options:
         cell_timeout: the longest a cell may show no output and no training step, in seconds; None for no limit.
         plain: whether `model.fit` is left unpatched.
         rehearse: whether the kernel is killed once, in the middle of a training's epoch.
+        max_sessions: the most sessions that one `run` or `resume` executes.
     """
 
     hub: str | None = None
@@ -58,6 +59,7 @@ class Options:
     cell_timeout: float | None = None
     plain: bool = False
     rehearse: bool = False
+    max_sessions: int = 100
 
 
 @dataclass
@@ -95,10 +97,10 @@ class JobRecord:
     | `output` | str | `job.run`, `job.resume` | absolute path of the executed notebook |
     | `html` | str or None | `job.run`, `job.resume` | absolute path of the web page; None for none |
     | `options` | `Options` | `job.run`, `job.resume` | the options of the job |
-    | `uploads` | list of str | `job.run` | paths below `uploads/`, in the order in which they are received |
+    | `uploads` | list of str | `job.run` | paths below `uploads/`, in the order in which they were given |
     | `sessions` | list of `JobSession` | `JobSessions` | all sessions, oldest first |
-    | `once` | dict of int to int | `JobSessions` | finished cells tagged `once` → how many uploads each received |
-    | `passed` | int | `JobSessions` | how many uploads belong to `once` cells that this session has skipped |
+    | `once` | dict of int to list of str | `JobSessions` | finished `once` cells → the uploads that each received |
+    | `passed` | list of str | `JobSessions` | the uploads of the `once` cells that this session has skipped |
     | `cell` | int | `JobSessions` | the cell that is being executed, or was last; 0 while the kernel starts |
     | `done` | bool | `JobSessions` | whether the last session executed every cell |
     """
@@ -109,8 +111,8 @@ class JobRecord:
     options: Options
     uploads: list[str] = field(default_factory=list)
     sessions: list[JobSession] = field(default_factory=list)
-    once: dict[int, int] = field(default_factory=dict)
-    passed: int = 0
+    once: dict[int, list[str]] = field(default_factory=dict)
+    passed: list[str] = field(default_factory=list)
     cell: int = 0
     done: bool = False
 
@@ -135,7 +137,7 @@ class JobRecord:
         values = json.loads(text)
         values["options"] = Options(**values["options"])
         values["sessions"] = [JobSession(**one) for one in values["sessions"]]
-        values["once"] = {int(cell): received for cell, received in values["once"].items()}
+        values["once"] = {int(cell): list(received) for cell, received in values["once"].items()}
         return cls(**values)
 
 

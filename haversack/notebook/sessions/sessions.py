@@ -10,8 +10,10 @@ from their checkpoints, and finished cells tagged `once` are skipped. `JobSessio
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from haversack import embedded, settings
+from haversack.drive import ROOT
 from haversack.errors import CellFailed, HaversackError, JobError, KernelDied
-from haversack.notebook import plainfit
+from haversack.notebook import ending, plainfit
 from haversack.notebook.place import content, environment
 from haversack.notebook.record import document
 from haversack.notebook.record.screen import Screen
@@ -31,6 +34,7 @@ from haversack.notebook.secrets.masking import Secrets
 from haversack.notebook.sessions import execution, kernel, processes
 from haversack.notebook.sessions.exit_cause import ExitCauseFinder
 from haversack.notebook.sessions.interruption import handle_signals
+from haversack.notebook.sessions.progress import JobProgress, Moved
 from haversack.notebook.sessions.rehearsal import Rehearsal
 from haversack.notebook.sessions.shell_failure import ShellFailure
 from haversack.notebook.sessions.watchdog import Watchdog
@@ -41,6 +45,9 @@ ONCE = "once"
 _OUTPUT_TAIL = 4000
 _FRESH_FOLDERS = ("home", "content", "env", "bin", "jupyter")
 _MAX_SESSIONS_WITHOUT_PROGRESS = 2
+# The user is told once that so many sessions in a row changed files of the job and nothing else.
+_SESSIONS_WITH_FILES_ONLY = 3
+_DELETE_TIMEOUT = 60  # seconds
 # How `haversack.fit` reports that a training resumes: the start of the line, and words in it.
 _RESUMED_PREFIX, _RESUMED_WORDS = "haversack: ", "resumed at"
 
@@ -69,6 +76,7 @@ class JobSessions:
     | session running | last session: `ended` null, `why` "" | it ends, see below | session ended |
     | session ended | `why` limit, hung, rehearsal, memory, died | progress in it or the one before | session running |
     | | the same | two sessions in a row without progress: `execute` raises the error | given up |
+    | | the same | `--max-sessions` were executed by this call: `execute` raises the error | given up |
     | | `why` failed, interrupted | `execute` raises the error | given up |
     | | `why` done, `done` true | `execute` returns | done |
     | given up | `done` false | `haversack run --resume` | prepared |
@@ -78,7 +86,7 @@ class JobSessions:
 
     | `why` | cause | found by |
     |---|---|---|
-    | done | every cell was executed or skipped | `_run_session` |
+    | done | every cell was executed or skipped, or the last one ended its kernel itself | `_run_session` |
     | limit | `--session` seconds passed; all processes of the job are killed | `Watchdog` |
     | hung | no output and no training step for `--cell-timeout` seconds; the kernel is killed | `Watchdog` |
     | rehearsal | `--rehearse` and a training is in the middle of an epoch; all processes are killed | `Watchdog` |
@@ -91,8 +99,12 @@ class JobSessions:
     `--resume` treats such a job as given up. With `--rehearse`, `execute` raises `JobError` after "done" if no session
     ended with "rehearsal"; the job is done nevertheless.
 
-    A session made progress if it finished a later cell than all sessions before, or if any run on this machine
-    committed a later step since the session before ended (a notebook may train in processes of its own).
+    A session made progress if it finished a later cell than all sessions before, if a training of the job saved a later
+    step, or if a file of the job's arrived on the drive with other content (`JobProgress`).
+
+    The last cell may end its kernel itself, by `runtime.unassign()`, SIGKILL to its own process, `exit()`, `quit()` or
+    `sys.exit(0)`: then it counts as executed. In an earlier cell such an end is that of the session ("died"), and
+    `sys.exit(0)` an error of the cell.
 
     Attributes:
         notebook: the nbformat node whose cells are executed; it holds unmasked outputs.
@@ -138,9 +150,11 @@ class JobSessions:
         self._settings = chosen
         self._secrets = secrets
         self._screen = screen
-        # The end of the running cell's output, and how many uploads the cell has received.
+        # The end of the running cell's output, and the uploads that the cell has received.
         self._cell_output = ""
-        self._cell_uploads = 0
+        self._cell_uploads: list[str] = []
+        # Whether this session has mounted the embedded drive as a symbolic link.
+        self._is_drive_linked = False
 
     def execute(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
         """Execute every cell, over as many sessions as it takes; return when the notebook is done.
@@ -154,7 +168,9 @@ class JobSessions:
 
     async def _run(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
         upload = self._store.upload_all
-        without_progress, furthest, committed = 0, 0, self._committed_steps()
+        progress = await asyncio.to_thread(self._make_progress)
+        without_progress = with_files_only = executed = 0
+        is_notified = False
         while True:
             session = self._start_session()
             await asyncio.to_thread(upload, self._record)
@@ -171,13 +187,39 @@ class JobSessions:
             assert outcome.error is not None
             if not outcome.retry:
                 raise outcome.error
-            before, committed = committed, self._committed_steps()
-            progress = session.cells > furthest or any(step > before.get(run, -1) for run, step in committed.items())
-            furthest = max(furthest, session.cells)
-            without_progress = 0 if progress else without_progress + 1
+            moved = await asyncio.to_thread(progress.of, session, linked=self._is_drive_linked)
+            executed += 1
+            without_progress = 0 if moved.is_progress else without_progress + 1
+            with_files_only = with_files_only + 1 if moved.is_files_only else 0
             if without_progress == _MAX_SESSIONS_WITHOUT_PROGRESS:
                 what = f"{outcome.error.what.rstrip('.')}, and two sessions in a row made no progress."
                 raise type(outcome.error)(what, outcome.error.next_step)
+            if executed == self._record.options.max_sessions:
+                raise self._too_many_sessions(outcome.error)
+            if with_files_only == _SESSIONS_WITH_FILES_ONLY and not is_notified:
+                is_notified = True
+                self._notify_files_only(moved)
+
+    def _make_progress(self) -> JobProgress:
+        data = self._settings.data
+        return JobProgress(self.folder, data / "runs", data / "hub" / ROOT)
+
+    def _too_many_sessions(self, error: HaversackError) -> HaversackError:
+        """Return the error of a job that has had as many sessions as `--max-sessions` allows; `error` is the last's."""
+        allowed = self._record.options.max_sessions
+        count = "that was the one session" if allowed == 1 else f"those were the {allowed} sessions"
+        what = f"{error.what.rstrip('.')}, and {count} that --max-sessions allows."
+        return type(error)(what, f"Allow more: haversack run --resume {self._store.name} --max-sessions N")
+
+    def _notify_files_only(self, moved: Moved) -> None:
+        """Tell the user that nothing but the job's own files changes; `moved` is what moved in the last session."""
+        name, more = self._secrets.mask(moved.files[-1]), len(moved.files) - 1
+        files = f"{name} and {more} more" if more else name
+        self._notify(
+            f"In {_SESSIONS_WITH_FILES_ONLY} sessions in a row only files of the job changed (now {files}): no further "
+            f"cell was finished, and no training saved a step. The job continues as long as they change, for at most "
+            f"{self._record.options.max_sessions} sessions (--max-sessions)."
+        )
 
     # A session's start and end
 
@@ -239,13 +281,15 @@ class JobSessions:
         outcome = SessionOutcome("interrupted")
         try:
             self._screen.show_activity("starting the kernel")
-            self._record.cell = self._record.passed = 0
+            self._record.cell, self._record.passed = 0, []
             self.shell_failures[:] = [failure for failure in self.shell_failures if failure.cell in self._record.once]
+            self._is_drive_linked = False
+            ending.clear(self.folder)
             with handle_signals(running):
                 async with watchdog:
                     await running.start(env=variables, cwd=str(private.folder), stdout=log.pipe, stderr=log.pipe)
                     await self._execute_cells(running, session)
-            if error := await running.execute_silently(plainfit.DELETE_CHECKPOINTS):
+            if error := await self._delete_checkpoints(running, variables):
                 self._notify(f"The checkpoints of this job were not deleted: {self._secrets.mask(error)}")
             outcome = SessionOutcome("done")
         except HaversackError as error:
@@ -299,6 +343,7 @@ class JobSessions:
         self._screen.show_activity("uploading pending writes to the drive")
         for mounted in unmount_job(self.folder):
             self.drive = mounted.where
+            self._is_drive_linked = self._is_drive_linked or mounted.kind == "link"
 
     def _make_fresh_folders(self) -> None:
         """Replace the session's folders by empty ones. Raises `JobError` if something is mounted in an old one."""
@@ -345,24 +390,29 @@ class JobSessions:
                 self._record.passed += self._record.once[number]
                 self._screen.finish_cell("–")
             else:
-                await self._execute_cell(running, index, number)
+                await self._execute_cell(running, index, number, is_last=number == len(indices))
             session.cells = number
             if is_once and number not in self._record.once:
                 self._record.once[number] = self._cell_uploads
                 await asyncio.to_thread(self._store.upload_record, self._record)
         self._store.save(self._record)
 
-    async def _execute_cell(self, running: execution.Execution, index: int, number: int) -> None:
-        """Execute one cell; save the record before it and the executed notebook after it, however it ends."""
-        self._cell_output, self._cell_uploads = "", 0
+    async def _execute_cell(self, running: execution.Execution, index: int, number: int, *, is_last: bool) -> None:
+        """Execute one cell; save the record before it and the executed notebook after it, however it ends.
+
+        If the last cell ended its kernel itself, it counts as executed.
+        """
+        self._cell_output, self._cell_uploads = "", []
         self._store.save(self._record)
         try:
             await running.execute_one(index, number)
         except HaversackError as error:
-            self._finish_cell(number, "✗")
-            if isinstance(error, CellFailed):
-                self._print_traceback(self.notebook.cells[index].outputs)
-            raise
+            if not is_last or running.interrupted or not self._is_ending(error, index, number):
+                self._finish_cell(number, "✗")
+                if isinstance(error, CellFailed):
+                    self._print_traceback(self.notebook.cells[index].outputs)
+                raise self._as_ended(error, number) from None
+            self.notebook.cells[index].execution_count = number
         finally:
             self._learn_hub_secrets()
             self._save_notebook()
@@ -384,6 +434,36 @@ class JobSessions:
                 lines = [line for line in output.traceback if not line.startswith("haversack: ")]
                 self._screen.print_traceback(self._secrets.mask("\n".join(lines)))
 
+    def _is_ending(self, error: HaversackError, index: int, number: int) -> bool:
+        """Whether the cell at `index`, which has ended with `error`, did so on purpose and without failing."""
+        if isinstance(error, KernelDied):
+            return ending.of_cell(self.folder, number) in ("unassign", "kill")
+        outputs = self.notebook.cells[index].outputs
+        last = next((one for one in reversed(outputs) if one.output_type == "error"), None)
+        is_exit = last is not None and last.ename == "SystemExit" and last.evalue in ("", "0", "None", "False")
+        return isinstance(error, CellFailed) and is_exit
+
+    def _as_ended(self, error: HaversackError, number: int) -> HaversackError:
+        """Return `error`, the end of cell `number`; if the cell released its runtime, an error that says so."""
+        if not isinstance(error, KernelDied) or ending.of_cell(self.folder, number) != "unassign":
+            return error
+        return KernelDied(
+            f"Cell {number} ended the session with runtime.unassign(), before the notebook's last cell.",
+            "Move that line to the last cell.",
+        )
+
+    async def _delete_checkpoints(self, running: execution.Execution, variables: dict[str, str]) -> str:
+        """Delete the checkpoints of the trainings that the job named, after the last cell; return an error's message.
+
+        The kernel does it, or another process if the last cell ended the kernel. Raises `TimeoutError` if it takes
+        longer than 60 s.
+        """
+        if ending.of_cell(self.folder, self._record.cell) is None:
+            return await running.execute_silently(plainfit.DELETE_CHECKPOINTS)
+        if not any((self._settings.data / "runs").glob(f"{glob.escape(self.folder.name)}.cell-*/checkpoints")):
+            return ""
+        return await asyncio.to_thread(_delete_without_kernel, variables)
+
     def _handle_message(self, message: dict[str, Any]) -> None:
         """Handle one message of the kernel's `channel`. Unknown messages are ignored."""
         match message:
@@ -392,8 +472,8 @@ class JobSessions:
             case {"kind": "download", "path": str(path)}:
                 if path not in self.downloads:
                     self.downloads.append(path)
-            case {"kind": "upload", "count": int(count)}:
-                self._cell_uploads += count
+            case {"kind": "upload", "names": [*names]}:
+                self._cell_uploads += map(str, names)
             case {"kind": "shell", "command": str(command), "status": int(status)}:
                 self.shell_failures.append(ShellFailure(self._record.cell, self._secrets.mask(command), status))
             case {"kind": "mount", "where": str(where)}:
@@ -450,18 +530,20 @@ class JobSessions:
                 "Rehearse with a longer training, for example with --param epochs=50.",
             )
 
-    def _committed_steps(self) -> dict[str, int]:
-        """Return the step of the last committed checkpoint of each run on this machine, by run name."""
-        folder = self._settings.data / "runs"
-        if not folder.is_dir():
-            return {}
-        from haversack.training.checkpoints.checkpoints import Checkpoints
 
-        steps = {}
-        for run in folder.glob("[!.]*/checkpoints"):
-            if every := Checkpoints(run.parent.name).all():
-                steps[run.parent.name] = max(checkpoint.step for checkpoint in every)
-        return steps
+def _delete_without_kernel(variables: dict[str, str]) -> str:
+    """Delete the job's checkpoints in a process of its own; return the last line of an error, "" if there was none.
+
+    `variables` is the environment of the job's kernels. Raises `TimeoutError` after 60 s.
+    """
+    command = [sys.executable, "-c", plainfit.DELETE_CHECKPOINTS]
+    try:
+        done = subprocess.run(
+            command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_DELETE_TIMEOUT
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"The checkpoints were not deleted within {_DELETE_TIMEOUT} s.") from None
+    return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
 
 
 def _iso(moment: float | None) -> str | None:

@@ -2,8 +2,8 @@
 
 Runs in the process of `haversack run`, as a task beside the execution of the cells. At the limit and for a rehearsal,
 all processes of the session get SIGKILL without warning, as on a cloud machine. A cell counts as hung if for
-`--cell-timeout` it sent no message and no training made a step; then only the kernel is killed. A cell that computes
-silently cannot be told from one that waits forever, so there is no such timeout unless the user sets one.
+`--cell-timeout` it sent no message and no training of the job made a step; then only the kernel is killed. A cell that
+computes silently cannot be told from one that waits forever, so there is no such timeout unless the user sets one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Watchdog:
             running: the session's execution, whose kernel is killed.
             folder: the job's folder.
             options: `session` is the time limit, `cell_timeout` the timeout of a cell, both in seconds or None.
-            runs: the folder of all runs on this machine; any of their pulses counts as a sign of life.
+            runs: the folder of all runs on this machine; the pulses of this job's trainings count as signs of life.
             rehearsal: chooses the moment of a rehearsed kill; None for no rehearsal.
         """
         self.ended: Why = ""
@@ -115,6 +115,7 @@ class Watchdog:
             self._pulses, self._pulse_changed_at = pulses, time.monotonic()
         return time.monotonic() - self._pulse_changed_at >= timeout
 
-    def _read_pulses(self) -> dict[str, log.Pulse | None]:
-        """Return the last pulse of each run on this machine, by run name."""
-        return {file.parent.name: log.pulse(file.parent) for file in self._runs.glob(f"*/{log.PULSE}")}
+    def _read_pulses(self) -> dict[str, log.Pulse]:
+        """Return the last pulse of each run on this machine that a process of this job wrote, by run name."""
+        pulses = {file.parent.name: log.pulse(file.parent) for file in self._runs.glob(f"*/{log.PULSE}")}
+        return {run: pulse for run, pulse in pulses.items() if pulse is not None and pulse.job == self._folder.name}

@@ -120,7 +120,6 @@ def output(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
         "colour": "cv2_imshow(np.full((4, 4, 3), (255, 0, 0), 'uint8'))",
         "grey": "cv_imshow(np.zeros((4, 4)))",
         "page": "output.eval_js('1')",
-        "unassign": "runtime.unassign()",
         "clear": "print('x'); output.clear(); print('y')",
         "line": "%shell echo one; echo two >&2",
         "version": "%tensorflow_version 2.x",
@@ -165,10 +164,15 @@ def test_images_are_shown(output: str, cell: str) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "said"),
-    [("page", "no Colab page is open"), ("unassign", "RuntimeManagementError")],
+    [("page", "no Colab page is open")],
 )
 def test_what_needs_colab_itself_says_so(output: str, cell: str, said: str) -> None:
     assert said in shown(output, cell)
+
+
+def test_outside_a_job_there_is_no_runtime_to_release() -> None:
+    with pytest.raises(colab.errors.RuntimeManagementError, match="haversack run"):
+        colab.runtime.unassign()
 
 
 def test_output_is_cleared(output: str) -> None:

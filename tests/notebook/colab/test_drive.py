@@ -35,7 +35,7 @@ def test_what_is_written_is_on_the_drive_when_the_job_ends(run: Run, own_hub: Ru
 
 def test_it_is_unmounted_also_when_the_kernel_is_killed(run: Run, own_hub: RunningHub) -> None:
     die = "open('/content/drive/My Drive/a.txt', 'w').write('kept')\nimport os\nos.kill(os.getpid(), 9)"
-    report = run(MOUNT, die)
+    report = run(MOUNT, die, "1")
     assert report.status == "failed"
     assert (own_hub.my_drive / "a.txt").read_text() == "kept"
     assert mounted_here() == []

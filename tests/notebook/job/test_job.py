@@ -89,7 +89,7 @@ def test_a_raising_cell_stops_the_job_and_keeps_what_was_executed(run: Run) -> N
 
 
 def test_a_killed_kernel_is_told_and_what_was_executed_is_kept(run: Run) -> None:
-    report = run("print('kept')", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    report = run("print('kept')", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "1")
     assert isinstance(report.failure, KernelDied)
     assert "killed in cell 2" in str(report.failure)
     assert notebooks.text(report.output, 0) == "kept\n"

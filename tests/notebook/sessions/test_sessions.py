@@ -176,7 +176,7 @@ def test_a_cell_that_is_heard_of_is_not_hung(run: Run) -> None:
 def test_a_kernel_that_ran_out_of_memory_is_told_from_one_that_was_killed(tmp_path: Path, small_memory: Path) -> None:
     fill = f"{counted(tmp_path, 'n')}\nif os.path.getsize({str(tmp_path / 'n')!r}) == 1: x = b'x' * 2**30"
     kill = f"{counted(tmp_path, 'm')}\nif os.path.getsize({str(tmp_path / 'm')!r}) == 1: os.kill(os.getpid(), 9)"
-    notebook = notebooks.write(tmp_path / "nb.ipynb", f"import os\n{fill}", kill)
+    notebook = notebooks.write(tmp_path / "nb.ipynb", f"import os\n{fill}", kill, "1")
     enter = f"echo $$ > {small_memory}/cgroup.procs && exec "
     arguments = [sys.executable, "-m", "haversack", "run", str(notebook), "-o", str(tmp_path / "out.ipynb"), "--json"]
     done = subprocess.run(["/bin/sh", "-c", enter + shlex.join(arguments)], capture_output=True, text=True, timeout=100)
