@@ -38,6 +38,8 @@ _IDLE_FACTOR = 2
 _MAX_BACKOFF_FACTOR = 4
 _FIRST_POLL_MAX_AGE = 1.0
 _POLL_TIMEOUT = 10.0
+# For a caller who must know the present state and has no other way to learn it.
+_REFRESH_TIMEOUT = 60.0
 _ANSWERS_KEPT = 20_000
 # The drive's statuses for a page token that it does not know any more.
 _TOKEN_REFUSED = (400, 404, 410)
@@ -125,7 +127,7 @@ class ChangesFollower:
 
         Raises `ConnectionFailed`, `SignInError`, `RemoteError`, and `DiskFull` if the index cannot be written.
         """
-        self._poll()
+        self._poll(within=_REFRESH_TIMEOUT)
 
     def age(self) -> float | None:
         """Return the seconds since a process of this machine read the feed to its end or took its start page token.
@@ -148,17 +150,18 @@ class ChangesFollower:
 
     # Polling
 
-    def _poll(self, *, unless_recent: bool = False) -> None:
+    def _poll(self, *, unless_recent: bool = False, within: float = _POLL_TIMEOUT) -> None:
         """Apply all changes up to now; only one thread polls at a time.
 
         With `unless_recent`, return at once if another thread or process polled while this one waited for the lock.
-        On a failure, set `trouble` in this object and the index, log the first one of a series, and raise it.
+        `within` is the time for each page, in seconds. On a failure, set `trouble` in this object and the index, log
+        the first one of a series, and raise it.
         """
         with self._poll_lock:
             if unless_recent and self._was_polled_recently():
                 return
             try:
-                self._apply_pages()
+                self._apply_pages(within)
             except HaversackError as error:
                 self._fresh_until = 0.0
                 if not self.trouble and not _exiting.is_set():
@@ -171,16 +174,17 @@ class ChangesFollower:
             if self._index.fact("trouble"):
                 self._index.set_facts(trouble=None)
 
-    def _apply_pages(self) -> None:
-        """Fetch and apply pages up to the last one; reset the index if the drive refuses its page token.
+    def _apply_pages(self, within: float) -> None:
+        """Fetch and apply pages up to the last one, each within that many seconds.
 
-        Stops at a page that conflicts with a local write: the next poll requests it again.
+        Reset the index if the drive refuses its page token. Stop at a page that conflicts with a local write: the next
+        poll requests it again.
         """
         was_reset = False
         while True:
             token, since, started = self._index.fact("token"), self._index.mark(), now()
             try:
-                page = wait(self._fetch_page(token)) if token is not None else None
+                page = wait(self._fetch_page(token, within)) if token is not None else None
             except RemoteError as error:
                 if was_reset or error.status not in _TOKEN_REFUSED:
                     raise
@@ -196,12 +200,12 @@ class ChangesFollower:
                 self._fresh_until = started + 2 * self.pace
                 return
 
-    async def _fetch_page(self, token: str) -> Changes:
+    async def _fetch_page(self, token: str, within: float) -> Changes:
         try:
-            return await asyncio.wait_for(self._api.send(calls.changes(token)), _POLL_TIMEOUT)
+            return await asyncio.wait_for(self._api.send(calls.changes(token)), within)
         except TimeoutError as error:
             raise ConnectionFailed(
-                f"The drive's changes feed did not answer within {_POLL_TIMEOUT:.0f} seconds.", "Try again later."
+                f"The drive's changes feed did not answer within {within:.0f} seconds.", "Try again later."
             ) from error
 
     def _reset_index(self) -> None:
