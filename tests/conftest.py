@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +18,20 @@ import pytest
 
 # What takes longest is begun first, so that no process is left alone with it at the end.
 _FIRST = ("tests/examples/", "tests/training/")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all processes of the run share what JAX compiled and the fonts that matplotlib found.
+
+    Hundreds of processes train the same few models. The workers inherit the environment.
+    """
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="haversack-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["MPLCONFIGDIR"] = f"{folder}/matplotlib"
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/jax"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def pytest_sessionstart() -> None:

@@ -11,6 +11,7 @@ Not found here: modules that are imported by a name computed at run time, and th
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import sys
@@ -19,6 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from haversack.environment.declared import Declaration, declaration
 
 # Part of the standard library of an older Python that notebooks were written for. `distutils` is not among them:
 # setuptools still provides it.
@@ -100,6 +103,7 @@ class Needs:
             current folder, or receive uploads.
         source: the Python of all cells, transformed and without comments, with strings in single quotes, to be
             searched.
+        environment: what its calls of `haversack.environment` describe.
     """
 
     imports: list[Import] = field(default_factory=list)
@@ -108,18 +112,23 @@ class Needs:
     folders: set[str] = field(default_factory=set)
     code_cells: list[int] = field(default_factory=list)
     source: str = ""
+    environment: Declaration = field(default_factory=Declaration)
 
 
 def needs(cells: Iterable[str], beside: Path | None = None) -> Needs:
-    """Return what the code cells `cells` need. `beside` is the notebook's folder, whose modules are local."""
+    """Return what the code cells `cells` need. `beside` is the notebook's folder, whose modules are local.
+
+    A notebook or script there that a cell executes by `%run` is read as a part of that cell. Raises `InputError` for a
+    call of `haversack.environment` that cannot be read.
+    """
     found = Needs()
     if beside is not None:
         packages = {path.parent.name for path in beside.glob("*/__init__.py")}
         found.local |= {path.stem for path in beside.glob("*.py")} | packages
         found.folders |= {path.parent.name for path in beside.glob("*/*.py")} - packages
-    written: dict[str, str] = {}
+    reading = _Reading(found, beside)
     for number, source in enumerate(cells, 1):
-        _Cell(number, found, written).read(source, required=True)
+        _Cell(number, reading).read(source, required=True)
     found.imports = [one for one in found.imports if one.top not in _STANDARD]
     found.code_cells = sorted(set(found.code_cells))
     return found
@@ -132,13 +141,33 @@ def code_cells(notebook: Any) -> list[str]:
     return [source for source in joined if source.strip()]
 
 
-class _Cell:
-    """Reads one cell; what it finds goes into `found`, and the text files that it writes into `written`."""
+@dataclass
+class _Reading:
+    """What the cells read so far have in common.
 
-    def __init__(self, number: int, found: Needs, written: dict[str, str]) -> None:
+    Attributes:
+        found: what they need.
+        beside: the notebook's folder, or None.
+        written: the text files that they write, name → content.
+        run: the files that they executed by `%run`.
+        environment: the names under which `haversack.environment` can be called.
+    """
+
+    found: Needs
+    beside: Path | None
+    written: dict[str, str] = field(default_factory=dict)
+    run: set[Path] = field(default_factory=set)
+    environment: set[str] = field(default_factory=lambda: {"haversack.environment"})
+
+
+class _Cell:
+    """Reads one cell; what it finds goes into `reading`."""
+
+    def __init__(self, number: int, reading: _Reading) -> None:
         self._number = number
-        self._found = found
-        self._written = written
+        self._reading = reading
+        self._found = reading.found
+        self._written = reading.written
 
     def read(self, source: str, required: bool) -> None:
         first, _, body = source.lstrip("\n").partition("\n")
@@ -205,7 +234,36 @@ class _Cell:
             self._python(re.sub(r"^(-\w+(\s+\d+)?\s+)+", "", rest), required)
         elif magic == "cd":
             self.brings_code()
+        elif magic == "run":
+            self._run(rest, required)
         self._note(magic)
+
+    def _run(self, arguments: str, required: bool) -> None:
+        """Read the notebook or script that `%run` executes, once, if it lies in the notebook's folder."""
+        words = [word for word in _words(arguments) if not word.startswith("-")]
+        name = words[0] if words else ""
+        if name in self._written:
+            return  # read when it was written
+        path = (self._reading.beside or Path()) / name
+        if self._reading.beside is None or path in self._reading.run or not path.is_file():
+            return
+        self._reading.run.add(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            cells = code_cells(json.loads(text)) if path.suffix == ".ipynb" else [text]
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # `%run` itself will say what is wrong with the file
+        for source in cells:
+            self.read(source, required)
+
+    def call(self, node: ast.Call) -> None:
+        """Note a call of `haversack.environment`."""
+        if ast.unparse(node.func) in self._reading.environment:
+            self._found.environment += declaration(node, self._number)
+
+    def name_environment(self, name: str) -> None:
+        """Note a name under which later code can call `haversack.environment`."""
+        self._reading.environment.add(name)
 
     def _note(self, magic: str) -> None:
         if magic in _MAGIC_MODULES:
@@ -215,14 +273,8 @@ class _Cell:
         """Read a line of shell: note what brings code, and what a `pip install` in any of its spellings installs."""
         if _FETCHES_CODE.search(line):
             self.brings_code()
-        try:
-            lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
-            lexer.whitespace_split = True
-            words = list(lexer)
-        except ValueError:
-            words = line.split()
         command: list[str] = []
-        for word in [*words, ";"]:
+        for word in [*_words(line), ";"]:
             if set(word) <= set(";&|\n"):
                 self.command(command, required)
                 command = []
@@ -275,6 +327,16 @@ def lines(text: str) -> list[str]:
     return [line for line in stripped if line]
 
 
+def _words(line: str) -> list[str]:
+    """The words of a line of shell, `;`, `&` and `|` among them."""
+    try:
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+        lexer.whitespace_split = True
+        return list(lexer)
+    except ValueError:
+        return line.split()
+
+
 def _parsed(source: str) -> tuple[ast.Module | None, str]:
     from IPython.core.inputtransformer2 import TransformerManager
 
@@ -299,10 +361,15 @@ class _Visitor(ast.NodeVisitor):
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
             self._cell.add(alias.name, self._required)
+            if alias.name == "haversack" and alias.asname:
+                self._cell.name_environment(f"{alias.asname}.environment")
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.level or not node.module:
             return
+        for alias in node.names:
+            if (node.module, alias.name) == ("haversack", "environment"):
+                self._cell.name_environment(alias.asname or alias.name)
         if node.module in _SHARED:
             for alias in node.names:
                 self._cell.add(f"{node.module}.{alias.name}", self._required)
@@ -355,6 +422,7 @@ class _Visitor(ast.NodeVisitor):
             self._cell.read("\n".join([f"%%{words[0]} {words[1]}", *words[2:]]), self._required)
         elif name == "import":
             self._cell.add(words[0], self._required)
+        self._cell.call(node)
         self.generic_visit(node)
 
     def _visit_all(self, nodes: list[ast.stmt], required: bool) -> None:

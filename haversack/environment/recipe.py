@@ -1,8 +1,12 @@
-"""The list of packages that a notebook brings with it: a PEP 723 block, juv's lock, or a `requirements.txt` beside it.
+"""The list of packages that a notebook brings with it.
+
+It is the first of these: a PEP 723 block, juv's lock, `haversack.environment(packages=…)`, a `requirements.txt` beside
+the notebook.
 
 PEP 723 (https://peps.python.org/pep-0723/) puts `requires-python` and `dependencies` into a comment of one cell. juv
 keeps the lock of that block, a `uv.lock`, in the notebook's metadata under that name. Both are complete: nothing is
-added to them. A `requirements.txt` is often written for more than one notebook, so imports may add to it.
+added to them. An environment that several notebooks share and a `requirements.txt` are often written for more than one
+notebook, so imports may add to them.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from haversack.environment.declared import Declaration
 from haversack.environment.imports import lines
 from haversack.errors import InputError
 
@@ -44,16 +49,22 @@ class Recipe:
     block: str = ""
 
 
-def recipe_of(cells: Sequence[str], metadata: Mapping[str, Any], folder: Path | None) -> Recipe:
+def recipe_of(
+    cells: Sequence[str], metadata: Mapping[str, Any], folder: Path | None, environment: Declaration | None = None
+) -> Recipe:
     """Return the recipe of a notebook of these code cells and this metadata in `folder` (None for no folder).
 
-    A block with `dependencies` takes precedence over a lock without one, and that over `requirements.txt`. Raises
-    `InputError` if a block, lock or file cannot be read, or if two cells have a block.
+    `environment` is what its calls of `haversack.environment` describe. A block with `dependencies` takes precedence
+    over a lock without one, that over `environment`, and that over `requirements.txt`. Raises `InputError` if a block,
+    lock or file cannot be read, or if two cells have a block.
     """
     found = Recipe()
     _read_block(cells, found)
     _read_lock(metadata, found)
-    if not found.complete and folder is not None and (folder / _FILE).is_file():
+    if not found.complete and environment is not None and environment.packages:
+        where = ", ".join(f"cell {cell}" for cell in environment.cells)
+        found.origin, found.dependencies = f"haversack.environment in {where}", list(environment.packages)
+    if not found.origin and folder is not None and (folder / _FILE).is_file():
         found.origin = _FILE
         _read_file(folder / _FILE, found, seen=set())
     return found

@@ -10,12 +10,13 @@ Nothing is resolved, locked or installed here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from haversack.environment import imports
 from haversack.environment.companions import companions_of
+from haversack.environment.declared import Declaration
 from haversack.environment.imports import Installation, Needs
 from haversack.environment.recipe import Recipe, recipe_of
 from haversack.environment.table import Provider, normalized, project_of, provider_of, table
@@ -68,6 +69,7 @@ class Requirements:
         options: options for the resolver from `requirements.txt`, such as `--index-url URL`.
         lock: the `uv.lock` that the notebook carries; "" if there is none.
         block: the TOML text of its PEP 723 block; "" if there is none.
+        environment: what its calls of `haversack.environment` describe; the packages are among `requirements`.
     """
 
     requirements: tuple[Requirement, ...]
@@ -77,6 +79,7 @@ class Requirements:
     options: tuple[str, ...] = ()
     lock: str = ""
     block: str = ""
+    environment: Declaration = field(default_factory=Declaration)
 
     def check(self) -> None:
         """Raise an `InputError` that names every required import of which nobody knows the package; None otherwise."""
@@ -97,7 +100,7 @@ def requirements_of(cells: Sequence[str], metadata: Mapping[str, Any], folder: P
     in, or None. Raises `InputError` if the notebook's own list cannot be read.
     """
     needs = imports.needs(cells, folder)
-    return _Search(needs, recipe_of(cells, metadata, folder)).result()
+    return _Search(needs, recipe_of(cells, metadata, folder, needs.environment)).result()
 
 
 class _Search:
@@ -131,6 +134,7 @@ class _Search:
             tuple(self._recipe.options),
             self._recipe.lock,
             self._recipe.block,
+            self._needs.environment,
         )
 
     def _name(self, one: imports.Import) -> str:
