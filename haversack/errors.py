@@ -21,6 +21,7 @@
     ├── IntegrityError                        bytes with another hash, size or CRC than promised
     ├── ArchiveInvalid                        a zip archive that cannot be read
     ├── ImageInvalid                          a file that is not an image, or is damaged
+    ├── InstallFailed                         packages that cannot be resolved or installed
     ├── MountError                            a drive that cannot be mounted or unmounted as asked
     ├── JobError                              a notebook that was not executed to its end
     │   ├── CellFailed                        a cell raised
@@ -50,6 +51,7 @@ __all__ = [
     "HaversackError",
     "ImageInvalid",
     "InputError",
+    "InstallFailed",
     "IntegrityError",
     "IsAFolder",
     "JobError",
@@ -190,6 +192,10 @@ class ArchiveInvalid(HaversackError):
 
 
 class ImageInvalid(HaversackError):
+    pass
+
+
+class InstallFailed(HaversackError):
     pass
 
 
