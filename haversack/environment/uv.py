@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from haversack.environment.pip_settings import UvSettings, uv_settings
 from haversack.errors import (
@@ -35,7 +36,7 @@ _END_TIMEOUT = 10  # seconds that an interrupted uv has to end
 _PROGRESS = re.compile(r"^\s*(Downloading|Downloaded|Building|Built|Updating|Updated|Resolved|Prepared)\b.*")
 _UNREACHABLE = re.compile(
     r"Request failed after|error sending request|dns error|Connection refused|tcp connect error|operation timed out"
-    r"|Network is unreachable|Could not connect|HTTP status server error|Failed to download"
+    r"|Network is unreachable|Could not connect|HTTP status server error"
 )
 
 
@@ -136,9 +137,7 @@ class Uv:
         output: list[str] = []
         readers = [
             threading.Thread(target=self._follow, args=(process.stderr, lines), daemon=True),
-            threading.Thread(
-                target=lambda: output.append(process.stdout.read() if process.stdout else ""), daemon=True
-            ),
+            threading.Thread(target=_read, args=(process.stdout, output), daemon=True),
         ]
         for reader in readers:
             reader.start()
@@ -156,12 +155,16 @@ class Uv:
                 reader.join(_END_TIMEOUT)
         return _Run(process.returncode, "".join(output), "".join(lines))
 
-    def _follow(self, stream: object, lines: list[str]) -> None:
+    def _follow(self, stream: IO[str], lines: list[str]) -> None:
         """Run in a thread: collect the lines of `stream`, and show those that report progress."""
-        for line in stream:  # type: ignore[attr-defined]
+        for line in stream:
             lines.append(line)
             if _PROGRESS.match(line):
                 self.show(line.strip())
+
+
+def _read(stream: IO[str], output: list[str]) -> None:
+    output.append(stream.read())
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def _without_shims(path: str) -> str:
         if Path(folder).name != "shims" or not versions.is_dir():
             folders.append(folder)
             continue
-        folders += [str(one) for one in sorted(versions.glob("*/bin"), reverse=True)]
+        folders += [str(one) for one in sorted(versions.glob("3.*/bin"), reverse=True)]
     return os.pathsep.join(dict.fromkeys(folders))
 
 
@@ -211,11 +214,9 @@ def error_of(errors: str) -> HaversackError:
             return make(found)
     if "No solution found" in text:
         return InstallFailed(f"The packages contradict each other: {_reasons(text)}.", _LOOSEN)
-    lines = [line for line in errors.splitlines() if line.startswith(("error:", "  cause:"))] or errors.splitlines()[
-        -1:
-    ]
-    what = ": ".join(line.partition(":")[2].strip() or line for line in lines[:2]).rstrip(".")
-    return InstallFailed(f"uv failed: {what or 'it was killed'}.", "Run the same with --no-install, or report it.")
+    told = [line.partition(":")[2].strip() for line in errors.splitlines() if re.match(r"error:|  cause:", line)]
+    what = ": ".join(told[:2]).rstrip(".") or "it was killed"
+    return InstallFailed(f"uv failed: {what}.", "Run the same with --no-install to use what is installed.")
 
 
 _LOOSEN = "Change one of these requirements; `haversack env show NB.ipynb` says where each comes from."
@@ -272,6 +273,10 @@ def _other_hash(found: re.Match[str]) -> HaversackError:
     return IntegrityError(f"The file of {found[1]} is not the one that was locked.", "Lock again: haversack env lock")
 
 
+def _no_repository(found: re.Match[str]) -> HaversackError:
+    return InstallFailed(f"The repository of {found[1]} cannot be fetched.", "Correct its address, or sign in to it.")
+
+
 def _not_there(found: re.Match[str]) -> HaversackError:
     return InstallFailed(f"There is nothing to install at {found[1]}.", "Correct the path or address.")
 
@@ -296,6 +301,7 @@ _CAUSES: tuple[tuple[str, Callable[[re.Match[str]], HaversackError]], ...] = (
     (r"Because ([\w.-]+) was not found in the (?:package registry|provided package locations)", _unknown),
     (r"Because (?:all versions of )?([\w.=-]+) (?:has|have) no (?:wheels?|usable wheels|source)", _no_wheel),
     (r"no wheels? .{0,60}and no source distribution .*?`?([\w.-]+)`?", _no_wheel),
+    (r"Failed to download and build `([^`]+)` cause: Git operation failed", _no_repository),
     (r"Failed to (?:download and )?build `([^`]+)`", _not_built),
     (r"Distribution not found at: (\S+)", _not_there),
 )
@@ -318,10 +324,8 @@ def _address(errors: str) -> str:
 
 
 def _unreachable(index: str, errors: str) -> HaversackError:
-    missing = re.search(
-        r"Because (\S+) was not found in the cache|`([^`]+)` .{0,40}not (?:found )?in the cache", errors
-    )
-    name = f", and {missing[1] or missing[2]} is not in the cache" if missing else ""
+    missing = re.search(r"Because (\S+) was not found in the cache", " ".join(errors.split()))
+    name = f", and {missing[1]} is not in the cache" if missing else ""
     return ConnectionFailed(
         f"{index} cannot be reached{name}.",
         "Check the connection and pip's configuration, or run with --no-install to use what is installed.",
