@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,22 @@ def write(path: Path, content: str | bytes, *, durable: bool = True, private: bo
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with open(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
             file.write(data)
+
+
+def delete_tree(folder: Path) -> None:
+    """Delete a folder with everything in it. Raises `OSError`.
+
+    Folders in it that their owner may not enter, such as an overlay file system's work folder, are deleted too.
+    """
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        for at, folders, _ in os.walk(folder):
+            for name in folders:
+                path = os.path.join(at, name)
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
+        shutil.rmtree(folder)
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,6 +12,8 @@
     HAVERSACK_STREAMS  streams   the most ranges of a file that are fetched at once (16)
     HAVERSACK_OUTPUT   output    MB of each output of a cell that an executed notebook keeps, at least 0.1 (10)
     HAVERSACK_CA       ca        a PEM file of certificate authorities to trust besides the system's
+    HAVERSACK_INSTALL  install   whether a job gets its notebook's packages; no: those beside haversack (yes)
+    HAVERSACK_ENVIRONMENTS  environments  GB of environments that are kept for the next jobs (20)
 
 `HAVERSACK_TOKEN`, the hub's token, is read by `credentials` and is no setting.
 """
@@ -30,6 +32,7 @@ import platformdirs
 from haversack.errors import InputError
 
 _APPLICATION = "haversack"
+_YES, _NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Settings:
         streams: the most ranges of one file that are fetched at once.
         output: characters of each text output of a cell that an executed notebook keeps.
         ca: a PEM file of certificate authorities to trust besides the system's.
+        install: whether a job gets an environment with the packages that its notebook needs.
+        environments: bytes of environments that are kept for the next jobs.
     """
 
     data: Path
@@ -64,6 +69,8 @@ class Settings:
     streams: int = 16
     output: int = 10 * 10**6
     ca: Path | None = None
+    install: bool = True
+    environments: int = 20 * 10**9
 
 
 def folder() -> Path:
@@ -110,6 +117,10 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         streams=_streams(values.get("streams", Settings.streams)),
         output=_bytes("output", values["output"], 0.1) if "output" in values else Settings.output,
         ca=path("ca") if values.get("ca") else None,
+        install=_yes_or_no("install", values.get("install", Settings.install)),
+        environments=_gigabytes("environments", values["environments"])
+        if "environments" in values
+        else Settings.environments,
     )
 
 
@@ -145,6 +156,23 @@ def _bytes(name: str, given: object, least: float) -> int:
         smallest = f"at least {least}" if least else "or 0 for never"
         raise InputError(f"The setting {name} is {given!r}.", f"Give it in MB, {smallest}.")
     return round(megabytes * 10**6)
+
+
+def _gigabytes(name: str, given: object) -> int:
+    try:
+        gigabytes = float(str(given))
+    except ValueError:
+        gigabytes = -1.0
+    if not 0 <= gigabytes <= 1e5:
+        raise InputError(f"The setting {name} is {given!r}.", "Give it in GB, or 0 to keep none.")
+    return round(gigabytes * 10**9)
+
+
+def _yes_or_no(name: str, given: object) -> bool:
+    text = str(given).lower()
+    if text not in (*_YES, *_NO):
+        raise InputError(f"The setting {name} is {given!r}.", "Give yes or no.")
+    return text in _YES
 
 
 def _streams(given: object) -> int:

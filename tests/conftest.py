@@ -54,6 +54,8 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("HAVERSACK_DATA", str(home / "data"))
     monkeypatch.setenv("HAVERSACK_CACHE", str(home / "cache"))
+    # Jobs run with the packages of the suite's environment. Tests of the notebook's own packages unset it.
+    monkeypatch.setenv("HAVERSACK_INSTALL", "no")
     return home
 
 

@@ -54,6 +54,18 @@ def run(
             "--rehearse", help="Kill the kernel once in the middle of an epoch, to test that the training resumes."
         ),
     ] = False,
+    no_install: Annotated[
+        bool,
+        typer.Option(
+            "--no-install", help="Install nothing: run with the packages that are installed beside haversack."
+        ),
+    ] = False,
+    as_of: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Use no release of a package after this day or month: 2026-07.")
+    ] = None,
+    python: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="The version of Python, such as 3.12.", show_default=False)
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(metavar="JOB", help="Resume a job that is not done, from this machine or from the hub's drive."),
@@ -67,9 +79,9 @@ def run(
     limit = clock.seconds(session) if session else None
     timeout = clock.seconds(cell_timeout) if cell_timeout else None
     if resume:
-        if notebook or upload or param or cores or plain or rehearse:
+        if notebook or upload or param or cores or plain or rehearse or no_install or as_of or python:
             raise InputError(
-                "A resumed job keeps its notebook, uploads, parameters, cores, --plain and --rehearse.",
+                "A resumed job keeps its notebook, uploads, parameters, cores, packages, --plain and --rehearse.",
                 "Give --resume with --output, --html, --hub, --session, --cell-timeout or --max-sessions only.",
             )
         report = job.resume(
@@ -89,6 +101,9 @@ def run(
             max_sessions=max_sessions,
             plain=plain,
             rehearse=rehearse,
+            install=False if no_install else None,
+            as_of=as_of,
+            python=python,
         )
     else:
         raise InputError("No notebook is given.", "Name one, or resume a job: haversack run --resume JOB")

@@ -19,6 +19,7 @@ from haversack.errors import ConnectionFailed, InputError, InstallFailed
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 """The versions of Python that haversack runs on; `pyproject.toml` has the same."""
+_MOST_PATCHES = 40  # releases of a version that are looked at
 _LOOK = "import sys, platform, json; print(json.dumps([sys.executable, platform.python_version()]))"
 
 
@@ -40,27 +41,36 @@ def own() -> Python:
     return Python(Path(getattr(sys, "_base_executable", "") or sys.executable).resolve(), platform.python_version())
 
 
-def find(wanted: str, uv: Uv, folder: Path) -> Python:
-    """Return an interpreter that `wanted` allows: a version such as "3.12", or a PEP 440 specifier; "" for any.
-
-    haversack's own is preferred. uv looks for others on this machine, and fetches one if there is none. `folder` is an
-    existing folder to run uv in. Raises `InputError` if haversack runs on none of the versions, and `InstallFailed` if
-    there is no such Python.
-    """
-    specifier = (
-        f"=={wanted}.*" if re.fullmatch(r"3\.\d+", wanted) else f"=={wanted}" if wanted[:1].isdigit() else wanted
-    )
-    if not specifier or allows(specifier, own().version):
-        return own()
-    if not any(
-        allows(specifier, f"3.{minor}.{patch}") for minor in range(OLDEST[1], NEWEST[1] + 1) for patch in _PATCHES
-    ):
+def check(wanted: str) -> None:
+    """Raise `InputError` if `wanted`, as `find` takes it, is no version, or if haversack runs on none of them."""
+    specifier = _specifier(wanted)
+    versions = (f"3.{minor}.{patch}" for minor in range(OLDEST[1], NEWEST[1] + 1) for patch in range(_MOST_PATCHES))
+    if specifier and not any(allows(specifier, version) for version in versions):
         raise InputError(
             f"The notebook asks for Python {wanted}, and haversack runs notebooks on 3.{OLDEST[1]} to 3.{NEWEST[1]}.",
             f"Change its requires-python, or name a version: --python 3.{NEWEST[1]}",
         )
+
+
+def find(wanted: str, uv: Uv, folder: Path) -> Python:
+    """Return an interpreter that `wanted` allows: a version such as "3.12", or a PEP 440 specifier; "" for any.
+
+    haversack's own is preferred. uv looks for others on this machine, and fetches one if there is none. `folder` is an
+    existing folder to run uv in. Raises what `check` raises, and `InstallFailed` if there is no such Python.
+    """
+    specifier = _specifier(wanted)
+    if not specifier or allows(specifier, own().version):
+        return own()
+    check(wanted)
     bounded = f"{specifier},>=3.{OLDEST[1]},<3.{NEWEST[1] + 1}"
     return _look_at(Path(_found(bounded, wanted, uv, folder)))
+
+
+def _specifier(wanted: str) -> str:
+    """`wanted` as a PEP 440 specifier: "3.12" means any release of it."""
+    if re.fullmatch(r"3\.\d+", wanted):
+        return f"=={wanted}.*"
+    return f"=={wanted}" if wanted[:1].isdigit() else wanted
 
 
 def allows(specifier: str, version: str) -> bool:
@@ -71,9 +81,6 @@ def allows(specifier: str, version: str) -> bool:
         return version in SpecifierSet(specifier)
     except InvalidSpecifier:
         raise InputError(f"{specifier!r} is no version of Python.", "Write for example 3.12, or >=3.11.") from None
-
-
-_PATCHES = range(40)
 
 
 def _found(bounded: str, wanted: str, uv: Uv, folder: Path) -> str:

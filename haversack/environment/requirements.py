@@ -9,8 +9,9 @@ Nothing is resolved, locked or installed here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,20 @@ class Requirements:
         raise InputError(
             f"The table of packages does not provide {count} of this notebook: {named}.", _next_step(missing)
         )
+
+    def encode(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def decode(cls, text: str) -> Requirements:
+        """Return what `encode` wrote. Raises `ValueError`, `TypeError` or `KeyError` for anything else."""
+        values = json.loads(text)
+        values["requirements"] = tuple(Requirement(**one) for one in values["requirements"])
+        values["modules"] = tuple(Module(**{**one, "cells": tuple(one["cells"])}) for one in values["modules"])
+        values["installations"] = tuple(Installation(**one) for one in values["installations"])
+        values["options"] = tuple(values["options"])
+        return cls(**values)
 
 
 def requirements_of(cells: Sequence[str], metadata: Mapping[str, Any], folder: Path | None = None) -> Requirements:

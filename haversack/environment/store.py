@@ -1,4 +1,4 @@
-"""Environments made from locks, in the user's cache: one immutable tree for each lock, shared by jobs that only read it.
+"""Environments made from locks, in the user's cache: one immutable tree for each lock, which jobs only read.
 
     environments/KEY/tree/       the environment, made by uv; nobody writes to it once it is complete
     environments/KEY/lock.txt    its lock
@@ -8,8 +8,8 @@
     environments/.haversack-…    one that is being made
 
 The key is a hash of the lock, the interpreter, the platform and the accelerator. An environment is made in a temporary
-folder and published by a rename, so it is complete or absent; what a killed process left is deleted when the next one is
-made. A lock is held on a file that uv's process inherits, so a uv that outlives its killed parent is waited for.
+folder and published by a rename, so it is complete or absent; what a killed process left is deleted when the next one
+is made. A lock is held on a file that uv's process inherits, so a uv that outlives its killed parent is waited for.
 
 The files are hard links to uv's cache where both are on one disk, so several environments share them. A job must not
 write through such a link: it gets an overlay or a copy (`notebook.place.environment`).
@@ -25,8 +25,8 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from haversack import disk, progress
@@ -122,7 +122,7 @@ class Store:
         self._folder.mkdir(parents=True, exist_ok=True)
         held = self._hold(key)
         if held is None:
-            with self._locked(key, fcntl.LOCK_EX, "waiting for another job that makes this environment") as descriptor:
+            with self._locked(key) as descriptor:
                 # Race: another process may have made it before this one got the lock.
                 made = self.find(key) is None
                 if made:
@@ -146,12 +146,12 @@ class Store:
             return None
         if not (folder / _TREE / "bin" / "python").exists():
             return None
-        return Environment(**{**about, "folder": folder}, used=used, in_use=self._is_in_use(key))
+        return Environment(**{**about, "folder": folder}, used=used)
 
     def all(self) -> list[Environment]:
         """Return all environments, the one used last first."""
         keys = [path.parent.name for path in self._folder.glob(f"*/{_ABOUT}")]
-        found = [one for key in keys if (one := self.find(key)) is not None]
+        found = [replace(one, in_use=self._is_in_use(key)) for key in keys if (one := self.find(key)) is not None]
         return sorted(found, key=lambda one: one.used, reverse=True)
 
     def remove(self, key: str) -> Environment:
@@ -182,7 +182,7 @@ class Store:
 
     def _make(self, key: str, lock: Lock, python: Python, descriptor: int) -> None:
         """Make the environment `key` and publish it. The caller holds its lock, whose file is `descriptor`."""
-        self._delete_leftovers()
+        self._delete_leftovers(key)
         if (self._folder / key).exists():
             shutil.rmtree(self._folder / key)  # its interpreter is gone
         making = self._folder / f"{disk.TEMPORARY}{key}-{secrets.token_hex(4)}"
@@ -208,7 +208,7 @@ class Store:
         """Install the packages of `lock` into the new environment `making/tree`."""
         (making / _LOCK).write_text(lock.text)
         tree = making / _TREE
-        venv = ["venv", "--relocatable", "--no-project", "-q", "-p", str(python.path), _TREE]
+        venv = ["venv", "--relocatable", "--no-project", "--prompt", "haversack", "-q", "-p", str(python.path), _TREE]
         self._uv.run(*venv, cwd=making, keep=(descriptor,))
         command = ["pip", "install", "--no-deps", "-r", _LOCK, "-p", str(tree / "bin" / "python")]
         # The lock says where packages come from; what it was made with besides counts too.
@@ -221,17 +221,20 @@ class Store:
             *command, cwd=making, watch=_progress_of(tree, total), keep=(descriptor,), offline_first=not lock.torch
         )
 
-    def _delete_leftovers(self) -> None:
-        """Delete what killed processes have left. One that is being made has a `KEY.lock` that cannot be locked."""
+    def _delete_leftovers(self, held: str) -> None:
+        """Delete what killed processes have left. What is being made now has a lock that cannot be had.
+
+        The caller holds the lock of the key `held`.
+        """
         for left in self._folder.glob(f"{disk.TEMPORARY}*-*"):
             key = left.name.removeprefix(disk.TEMPORARY).partition("-")[0]
-            with suppress(BlockingIOError), self._try_lock(key, fcntl.LOCK_EX):
+            with suppress(BlockingIOError), nullcontext() if key == held else self._try_lock(key):
                 shutil.rmtree(left, ignore_errors=True)
 
     def _delete(self, key: str) -> bool:
         """Delete an environment, unless a process uses it; return whether it is gone."""
         try:
-            with self._try_lock(key, fcntl.LOCK_EX):
+            with self._try_lock(key):
                 # Rename first, so that no process finds half of it.
                 doomed = self._folder / f"{disk.TEMPORARY}{key}-{secrets.token_hex(4)}"
                 with suppress(FileNotFoundError):
@@ -244,15 +247,12 @@ class Store:
     # Locks
 
     def _hold(self, key: str) -> Held | None:
-        """Return the environment `key`, held; None if it is not there or is being made or deleted."""
+        """Return the environment `key`, held; None if it is not there."""
         if self.find(key) is None:
             return None
         descriptor = self._open(key)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+        # What is complete is not being made, so at most somebody deletes it or looks whether it is in use.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
         environment = self.find(key)  # again: race, it may have been deleted before the lock was taken
         if environment is None:
             os.close(descriptor)
@@ -262,33 +262,33 @@ class Store:
 
     def _is_in_use(self, key: str) -> bool:
         try:
-            with self._try_lock(key, fcntl.LOCK_EX):
+            with self._try_lock(key):
                 return False
         except BlockingIOError:
             return True
 
     @contextmanager
-    def _locked(self, key: str, kind: int, waiting: str) -> Iterator[int]:
-        """Hold the lock of `key`, and yield its file's descriptor; show `waiting` while another process has it."""
+    def _locked(self, key: str) -> Iterator[int]:
+        """Hold the lock of `key` exclusively, and yield its file's descriptor; wait while another process has it."""
         descriptor = self._open(key)
         try:
             while True:
                 try:
-                    fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    self._uv.show(waiting)
+                    self._uv.show("waiting for another job that makes this environment")
                     time.sleep(_POLL)
             yield descriptor
         finally:
             os.close(descriptor)
 
     @contextmanager
-    def _try_lock(self, key: str, kind: int) -> Iterator[None]:
-        """Hold the lock of `key`. Raises `BlockingIOError` if another process holds it."""
+    def _try_lock(self, key: str) -> Iterator[None]:
+        """Hold the lock of `key` exclusively. Raises `BlockingIOError` if another process holds it."""
         descriptor = self._open(key)
         try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         finally:
             os.close(descriptor)

@@ -25,6 +25,7 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         patch.setenv("HOME", str(folder))
         patch.setenv("HAVERSACK_DATA", str(folder / "data"))
         patch.setenv("HAVERSACK_CACHE", str(folder / "cache"))
+        patch.setenv("HAVERSACK_INSTALL", "no")
 
         def run_cells(*sources: str, tags: dict[int, list[str]] | None = None, **options: Any) -> job.JobReport:
             notebook = notebooks.write(folder / "nb.ipynb", *sources, tags=tags)

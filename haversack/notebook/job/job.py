@@ -23,9 +23,11 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings, signin
+from haversack.environment import lock
+from haversack.environment.pip_settings import uv_settings
 from haversack.errors import HaversackError, InputError, NotebookInvalid, SignInError
 from haversack.notebook import plainfit
-from haversack.notebook.job import summary
+from haversack.notebook.job import packages, summary
 from haversack.notebook.job.jobs import LOCK
 from haversack.notebook.place import content, kaggle_command
 from haversack.notebook.record import document, store
@@ -57,6 +59,8 @@ class JobReport:
             from 1, without empty and text cells.
         trainings: names of the job's trainings that the notebook gave no name, as `haversack runs` lists them.
         seconds: wall-clock time of this call of `run` or `resume`.
+        environment: `key`, number of `packages`, `python`, `accelerator`, `from_store` and `seconds` of the kernel's
+            environment; None with `--no-install`, and if the packages could not be installed.
         content: how `/content` was provided: "namespace", "bubblewrap", "folder" or "literals" (see
             `place.content`).
         downloads: paths of the copies of files that the notebook downloaded.
@@ -77,6 +81,7 @@ class JobReport:
     cells: int = 0
     trainings: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    environment: dict[str, Any] | None = None
     content: str = ""
     downloads: list[str] = field(default_factory=list)
     drive: str | None = None
@@ -122,6 +127,9 @@ def run(
     max_sessions: int | None = None,
     plain: bool = False,
     rehearse: bool = False,
+    install: bool | None = None,
+    as_of: str | None = None,
+    python: str | None = None,
 ) -> JobReport:
     """Execute a notebook as a new job, over as many sessions as it takes, and return its report.
 
@@ -148,6 +156,10 @@ def run(
         plain: leave `model.fit` unpatched, so that trainings do not resume.
         rehearse: end a session once by SIGKILL, in the middle of an epoch, to show that the training resumes. If no
             training could be killed so, the report's status is "failed". Not with `plain`.
+        install: whether the kernel gets an environment with the packages that the notebook needs, rather than those
+            that are installed beside haversack; None for the user's setting.
+        as_of: a day or a month, such as "2026-07", after which no release of a package is used.
+        python: the version of Python, such as "3.12"; None for the notebook's own or haversack's.
     """
     source = document.read(notebook)
     parameters_.apply(source, parameters or {})
@@ -157,8 +169,10 @@ def run(
     given = _uploads(uploads, source, notebook)
     chosen = settings.load()
     options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse)
+    options = replace(options, **_package_options(chosen.install if install is None else install, as_of, python))
     if max_sessions is not None:
         options = replace(options, max_sessions=max_sessions)
+    needed = packages.needed_by(source, notebook.absolute().parent, python) if options.install else None
     _check_options(options)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     record = JobRecord(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
@@ -166,6 +180,8 @@ def run(
     with FileLock(folder / LOCK):
         job = Job(source, folder, record, chosen, notices)
         record.uploads = job.store.add_inputs(source, given)
+        if needed is not None:
+            packages.keep_needed(folder, needed)
         return job.execute()
 
 
@@ -298,20 +314,29 @@ class Job:
         """
         started = time.monotonic()
         failure: HaversackError | None = None
+        self.store.save(self.record)
         variables = _variables(self.settings, self.folder, self.record.options)
         self.secrets.add(variables.get("KAGGLE_KEY"))
         for name in ("home", "content", "downloads"):
             (self.folder / name).mkdir(exist_ok=True)
+        installed: packages.Packages | None = None
         private = content.prepare(self.folder / "content", self.folder / "home")
         try:
             with self.screen:
                 for notice in [*self._initial_notices, private.notice]:
                     self._notify(notice)
-                self.sessions.execute(private, variables)
+                installed = self._install()
+                if installed is not None and self.record.options.cores is None:
+                    variables |= installed.variables(os.environ)
+                self.sessions.execute(private, variables, None if installed is None else installed.tree)
         except HaversackError as error:
             failure = type(error)(self.secrets.mask(error.what), self.secrets.mask(error.next_step))
+            if not self.record.sessions:
+                self.sessions.save_notebook()
         finally:
             private.release()
+            if installed is not None:
+                installed.release()
         page = None
         try:
             page = self._save_page() if self.record.html else None
@@ -327,6 +352,7 @@ class Job:
             cells=self.sessions.executed,
             trainings=self._trainings(),
             seconds=round(time.monotonic() - started, 2),
+            environment=None if installed is None else installed.json(),
             content=private.kind,
             downloads=self.secrets.mask_json(self.sessions.downloads),
             drive=self.sessions.drive,
@@ -335,6 +361,19 @@ class Job:
             error=str(failure) if failure else None,
             failure=failure,
         )
+
+    def _install(self) -> packages.Packages | None:
+        """Return the environment with the notebook's packages, held, and print its summary; None with --no-install.
+
+        Raises what `packages.provide` raises.
+        """
+        options = self.record.options
+        if not options.install:
+            return None
+        self.secrets.add(*packages.secrets_of(uv_settings().variables), *packages.secrets_of(os.environ))
+        installed = packages.provide(self.folder, options, self.settings, self.screen, self._notify)
+        self.screen.print_line(installed.summary)
+        return installed
 
     def _notify(self, text: str) -> None:
         """Print a sentence, and add it to the report. Does nothing for "" and for a sentence shown before."""
@@ -367,6 +406,15 @@ def _check_options(options: Options) -> None:
     if options.rehearse and options.plain:
         raise InputError("With --plain no training resumes, so --rehearse is useless.", "Leave out one of the two.")
     _check_hub(options.hub)
+
+
+def _package_options(install: bool, as_of: str | None, python: str | None) -> dict[str, Any]:
+    """Return the options about packages. Raises `InputError` for an invalid day, and for options without `install`."""
+    if not install and (as_of or python):
+        raise InputError(
+            "With --no-install nothing is resolved, so --as-of and --python are useless.", "Leave them out."
+        )
+    return {"install": install, "as_of": as_of and lock.day_of(as_of), "python": python}
 
 
 def _default_output(notebook: Path) -> Path:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from haversack import settings
+from haversack import disk, settings
 from haversack.errors import InputError, NotFound
 from haversack.notebook.place import content
 from haversack.notebook.record import store
@@ -90,7 +90,7 @@ def remove(names: Iterable[str]) -> list[StoredJob]:
     for job in found:
         for run in (settings.load().data / "runs").glob(f"{glob.escape(job.name)}.cell-*"):
             shutil.rmtree(run)
-        shutil.rmtree(job.folder)
+        disk.delete_tree(job.folder)
     return found
 
 

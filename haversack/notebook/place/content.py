@@ -10,6 +10,8 @@ Runs in the process of `haversack run`. `prepare` uses the first of these method
     literals     The last resort. `/content` in string literals and shell lines is replaced by the job's folder in the
                  source that is sent to the kernel; a notice says so. The saved notebook keeps its own source.
 
+The first two can also mount a private environment for the job, as an overlay (`with_overlay`).
+
 `HAVERSACK_CONTENT` may name one of them. On Colab, HOME is `/root`. With every method, paths of hidden folders below
 `/root`, such as `/root/.kaggle`, are replaced by those of the job's HOME, in the way that `literals` replaces
 `/content`. Under bubblewrap, an ordinary user's job also sees its HOME at `/root`.
@@ -29,7 +31,7 @@ import shutil
 import subprocess
 import tokenize
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +42,8 @@ METHODS = ("namespace", "bubblewrap", "folder", "literals")
 # FUSE requires a process that is root of the user namespace that owns the mounts.
 _USER_NAMESPACE = ("--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "CAP_SYS_ADMIN", "--die-with-parent")
 _LOCK = Path("/run/haversack-content.lock")
+# Characters that mean something in the options of an overlay.
+_UNSAFE = re.compile(r"[,:\\]")
 
 _CONTENT = re.compile(r"(?<![\w./~-])/content(?![\w.-])")
 # Hidden folders in Colab's HOME hold keys and settings. Other paths below /root may be files of this machine.
@@ -78,6 +82,21 @@ class ContentFolder:
         if self.kind == "literals":
             replacements[_CONTENT] = self.folder
         return replace_paths(source, replacements)
+
+    def with_overlay(self, lower: Path, own: Path, target: Path) -> ContentFolder | None:
+        """Return this `/content` with one more mount for the kernel: the folder `lower`, changed by what `own` has.
+
+        It is an overlay file system (https://docs.kernel.org/filesystems/overlayfs.html) on the existing folder
+        `target`. `lower` is never written to; what the job changes is in `own/upper`. `own` has the existing, empty or
+        prepared folder `upper` and an empty one, `work`. None if the method or this machine does not allow it.
+        """
+        options = f"lowerdir={lower},upperdir={own / 'upper'},workdir={own / 'work'}"
+        if self.kind not in ("namespace", "bubblewrap") or _UNSAFE.search(f"{lower}{own}"):
+            return None
+        options += ",userxattr" if self.kind == "bubblewrap" else ""
+        mount = ("/bin/sh", "-c", 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec "$@"', "sh")
+        prefix = (*self.prefix, *mount, options, str(target))
+        return replace(self, prefix=prefix) if _works(prefix) else None
 
     def release(self) -> None:
         """Remove the link at /content, if the method made one, and the file lock. A second call does nothing."""

@@ -2,14 +2,15 @@
 
     notebook.ipynb   the notebook to execute, with its parameters set
     uploads/N/NAME   the files that `files.upload()` receives
+    lock/            what the notebook needs and the lock of its packages, unless installed with --no-install
     job.json         the record: options, sessions, finished `once` cells (`JobRecord`)
     executed.ipynb   the executed notebook so far; on the drive, and in a folder that was downloaded from there
 
 Runs in the process of `haversack run`; the kernel only reads `job.json`. The folder is enough to resume the job on this
 machine. With a named hub, a copy in `haversack/jobs/JOB/` on its drive is enough to resume it on any machine. The
-notebook and the uploads are uploaded once, before the first session of a `run` or `resume`; the record then, before and
-after each session, and after each newly finished `once` cell; the executed notebook after each session. The copy
-contains no secret: notebooks are masked, and an upload that holds a secret is left out. If an upload to the drive
+notebook, the uploads and the lock are uploaded once, before the first session of a `run` or `resume`; the record then,
+before and after each session, and after each newly finished `once` cell; the executed notebook after each session. The
+copy contains no secret: notebooks are masked, and an upload that holds a secret is left out. If an upload to the drive
 fails, the user is told once and the job continues. The embedded hub's drive is on the same disk as the folder, so with
 it there is no copy.
 """
@@ -30,6 +31,7 @@ from haversack.notebook.record import document
 from haversack.notebook.secrets.masking import Secrets
 
 NOTEBOOK, UPLOADS, RECORD, EXECUTED = "notebook.ipynb", "uploads", "job.json", "executed.ipynb"
+NEEDED, LOCK = "lock/requirements.json", "lock/packages.lock"
 # Key files are small, so larger uploads are not searched for secrets. In bytes.
 _MAX_SEARCHED_SIZE = 1 << 20
 # The errors of `JobRecord.decode`.
@@ -51,6 +53,9 @@ class Options:
         plain: whether `model.fit` is left unpatched.
         rehearse: whether the kernel is killed once, in the middle of a training's epoch.
         max_sessions: the most sessions that one `run` or `resume` executes.
+        install: whether the kernel gets an environment with the packages that the notebook needs.
+        as_of: the day after which no release of a package is used, such as "2026-07-31"; None for none.
+        python: the version of Python, such as "3.12"; None for the notebook's own or haversack's.
     """
 
     hub: str | None = None
@@ -60,6 +65,9 @@ class Options:
     plain: bool = False
     rehearse: bool = False
     max_sessions: int = 100
+    install: bool = False
+    as_of: str | None = None
+    python: str | None = None
 
 
 @dataclass
@@ -197,6 +205,9 @@ class JobStore:
                 self._upload(f"{UPLOADS}/{name}", path)
             elif self._hub:
                 self._notify_once(f"{path.name} holds a secret, so it is not stored on the drive.")
+        for name in (NEEDED, LOCK):
+            if (self.folder / name).exists():
+                self._upload(name, self._secrets.mask((self.folder / name).read_text()).encode())
         self.upload_record(record)
 
     def upload_record(self, record: JobRecord, executed: Path | None = None) -> None:
@@ -326,10 +337,10 @@ def _download(folder: Path, record: JobRecord, hub: str) -> None:
     """Download the drive's copy of a job to `folder`, whose record becomes `record`.
 
     The record is written last, because a folder counts as a job once it has one. The notebook and the uploads never
-    change, and the local ones are not masked, so those that exist are kept.
+    change, and the local ones are not masked, so those that exist are kept; a local lock is of this machine's kind.
     """
     filesystem = _drive(hub)
-    for name in [NOTEBOOK, EXECUTED, *(f"{UPLOADS}/{upload}" for upload in record.uploads)]:
+    for name in [NOTEBOOK, EXECUTED, NEEDED, LOCK, *(f"{UPLOADS}/{upload}" for upload in record.uploads)]:
         target = _path_below(folder, name)
         if name != EXECUTED and target.exists():
             continue
@@ -337,7 +348,8 @@ def _download(folder: Path, record: JobRecord, hub: str) -> None:
         try:
             target.write_bytes(filesystem.cat_file(f"{_folder_of(folder.name)}/{name}"))
         except NotFound:
-            continue  # no session has ended yet, or the upload holds a secret (`check_uploads` reports it)
+            # No session has ended yet, the job has no lock, or the upload holds a secret (`check_uploads` reports it).
+            continue
     document.write_text(record.encode(), folder / RECORD)
 
 

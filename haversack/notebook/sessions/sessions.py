@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from haversack import embedded, settings
+from haversack import disk, embedded, settings
 from haversack.drive import ROOT
 from haversack.errors import CellFailed, HaversackError, JobError, KernelDied
 from haversack.notebook import ending, plainfit
@@ -43,7 +43,7 @@ from haversack.training import clock
 ONCE = "once"
 # A line of progress shows the end of a cell's output; this many characters are enough for its last line.
 _OUTPUT_TAIL = 4000
-_FRESH_FOLDERS = ("home", "content", "env", "bin", "jupyter")
+_FRESH_FOLDERS = ("home", "content", *environment.FOLDERS, "bin", "jupyter")
 _MAX_SESSIONS_WITHOUT_PROGRESS = 2
 # The user is told once that so many sessions in a row changed files of the job and nothing else.
 _SESSIONS_WITH_FILES_ONLY = 3
@@ -155,15 +155,19 @@ class JobSessions:
         self._cell_uploads: list[str] = []
         # Whether this session has mounted the embedded drive as a symbolic link.
         self._is_drive_linked = False
+        self._tree: Path | None = None
 
-    def execute(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
+    def execute(self, private: content.ContentFolder, variables: dict[str, str], tree: Path | None) -> None:
         """Execute every cell, over as many sessions as it takes; return when the notebook is done.
 
-        `private` is the job's `/content`; `variables` are the environment variables that all kernels share. If the job
-        is given up, raises the `HaversackError` of the last session: `JobError` (`CellFailed`, `KernelDied`),
-        `DiskFull` or `MountError`. Raises `OSError` if the session's folders cannot be written, `TimeoutError` if the
-        checkpoints are not deleted within 60 s after the last cell, and `KeyboardInterrupt` for a second signal.
+        `private` is the job's `/content`; `variables` are the environment variables that all kernels share; `tree` is
+        the environment with the notebook's packages, of which each session gets a private view; None for the packages
+        that haversack runs with. If the job is given up, raises the `HaversackError` of the last session: `JobError`
+        (`CellFailed`, `KernelDied`), `DiskFull` or `MountError`. Raises `OSError` if the session's folders cannot be
+        written, `TimeoutError` if the checkpoints are not deleted within 60 s after the last cell, and
+        `KeyboardInterrupt` for a second signal.
         """
+        self._tree = tree
         asyncio.run(self._run(private, variables))
 
     async def _run(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
@@ -250,7 +254,7 @@ class JobSessions:
             number, duration = len(self._record.sessions), clock.words(session.ended - session.began)
             self._screen.print_line(f"Session {number} ended after {duration}: {session.said}")
         self._store.save(self._record)
-        self._save_notebook()
+        self.save_notebook()
 
     async def _run_session(
         self, session: JobSession, private: content.ContentFolder, variables: dict[str, str]
@@ -355,7 +359,7 @@ class JobSessions:
                     f"Unmount it: haversack unmount {mounts[0]}",
                 )
             if place.exists():
-                shutil.rmtree(place)
+                disk.delete_tree(place)
         for name in ("home", "content"):
             (self.folder / name).mkdir()
 
@@ -363,7 +367,10 @@ class JobSessions:
         self, private: content.ContentFolder, variables: dict[str, str]
     ) -> tuple[Path, dict[str, str]]:
         """Create the session's Python environment; return the folder of kernelspecs and the kernel's variables."""
-        env = environment.create(self.folder / "env")
+        self._screen.show_activity("preparing the environment")
+        env, private = environment.provide(self.folder, self._tree, private)
+        if env.copied:
+            self._screen.print_line(f"environment: copied in {env.copied:.1f} s")
         environment.write_kaggle(self.folder / "bin", env)
         variables = {**variables, **env.variables(self._settings.cache)}
         first = [self.folder / "bin", env.bin, Path(sys.executable).parent]
@@ -381,7 +388,7 @@ class JobSessions:
         """
         cells = self.notebook.cells
         indices = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source.strip()]
-        self._save_notebook()
+        self.save_notebook()
         for number, index in enumerate(indices, start=1):
             self._screen.start_cell(number, len(indices), self._secrets.mask(cells[index].source))
             self._record.cell = number
@@ -415,7 +422,7 @@ class JobSessions:
             self.notebook.cells[index].execution_count = number
         finally:
             self._learn_hub_secrets()
-            self._save_notebook()
+            self.save_notebook()
             for sentence in running.left_out:
                 self._notify(f"Cell {number}: {sentence}")
         self._finish_cell(number, "✓")
@@ -494,7 +501,7 @@ class JobSessions:
         # The cell may have started the embedded hub, whose token did not exist before.
         self._secrets.add(*embedded.secrets_of(self._settings.data))
 
-    def _save_notebook(self) -> None:
+    def save_notebook(self) -> None:
         """Save the executed notebook, masked, with its sessions in its metadata. Raises `DiskFull` and `JobError`."""
         metadata = self.notebook.metadata.setdefault("haversack", {})
         metadata["sessions"] = [

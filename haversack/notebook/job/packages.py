@@ -1,0 +1,161 @@
+"""A job's packages: what its notebook needs is locked once, kept with the job, and made into an environment.
+
+    lock/requirements.json   what the notebook needs (`environment.requirements`)
+    lock/packages.lock       its lock (`environment.lock`)
+
+Both are in the job's folder and, with a named hub, on its drive, so that every session and a resume on another machine
+get the same versions. A machine of another kind, such as one with a GPU, locks again, and keeps versions where it can.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from haversack import disk, settings
+from haversack.environment import python as python_
+from haversack.environment.imports import code_cells
+from haversack.environment.lock import Lock, Locker
+from haversack.environment.requirements import Requirements, requirements_of
+from haversack.environment.store import Held, Store
+from haversack.environment.uv import Uv
+from haversack.errors import InputError
+from haversack.notebook.record.screen import Screen
+from haversack.notebook.record.store import LOCK, NEEDED, Options
+
+_MOST_NAMED = 3  # packages that the summary names
+
+
+@dataclass
+class Packages:
+    """The environment of a job's sessions, held until `release`.
+
+    Attributes:
+        held: the environment in the store.
+        lock: its lock.
+        needed: what the notebook needs.
+        kept: whether the lock was the job's already.
+        seconds: how long it took to lock and make it.
+    """
+
+    held: Held
+    lock: Lock
+    needed: Requirements
+    kept: bool
+    seconds: float
+
+    @property
+    def tree(self) -> Path:
+        """The folder of the environment, which nobody may write to."""
+        return self.held.environment.tree
+
+    def json(self) -> dict[str, Any]:
+        """What the job's report says of it."""
+        return {
+            "key": self.held.environment.key,
+            "packages": len(self.lock.packages),
+            "python": self.lock.python,
+            "accelerator": self.lock.accelerator,
+            "from_store": self.held.from_store,
+            "seconds": round(self.seconds, 2),
+        }
+
+    def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The environment variables that follow from the lock: Keras's backend, unless the user chose one."""
+        if "KERAS_BACKEND" in inherited:
+            return {}
+        return {"KERAS_BACKEND": "tensorflow" if self._has_tensorflow else "jax"}
+
+    @property
+    def summary(self) -> str:
+        """One line: what was installed, by which rule, and how long that took."""
+        count = len(self.lock.packages)
+        how = "from the store" if self.held.from_store else "installed"
+        return f"environment: {self._wanted}: {count} packages {how} in {self.seconds:.1f} s"
+
+    def release(self) -> None:
+        """Let the environment be evicted from the store."""
+        self.held.release()
+
+    @property
+    def _has_tensorflow(self) -> bool:
+        imported = any(module.name.partition(".")[0] == "tensorflow" for module in self.needed.modules)
+        return imported or "tensorflow" in self.lock.packages
+
+    @property
+    def _wanted(self) -> str:
+        """The packages that the notebook needs, and the rules that found them."""
+        names = [one.project or one.text for one in self.needed.requirements]
+        if not names:
+            return "a kernel"
+        more = len(names) - _MOST_NAMED
+        named = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        rules = dict.fromkeys(_rule(one.why) for one in self.needed.requirements)
+        return f"{named} ({'the lock of the job' if self.kept else ', '.join(rules)})"
+
+
+def needed_by(notebook: Any, folder: Path, python: str | None) -> Requirements:
+    """Return what a notebook in `folder` needs, checked. `python` is the version that takes precedence; None for none.
+
+    Raises `InputError` if imports are unknown, the notebook's own list cannot be read, or haversack does not run on the
+    Python that is asked for.
+    """
+    found = requirements_of(code_cells(notebook), notebook["metadata"], folder)
+    found.check()
+    python_.check(python or found.python)
+    return found
+
+
+def keep_needed(job: Path, needed: Requirements) -> None:
+    """Write what the notebook needs to the folder of its job."""
+    (job / NEEDED).parent.mkdir(exist_ok=True)
+    disk.write(job / NEEDED, needed.encode())
+
+
+def provide(
+    job: Path, options: Options, chosen: settings.Settings, screen: Screen, notify: Callable[[str], None]
+) -> Packages:
+    """Lock and make the environment of the job in the folder `job`, or take its lock, and return it held.
+
+    Raises `InputError` if the job's files are unreadable, and what `Locker.find` and `Store.get` raise.
+    """
+    started = time.monotonic()
+    screen.show_activity("environment")
+    uv = Uv.make(chosen.cache, screen.show_output, notify)
+    folder = chosen.cache / "environments"
+    locker = Locker(folder / "locks", uv)
+    needed, known = _read(job)
+    kept = known is not None and known.fits
+    if known is not None and kept:
+        lock = known
+        python = locker.python_of(lock)
+    else:
+        lock = locker.find(needed, python=options.python or "", as_of=options.as_of or "", known=known)
+        python = locker.python_of(lock)
+        disk.write(job / LOCK, lock.text)
+    held = Store(folder, chosen.environments, uv).get(lock, python)
+    return Packages(held, lock, needed, kept, time.monotonic() - started)
+
+
+def secrets_of(uv_variables: Mapping[str, str]) -> list[str]:
+    """The passwords in the addresses of the package indexes and proxies that uv is given."""
+    found = (re.findall(r"://[^/@\s:]*:([^@/\s]+)@", value) for value in uv_variables.values())
+    return [password for passwords in found for password in passwords]
+
+
+def _read(job: Path) -> tuple[Requirements, Lock | None]:
+    """Return what is kept in the folder `job`; the lock may be missing. Raises `InputError` if it cannot be read."""
+    try:
+        needed = Requirements.decode((job / NEEDED).read_text())
+        return needed, Lock.decode((job / LOCK).read_text()) if (job / LOCK).exists() else None
+    except (OSError, ValueError, TypeError, KeyError):
+        raise InputError(f"{job / 'lock'} is not the lock of a job.", "Run the notebook as a new job.") from None
+
+
+def _rule(why: str) -> str:
+    """The rule by which a package was found, for people: `why` of a requirement without its details."""
+    return "its imports" if why.startswith("import ") or "needs it" in why else why
