@@ -10,13 +10,14 @@ options    shared by commands        output     how results are printed
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from haversack.cli import accounts, data, doctor, drive, env, hub, jobs, notebook, runs
-from haversack.errors import HaversackError
+from haversack.errors import HaversackError, InputError
 
 app = typer.Typer(
     help="Run Colab notebooks anywhere: the drive, Kaggle data, the environment and the training come along.",
@@ -57,9 +58,18 @@ def main(arguments: list[str] | None = None) -> None:
         print(__version__)
         return
     try:
+        _check_current_directory()
         app(args=arguments)
     except (HaversackError, OSError) as error:
         if debug:
             raise
         print(f"haversack: {error}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))
+
+
+def _check_current_directory() -> None:
+    """Raise `InputError` if the current directory was deleted: every relative path would fail, each in its own way."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("The current directory was deleted.", "Change to another one: cd ~") from None

@@ -178,12 +178,23 @@ class Locker:
         with self._scratch() as scratch:
             chosen = python_.find(python or needed.python, self.uv, scratch)
             request = _Request(needed, chosen, accelerator_.accelerator(), as_of)
-            kept = self.folder / f"{self._key(request, known)}.lock"
-            if not fresh and kept.exists() and time.time() - kept.stat().st_mtime < _FRESH:
+            kept = self._file(request, known)
+            if not fresh and _is_fresh(kept):
                 return Lock.decode(kept.read_text())
             lock = _Resolution(self.uv, scratch, request, known).result()
             disk.write(kept, lock.text, durable=False)
             return lock
+
+    def kept(self, needed: Requirements) -> Lock | None:
+        """Return the lock of what a notebook needs that was made within a day; None if there is none.
+
+        Nothing is resolved or fetched, so only a lock for haversack's own Python is found.
+        """
+        python = python_.own()
+        if needed.python and not python_.allows(needed.python, python.version):
+            return None
+        file = self._file(_Request(needed, python, accelerator_.accelerator(), ""), None)
+        return Lock.decode(file.read_text()) if _is_fresh(file) else None
 
     def python_of(self, lock: Lock) -> Python:
         """Return an interpreter for `lock`: of its version, or of another of the same minor version.
@@ -203,8 +214,8 @@ class Locker:
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    def _key(self, request: _Request, known: Lock | None) -> str:
-        """A hash of everything that decides the lock. The indexes are in it, hashed with their sign-ins."""
+    def _file(self, request: _Request, known: Lock | None) -> Path:
+        """Where the lock is kept: its name is a hash of everything that decides it, indexes and sign-ins included."""
         settings = self.uv.settings
         parts = (
             *(one.text for one in request.needed.requirements),
@@ -217,7 +228,11 @@ class Locker:
             *settings.arguments,
             known.text if known else "",
         )
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        return self.folder / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}.lock"
+
+
+def _is_fresh(file: Path) -> bool:
+    return file.exists() and time.time() - file.stat().st_mtime < _FRESH
 
 
 @dataclass(frozen=True)

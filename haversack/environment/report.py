@@ -6,18 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from haversack.environment.lock import Lock
 from haversack.environment.requirements import Requirements
 from haversack.errors import InputError
 
 
-def as_json(found: Requirements) -> dict[str, Any]:
-    """Return `found` as JSON values, with `problem`: the message of `Requirements.check`, or ""."""
+def as_json(found: Requirements, lock: Lock | None = None) -> dict[str, Any]:
+    """Return `found` as JSON values, with `problem`: the message of `Requirements.check`, or "".
+
+    `locked` has the name and version of every package in `lock`; None without one.
+    """
     modules = [{**asdict(module), "missing": module.missing} for module in found.modules]
-    return {**asdict(found), "modules": modules, "problem": problem(found)}
+    return {**asdict(found), "modules": modules, "problem": problem(found), "locked": lock and lock.packages}
 
 
-def as_text(found: Requirements) -> str:
-    """Return `found` as the lines of a report, with what is missing at its end."""
+def as_text(found: Requirements, lock: Lock | None = None) -> str:
+    """Return `found` as the lines of a report, with its `lock`, if there is one, and what is missing at its end."""
     modules = [(one.name, f"{_MARKS.get(one.state, '')}{one.why}", _where(one.cells)) for one in found.modules]
     wanted = [(one.text, one.why) for one in found.requirements]
     own = [
@@ -30,6 +34,7 @@ def as_text(found: Requirements) -> str:
         _part("Options of its requirements.txt", [(option,) for option in found.options]),
         f"It asks for Python {found.python}." if found.python else "",
         "It carries a lock (uv.lock), which has the versions." if found.lock else "",
+        _part(f"It is locked, for Python {lock.python}", sorted(lock.packages.items())) if lock else "",
         problem(found),
     ]
     return "\n\n".join(part for part in parts if part)

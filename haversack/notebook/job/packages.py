@@ -19,11 +19,12 @@ from typing import Any
 from haversack import disk, settings
 from haversack.environment import python as python_
 from haversack.environment.imports import code_cells
-from haversack.environment.lock import Lock, Locker
+from haversack.environment.lock import Lock, Locker, day_of
 from haversack.environment.requirements import Requirements, requirements_of
 from haversack.environment.store import Held, Store
 from haversack.environment.uv import Uv
 from haversack.errors import InputError
+from haversack.notebook.record import document
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import LOCK, NEEDED, Options
 
@@ -124,21 +125,54 @@ def provide(
     Raises `InputError` if the job's files are unreadable, and what `Locker.find` and `Store.get` raise.
     """
     started = time.monotonic()
-    screen.show_activity("environment")
-    uv = Uv.make(chosen.cache, screen.show_output, notify)
-    folder = chosen.cache / "environments"
-    locker = Locker(folder / "locks", uv)
+    locker, store = tools(chosen, screen, notify)
     needed, known = _read(job)
     kept = known is not None and known.fits
     if known is not None and kept:
         lock = known
-        python = locker.python_of(lock)
     else:
         lock = locker.find(needed, python=options.python or "", as_of=options.as_of or "", known=known)
-        python = locker.python_of(lock)
         disk.write(job / LOCK, lock.text)
-    held = Store(folder, chosen.environments, uv).get(lock, python)
+    held = store.get(lock, locker.python_of(lock))
     return Packages(held, lock, needed, kept, time.monotonic() - started)
+
+
+def tools(chosen: settings.Settings, screen: Screen, notify: Callable[[str], None]) -> tuple[Locker, Store]:
+    """Return what makes locks and environments in the user's cache, with progress on `screen`."""
+    screen.show_activity("environment")
+    uv = Uv.make(chosen.cache, screen.show_output, notify)
+    folder = chosen.cache / "environments"
+    return Locker(folder / "locks", uv), Store(folder, chosen.environments, uv)
+
+
+def lock_notebook(
+    notebook: Path, *, python: str | None = None, as_of: str | None = None, fresh: bool = False
+) -> tuple[Requirements, Lock]:
+    """Return what a notebook needs and its lock, with progress on standard error.
+
+    `python` and `as_of` are those of `haversack run`; `fresh` asks the indexes, even if the same was resolved within a
+    day. Raises `InputError` or `NotebookInvalid` for an unusable notebook or argument, and what `Locker.find` raises.
+    """
+    content = document.read(notebook)
+    needed = needed_by(content, notebook.absolute().parent, python)
+    day = day_of(as_of) if as_of else ""
+    with Screen() as screen:
+        locker, _ = tools(settings.load(), screen, screen.print_line)
+        return needed, locker.find(needed, python=python or "", as_of=day, fresh=fresh)
+
+
+def sync(notebook: Path, *, python: str | None = None, as_of: str | None = None) -> Packages:
+    """Make the environment of a notebook, with progress on standard error, and return it, not held any more.
+
+    The arguments and errors are those of `lock_notebook`; besides, raises what `Store.get` raises.
+    """
+    started = time.monotonic()
+    needed, lock = lock_notebook(notebook, python=python, as_of=as_of)
+    with Screen() as screen:
+        locker, store = tools(settings.load(), screen, screen.print_line)
+        held = store.get(lock, locker.python_of(lock))
+    held.release()
+    return Packages(held, lock, needed, False, time.monotonic() - started)
 
 
 def secrets_of(uv_variables: Mapping[str, str]) -> list[str]:
