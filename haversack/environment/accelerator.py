@@ -77,17 +77,46 @@ def pytorch_index_answers(cache: Path, variables: Mapping[str, str]) -> bool:
     return answer
 
 
-def cpu_builds(packages: Mapping[str, str], minor: str, variables: Mapping[str, str]) -> list[list[str]]:
-    """Return sets of constraints that choose CPU builds, to be tried in this order; [] if there are none.
+def is_cpu_build(packages: Mapping[str, str]) -> bool:
+    """Whether PyTorch in the locked `packages` (name → version) is for the CPU: torch, and what goes with it.
 
-    One set has `torch==X+cpu` and the same for those of torchvision and torchaudio that the locked `packages` (name →
-    version) hold. They come from pip's own indexes and folders of wheels. `minor` is the Python version, such as
-    "3.11"; `variables` are uv's.
+    So it is too where builds have no mark and bring no CUDA, as on macOS.
     """
-    texts = _listings(variables)
-    names = [name for name in _FAMILY if name in packages]
-    choices = [[f"{name}=={version}" for version in _cpu_versions(name, minor, texts)[:_TRIES]] for name in names]
-    return [list(one) for one in itertools.product(*choices)]
+    family = [packages[name] for name in _FAMILY if name in packages]
+    is_marked = [version.endswith("+cpu") for version in family]
+    return all(is_marked) or not (any(is_marked) or any(name.startswith("nvidia-") for name in packages))
+
+
+def has_cpu_parts(packages: Mapping[str, str]) -> bool:
+    """Whether one of PyTorch's projects in the locked `packages` (name → version) is a marked build for the CPU."""
+    return any(packages.get(name, "").endswith("+cpu") for name in _FAMILY)
+
+
+class CpuBuilds:
+    """The CPU builds of PyTorch's projects that pip's own indexes and folders of wheels have for this machine.
+
+    Args:
+        minor: the Python version, such as "3.11".
+        variables: uv's environment, with indexes, folders, proxies and certificates.
+    """
+
+    def __init__(self, minor: str, variables: Mapping[str, str]) -> None:
+        texts = _listings(variables)
+        self._versions = {name: _cpu_versions(name, minor, texts) for name in _FAMILY}
+
+    def constraints(self, packages: Mapping[str, str]) -> list[list[str]]:
+        """Return sets of constraints that choose CPU builds, to be tried in this order; [] if there are none.
+
+        One set has `torch==X+cpu`, and the same for those of torchvision and torchaudio that the locked `packages`
+        (name → version) hold.
+        """
+        names = [name for name in _FAMILY if name in packages]
+        choices = [[f"{name}=={version}" for version in self._versions[name][:_TRIES]] for name in names]
+        return [list(one) for one in itertools.product(*choices)]
+
+    def exclusions(self) -> list[str]:
+        """Return constraints that exclude these builds, which win over plain versions of the same number."""
+        return [f"{name}!={version}" for name, versions in self._versions.items() for version in versions]
 
 
 def _cpu_versions(project: str, minor: str, texts: list[str]) -> list[str]:
@@ -108,11 +137,6 @@ def cuda_size(pylock: str) -> int:
         if _CUDA.match(package["name"]):
             total += _largest(package.get("wheels", []))
     return total
-
-
-def has_cuda(packages: Mapping[str, str]) -> bool:
-    """Whether the locked `packages` (name → version) hold libraries of CUDA."""
-    return any(name.startswith("nvidia-") for name in packages)
 
 
 def _largest(wheels: list[dict[str, Any]]) -> int:

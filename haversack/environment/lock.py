@@ -337,19 +337,21 @@ class _Resolution:
 
     def _for_accelerator(self, lock: Lock) -> Lock:
         """Return `lock` with the build of PyTorch that this machine can use; see `accelerator`."""
-        if "torch" not in lock.packages or "+" in lock.packages["torch"]:
+        is_cpu = self._request.accelerator == "cpu"
+        fits = accelerator_.is_cpu_build(lock.packages) if is_cpu else not accelerator_.has_cpu_parts(lock.packages)
+        if "torch" not in lock.packages or (is_cpu and fits):
             return lock
-        request, variables = self._request, self._uv.variables()
-        is_cpu = request.accelerator == "cpu"
-        if is_cpu and not accelerator_.has_cuda(lock.packages):
-            return lock  # macOS, or a mirror with CPU builds under plain versions
+        variables = self._uv.variables()
         if accelerator_.pytorch_index_answers(self._uv.cache.parent, variables):
             return self._compile(torch="cpu" if is_cpu else "auto")
-        for constraints in accelerator_.cpu_builds(lock.packages, request.python.minor, variables) if is_cpu else ():
+        builds = accelerator_.CpuBuilds(self._request.python.minor, variables)
+        for constraints in builds.constraints(lock.packages) if is_cpu else ():
             try:
                 return self._compile(constraints)
             except InstallFailed:
                 continue  # the notebook asks for another version
+        if accelerator_.has_cpu_parts(lock.packages):
+            lock = self._compile(builds.exclusions())
         if is_cpu:
             self._warn_of_cuda()
         return lock

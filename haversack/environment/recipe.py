@@ -140,7 +140,9 @@ def _read_file(path: Path, found: Recipe, seen: set[Path]) -> None:
         elif option in ("-e", "--editable"):
             found.dependencies.append(_placed(value, path.parent))
         elif option in ("-f", "--find-links"):
-            found.options.append(f"-f {_placed(value, path.parent)}")
+            # Without a slash it is a folder's name, and nothing else.
+            folder = path.parent / value
+            found.options.append(f"-f {folder.resolve() if folder.is_dir() else _placed(value, path.parent)}")
         elif line.startswith("-"):
             found.options.append(line)
         else:

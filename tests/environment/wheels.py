@@ -67,6 +67,10 @@ def index(folder: Path, *wheels: Path) -> str:
 class _Handler(SimpleHTTPRequestHandler):
     requests: list[str]
 
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "max-age=0")  # else uv asks again after ten minutes only
+        super().end_headers()
+
     def log_message(self, *arguments: object) -> None:
         self.requests.append(self.path)
 
