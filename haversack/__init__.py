@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from haversack.drive.filesystem import DriveFileSystem
     from haversack.drive.fuse.mount import mount, unmount
     from haversack.notebook import files
+    from haversack.notebook.environment_call import environment
     from haversack.training.checkpoints.checkpoints import Checkpoints
     from haversack.training.devices import devices
     from haversack.training.keras.distribute import distribute
@@ -41,6 +42,7 @@ __all__ = [
     "dataset",
     "devices",
     "distribute",
+    "environment",
     "errors",
     "files",
     "fit",
@@ -60,6 +62,7 @@ _HOME = {
     "dataset": "haversack.datasets.source",
     "devices": "haversack.training.devices",
     "distribute": "haversack.training.keras.distribute",
+    "environment": "haversack.notebook.environment_call",
     "errors": "haversack.errors",
     "files": "haversack.notebook.files",
     "fit": "haversack.training.keras.fit",

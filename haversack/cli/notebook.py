@@ -66,6 +66,10 @@ def run(
     python: Annotated[
         str | None, typer.Option(metavar="VERSION", help="The version of Python, such as 3.12.", show_default=False)
     ] = None,
+    env: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE.ipynb", help="An environment page: a notebook to run before the first cell."),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(metavar="JOB", help="Resume a job that is not done, from this machine or from the hub's drive."),
@@ -79,7 +83,7 @@ def run(
     limit = clock.seconds(session) if session else None
     timeout = clock.seconds(cell_timeout) if cell_timeout else None
     if resume:
-        if notebook or upload or param or cores or plain or rehearse or no_install or as_of or python:
+        if notebook or upload or param or cores or plain or rehearse or no_install or as_of or python or env:
             raise InputError(
                 "A resumed job keeps its notebook, uploads, parameters, cores, packages, --plain and --rehearse.",
                 "Give --resume with --output, --html, --hub, --session, --cell-timeout or --max-sessions only.",
@@ -104,6 +108,7 @@ def run(
             install=False if no_install else None,
             as_of=as_of,
             python=python,
+            page=env,
         )
     else:
         raise InputError("No notebook is given.", "Name one, or resume a job: haversack run --resume JOB")

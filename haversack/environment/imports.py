@@ -16,7 +16,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,8 @@ class Needs:
         source: the Python of all cells, transformed and without comments, with strings in single quotes, to be
             searched.
         environment: what its calls of `haversack.environment` describe.
+        files: the modules, packages (folders), scripts and notebooks beside the notebook that its cells import or run,
+            and those that these use, by their names there.
     """
 
     imports: list[Import] = field(default_factory=list)
@@ -113,20 +115,22 @@ class Needs:
     code_cells: list[int] = field(default_factory=list)
     source: str = ""
     environment: Declaration = field(default_factory=Declaration)
+    files: dict[str, Path] = field(default_factory=dict)
 
 
-def needs(cells: Iterable[str], beside: Path | None = None) -> Needs:
-    """Return what the code cells `cells` need. `beside` is the notebook's folder, whose modules are local.
+def needs(cells: Iterable[str], beside: Path | None = None, pages: Mapping[str, Path] | None = None) -> Needs:
+    """Return what the code cells `cells` need.
 
-    A notebook or script there that a cell executes by `%run` is read as a part of that cell. Raises `InputError` for a
-    call of `haversack.environment` that cannot be read.
+    `beside` is the notebook's folder, whose modules are local; `pages` are notebooks elsewhere that the cells may run,
+    by the names under which they do. What a cell imports or executes (`%run`) from there is read as a part of that
+    cell. Raises `InputError` for a call of `haversack.environment` that cannot be read.
     """
     found = Needs()
     if beside is not None:
         packages = {path.parent.name for path in beside.glob("*/__init__.py")}
         found.local |= {path.stem for path in beside.glob("*.py")} | packages
         found.folders |= {path.parent.name for path in beside.glob("*/*.py")} - packages
-    reading = _Reading(found, beside)
+    reading = _Reading(found, beside, pages or {})
     for number, source in enumerate(cells, 1):
         _Cell(number, reading).read(source, required=True)
     found.imports = [one for one in found.imports if one.top not in _STANDARD]
@@ -148,16 +152,24 @@ class _Reading:
     Attributes:
         found: what they need.
         beside: the notebook's folder, or None.
+        pages: notebooks elsewhere, by the names under which the cells run them.
         written: the text files that they write, name → content.
-        run: the files that they executed by `%run`.
         environment: the names under which `haversack.environment` can be called.
     """
 
     found: Needs
     beside: Path | None
+    pages: Mapping[str, Path]
     written: dict[str, str] = field(default_factory=dict)
-    run: set[Path] = field(default_factory=set)
     environment: set[str] = field(default_factory=lambda: {"haversack.environment"})
+
+    def file(self, *names: str) -> tuple[str, Path] | None:
+        """Return the first of these names that is a file or folder beside the notebook or a page, and its path."""
+        for name in names:
+            path = self.pages.get(name) or (self.beside / name if self.beside else None)
+            if name and path is not None and path.exists():
+                return name, path
+        return None
 
 
 class _Cell:
@@ -217,6 +229,10 @@ class _Cell:
 
     def add(self, module: str, required: bool) -> None:
         self._found.imports.append(Import(module, self._number, required))
+        top = module.partition(".")[0]
+        found = self._reading.file(f"{top}.py", top) if top in self._found.local else None
+        if found is not None and found[0] not in self._found.files:
+            self._read_beside(*found, required=False)
 
     def brings_code(self) -> None:
         self._found.code_cells.append(self._number)
@@ -239,22 +255,23 @@ class _Cell:
         self._note(magic)
 
     def _run(self, arguments: str, required: bool) -> None:
-        """Read the notebook or script that `%run` executes, once, if it lies in the notebook's folder."""
+        """Read the notebook or script that `%run` executes, once, if it lies beside the notebook or is a page."""
         words = [word for word in _words(arguments) if not word.startswith("-")]
-        name = words[0] if words else ""
-        if name in self._written:
-            return  # read when it was written
-        path = (self._reading.beside or Path()) / name
-        if self._reading.beside is None or path in self._reading.run or not path.is_file():
-            return
-        self._reading.run.add(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-            cells = code_cells(json.loads(text)) if path.suffix == ".ipynb" else [text]
-        except (OSError, ValueError, KeyError, TypeError):
-            return  # `%run` itself will say what is wrong with the file
-        for source in cells:
-            self.read(source, required)
+        found = self._reading.file(words[0]) if words and words[0] not in self._written else None
+        if found is not None and found[1].is_file() and found[0] not in self._found.files:
+            self._read_beside(*found, required=required)
+
+    def _read_beside(self, name: str, path: Path, required: bool) -> None:
+        """Note the module, package, script or notebook at `path` as used, and read it as a part of this cell."""
+        self._found.files[name] = path
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            try:
+                text = file.read_text(encoding="utf-8")
+                cells = code_cells(json.loads(text)) if file.suffix == ".ipynb" else [text]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # Python will say what is wrong with the file
+            for source in cells:
+                self.read(source, required)
 
     def call(self, node: ast.Call) -> None:
         """Note a call of `haversack.environment`."""

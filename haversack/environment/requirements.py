@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class Requirements:
         lock: the `uv.lock` that the notebook carries; "" if there is none.
         block: the TOML text of its PEP 723 block; "" if there is none.
         environment: what its calls of `haversack.environment` describe; the packages are among `requirements`.
+        files: the files and folders beside the notebook that it imports or runs, name → path.
     """
 
     requirements: tuple[Requirement, ...]
@@ -81,6 +82,7 @@ class Requirements:
     lock: str = ""
     block: str = ""
     environment: Declaration = field(default_factory=Declaration)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise an `InputError` that names every required import of which nobody knows the package; None otherwise."""
@@ -92,6 +94,14 @@ class Requirements:
         raise InputError(
             f"The table of packages does not provide {count} of this notebook: {named}.", _next_step(missing)
         )
+
+    @property
+    def page(self) -> Requirements:
+        """What its calls of `haversack.environment` need, without the notebook's own imports."""
+        listed = set(self.environment.packages)
+        requirements = tuple(one for one in self.requirements if one.text in listed)
+        modules = tuple(module for module in self.modules if module.name.partition(".")[0] == "haversack")
+        return replace(self, requirements=requirements, modules=modules, installations=())
 
     def encode(self) -> str:
         """Return it as JSON."""
@@ -108,13 +118,19 @@ class Requirements:
         return cls(**values)
 
 
-def requirements_of(cells: Sequence[str], metadata: Mapping[str, Any], folder: Path | None = None) -> Requirements:
+def requirements_of(
+    cells: Sequence[str],
+    metadata: Mapping[str, Any],
+    folder: Path | None = None,
+    pages: Mapping[str, Path] | None = None,
+) -> Requirements:
     """Return what a notebook needs.
 
-    `cells` are its code cells that are not empty, `metadata` is the notebook's, and `folder` the folder that it lies
-    in, or None. Raises `InputError` if the notebook's own list cannot be read.
+    `cells` are its code cells that are not empty, `metadata` is the notebook's, `folder` the folder that it lies in, or
+    None, and `pages` notebooks elsewhere that it runs, by name. Raises `InputError` if the notebook's own list or an
+    environment that it describes cannot be read.
     """
-    needs = imports.needs(cells, folder)
+    needs = imports.needs(cells, folder, pages)
     return _Search(needs, recipe_of(cells, metadata, folder, needs.environment)).result()
 
 
@@ -150,6 +166,7 @@ class _Search:
             self._recipe.lock,
             self._recipe.block,
             self._needs.environment,
+            {name: str(path) for name, path in self._needs.files.items()},
         )
 
     def _name(self, one: imports.Import) -> str:

@@ -111,11 +111,12 @@ class Store:
         self._budget = budget
         self._uv = uv
 
-    def get(self, lock: Lock, python: Python) -> Held:
+    def get(self, lock: Lock, python: Python, wheels: Path | None = None) -> Held:
         """Return the environment of `lock` on `python`, held; make it if it is not there.
 
-        If another process makes it, wait for that. Raises what `Uv.run` raises, `DiskFull` if the disk is full, and
-        `OSError` if the folder cannot be written. On an error and on `KeyboardInterrupt` nothing is left behind.
+        With `wheels`, a folder that has all wheels of the lock, no index is asked. If another process makes it, wait
+        for that. Raises what `Uv.run` raises, `DiskFull` if the disk is full, and `OSError` if the folder cannot be
+        written. On an error and on `KeyboardInterrupt` nothing is left behind.
         """
         started = time.monotonic()
         key = key_of(lock, python)
@@ -126,7 +127,7 @@ class Store:
                 # Race: another process may have made it before this one got the lock.
                 made = self.find(key) is None
                 if made:
-                    self._make(key, lock, python, descriptor)
+                    self._make(key, lock, python, descriptor, wheels)
             held = self._hold(key)
             if held is None:
                 raise InputError(f"The environment {key} was deleted while it was made.", "Run the same again.")
@@ -180,7 +181,7 @@ class Store:
 
     # Making one
 
-    def _make(self, key: str, lock: Lock, python: Python, descriptor: int) -> None:
+    def _make(self, key: str, lock: Lock, python: Python, descriptor: int, wheels: Path | None) -> None:
         """Make the environment `key` and publish it. The caller holds its lock, whose file is `descriptor`."""
         self._delete_leftovers(key)
         if (self._folder / key).exists():
@@ -189,7 +190,7 @@ class Store:
         making.mkdir()
         started = time.monotonic()
         try:
-            self._install(making, lock, python, descriptor)
+            self._install(making, lock, python, descriptor, wheels)
             size = _size(making)
             about = Environment(key, making, python.version, len(lock.packages), size, time.monotonic() - started)
             written = {name: value for name, value in about.json().items() if name not in ("folder", "used", "in_use")}
@@ -204,7 +205,7 @@ class Store:
         finally:
             shutil.rmtree(making, ignore_errors=True)
 
-    def _install(self, making: Path, lock: Lock, python: Python, descriptor: int) -> None:
+    def _install(self, making: Path, lock: Lock, python: Python, descriptor: int, wheels: Path | None) -> None:
         """Install the packages of `lock` into the new environment `making/tree`."""
         (making / _LOCK).write_text(lock.text)
         tree = making / _TREE
@@ -213,7 +214,9 @@ class Store:
         command = ["pip", "install", "--no-deps", "-r", _LOCK, "-p", str(tree / "bin" / "python")]
         # The lock says where packages come from; what it was made with besides counts too.
         command += self._uv.settings.arguments
-        if lock.torch:
+        if wheels is not None:
+            command += ["--offline", "--no-index", "--find-links", str(wheels)]
+        elif lock.torch:
             command += ["--torch-backend", lock.torch]
         total = len(lock.packages)
         self._uv.show(f"installing {_count(total)}")

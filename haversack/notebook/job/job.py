@@ -30,7 +30,7 @@ from haversack.notebook import plainfit
 from haversack.notebook.job import packages, summary
 from haversack.notebook.job.jobs import LOCK
 from haversack.notebook.place import content, kaggle_command
-from haversack.notebook.record import document, store
+from haversack.notebook.record import beside, document, store
 from haversack.notebook.record import parameters as parameters_
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobStore, Options
@@ -130,6 +130,7 @@ def run(
     install: bool | None = None,
     as_of: str | None = None,
     python: str | None = None,
+    page: Path | None = None,
 ) -> JobReport:
     """Execute a notebook as a new job, over as many sessions as it takes, and return its report.
 
@@ -160,9 +161,11 @@ def run(
             that are installed beside haversack; None for the user's setting.
         as_of: a day or a month, such as "2026-07", after which no release of a package is used.
         python: the version of Python, such as "3.12"; None for the notebook's own or haversack's.
+        page: the environment page: a notebook that is run before the first cell; None for none.
     """
     source = document.read(notebook)
     parameters_.apply(source, parameters or {})
+    pages = beside.insert_page(source, page) if page else {}
     output = (output or _default_output(notebook)).absolute()
     for path in [output, html] if html else [output]:
         document.check_output(path, notebook)
@@ -172,7 +175,9 @@ def run(
     options = replace(options, **_package_options(chosen.install if install is None else install, as_of, python))
     if max_sessions is not None:
         options = replace(options, max_sessions=max_sessions)
-    needed = packages.needed_by(source, notebook.absolute().parent, python) if options.install else None
+    needed = packages.needed_by(source, notebook.absolute().parent, pages)
+    if options.install:
+        packages.check(needed, python)
     _check_options(options)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     record = JobRecord(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
@@ -180,7 +185,8 @@ def run(
     with FileLock(folder / LOCK):
         job = Job(source, folder, record, chosen, notices)
         record.uploads = job.store.add_inputs(source, given)
-        if needed is not None:
+        record.beside = beside.keep(needed.files, folder)
+        if options.install:
             packages.keep_needed(folder, needed)
         return job.execute()
 
@@ -235,7 +241,7 @@ def resume(
             output = usual if usual.parent.is_dir() else _default_output(Path(record.notebook))
         record.output, record.html = str(output.absolute()), str(html.absolute()) if html else record.html
         document.check_output(output, folder / store.NOTEBOOK)
-        store.check_uploads(folder, record)
+        store.check_inputs(folder, record)
         _check_options(record.options)
         # If the parent was killed, processes that cells started may have survived.
         processes.kill(folder)

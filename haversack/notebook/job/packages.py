@@ -10,6 +10,8 @@ get the same versions. A machine of another kind, such as one with a GPU, locks 
 from __future__ import annotations
 
 import re
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from haversack.environment.requirements import Requirements, requirements_of
 from haversack.environment.store import Held, Store
 from haversack.environment.uv import Uv
 from haversack.errors import InputError
+from haversack.notebook.job import locking
 from haversack.notebook.record import document
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import LOCK, NEEDED, Options
@@ -41,6 +44,7 @@ class Packages:
         needed: what the notebook needs.
         kept: whether the lock was the job's already.
         seconds: how long it took to lock and make it.
+        storing: the thread that stores its packages on the drive; None if none does.
     """
 
     held: Held
@@ -48,6 +52,7 @@ class Packages:
     needed: Requirements
     kept: bool
     seconds: float
+    storing: threading.Thread | None = None
 
     @property
     def tree(self) -> Path:
@@ -79,7 +84,9 @@ class Packages:
         return f"environment: {self._wanted}: {count} packages {how} in {self.seconds:.1f} s"
 
     def release(self) -> None:
-        """Let the environment be evicted from the store."""
+        """Wait until its packages are on the drive, if they are to be, then let it be evicted from the store."""
+        if self.storing is not None:
+            self.storing.join()
         self.held.release()
 
     @property
@@ -99,16 +106,21 @@ class Packages:
         return f"{named} ({'the lock of the job' if self.kept else ', '.join(rules)})"
 
 
-def needed_by(notebook: Any, folder: Path, python: str | None) -> Requirements:
-    """Return what a notebook in `folder` needs, checked. `python` is the version that takes precedence; None for none.
+def needed_by(notebook: Any, folder: Path, pages: Mapping[str, Path]) -> Requirements:
+    """Return what a notebook in `folder` needs that also runs the notebooks `pages`, name → path.
 
-    Raises `InputError` if imports are unknown, the notebook's own list cannot be read, or haversack does not run on the
-    Python that is asked for.
+    Raises `InputError` if the notebook's own list or an environment that it describes cannot be read.
     """
-    found = requirements_of(code_cells(notebook), notebook["metadata"], folder)
-    found.check()
-    python_.check(python or found.python)
-    return found
+    return requirements_of(code_cells(notebook), notebook["metadata"], folder, pages)
+
+
+def check(needed: Requirements, python: str | None) -> None:
+    """Raise `InputError` if imports are unknown, or haversack does not run on the Python that is asked for.
+
+    `python` is the version that takes precedence over the notebook's own; None for none.
+    """
+    needed.check()
+    python_.check(python or needed.python)
 
 
 def keep_needed(job: Path, needed: Requirements) -> None:
@@ -127,14 +139,15 @@ def provide(
     started = time.monotonic()
     locker, store = tools(chosen, screen, notify)
     needed, known = _read(job)
-    kept = known is not None and known.fits
-    if known is not None and kept:
-        lock = known
-    else:
-        lock = locker.find(needed, python=options.python or "", as_of=options.as_of or "", known=known)
-        disk.write(job / LOCK, lock.text)
-    held = store.get(lock, locker.python_of(lock))
-    return Packages(held, lock, needed, kept, time.monotonic() - started)
+    with tempfile.TemporaryDirectory(prefix="haversack-") as scratch:
+        page = locking.page_of(needed, options, notify)
+        found = locking.Locked(known, kept=True) if known is not None and known.fits else None
+        if found is None:
+            found = locking.lock(locker, needed, options, known, page, Path(scratch))
+            disk.write(job / LOCK, found.lock.text)
+        held = store.get(found.lock, locker.python_of(found.lock), found.wheels)
+    storing = page.store(found.page, held.environment.tree) if page is not None and found.page is not None else None
+    return Packages(held, found.lock, needed, found.kept, time.monotonic() - started, storing)
 
 
 def tools(chosen: settings.Settings, screen: Screen, notify: Callable[[str], None]) -> tuple[Locker, Store]:
@@ -154,7 +167,8 @@ def lock_notebook(
     day. Raises `InputError` or `NotebookInvalid` for an unusable notebook or argument, and what `Locker.find` raises.
     """
     content = document.read(notebook)
-    needed = needed_by(content, notebook.absolute().parent, python)
+    needed = needed_by(content, notebook.absolute().parent, {})
+    check(needed, python)
     day = day_of(as_of) if as_of else ""
     with Screen() as screen:
         locker, _ = tools(settings.load(), screen, screen.print_line)

@@ -2,17 +2,18 @@
 
     notebook.ipynb   the notebook to execute, with its parameters set
     uploads/N/NAME   the files that `files.upload()` receives
+    beside/          the modules, scripts and notebooks beside the notebook that it imports or runs
     lock/            what the notebook needs and the lock of its packages, unless installed with --no-install
     job.json         the record: options, sessions, finished `once` cells (`JobRecord`)
     executed.ipynb   the executed notebook so far; on the drive, and in a folder that was downloaded from there
 
 Runs in the process of `haversack run`; the kernel only reads `job.json`. The folder is enough to resume the job on this
 machine. With a named hub, a copy in `haversack/jobs/JOB/` on its drive is enough to resume it on any machine. The
-notebook, the uploads and the lock are uploaded once, before the first session of a `run` or `resume`; the record then,
-before and after each session, and after each newly finished `once` cell; the executed notebook after each session. The
-copy contains no secret: notebooks are masked, and an upload that holds a secret is left out. If an upload to the drive
-fails, the user is told once and the job continues. The embedded hub's drive is on the same disk as the folder, so with
-it there is no copy.
+notebook, the uploads, what lies beside it and the lock are uploaded once, before the first session of a `run` or
+`resume`; the record then, before and after each session, and after each newly finished `once` cell; the executed
+notebook after each session. The copy contains no secret: notebooks are masked, and an upload that holds a secret is
+left out. If an upload to the drive fails, the user is told once and the job continues. The embedded hub's drive is on
+the same disk as the folder, so with it there is no copy.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any, Literal
 import nbformat
 
 from haversack.errors import HaversackError, InputError, NotFound
-from haversack.notebook.record import document
+from haversack.notebook.record import beside, document
 from haversack.notebook.secrets.masking import Secrets
 
 NOTEBOOK, UPLOADS, RECORD, EXECUTED = "notebook.ipynb", "uploads", "job.json", "executed.ipynb"
@@ -106,6 +107,7 @@ class JobRecord:
     | `html` | str or None | `job.run`, `job.resume` | absolute path of the web page; None for none |
     | `options` | `Options` | `job.run`, `job.resume` | the options of the job |
     | `uploads` | list of str | `job.run` | paths below `uploads/`, in the order in which they were given |
+    | `beside` | list of str | `job.run` | paths below `beside/` of the files that come along |
     | `sessions` | list of `JobSession` | `JobSessions` | all sessions, oldest first |
     | `once` | dict of int to list of str | `JobSessions` | finished `once` cells → the uploads that each received |
     | `passed` | list of str | `JobSessions` | the uploads of the `once` cells that this session has skipped |
@@ -118,6 +120,7 @@ class JobRecord:
     html: str | None
     options: Options
     uploads: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
     sessions: list[JobSession] = field(default_factory=list)
     once: dict[int, list[str]] = field(default_factory=dict)
     passed: list[str] = field(default_factory=list)
@@ -199,10 +202,10 @@ class JobStore:
                 "The notebook contains a secret, which is masked in the copy on the drive: use userdata.get()."
             )
         self._upload(NOTEBOOK, nbformat.writes(masked, version=4).encode())
-        for name in record.uploads:
-            path = self.folder / UPLOADS / name
+        for name in _inputs(record):
+            path = self.folder / name
             if not self._holds_secret(path):
-                self._upload(f"{UPLOADS}/{name}", path)
+                self._upload(name, path)
             elif self._hub:
                 self._notify_once(f"{path.name} holds a secret, so it is not stored on the drive.")
         for name in (NEEDED, LOCK):
@@ -301,17 +304,22 @@ def local_record(folder: Path) -> JobRecord | None:
         return None
 
 
-def check_uploads(folder: Path, record: JobRecord) -> None:
-    """Raise `InputError` if an upload that the record names is missing in `folder`.
+def check_inputs(folder: Path, record: JobRecord) -> None:
+    """Raise `InputError` if an input that the record names is missing in `folder`.
 
-    That happens on another machine: an upload that holds a secret is never stored on the drive.
+    That happens on another machine: a file that holds a secret is never stored on the drive.
     """
-    for name in record.uploads:
-        if not (folder / UPLOADS / name).is_file():
+    for name in _inputs(record):
+        if not (folder / name).is_file():
             raise InputError(
                 f"{Path(name).name} was not stored on the drive, because it holds a secret.",
-                f"Copy it to {folder / UPLOADS / name}, then resume again.",
+                f"Copy it to {folder / name}, then resume again.",
             )
+
+
+def _inputs(record: JobRecord) -> list[str]:
+    """The paths, in the job's folder, of the files that came with the notebook."""
+    return [f"{UPLOADS}/{name}" for name in record.uploads] + [f"{beside.FOLDER}/{name}" for name in record.beside]
 
 
 def has_copy(hub: str | None) -> bool:
@@ -340,7 +348,7 @@ def _download(folder: Path, record: JobRecord, hub: str) -> None:
     change, and the local ones are not masked, so those that exist are kept; a local lock is of this machine's kind.
     """
     filesystem = _drive(hub)
-    for name in [NOTEBOOK, EXECUTED, NEEDED, LOCK, *(f"{UPLOADS}/{upload}" for upload in record.uploads)]:
+    for name in [NOTEBOOK, EXECUTED, NEEDED, LOCK, *_inputs(record)]:
         target = _path_below(folder, name)
         if name != EXECUTED and target.exists():
             continue
@@ -348,7 +356,7 @@ def _download(folder: Path, record: JobRecord, hub: str) -> None:
         try:
             target.write_bytes(filesystem.cat_file(f"{_folder_of(folder.name)}/{name}"))
         except NotFound:
-            # No session has ended yet, the job has no lock, or the upload holds a secret (`check_uploads` reports it).
+            # No session has ended yet, the job has no lock, or the upload holds a secret (`check_inputs` reports it).
             continue
     document.write_text(record.encode(), folder / RECORD)
 

@@ -27,7 +27,7 @@ from haversack.drive import ROOT
 from haversack.errors import CellFailed, HaversackError, JobError, KernelDied
 from haversack.notebook import ending, plainfit
 from haversack.notebook.place import content, environment
-from haversack.notebook.record import document
+from haversack.notebook.record import beside, document
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobSession, JobStore, Why
 from haversack.notebook.secrets.masking import Secrets
@@ -362,6 +362,7 @@ class JobSessions:
                 disk.delete_tree(place)
         for name in ("home", "content"):
             (self.folder / name).mkdir()
+        beside.place(self.folder, self.folder / "content")
 
     def _prepare_environment(
         self, private: content.ContentFolder, variables: dict[str, str]
