@@ -121,7 +121,7 @@ def _python(name: str) -> Finding:
 
 def _settings(name: str) -> Finding:
     settings.load()
-    file = settings.folder() / "settings.toml"
+    file = settings.path()
     fields = [f"HAVERSACK_{field.upper()}" for field in settings.Settings.__dataclass_fields__]
     given = [variable for variable in fields if os.environ.get(variable)]
     what = f"{file}{'' if file.is_file() else ' does not exist, which is fine'}"

@@ -15,7 +15,9 @@
     HAVERSACK_INSTALL  install   whether a job gets its notebook's packages; no: those beside haversack (yes)
     HAVERSACK_ENVIRONMENTS  environments  GB of environments that are kept for the next jobs (20)
 
-`HAVERSACK_TOKEN`, the hub's token, is read by `credentials` and is no setting.
+`HAVERSACK_TOKEN`, the hub's token, is read by `credentials` and is no setting. `HAVERSACK_SETTINGS` names another file:
+a job has another HOME, so its processes are told where the user's settings are. With it and the folders for data and
+cache, settings are read by the standard library alone, as a job's kernel needs it.
 """
 
 from __future__ import annotations
@@ -26,8 +28,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-
-import platformdirs
 
 from haversack.errors import InputError
 
@@ -75,20 +75,24 @@ class Settings:
 
 def folder() -> Path:
     """The folder of the user's configuration, such as `settings.toml`. haversack reads it and never writes to it."""
+    import platformdirs
+
     return platformdirs.user_config_path(_APPLICATION)
 
 
+def path() -> Path:
+    """The path of the user's `settings.toml`, which may not exist: `HAVERSACK_SETTINGS`, else in `folder`."""
+    named = os.environ.get("HAVERSACK_SETTINGS")
+    return Path(named).absolute() if named else folder() / "settings.toml"
+
+
 def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) -> Settings:
-    """Read the settings from `environment` and `file`, by default `settings.toml` in the configuration folder.
+    """Read the settings from `environment` and `file`, by default the user's `settings.toml` (`path`).
 
     Raises `InputError` for a file that is not TOML, a name that is not a setting, and a value that cannot be used.
     """
-    file = file or folder() / "settings.toml"
-    values: dict[str, object] = {
-        "data": platformdirs.user_data_path(_APPLICATION),
-        "cache": platformdirs.user_cache_path(_APPLICATION),
-    }
-    values.update(_read(file))
+    file = file or path()
+    values = _read(file)
     known = [field.name for field in fields(Settings)]
     for name in known:
         if given := environment.get(f"HAVERSACK_{name.upper()}"):
@@ -101,12 +105,9 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
     def text(name: str) -> str | None:
         return str(values[name]).strip().rstrip("/") or None if values.get(name) else None
 
-    def path(name: str) -> Path:
-        return Path(str(values[name])).expanduser().absolute()
-
     return Settings(
-        data=path("data"),
-        cache=path("cache"),
+        data=_absolute(values.get("data") or _default_folder("data")),
+        cache=_absolute(values.get("cache") or _default_folder("cache")),
         hub=text("hub"),
         google=text("google"),
         root=text("root"),
@@ -116,7 +117,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         kaggle=text("kaggle"),
         streams=_streams(values.get("streams", Settings.streams)),
         output=_bytes("output", values["output"], 0.1) if "output" in values else Settings.output,
-        ca=path("ca") if values.get("ca") else None,
+        ca=_absolute(values["ca"]) if values.get("ca") else None,
         install=_yes_or_no("install", values.get("install", Settings.install)),
         environments=_gigabytes("environments", values["environments"])
         if "environments" in values
@@ -135,6 +136,17 @@ def parse_size(text: str, option: str) -> int:
         raise InputError(f"{option} does not accept {text!r}.", "Give a size, for example 100MB or 15GB.")
     unit: int = (1024 if found[3] else 1000) ** (" kMGT".index(found[2]) if found[2] else 0)
     return round(float(found[1]) * unit)
+
+
+def _absolute(given: object) -> Path:
+    return Path(str(given)).expanduser().absolute()
+
+
+def _default_folder(name: str) -> Path:
+    """The user's folder for "data" or "cache" on this system."""
+    import platformdirs
+
+    return platformdirs.user_data_path(_APPLICATION) if name == "data" else platformdirs.user_cache_path(_APPLICATION)
 
 
 def _seconds(given: object) -> float:

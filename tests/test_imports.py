@@ -65,7 +65,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"colab"},
         {"place"},
         {"plainfit", "files"},
-        {"ending", "uploads"},
+        {"clients", "ending", "uploads"},
         {"secrets"},
         {"channel"},
     ],

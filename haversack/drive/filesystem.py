@@ -295,7 +295,7 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         """Return an unused file id from the drive, for `deliver`. Nothing is created on the drive."""
         return http.wait(self.drive.api.new_id())
 
-    def deliver(self, source: Path, path: str, *, mark: str, file_id: str | None = None) -> None:
+    def deliver(self, source: str | Path, path: str, *, mark: str, file_id: str | None = None) -> None:
         """Upload a local file as a new file, marked as haversack's, so that `purge` may delete it.
 
         Args:
@@ -308,7 +308,7 @@ class DriveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         Raises `AlreadyExists` if the id or the path is in use; `NotFound` or `NotAFolder` for the parent of `path`;
         `IntegrityError` if the drive stored other bytes; and `OSError` if `source` cannot be read.
         """
-        self.drive.deliver(source, tree.split(self._strip_protocol(path)), mark, file_id)
+        self.drive.deliver(Path(source), tree.split(self._strip_protocol(path)), mark, file_id)
 
     def purge(self, path: str) -> None:
         """Delete a file that `deliver` made, for good, not into the trash.

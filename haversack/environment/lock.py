@@ -377,7 +377,7 @@ def own_dependencies(needed: Requirements) -> list[str]:
     The extra `train` is among it if the notebook uses Keras or JAX too. haversack's own code is not: the kernel has it
     from here, so that both are of one version.
     """
-    if not any(module.state == "haversack" and module.name.startswith("haversack") for module in needed.modules):
+    if not needed.uses_haversack:
         return []
     try:
         own = importlib.metadata.requires("haversack") or []

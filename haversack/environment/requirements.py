@@ -96,6 +96,11 @@ class Requirements:
         )
 
     @property
+    def uses_haversack(self) -> bool:
+        """Whether the notebook imports haversack itself."""
+        return any(module.state == "haversack" and module.name.startswith("haversack") for module in self.modules)
+
+    @property
     def page(self) -> Requirements:
         """What its calls of `haversack.environment` need, without the notebook's own imports."""
         listed = set(self.environment.packages)

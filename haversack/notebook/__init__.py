@@ -4,8 +4,12 @@ extension.
 A job involves two processes. The parent process (`haversack run`) starts a kernel, sends it the cells and writes the
 executed notebook. The kernel process executes the cells. These modules run in the kernel: `plainfit`, `files`,
 `uploads`, `ending` (the parent reads what it wrote), `colab.*` (except `colab.hints`), `secrets.watch`,
-`place.sample_data` and `place.kaggle_command` (in a child process of the kernel). `channel` is the kernel's side of the
-messages to the parent. `secrets.file` runs in both processes, all others run in the parent.
+`place.sample_data`, `place.kaggle_sign_in` and `clients` (which also has a process of its own, as has
+`place.kaggle_command`). `channel` is the kernel's side of the messages to the parent. `secrets.file` runs in both
+processes, all others run in the parent.
+
+A kernel's environment may hold nothing of haversack's but what `place.kernel_path` puts there. So the kernel's modules
+import only the standard library, IPython, ipykernel, the packages named there, and what the notebook imports itself.
 
 The parent starts the kernel with `--ext haversack.notebook`; `%load_ext haversack.notebook` does the same in any other
 kernel. The extension adds what is missing and replaces nothing: an installed genuine `google.colab` is used as it is.
@@ -30,7 +34,7 @@ def load_ipython_extension(ipython: Any) -> None:
     """
     from haversack.notebook import channel, ending, plainfit
     from haversack.notebook.colab import exit_status, finder, libraries, magics, marks
-    from haversack.notebook.place import kaggle_command, sample_data
+    from haversack.notebook.place import kaggle_sign_in, sample_data
     from haversack.notebook.secrets import watch
 
     finder.install()
@@ -39,7 +43,7 @@ def load_ipython_extension(ipython: Any) -> None:
     watch.install(ipython)
     plainfit.install(ipython)
     ending.install(ipython)
-    ipython.events.register("pre_run_cell", lambda info: kaggle_command.prefer_key_file())
+    ipython.events.register("pre_run_cell", lambda info: kaggle_sign_in.prefer_key_file())
     libraries.install()
     marks.install(ipython)
     if channel.job_folder() is not None:

@@ -29,10 +29,11 @@ from typing import Any
 from haversack import settings
 from haversack.errors import RunLost, RunTaken, TrainingError
 from haversack.notebook import channel
+from haversack.notebook.clients import interpreter
 
 # The environment variable by which the parent passes `--plain` to the kernel.
 PLAIN_VARIABLE = "HAVERSACK_PLAIN"
-# The parent executes this code in the kernel after the last cell; it leaves no name in the notebook's namespace.
+# The parent executes this code after the last cell; in the kernel it leaves no name in the notebook's namespace.
 DELETE_CHECKPOINTS = "__import__('haversack.notebook.plainfit', fromlist=['delete_checkpoints']).delete_checkpoints()"
 _STORE = "drive://haversack/runs"
 
@@ -57,8 +58,9 @@ def install(ipython: Any) -> None:
 def delete_checkpoints() -> None:
     """Delete the checkpoints of the runs that this module named, on this disk and, with a named hub, on its drive.
 
-    Runs in the kernel; the parent calls it once the notebook is done, since no session will resume from them. Raises
-    `HaversackError` if a store refuses or does not answer.
+    The parent calls it once the notebook is done, since no session will resume from them. Runs in the kernel, or in
+    haversack's own Python if the clients are apart or the kernel has ended. Raises `HaversackError` if a store refuses
+    or does not answer.
     """
     job = channel.job_folder()
     runs = settings.load().data / "runs"
@@ -150,6 +152,15 @@ def _next_name() -> str | None:
 
 
 def _store() -> str | None:
-    """Return where checkpoints are replicated: the drive of a named hub; None for the embedded hub, on this disk."""
+    """Return where checkpoints are replicated: the drive of a named hub; None for the embedded hub, on this disk.
+
+    In a kernel whose clients are apart, fsspec then opens the drive by them.
+    """
     hub = os.environ.get("HAVERSACK_HUB")
-    return _STORE if hub and hub != "embedded" else None
+    if not hub or hub == "embedded":
+        return None
+    if interpreter.is_apart():
+        from haversack.notebook.clients import filesystem
+
+        filesystem.register()
+    return _STORE

@@ -12,8 +12,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from haversack import place, settings
 
 STORE = "drive://haversack/runs"
@@ -59,6 +57,8 @@ def rename_run(name: str, where: str | Path | None = None) -> str | None:
     no session owns the run. Returns the new name; None if there is no such run. Raises `OSError`, or any exception of
     the store's fsspec file system.
     """
+    import fsspec
+
     folder = local_folder(where)
     stores: list[tuple[Any, str]] = [(fsspec.filesystem("file"), str(folder))]
     if _is_url(where):

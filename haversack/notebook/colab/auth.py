@@ -14,14 +14,14 @@ def authenticate_user(clear_output: bool = True, project_id: str | None = None) 
     `clear_output` and `project_id` exist for Colab's signature and have no effect. Raises `errors.AuthorizationError`
     if no drive can be chosen, for example because nobody is signed in.
     """
-    from haversack import credentials as _credentials
+    from haversack.notebook.clients import client as _client
     from haversack.notebook.secrets import watch as _watch
 
     try:
-        server = _credentials.drive()
+        secrets = _client.call("secrets")
     except _HaversackError as error:
         raise _errors.AuthorizationError(str(error)) from error
-    _watch.report(*server.secrets)
+    _watch.report(*secrets)
 
 
 def authenticate_service_account(clear_output: bool = True) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path as _Path
-
 from haversack.errors import HaversackError as _HaversackError
+from haversack.notebook import channel as _channel
+from haversack.notebook.clients import client as _client
 
 __all__ = ["flush_and_unmount", "mount"]
 
 _MAX_MILLISECONDS = 24 * 60 * 60 * 1000
-# The mount points that this process mounted and has not unmounted.
-_mountpoints: set[_Path] = set()
+# The absolute paths of the mount points that this process mounted and has not unmounted.
+_mountpoints: list[str] = []
 
 
 def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000, readonly: bool = False) -> None:
@@ -22,28 +22,19 @@ def mount(mountpoint: str, force_remount: bool = False, timeout_ms: int = 120000
     `ValueError("mount failed: …")` if the drive cannot be mounted, and `MountError` if the old mount cannot be
     unmounted.
     """
-    from haversack.drive.fuse import mount as _drive
-    from haversack.drive.fuse import mountpoint as _mountpoint
-    from haversack.notebook import channel as _channel
+    from haversack.notebook.secrets import watch as _watch
 
-    path = _Path(mountpoint)
-    if _drive.is_mounted(path):
-        if not force_remount:
-            print(
-                f"Drive already mounted at {mountpoint}; to attempt to forcibly remount, "
-                f'call drive.mount("{mountpoint}", force_remount=True).'
-            )
-            return
-        _drive.unmount(path)
-    _mountpoint.clear_stale(path)
-    _mountpoint.check_mountpoint(path, colab=True)
-    try:
-        mounted = _drive.mount(path, readonly=readonly)
-    except _HaversackError as error:
-        raise ValueError(f"mount failed: {error}") from error
-    _report_secrets()
-    _mountpoints.add(path)
-    _channel.send("mount", where=mounted.where, path=str(mounted.mountpoint))
+    mounted = _client.call("mount", mountpoint=str(mountpoint), force_remount=force_remount, readonly=readonly)
+    if mounted is None:
+        print(
+            f"Drive already mounted at {mountpoint}; to attempt to forcibly remount, "
+            f'call drive.mount("{mountpoint}", force_remount=True).'
+        )
+        return
+    _watch.report(*mounted["secrets"])
+    if mounted["path"] not in _mountpoints:
+        _mountpoints.append(mounted["path"])
+    _channel.send("mount", where=mounted["where"], path=mounted["path"])
     print(f"Mounted at {mountpoint}")
 
 
@@ -53,22 +44,10 @@ def flush_and_unmount(timeout_ms: int = _MAX_MILLISECONDS) -> None:
     Prints a line if there are none. `timeout_ms` exists for Colab's signature and has no effect. Raises
     `ValueError("flush_and_unmount failed")` if a write cannot be uploaded or a drive cannot be unmounted.
     """
-    from haversack.drive.fuse import mount as _drive
-
-    mounted = [path for path in _mountpoints if _drive.is_registered(path)]
-    if not mounted:
+    try:
+        unmounted = _client.call("unmount", mountpoints=_mountpoints) if _mountpoints else []
+    except _HaversackError as error:
+        raise ValueError("flush_and_unmount failed") from error
+    _mountpoints.clear()
+    if not unmounted:
         print("Drive not mounted, so nothing to flush and unmount.")
-        return
-    for path in mounted:
-        try:
-            _drive.unmount(path)
-        except _HaversackError as error:
-            raise ValueError("flush_and_unmount failed") from error
-        _mountpoints.remove(path)
-
-
-def _report_secrets() -> None:
-    from haversack import credentials as _credentials
-    from haversack.notebook.secrets import watch as _watch
-
-    _watch.report(*_credentials.drive().secrets)

@@ -27,9 +27,10 @@ from haversack.environment import lock
 from haversack.environment.pip_settings import uv_settings
 from haversack.errors import HaversackError, InputError, NotebookInvalid, SignInError
 from haversack.notebook import plainfit
+from haversack.notebook.clients import interpreter
 from haversack.notebook.job import packages, summary
 from haversack.notebook.job.jobs import LOCK
-from haversack.notebook.place import content, kaggle_command
+from haversack.notebook.place import content, kaggle_sign_in
 from haversack.notebook.record import beside, document, store
 from haversack.notebook.record import parameters as parameters_
 from haversack.notebook.record.screen import Screen
@@ -548,11 +549,14 @@ def _variables(chosen: settings.Settings, folder: Path, options: Options) -> dic
         "HAVERSACK_CACHE": str(chosen.cache),
         "HAVERSACK_PYTHON": sys.executable,
         "HAVERSACK_SECRETS": str(file.path()),
+        "HAVERSACK_SETTINGS": str(settings.path()),
         # Matplotlib takes seconds to build its font cache, so all jobs share one.
         "MPLCONFIGDIR": variables.get("MPLCONFIGDIR", str(chosen.cache / "matplotlib")),
     }
     variables.setdefault("KERAS_BACKEND", "jax")
-    variables.pop(plainfit.PLAIN_VARIABLE, None)
+    # Of a job that runs this one as a cell of its own.
+    for name in (plainfit.PLAIN_VARIABLE, interpreter.VARIABLE):
+        variables.pop(name, None)
     if options.plain:
         variables[plainfit.PLAIN_VARIABLE] = "1"
     if hub:
@@ -579,9 +583,9 @@ def _kaggle_variables(hub: str | None) -> dict[str, str]:
     if server is None:
         return {}
     if server.kaggle_login is None:
-        return {"KAGGLE_API_TOKEN": server.secrets[0], kaggle_command.USER_SIGN_IN_VARIABLE: "1"}
+        return {"KAGGLE_API_TOKEN": server.secrets[0], kaggle_sign_in.USER_SIGN_IN_VARIABLE: "1"}
     user, key = server.kaggle_login
-    return {"KAGGLE_USERNAME": user, "KAGGLE_KEY": key, kaggle_command.USER_SIGN_IN_VARIABLE: "1"}
+    return {"KAGGLE_USERNAME": user, "KAGGLE_KEY": key, kaggle_sign_in.USER_SIGN_IN_VARIABLE: "1"}
 
 
 def _user_kaggle() -> credentials.Server | None:

@@ -26,6 +26,7 @@ from haversack.environment.requirements import Requirements, requirements_of
 from haversack.environment.store import Held, Store
 from haversack.environment.uv import Uv
 from haversack.errors import InputError
+from haversack.notebook.clients import interpreter
 from haversack.notebook.job import locking
 from haversack.notebook.record import document
 from haversack.notebook.record.screen import Screen
@@ -71,10 +72,15 @@ class Packages:
         }
 
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """The environment variables that follow from the lock: Keras's backend, unless the user chose one."""
-        if "KERAS_BACKEND" in inherited:
-            return {}
-        return {"KERAS_BACKEND": "tensorflow" if self._has_tensorflow else "jax"}
+        """The environment variables that follow from the lock: where clients run, and Keras's backend.
+
+        A backend in the `inherited` variables was chosen by the user and is kept.
+        """
+        # A notebook that imports haversack has the clients' packages in its own environment.
+        values = {} if self.needed.uses_haversack else {interpreter.VARIABLE: "process"}
+        if "KERAS_BACKEND" not in inherited:
+            values["KERAS_BACKEND"] = "tensorflow" if self._has_tensorflow else "jax"
+        return values
 
     @property
     def summary(self) -> str:

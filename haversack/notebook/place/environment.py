@@ -16,21 +16,26 @@ The user's pip configuration applies in both, and all jobs share one download ca
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import site
 import subprocess
 import sys
 import time
 import venv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from haversack import disk
 from haversack.environment import uv
+from haversack.environment.pip_settings import uv_settings
 from haversack.errors import DiskFull, JobError
+from haversack.notebook.clients import interpreter
+from haversack.notebook.place import kernel_path
 from haversack.notebook.place.content import ContentFolder
 
-FOLDERS = ("env", "overlay")
+FOLDERS = ("env", "overlay", "kernel-path")
 """The folders of a job that have its session's environment."""
 # The parent folder of the package `haversack`: site-packages, or a checkout that is not installed.
 _IMPORTED_FROM = Path(__file__).parents[3]
@@ -44,12 +49,15 @@ class Environment:
         folder: where the kernel sees it.
         own: where this process can write files of it: `folder`, or the upper folder of an overlay on it.
         packages: its site-packages, relative to both.
+        is_own: whether it holds what its notebook needs and nothing that haversack runs with, except at the end of its
+            path (`kernel_path`); otherwise it also sees the packages that haversack runs with.
         copied: how many seconds it took to copy; 0 if it was not copied.
     """
 
     folder: Path
     own: Path
     packages: Path
+    is_own: bool = False
     copied: float = 0.0
 
     @property
@@ -63,11 +71,14 @@ class Environment:
         return self.bin / "python"
 
     def variables(self, cache: Path) -> dict[str, str]:
-        """Return the environment variables that make pip and uv use this environment and the download cache `cache`."""
+        """Return the environment variables that make pip and uv use this environment and the download cache `cache`.
+
+        If it is the notebook's own, they also tell our code in the kernel that the clients are apart.
+        """
         values = {
             "VIRTUAL_ENV": str(self.folder),
             "PIP_CACHE_DIR": str(cache / "pip"),
-            "UV_CACHE_DIR": str(cache / "uv"),
+            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(cache / "uv")),
             # Not hard links: a cell may write into a file that it installed, and the cache is everybody's.
             "UV_LINK_MODE": "copy",
             "HAVERSACK_UV": uv.program(),
@@ -77,19 +88,37 @@ class Environment:
         configuration = _pip_configuration()
         return {**values, "PIP_CONFIG_FILE": str(configuration)} if configuration else values
 
+    def search_path(self, commands: Path, inherited: str) -> str:
+        """Return the PATH of the job: the folder `commands`, this environment's commands, then the path `inherited`.
 
-def provide(job: Path, tree: Path | None, content: ContentFolder) -> tuple[Environment, ContentFolder]:
+        An environment that is the notebook's own never finds the commands that are installed beside haversack, the
+        others find them before those of `inherited`.
+        """
+        beside = Path(sys.executable).parent
+        rest = inherited.split(os.pathsep)
+        if not self.is_own:
+            rest.insert(0, str(beside))
+        elif sys.prefix != sys.base_prefix:  # a virtual environment's folder has nothing of the system's
+            rest = [folder for folder in rest if Path(folder) != beside]
+        return os.pathsep.join([str(commands), str(self.bin), *rest])
+
+
+def provide(
+    job: Path, tree: Path | None, content: ContentFolder, cache: Path, notify: Callable[[str], None]
+) -> tuple[Environment, ContentFolder]:
     """Make a session's environment in the folder `job`, and return it with the `/content` to start its kernel with.
 
     `tree` is the environment in the store to make a private view of; None for an environment with the packages that
-    haversack runs with. `FOLDERS` in `job` must not exist. Raises `DiskFull`, `JobError` or `OSError` if it cannot be
-    written.
+    haversack runs with. `FOLDERS` in `job` must not exist. `cache` is haversack's cache folder; `notify` gets a
+    sentence for the user. Raises `DiskFull`, `JobError` or `OSError` if it cannot be written.
     """
-    folder = job / "env"
     if tree is None:
-        return create(folder), content
-    environment, content = _view(folder, job / "overlay", tree, content)
-    kernel_path(environment)
+        return create(job / "env"), content
+    environment, content = _view(job / "env", job / "overlay", tree, content)
+    end_of_path, settings = job / "kernel-path", uv_settings()
+    if notice := kernel_path.make(end_of_path, tree, cache, settings):
+        notify(notice)
+    kernel_path.add(end_of_path, environment.own / environment.packages)
     return environment, content
 
 
@@ -100,28 +129,27 @@ def create(folder: Path) -> Environment:
     """
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
     environment = Environment(folder, folder, _packages(folder))
-    kernel_path(environment)
+    lines = [f"import site; site.addsitedir({str(path)!r})" for path in _parent_packages()]
+    (folder / environment.packages / kernel_path.PTH).write_text("\n".join([*lines, str(_IMPORTED_FROM)]) + "\n")
     for name in ("pip", "pip3"):
         _write_program(environment.bin / name, f'exec "{environment.python}" -m pip "$@"')
     return environment
 
 
-def kernel_path(environment: Environment) -> None:
-    """Let the environment's Python import haversack, last on its path."""
-    packages = environment.own / environment.packages
-    packages.mkdir(parents=True, exist_ok=True)
-    lines = [f"import site; site.addsitedir({str(path)!r})" for path in _parent_packages()]
-    lines.append(str(_IMPORTED_FROM))
-    (packages / "haversack.pth").write_text("\n".join(lines) + "\n")
+def write_commands(folder: Path, environment: Environment) -> None:
+    """Write the job's commands to `folder`, created if missing; the caller puts it first on the PATH.
 
-
-def write_kaggle(folder: Path, environment: Environment) -> None:
-    """Write the command `kaggle`, which runs the module `kaggle_command`, to `folder`, created if missing.
-
-    It runs by the environment's Python. The caller puts `folder` before `environment.bin` on the PATH.
+    `kaggle` runs the module `kaggle_command`. In an environment that is the notebook's own, `haversack` is ours, whose
+    folder of commands is not on the PATH there. Both run in haversack's own Python.
     """
     folder.mkdir(exist_ok=True)
-    _write_program(folder / "kaggle", f'exec "{environment.python}" -m haversack.notebook.place.kaggle_command "$@"')
+    _write_program(folder / "kaggle", _our_program("haversack.notebook.place.kaggle_command"))
+    if environment.is_own:
+        _write_program(folder / "haversack", _our_program("haversack"))
+
+
+def _our_program(module: str) -> str:
+    return f'exec {shlex.join(interpreter.command(module))} "$@"'
 
 
 def _view(folder: Path, own: Path, tree: Path, content: ContentFolder) -> tuple[Environment, ContentFolder]:
@@ -130,12 +158,12 @@ def _view(folder: Path, own: Path, tree: Path, content: ContentFolder) -> tuple[
     for made in (folder, own / "upper", own / "work"):
         made.mkdir(parents=True)
     if (mounting := content.with_overlay(tree, own, folder)) is not None:
-        return Environment(folder, own / "upper", packages), mounting
+        return Environment(folder, own / "upper", packages, is_own=True), mounting
     folder.rmdir()
     disk.delete_tree(own)
     started = time.monotonic()
     _copy(tree, folder)
-    return Environment(folder, folder, packages, time.monotonic() - started), content
+    return Environment(folder, folder, packages, is_own=True, copied=time.monotonic() - started), content
 
 
 def _copy(tree: Path, folder: Path) -> None:

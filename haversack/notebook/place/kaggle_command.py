@@ -1,7 +1,7 @@
 """The command `kaggle`, first on a job's PATH: it runs Kaggle's official command, with the job's hub as its server.
 
-Runs in a child process of the kernel; `prefer_key_file` also runs in the kernel. The official command cannot be given a
-server's address. With `KAGGLE_API_ENVIRONMENT=LOCALHOST` it speaks plain HTTP and honours `http_proxy`, so the hub acts
+Runs in a child process of the kernel, in haversack's own Python. The official command cannot be given a server's
+address. With `KAGGLE_API_ENVIRONMENT=LOCALHOST` it speaks plain HTTP and honours `http_proxy`, so the hub acts
 as its proxy. The variables are set for this one process, not for the kernel, where they would also affect pip. Without
 a named hub the command calls Kaggle as usual or, if the notebook's `kaggle.json` has the embedded hub's key, that hub.
 The official command is the next `kaggle` on the PATH, so a cell with `!pip install -U kaggle` decides which version
@@ -18,9 +18,7 @@ from pathlib import Path
 
 from haversack import credentials, embedded, settings
 from haversack.errors import HaversackError
-
-# Set by the parent if the Kaggle variables of the environment hold the user's own sign-in.
-USER_SIGN_IN_VARIABLE = "HAVERSACK_KAGGLE_HANDED_ON"
+from haversack.notebook.place import kaggle_sign_in
 
 
 def main() -> None:
@@ -31,23 +29,12 @@ def main() -> None:
     program = _find_official(Path(os.environ["HAVERSACK_JOB"]) / "bin", os.environ["PATH"])
     if program is None:
         sys.exit("kaggle: command not found. Install it in an earlier cell: !pip install -q kaggle")
-    prefer_key_file()
+    kaggle_sign_in.prefer_key_file()
     try:
         environment = {**os.environ, **_hub_variables()}
     except HaversackError as error:
         sys.exit(f"kaggle: {error}")
     os.execve(program, [program, *sys.argv[1:]], environment)
-
-
-def prefer_key_file() -> None:
-    """Remove the user's own sign-in from `os.environ` if the notebook has written a `kaggle.json`.
-
-    The parent put it there. Kaggle's clients prefer the environment to the file, but on Colab the notebook's file is
-    all there is.
-    """
-    if os.environ.get(USER_SIGN_IN_VARIABLE) and _key_file().exists():
-        for name in (USER_SIGN_IN_VARIABLE, "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
-            os.environ.pop(name, None)
 
 
 def _find_official(own: Path, path: str) -> str | None:
@@ -69,7 +56,7 @@ def _hub_variables() -> Mapping[str, str]:
     if server.url == credentials.KAGGLE:
         return {}
     variables = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": server.url, "no_proxy": ""}
-    if not _key_file().exists() and server.authorization:
+    if not kaggle_sign_in.key_file().exists() and server.authorization:
         variables["KAGGLE_API_TOKEN"] = server.authorization.removeprefix("Bearer ")
     return variables
 
@@ -78,13 +65,9 @@ def _has_embedded_key() -> bool:
     """Whether the notebook's `kaggle.json` has the key that the embedded hub gave out."""
     known = embedded.known_kaggle_key(settings.load().data)
     try:
-        return known is not None and known in _key_file().read_text()
+        return known is not None and known in kaggle_sign_in.key_file().read_text()
     except FileNotFoundError:
         return False
-
-
-def _key_file() -> Path:
-    return Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle") / "kaggle.json"
 
 
 if __name__ == "__main__":

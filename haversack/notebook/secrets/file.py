@@ -12,8 +12,7 @@ import os
 import tomllib
 from pathlib import Path
 
-import platformdirs
-
+from haversack import settings
 from haversack.errors import InputError
 
 _PREFIX = "HAVERSACK_SECRET_"
@@ -22,7 +21,7 @@ _PREFIX = "HAVERSACK_SECRET_"
 def path() -> Path:
     """Return the path of the secrets file, which may not exist."""
     named = os.environ.get("HAVERSACK_SECRETS")
-    return Path(named) if named else platformdirs.user_config_path("haversack") / "secrets.toml"
+    return Path(named) if named else settings.folder() / "secrets.toml"
 
 
 def value(key: str) -> str | None:

@@ -26,6 +26,7 @@ from haversack import disk, embedded, settings
 from haversack.drive import ROOT
 from haversack.errors import CellFailed, HaversackError, JobError, KernelDied
 from haversack.notebook import ending, plainfit
+from haversack.notebook.clients import interpreter
 from haversack.notebook.place import content, environment
 from haversack.notebook.record import beside, document
 from haversack.notebook.record.screen import Screen
@@ -369,13 +370,12 @@ class JobSessions:
     ) -> tuple[Path, dict[str, str]]:
         """Create the session's Python environment; return the folder of kernelspecs and the kernel's variables."""
         self._screen.show_activity("preparing the environment")
-        env, private = environment.provide(self.folder, self._tree, private)
+        env, private = environment.provide(self.folder, self._tree, private, self._settings.cache, self._notify)
         if env.copied:
             self._screen.print_line(f"environment: copied in {env.copied:.1f} s")
-        environment.write_kaggle(self.folder / "bin", env)
+        environment.write_commands(self.folder / "bin", env)
         variables = {**variables, **env.variables(self._settings.cache)}
-        first = [self.folder / "bin", env.bin, Path(sys.executable).parent]
-        variables["PATH"] = os.pathsep.join([*map(str, first), variables.get("PATH") or os.defpath])
+        variables["PATH"] = env.search_path(self.folder / "bin", variables.get("PATH") or os.defpath)
         if limit := self._record.options.session:
             variables["HAVERSACK_SESSION_ENDS"] = str(self._record.sessions[-1].began + limit)
         return kernel.write_spec(self.folder / "jupyter", env, private), variables
@@ -463,10 +463,11 @@ class JobSessions:
     async def _delete_checkpoints(self, running: execution.Execution, variables: dict[str, str]) -> str:
         """Delete the checkpoints of the trainings that the job named, after the last cell; return an error's message.
 
-        The kernel does it, or another process if the last cell ended the kernel. Raises `TimeoutError` if it takes
-        longer than 60 s.
+        The kernel does it, or another process if the clients are apart or the last cell ended the kernel. Raises
+        `TimeoutError` if it takes longer than 60 s.
         """
-        if ending.of_cell(self.folder, self._record.cell) is None:
+        is_apart = interpreter.VARIABLE in variables
+        if not is_apart and ending.of_cell(self.folder, self._record.cell) is None:
             return await running.execute_silently(plainfit.DELETE_CHECKPOINTS)
         if not any((self._settings.data / "runs").glob(f"{glob.escape(self.folder.name)}.cell-*/checkpoints")):
             return ""
@@ -545,9 +546,10 @@ def _delete_without_kernel(variables: dict[str, str]) -> str:
     `variables` is the environment of the job's kernels. Raises `TimeoutError` after 60 s.
     """
     command = [sys.executable, "-c", plainfit.DELETE_CHECKPOINTS]
+    own = {name: value for name, value in variables.items() if name != interpreter.VARIABLE}
     try:
         done = subprocess.run(
-            command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_DELETE_TIMEOUT
+            command, env=own, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_DELETE_TIMEOUT
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"The checkpoints were not deleted within {_DELETE_TIMEOUT} s.") from None

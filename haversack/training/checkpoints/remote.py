@@ -20,8 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from haversack.errors import ConnectionFailed, HaversackError, IntegrityError
 from haversack.training.checkpoints import manifest
 from haversack.training.checkpoints.failpoints import failpoint
@@ -128,11 +126,11 @@ class RemoteStore:
     @property
     def _files(self) -> Any:
         """The fsspec file system, which fsspec caches."""
-        return fsspec.core.url_to_fs(self.url)[0]
+        return _open(self.url)[0]
 
     @property
     def _root(self) -> str:
-        return str(fsspec.core.url_to_fs(self.url)[1])
+        return _open(self.url)[1]
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -286,6 +284,14 @@ class RemoteStore:
                 f"{self.url} does not work as expected: {error or type(error).__name__}.",
                 "Check the connection and the sign-in; the next save retries.",
             ) from error
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for `url`, and the path in it. Trainings without a store do not import fsspec."""
+    import fsspec
+
+    files, root = fsspec.core.url_to_fs(url)
+    return files, str(root)
 
 
 def _name(number: int) -> str:
