@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from haversack.notebook.job import job
-from tests.notebook import notebooks
+from haversack.notebook.place import environment
+from tests.notebook import environments, notebooks
 
 Run = Callable[..., job.JobReport]
 
@@ -43,3 +44,29 @@ def run(tmp_path: Path) -> Run:
         return job.run(notebook, tmp_path / "out.ipynb", **options)
 
     return run_cells
+
+
+@pytest.fixture(scope="session")
+def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with ipykernel and pip."""
+    return environments.make(tmp_path_factory.mktemp("bare") / "env", *environments.BARE)
+
+
+@pytest.fixture(scope="session")
+def keras_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with Keras and JAX too."""
+    return environments.make(tmp_path_factory.mktemp("keras") / "env", *environments.KERAS, compiled=True)
+
+
+@pytest.fixture
+def in_bare(bare_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The jobs of this test have an environment of their own, with ipykernel and pip."""
+    monkeypatch.setattr(environment, "create", lambda folder: environments.adopted_copy(bare_environment, folder))
+    return bare_environment
+
+
+@pytest.fixture
+def in_keras(keras_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The jobs of this test have an environment of their own, with Keras and JAX too."""
+    monkeypatch.setattr(environment, "create", lambda folder: environments.adopted_copy(keras_environment, folder))
+    return keras_environment
