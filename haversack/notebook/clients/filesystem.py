@@ -28,6 +28,11 @@ def register() -> None:
     fsspec.register_implementation("drive", ClientFileSystem, clobber=True)
 
 
+def close() -> None:
+    """End the process that carries out the calls; the next call starts another one."""
+    _client.close()
+
+
 class ClientFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """The default drive, of which `DriveFileSystem` has each method's description.
 

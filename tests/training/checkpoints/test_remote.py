@@ -16,22 +16,35 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from haversack.drive.filesystem import DriveFileSystem
 from haversack.errors import ConnectionFailed, IntegrityError, RunLost
+from haversack.notebook.clients import filesystem
 from haversack.training.checkpoints.checkpoints import Checkpoints
 from tests.conftest import RunningHub
 from tests.training.programs import loop
 from tests.training.programs.loop import is_whole, state
 
 
-@pytest.fixture(params=["memory", "file", "drive"])
+@pytest.fixture(params=["memory", "file", "drive", "drive of a process"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty store."""
-    if request.param == "drive":
+    """The URL of an empty store; "drive of a process" is the drive as a kernel sees it whose clients are apart."""
+    if request.param.startswith("drive"):
         request.getfixturevalue("hub")
+        if request.param != "drive":
+            request.getfixturevalue("apart")
         yield f"drive://runs of {tmp_path.name}"
     else:
         yield {"memory": "memory://runs", "file": f"file://{tmp_path}/store"}[request.param]
         fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def apart(hub: RunningHub) -> Iterator[None]:
+    """`drive://` is carried out by another process."""
+    filesystem.register()
+    yield
+    filesystem.close()
+    fsspec.register_implementation("drive", DriveFileSystem, clobber=True)
 
 
 @pytest.fixture
