@@ -55,7 +55,7 @@ def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def keras_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with Keras and JAX too."""
-    return environments.make(tmp_path_factory.mktemp("keras") / "env", *environments.KERAS, compiled=True)
+    return environments.make(tmp_path_factory.mktemp("keras") / "env", *environments.KERAS, compiled="keras")
 
 
 @pytest.fixture

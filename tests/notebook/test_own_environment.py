@@ -11,7 +11,7 @@ from haversack.notebook.place import environment
 from tests.conftest import RunningHub
 from tests.notebook import environments, notebooks
 from tests.notebook.conftest import Run
-from tests.notebook.test_plainfit import FIT, MODEL
+from tests.notebook.sessions.test_sessions import SLOWLY_AND_QUICKLY
 
 MOUNT = "from google.colab import drive\ndrive.mount('/content/drive')"
 CLIENTS = (
@@ -83,25 +83,39 @@ def test_the_kaggle_command_reaches_the_named_hub(
     assert notebooks.text(report.output, 4).split()[-1] == f"{report.job}/bin/haversack"
 
 
-def test_a_training_is_resumed_from_the_drive_by_another_session(
-    run: Run, own_folders: Path, in_keras: Path, own_hub: RunningHub
+def test_a_killed_training_is_resumed_exactly_from_the_drive(
+    run: Run, own_folders: Path, in_keras: Path, own_hub: RunningHub, tmp_path: Path
 ) -> None:
-    """The first session's kernel is killed in its second training; the next one has another disk."""
-    count = own_folders / "count"
-    lose_the_disk = (
+    """The first session is killed inside an epoch, and the second has another disk."""
+    (tmp_path / "epochs.txt").write_text("30")
+    another_disk = (
         "import os, shutil\n"
-        f"runs, again = {str(own_folders / 'data' / 'runs')!r}, os.path.exists({str(count)!r})\n"
-        "if again: shutil.rmtree(runs)"
+        f"begun, runs = {str(tmp_path / 'begun')!r}, {str(own_folders / 'data' / 'runs')!r}\n"
+        "if os.path.exists(begun): shutil.rmtree(runs)\n"
+        "open(begun, 'w').close()"
     )
-    die = f"if not again:\n    open({str(count)!r}, 'w').close()\n    os.kill(os.getpid(), 9)"
-    stored = f"print(sum(len(files) for *_, files in os.walk({str(own_hub.my_drive / 'haversack' / 'runs')!r})))"
-    report = run(lose_the_disk, MODEL, FIT, stored, die, CLIENTS)
+    report = run(another_disk, *SLOWLY_AND_QUICKLY, CLIENTS, uploads=[tmp_path / "epochs.txt"], rehearse=True)
     assert (report.status, report.sessions) == ("done", 2), report.error
-    assert "its history and weights are loaded" in notebooks.text(report.output, 2)
-    assert int(notebooks.text(report.output, 3)) > 1
-    assert notebooks.text(report.output, 5) == "[]\n"
+    resumed, whole = (notebooks.text(report.output, index).splitlines() for index in (2, 3))
+    assert any("resumed at" in line for line in resumed), resumed
+    assert resumed[-1] == whole[-1]
+    assert notebooks.text(report.output, 4) == "[]\n"
     assert list(own_hub.my_drive.rglob("*.safetensors")) == []
-    assert report.notices == []
+    assert not [notice for notice in report.notices if "checkpoints" in notice]
+
+
+def test_what_a_notebook_pins_is_what_it_gets(run: Run, in_bare: Path, own_hub: RunningHub) -> None:
+    report = run(
+        "!pip install -q numpy==1.26.4 typer==0.9.0 ipython==7.34.0 fsspec==2023.1.0; pip check",
+        "import fsspec, numpy, typer\nprint(numpy.__version__, typer.__version__, fsspec.__version__)",
+        "!python -c 'import IPython, fsspec; print(IPython.__version__, fsspec.__version__)'",
+        MOUNT,
+    )
+    assert report.status == "done", report.error
+    assert notebooks.text(report.output, 0).strip() == "No broken requirements found."
+    assert notebooks.text(report.output, 1) == "1.26.4 0.9.0 2023.1.0\n"
+    assert notebooks.text(report.output, 2).split() == ["7.34.0", "2023.1.0"]
+    assert notebooks.text(report.output, 3) == "Mounted at /content/drive\n"
 
 
 @pytest.fixture(scope="module")

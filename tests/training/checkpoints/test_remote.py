@@ -39,8 +39,9 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def apart(hub: RunningHub) -> Iterator[None]:
-    """`drive://` is carried out by another process."""
+def apart(hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`drive://` is carried out by another process, here and in the processes of this test."""
+    monkeypatch.setenv("HAVERSACK_CLIENTS", "process")
     filesystem.register()
     yield
     filesystem.close()
