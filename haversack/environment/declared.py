@@ -43,6 +43,12 @@ class Declaration:
             tuple(dict.fromkeys(self.cells + other.cells)),
         )
 
+    @classmethod
+    def decode(cls, values: Mapping[str, Any]) -> Declaration:
+        """Return the declaration of which `values` is the JSON object. Raises `TypeError` for anything else."""
+        sequences = {name: tuple(values[name]) for name in ("packages", "apt", "run", "cells")}
+        return cls(**{**values, **sequences})
+
 
 def declaration(call: ast.Call, cell: int) -> Declaration:
     """Return what one call of `haversack.environment` in the cell of that number describes.

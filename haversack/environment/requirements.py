@@ -120,6 +120,7 @@ class Requirements:
         values["modules"] = tuple(Module(**{**one, "cells": tuple(one["cells"])}) for one in values["modules"])
         values["installations"] = tuple(Installation(**one) for one in values["installations"])
         values["options"] = tuple(values["options"])
+        values["environment"] = Declaration.decode(values["environment"])
         return cls(**values)
 
 

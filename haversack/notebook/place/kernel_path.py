@@ -60,6 +60,7 @@ def add(folder: Path, packages: Path) -> None:
     A `.pth` file does that (https://docs.python.org/3/library/site.html). PYTHONPATH would come before the notebook's
     own packages, and reach Pythons of other environments too. Raises `OSError`.
     """
+    packages.mkdir(parents=True, exist_ok=True)  # an overlay's upper folder is empty at first
     (packages / PTH).write_text(f"{folder}\n")
 
 
