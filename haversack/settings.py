@@ -11,6 +11,7 @@
     HAVERSACK_KAGGLE   kaggle    the address of a mirror of Kaggle, instead of https://api.kaggle.com
     HAVERSACK_STREAMS  streams   the most ranges of a file that are fetched at once (16)
     HAVERSACK_OUTPUT   output    MB of each output of a cell that an executed notebook keeps, at least 0.1 (10)
+    HAVERSACK_CACHES   caches    GB of the libraries' caches that jobs share, or "private" (a fifth of the free space)
     HAVERSACK_CA       ca        a PEM file of certificate authorities to trust besides the system's
     HAVERSACK_INSTALL  install   whether a job gets its notebook's packages; no: those beside haversack (yes)
     HAVERSACK_ENVIRONMENTS  environments  GB of environments that are kept for the next jobs (20)
@@ -52,6 +53,8 @@ class Settings:
         kaggle: the address of a mirror of Kaggle; None for Kaggle itself.
         streams: the most ranges of one file that are fetched at once.
         output: characters of each text output of a cell that an executed notebook keeps.
+        caches: the most bytes of the model and data set caches that jobs share; 0 if they share none, None for a fifth
+            of the disk's space that is free or theirs.
         ca: a PEM file of certificate authorities to trust besides the system's.
         install: whether a job gets an environment with the packages that its notebook needs.
         environments: bytes of environments that are kept for the next jobs.
@@ -68,6 +71,7 @@ class Settings:
     kaggle: str | None = None
     streams: int = 16
     output: int = 10 * 10**6
+    caches: int | None = None
     ca: Path | None = None
     install: bool = True
     environments: int = 20 * 10**9
@@ -122,6 +126,8 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         environments=_gigabytes("environments", values["environments"])
         if "environments" in values
         else Settings.environments,
+        caches=_caches(values.get("caches")),
+        ca=path("ca") if values.get("ca") else None,
     )
 
 
@@ -185,6 +191,14 @@ def _yes_or_no(name: str, given: object) -> bool:
     if text not in (*_YES, *_NO):
         raise InputError(f"The setting {name} is {given!r}.", "Give yes or no.")
     return text in _YES
+
+
+def _caches(given: object) -> int | None:
+    if given is None:
+        return None
+        gigabytes = 0.0 if given == "private" else float(str(given))
+    if not (given == "private" or 0 < gigabytes < 10**6):
+        raise InputError(f"The setting caches is {given!r}.", 'Give it as a number of GB, or "private".')
 
 
 def _streams(given: object) -> int:

@@ -57,6 +57,15 @@ def test_what_goes_ahead_is_given_in_megabytes(tmp_path: Path, given: str) -> No
         load({"HAVERSACK_AHEAD": given}, tmp_path / "none")
 
 
+@pytest.mark.parametrize("given", ["shared", "-1", "0", "nan"])
+def test_the_shared_caches_have_a_size_in_gigabytes(tmp_path: Path, given: str) -> None:
+    assert load({}, tmp_path / "none").caches is None
+    assert load({"HAVERSACK_CACHES": "0.5"}, tmp_path / "none").caches == 500_000_000
+    assert load({"HAVERSACK_CACHES": "private"}, tmp_path / "none").caches == 0
+    with pytest.raises(InputError, match="caches"):
+        load({"HAVERSACK_CACHES": given}, tmp_path / "none")
+
+
 def test_the_page_is_made_from_the_module() -> None:
     made = subprocess.run([sys.executable, ROOT / "scripts" / "settings"], capture_output=True, text=True, check=True)
     assert (ROOT / "docs" / "settings.md").read_text() == made.stdout, "Run scripts/settings > docs/settings.md"

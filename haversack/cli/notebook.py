@@ -70,6 +70,8 @@ def run(
         Path | None,
         typer.Option(metavar="PAGE.ipynb", help="An environment page: a notebook to run before the first cell."),
     ] = None,
+    private_caches: Annotated[
+            "--private-caches", help="Share no cached models and data sets (Hugging Face, torch, …) with other jobs."
     resume: Annotated[
         str | None,
         typer.Option(metavar="JOB", help="Resume a job that is not done, from this machine or from the hub's drive."),
@@ -83,9 +85,9 @@ def run(
     limit = clock.seconds(session) if session else None
     timeout = clock.seconds(cell_timeout) if cell_timeout else None
     if resume:
-        if notebook or upload or param or cores or plain or rehearse or no_install or as_of or python or env:
+        if notebook or upload or param or cores or plain or rehearse or no_install or as_of or python or env or private_caches:
             raise InputError(
-                "A resumed job keeps its notebook, uploads, parameters, cores, packages, --plain and --rehearse.",
+                "A resumed job keeps its notebook, uploads, parameters, cores, packages, caches, --plain and --rehearse.",
                 "Give --resume with --output, --html, --hub, --session, --cell-timeout or --max-sessions only.",
             )
         report = job.resume(
@@ -109,6 +111,7 @@ def run(
             as_of=as_of,
             python=python,
             page=env,
+            private_caches=private_caches,
         )
     else:
         raise InputError("No notebook is given.", "Name one, or resume a job: haversack run --resume JOB")

@@ -30,7 +30,7 @@ from haversack.notebook import plainfit
 from haversack.notebook.clients import interpreter
 from haversack.notebook.job import packages, summary
 from haversack.notebook.job.jobs import LOCK
-from haversack.notebook.place import content, kaggle_sign_in
+from haversack.notebook.place import caches, content, kaggle_sign_in
 from haversack.notebook.record import beside, document, store
 from haversack.notebook.record import parameters as parameters_
 from haversack.notebook.record.screen import Screen
@@ -132,6 +132,7 @@ def run(
     as_of: str | None = None,
     python: str | None = None,
     page: Path | None = None,
+    private_caches: bool = False,
 ) -> JobReport:
     """Execute a notebook as a new job, over as many sessions as it takes, and return its report.
 
@@ -163,6 +164,7 @@ def run(
         as_of: a day or a month, such as "2026-07", after which no release of a package is used.
         python: the version of Python, such as "3.12"; None for the notebook's own or haversack's.
         page: the environment page: a notebook that is run before the first cell; None for none.
+        private_caches: share no models and data sets that libraries cache in HOME with other jobs and sessions.
     """
     source = document.read(notebook)
     parameters_.apply(source, parameters or {})
@@ -172,7 +174,7 @@ def run(
         document.check_output(path, notebook)
     given = _uploads(uploads, source, notebook)
     chosen = settings.load()
-    options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse)
+    options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse, private_caches=private_caches)
     options = replace(options, **_package_options(chosen.install if install is None else install, as_of, python))
     if max_sessions is not None:
         options = replace(options, max_sessions=max_sessions)
@@ -327,6 +329,7 @@ class Job:
         for name in ("home", "content", "downloads"):
             (self.folder / name).mkdir(exist_ok=True)
         installed: packages.Packages | None = None
+        shared = self._open_caches()
         private = content.prepare(self.folder / "content", self.folder / "home")
         try:
             with self.screen:
@@ -335,7 +338,8 @@ class Job:
                 installed = self._install()
                 if installed is not None and self.record.options.cores is None:
                     variables |= installed.variables(os.environ)
-                self.sessions.execute(private, variables, None if installed is None else installed.tree)
+                tree = None if installed is None else installed.tree
+                self.sessions.execute(private, variables, tree=tree, caches=shared)
         except HaversackError as error:
             failure = type(error)(self.secrets.mask(error.what), self.secrets.mask(error.next_step))
             if not self.record.sessions:
@@ -344,6 +348,7 @@ class Job:
             private.release()
             if installed is not None:
                 installed.release()
+            self._notify(shared.close() if shared else "")
         page = None
         try:
             page = self._save_page() if self.record.html else None
@@ -381,6 +386,12 @@ class Job:
         installed = packages.provide(self.folder, options, self.settings, self.screen, self._notify)
         self.screen.print_line(installed.summary)
         return installed
+
+    def _open_caches(self) -> caches.SharedCaches | None:
+        """Open the caches that jobs share; None if this job shares none. Raises `OSError`."""
+        if self.record.options.private_caches or self.settings.caches == 0:
+            return None
+        return caches.SharedCaches.open(self.settings.cache / "libraries", self.settings.caches)
 
     def _notify(self, text: str) -> None:
         """Print a sentence, and add it to the report. Does nothing for "" and for a sentence shown before."""

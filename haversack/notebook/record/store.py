@@ -57,6 +57,7 @@ class Options:
         install: whether the kernel gets an environment with the packages that the notebook needs.
         as_of: the day after which no release of a package is used, such as "2026-07-31"; None for none.
         python: the version of Python, such as "3.12"; None for the notebook's own or haversack's.
+        private_caches: whether the libraries' caches are the session's own (see `place.caches`).
     """
 
     hub: str | None = None
@@ -69,6 +70,7 @@ class Options:
     install: bool = False
     as_of: str | None = None
     python: str | None = None
+    private_caches: bool = False
 
 
 @dataclass

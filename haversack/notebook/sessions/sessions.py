@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import glob
+import math
 import os
 import shutil
 import subprocess
@@ -29,6 +30,8 @@ from haversack.notebook import ending, plainfit
 from haversack.notebook.clients import interpreter
 from haversack.notebook.place import content, environment
 from haversack.notebook.record import beside, document
+from haversack.notebook.place.caches import SharedCaches
+from haversack.notebook.record import document
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobSession, JobStore, Why
 from haversack.notebook.secrets.masking import Secrets
@@ -154,21 +157,37 @@ class JobSessions:
         # The end of the running cell's output, and the uploads that the cell has received.
         self._cell_output = ""
         self._cell_uploads: list[str] = []
+        self._caches: SharedCaches | None = None
+        # When the last cell started that has not ended, in seconds since 1970; infinite if it has.
+        self._cell_started = math.inf
         # Whether this session has mounted the embedded drive as a symbolic link.
         self._is_drive_linked = False
         self._tree: Path | None = None
 
-    def execute(self, private: content.ContentFolder, variables: dict[str, str], tree: Path | None) -> None:
+    def execute(
+        self,
+        private: content.ContentFolder,
+        variables: dict[str, str],
+        *,
+        tree: Path | None = None,
+        caches: SharedCaches | None = None,
+    ) -> None:
         """Execute every cell, over as many sessions as it takes; return when the notebook is done.
 
-        `private` is the job's `/content`; `variables` are the environment variables that all kernels share; `tree` is
-        the environment with the notebook's packages, of which each session gets a private view; None for the packages
-        that haversack runs with. If the job is given up, raises the `HaversackError` of the last session: `JobError`
-        (`CellFailed`, `KernelDied`), `DiskFull` or `MountError`. Raises `OSError` if the session's folders cannot be
-        written, `TimeoutError` if the checkpoints are not deleted within 60 s after the last cell, and
-        `KeyboardInterrupt` for a second signal.
+        Args:
+            private: the job's `/content`.
+            variables: the environment variables that all kernels share.
+            tree: the environment with the notebook's packages, of which each session gets a private view; None for the
+                packages that haversack runs with.
+            caches: the caches that jobs share; None if this one shares none.
+
+        If the job is given up, raises the `HaversackError` of the last session: `JobError` (`CellFailed`,
+        `KernelDied`), `DiskFull` or `MountError`. Raises `OSError` if the session's folders cannot be written,
+        `TimeoutError` if the checkpoints are not deleted within 60 s after the last cell, and `KeyboardInterrupt` for a
+        second signal.
         """
         self._tree = tree
+        self._caches = caches
         asyncio.run(self._run(private, variables))
 
     async def _run(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
@@ -286,13 +305,16 @@ class JobSessions:
         outcome = SessionOutcome("interrupted")
         try:
             self._screen.show_activity("starting the kernel")
-            self._record.cell, self._record.passed = 0, []
+            self._record.cell, self._record.passed, self._cell_started = 0, [], math.inf
             self.shell_failures[:] = [failure for failure in self.shell_failures if failure.cell in self._record.once]
             self._is_drive_linked = False
             ending.clear(self.folder)
             with handle_signals(running):
                 async with watchdog:
-                    await running.start(env=variables, cwd=str(private.folder), stdout=log.pipe, stderr=log.pipe)
+                    locks = (self._caches.lock,) if self._caches else ()
+                    await running.start(
+                        env=variables, cwd=str(private.folder), stdout=log.pipe, stderr=log.pipe, pass_fds=locks
+                    )
                     await self._execute_cells(running, session)
             if error := await self._delete_checkpoints(running, variables):
                 self._notify(f"The checkpoints of this job were not deleted: {self._secrets.mask(error)}")
@@ -324,7 +346,8 @@ class JobSessions:
         return SessionOutcome("failed", error)
 
     def _clean_up(self, outcome: SessionOutcome) -> SessionOutcome:
-        """Unmount the drive, which uploads pending writes, and before a retry kill all processes of the job.
+        """Unmount the drive, which uploads pending writes, before a retry kill all processes of the job, and share what
+        libraries have cached.
 
         The kernel has ended, so its files are closed. Return `outcome`, or "failed" if the session was done and the
         drive cannot be unmounted.
@@ -337,7 +360,19 @@ class JobSessions:
             self._notify(str(error))
         if outcome.retry:
             processes.kill(self.folder)
+        self._adopt_caches()
         return outcome
+
+    def _adopt_caches(self) -> None:
+        """Share the files that libraries cached in the session's HOME, except those of a cell that did not end."""
+        if self._caches is None:
+            return
+        try:
+            self._caches.adopt(
+                self.folder / "home", self._cell_started, lambda text: self._secrets.mask(text, cached=False)
+            )
+        except OSError as error:
+            self._notify(f"What libraries cached in this session is not kept: {error}. Free disk space.")
 
     def _unmount(self) -> None:
         """Unmount everything that the job mounted. Raises `MountError` if a pending write cannot be uploaded."""
@@ -364,6 +399,8 @@ class JobSessions:
         for name in ("home", "content"):
             (self.folder / name).mkdir()
         beside.place(self.folder, self.folder / "content")
+        if self._caches:
+            self._caches.link(self.folder / "home")
 
     def _prepare_environment(
         self, private: content.ContentFolder, variables: dict[str, str]
@@ -410,7 +447,7 @@ class JobSessions:
 
         If the last cell ended its kernel itself, it counts as executed.
         """
-        self._cell_output, self._cell_uploads = "", []
+        self._cell_output, self._cell_uploads, self._cell_started = "", [], time.time()
         self._store.save(self._record)
         try:
             await running.execute_one(index, number)
@@ -426,6 +463,7 @@ class JobSessions:
             self.save_notebook()
             for sentence in running.left_out:
                 self._notify(f"Cell {number}: {sentence}")
+        self._cell_started = math.inf
         self._finish_cell(number, "✓")
 
     def _finish_cell(self, number: int, mark: str) -> None:
