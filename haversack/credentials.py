@@ -109,6 +109,11 @@ def drive(hub: str | None = None) -> Server:
     return _hub(chosen)
 
 
+def names_hub() -> bool:
+    """Whether a hub's URL is named, by `--hub`, the setting or the last login: then that hub serves Kaggle's API."""
+    return (settings.load().hub or signin.load().drive) not in (None, "embedded", "google")
+
+
 def kaggle(hub: str | None = None) -> Server:
     """Choose the server of Kaggle's API as in the module's docstring, and return it; may start the embedded hub.
 

@@ -127,7 +127,6 @@ def load(environment: Mapping[str, str] = os.environ, file: Path | None = None) 
         if "environments" in values
         else Settings.environments,
         caches=_caches(values.get("caches")),
-        ca=path("ca") if values.get("ca") else None,
     )
 
 
@@ -196,9 +195,13 @@ def _yes_or_no(name: str, given: object) -> bool:
 def _caches(given: object) -> int | None:
     if given is None:
         return None
+    try:
         gigabytes = 0.0 if given == "private" else float(str(given))
+    except ValueError:
+        gigabytes = -1.0
     if not (given == "private" or 0 < gigabytes < 10**6):
         raise InputError(f"The setting caches is {given!r}.", 'Give it as a number of GB, or "private".')
+    return round(gigabytes * 10**9)
 
 
 def _streams(given: object) -> int:

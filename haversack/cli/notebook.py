@@ -71,7 +71,11 @@ def run(
         typer.Option(metavar="PAGE.ipynb", help="An environment page: a notebook to run before the first cell."),
     ] = None,
     private_caches: Annotated[
+        bool,
+        typer.Option(
             "--private-caches", help="Share no cached models and data sets (Hugging Face, torch, …) with other jobs."
+        ),
+    ] = False,
     resume: Annotated[
         str | None,
         typer.Option(metavar="JOB", help="Resume a job that is not done, from this machine or from the hub's drive."),
@@ -85,9 +89,10 @@ def run(
     limit = clock.seconds(session) if session else None
     timeout = clock.seconds(cell_timeout) if cell_timeout else None
     if resume:
-        if notebook or upload or param or cores or plain or rehearse or no_install or as_of or python or env or private_caches:
+        kept = (notebook, upload, param, cores, plain, rehearse, no_install, as_of, python, env, private_caches)
+        if any(kept):
             raise InputError(
-                "A resumed job keeps its notebook, uploads, parameters, cores, packages, caches, --plain and --rehearse.",
+                "A resumed job keeps its notebook and all options about what is executed, and with which packages.",
                 "Give --resume with --output, --html, --hub, --session, --cell-timeout or --max-sessions only.",
             )
         report = job.resume(

@@ -93,10 +93,23 @@ DRIVE_METHODS = (
 )
 """The methods of `DriveFileSystem` that a kernel may call, as the actions `drive.NAME`."""
 
+
+def kaggle_hub() -> dict[str, str] | None:
+    """Return `url` and `token` of the named hub, which then serves Kaggle's API; None without one.
+
+    Raises as `credentials.kaggle`.
+    """
+    if not credentials.names_hub():
+        return None
+    server = credentials.kaggle()
+    return {"url": server.url, "token": (server.authorization or "").removeprefix("Bearer ")}
+
+
 ACTIONS: dict[str, Callable[..., Any]] = {
     "mount": mount,
     "unmount": unmount,
     "secrets": secrets,
+    "kaggle_hub": kaggle_hub,
     **{f"drive.{method}": _call_drive(method) for method in DRIVE_METHODS},
 }
 """Every action by its name."""

@@ -2,9 +2,9 @@
 
 A job's kernel has Colab's marks (`marks`), so a library that asks for them hears yes. Most then call `google.colab`,
 which is there. Others write JavaScript for Colab's page into the output, or open a public tunnel to the app that the
-notebook starts. For those, one table names the module that asks and the change made right after it is executed. The
-library's files are not changed, nor is anything outside a job. Two libraries take the answer from an environment
-variable, and the user's own value of it takes precedence.
+notebook starts. For those, one table names the module that asks and the change made right after it is executed. By the
+same table Kaggle's packages call the named hub. The library's files are not changed, nor is anything outside a job. Two
+libraries take the answer from an environment variable, and the user's own value of it takes precedence.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from haversack.notebook import channel
+from haversack.notebook.clients import client
 
 # plotly: figures load plotly.js from its CDN, as on Colab, instead of embedding 4.8 MB of it.
 _VARIABLES = {"PLOTLY_RENDERER": "plotly_mimetype+notebook_connected", "PANEL_COMMS": "default"}
@@ -108,6 +109,29 @@ def _use_jupyter_context(module: Any) -> None:
     module._get_context = get_context_here
 
 
+def _call_named_hub(module: Any) -> None:
+    """Let Kaggle's own packages call the hub that is named, with its token, whatever key `kaggle.json` holds.
+
+    kaggle and kagglehub take server and token from this module. Without a named hub they find them as usual.
+    """
+    get_environment, get_endpoint, get_token = module.get_env, module.get_endpoint, module.get_access_token_from_env
+    named_hub = functools.cache(lambda: client.call("kaggle_hub"))
+
+    def get_environment_here() -> Any:
+        # The environment decides the path below the endpoint, which the hub serves as Kaggle's local one.
+        return module.KaggleEnv.LOCAL if named_hub() else get_environment()
+
+    def get_endpoint_here(environment: Any) -> Any:
+        return named_hub()["url"] if named_hub() else get_endpoint(environment)
+
+    def get_token_here() -> Any:
+        return (named_hub()["token"], "the hub's sign-in") if named_hub() else get_token()
+
+    module.get_env = get_environment_here
+    module.get_endpoint = get_endpoint_here
+    module.get_access_token_from_env = get_token_here
+
+
 def _is_not_colab(name: str) -> Callable[[Any], None]:
     """Return a change that sets the module's variable `name`, whether this is Colab, to False."""
     return lambda module: setattr(module, name, False)
@@ -126,6 +150,7 @@ _CHANGES: dict[str, Callable[[Any], None]] = {
     "pydeck.io.html": _is_not_colab("in_google_colab"),
     "pydeck.bindings.deck": _is_not_colab("in_google_colab"),
     "panel.config": _silence_colab_warning,
+    "kagglesdk.kaggle_env": _call_named_hub,
     # JAX's debugger for Colab draws its controls in Colab's page; the one for terminals remains.
     "jax._src.debugger.colab_lib": _is_not_colab("IS_COLAB_ENABLED"),
 }

@@ -2,8 +2,9 @@
 
 Runs in a child process of the kernel, in haversack's own Python. The official command cannot be given a server's
 address. With `KAGGLE_API_ENVIRONMENT=LOCALHOST` it speaks plain HTTP and honours `http_proxy`, so the hub acts
-as its proxy. The variables are set for this one process, not for the kernel, where they would also affect pip. Without
-a named hub the command calls Kaggle as usual or, if the notebook's `kaggle.json` has the embedded hub's key, that hub.
+as its proxy. The variables are set for this one process, not for the kernel, where they would also affect pip. A named
+hub gets its own token, whatever key the notebook's `kaggle.json` holds. Without one the command calls Kaggle as usual
+or, if that file has the embedded hub's key, that hub.
 The official command is the next `kaggle` on the PATH, so a cell with `!pip install -U kaggle` decides which version
 runs.
 """
@@ -49,14 +50,14 @@ def _hub_variables() -> Mapping[str, str]:
     Without a named hub, it calls the embedded hub if the notebook's `kaggle.json` has that hub's key. Raises
     `HaversackError` if the hub cannot be used.
     """
-    named = settings.load().hub
-    if named in (None, "embedded") and not _has_embedded_key():
+    is_named = credentials.names_hub()
+    if not (is_named or settings.load().hub == "google" or _has_embedded_key()):
         return {}
     server = credentials.kaggle()
     if server.url == credentials.KAGGLE:
         return {}
     variables = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": server.url, "no_proxy": ""}
-    if not kaggle_sign_in.key_file().exists() and server.authorization:
+    if (is_named or not kaggle_sign_in.key_file().exists()) and server.authorization:
         variables["KAGGLE_API_TOKEN"] = server.authorization.removeprefix("Bearer ")
     return variables
 

@@ -29,9 +29,8 @@ from haversack.errors import CellFailed, HaversackError, JobError, KernelDied
 from haversack.notebook import ending, plainfit
 from haversack.notebook.clients import interpreter
 from haversack.notebook.place import content, environment
-from haversack.notebook.record import beside, document
 from haversack.notebook.place.caches import SharedCaches
-from haversack.notebook.record import document
+from haversack.notebook.record import beside, document
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobSession, JobStore, Why
 from haversack.notebook.secrets.masking import Secrets

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,54 @@ def test_the_command_fetches_from_the_named_hub(run: Run, own_hub: RunningHub, f
     put(folder, "kaggle:me/small")
     report = run("!kaggle datasets download -d me/small --unzip", "!cat labels.csv")
     assert notebooks.text(report.output, 1).split() == ["a,1"], notebooks.text(report.output, 0)
+
+
+FOREIGN_KEY = """!mkdir -p ~/.kaggle
+!echo '{"username":"lzy","key":"a9c058"}' > ~/.kaggle/kaggle.json
+!chmod 600 ~/.kaggle/kaggle.json"""
+
+
+@pytest.mark.parametrize("key", [FOREIGN_KEY, "pass"])
+def test_the_named_hub_serves_all_of_kaggles_clients_whatever_key_the_file_holds(
+    run: Run, own_hub: RunningHub, folder: Path, key: str
+) -> None:
+    put(folder, "kaggle:me/small")
+    report = run(
+        key,
+        "!kaggle datasets download -d me/small --unzip -p one",
+        "import kagglehub\nkagglehub.dataset_download('me/small', output_dir='two')",
+        "import kaggle\nkaggle.api.dataset_download_files('me/small', 'three', unzip=True)",
+        "!cat one/labels.csv two/labels.csv three/labels.csv",
+    )
+    assert report.status == "done", report.error
+    assert notebooks.text(report.output, 4).split() == ["a,1"] * 3
+
+
+def test_a_hub_that_was_logged_in_to_is_named_too(
+    run: Run, own_hub: RunningHub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder, "kaggle:me/small")
+    with signin.changing() as kept:
+        kept.hubs[own_hub.url], kept.drive = own_hub.token, own_hub.url
+    monkeypatch.delenv("HAVERSACK_HUB")
+    monkeypatch.delenv("HAVERSACK_TOKEN")
+    report = run(FOREIGN_KEY, "!kaggle datasets download -d me/small --unzip && cat labels.csv")
+    assert notebooks.text(report.output, 1).split()[-1] == "a,1", notebooks.text(report.output, 1)
+
+
+def test_without_a_named_hub_a_foreign_key_goes_to_kaggle_itself(
+    tmp_path: Path, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_key(own_folders / ".kaggle", "lzy")
+    report = tmp_path / "official"
+    program = tmp_path / "kaggle"
+    program.write_text(f"#!/bin/sh\nenv > {report}\n")
+    program.chmod(0o755)
+    command = [sys.executable, "-m", "haversack.notebook.place.kaggle_command"]
+    environment = {**os.environ, "HAVERSACK_JOB": str(tmp_path / "job"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(command, env=environment, check=True)
+    assert "KAGGLE_API_ENVIRONMENT" not in report.read_text()
+    assert "KAGGLE_API_TOKEN" not in report.read_text()
 
 
 def test_the_embedded_hubs_key_leads_to_the_embedded_hub(run: Run, folder: Path) -> None:
