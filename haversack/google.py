@@ -40,6 +40,8 @@ API = "https://www.googleapis.com"
 FULL = "https://www.googleapis.com/auth/drive"
 NARROW = "https://www.googleapis.com/auth/drive.file"
 """Access only to files that haversack made: enough for checkpoints; other files are invisible."""
+DEFAULT_FILE = Path(".config", "gcloud", "application_default_credentials.json")
+"""gcloud's file of application default credentials, relative to HOME."""
 _TOKEN_URI = "https://oauth2.googleapis.com/token"
 _MARGIN = 225.0  # seconds before its expiry that a token is renewed, as in google-auth
 
@@ -54,6 +56,7 @@ class GoogleSignIn:
         credentials: google-auth's credentials.
         root: the id of the folder that the sign-in names as My Drive.
         keep: called with the credentials after each renewal, to store them.
+        file: the file with the credentials, in a format of Google's own; None if they come from elsewhere.
     """
 
     def __init__(
@@ -63,9 +66,11 @@ class GoogleSignIn:
         *,
         root: str = "root",
         keep: Callable[[Any], None] = lambda credentials: None,
+        file: Path | None = None,
     ) -> None:
         self.source = source
         self.root = root
+        self.file = file
         uri = urlsplit(
             getattr(credentials, "token_uri", None) or getattr(credentials, "_token_uri", None) or _TOKEN_URI
         )
@@ -81,6 +86,15 @@ class GoogleSignIn:
         names = ("refresh_token", "client_secret", "token")
         found = (getattr(self._credentials, name, None) for name in names)
         return tuple(str(secret) for secret in found if secret)
+
+    def application_default(self) -> dict[str, Any] | None:
+        """The content of a file of application default credentials for this sign-in of a user.
+
+        None without a refresh token. Google's libraries renew the token at Google, whatever `service` is.
+        """
+        names = ("client_id", "client_secret", "refresh_token")
+        values = {name: getattr(self._credentials, name, None) for name in names}
+        return {"type": "authorized_user", **values} if all(values.values()) else None
 
     def header(self) -> str | None:
         """The value of the Authorization header; None if the token must be renewed first."""
@@ -321,7 +335,7 @@ def _default(said: str, file: str | None = None) -> GoogleSignIn:
             f"Google's application default credentials do not work ({_message_of(error)}).",
             f"Run: gcloud auth application-default login --scopes={FULL},https://www.googleapis.com/auth/cloud-platform",
         ) from error
-    return GoogleSignIn(said, credentials)
+    return GoogleSignIn(said, credentials, file=Path(file) if file else _default_file())
 
 
 def _key(file: Path) -> GoogleSignIn:
@@ -332,10 +346,11 @@ def _key(file: Path) -> GoogleSignIn:
         kind = about.get("type")
         if kind == "service_account":
             credentials = service_account.Credentials.from_service_account_info(about, scopes=[FULL])
-            return GoogleSignIn(f"the service account {about['client_email']}", credentials)
+            return GoogleSignIn(f"the service account {about['client_email']}", credentials, file=file)
         if kind == "authorized_user":
             fields = ("token", "refresh_token", "token_uri", "client_id", "client_secret", "expiry")
-            return GoogleSignIn(str(file), _user(**{name: about[name] for name in fields if name in about}))
+            user = _user(**{name: about[name] for name in fields if name in about})
+            return GoogleSignIn(str(file), user, file=file)
     except FileNotFoundError:
         raise InputError(
             f"There is no key {file}.", "HAVERSACK_GOOGLE names rclone, default, colab or a file."

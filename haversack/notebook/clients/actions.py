@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from haversack import credentials
 from haversack.errors import HaversackError
+from haversack.google import GoogleSignIn
 
 if TYPE_CHECKING:
     from haversack.drive.filesystem import DriveFileSystem
@@ -94,6 +95,24 @@ DRIVE_METHODS = (
 """The methods of `DriveFileSystem` that a kernel may call, as the actions `drive.NAME`."""
 
 
+def sign_in() -> dict[str, Any]:
+    """Return what is known of the drive's sign-in. Raises as `credentials.drive`.
+
+    `secrets` are to be masked, `name` names the server, and `is_google` says whether the sign-in is Google's; then
+    `file` is its file of application default credentials or None, and `content` what such a file has, or None.
+    """
+    server = credentials.drive()
+    google = server.sign_in if isinstance(server.sign_in, GoogleSignIn) else None
+    file = google.file if google is not None else None
+    return {
+        "secrets": list(server.secrets),
+        "name": server.name,
+        "is_google": google is not None,
+        "file": str(file) if file is not None else None,
+        "content": google.application_default() if google is not None and file is None else None,
+    }
+
+
 def kaggle_hub() -> dict[str, str] | None:
     """Return `url` and `token` of the named hub, which then serves Kaggle's API; None without one.
 
@@ -109,6 +128,7 @@ ACTIONS: dict[str, Callable[..., Any]] = {
     "mount": mount,
     "unmount": unmount,
     "secrets": secrets,
+    "sign_in": sign_in,
     "kaggle_hub": kaggle_hub,
     **{f"drive.{method}": _call_drive(method) for method in DRIVE_METHODS},
 }

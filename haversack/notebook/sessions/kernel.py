@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -76,14 +77,15 @@ def manager(kernels: Path, sockets: Path) -> AsyncKernelManager:
 
 
 def variables(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
-    """Return the `inherited` environment variables with HOME set to `home`.
+    """Return the `inherited` environment variables with HOME set to `home`, and bash as the shell of `!` as on Colab.
 
     Those that name the user's own folders or change where packages go are left out: `XDG_*`, `JUPYTER_*`, `IPYTHON*`,
     `PYTHONHOME`, `PYTHONUSERBASE`, `PIP_TARGET`, `PIP_PREFIX` and `PIP_ROOT*`.
     """
     private = ("XDG_", "JUPYTER_", "IPYTHON", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PYTHONHOME", "PYTHONUSERBASE")
     kept = {name: value for name, value in inherited.items() if not name.startswith(private)}
-    return {**kept, "HOME": str(home)}
+    shell = shutil.which("bash")
+    return {**kept, "HOME": str(home), **({"SHELL": shell} if shell else {})}
 
 
 class KernelLog:

@@ -23,12 +23,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from haversack import disk, embedded, settings
+from haversack import disk, embedded, google, settings
 from haversack.drive import ROOT
 from haversack.errors import CellFailed, HaversackError, JobError, KernelDied
 from haversack.notebook import ending, plainfit
 from haversack.notebook.clients import interpreter
-from haversack.notebook.place import content, environment
+from haversack.notebook.place import content, environment, system_packages
 from haversack.notebook.place.caches import SharedCaches
 from haversack.notebook.record import beside, document
 from haversack.notebook.record.screen import Screen
@@ -46,7 +46,7 @@ from haversack.training import clock
 ONCE = "once"
 # A line of progress shows the end of a cell's output; this many characters are enough for its last line.
 _OUTPUT_TAIL = 4000
-_FRESH_FOLDERS = ("home", "content", *environment.FOLDERS, "bin", "jupyter")
+_FRESH_FOLDERS = ("home", "content", *environment.FOLDERS, "bin", "jupyter", "root")
 _MAX_SESSIONS_WITHOUT_PROGRESS = 2
 # The user is told once that so many sessions in a row changed files of the job and nothing else.
 _SESSIONS_WITH_FILES_ONLY = 3
@@ -345,8 +345,8 @@ class JobSessions:
         return SessionOutcome("failed", error)
 
     def _clean_up(self, outcome: SessionOutcome) -> SessionOutcome:
-        """Unmount the drive, which uploads pending writes, before a retry kill all processes of the job, and share what
-        libraries have cached.
+        """Unmount the drive, which uploads pending writes, before a retry kill all processes of the job, delete the
+        sign-in that `auth.authenticate_user()` left, and share what libraries have cached.
 
         The kernel has ended, so its files are closed. Return `outcome`, or "failed" if the session was done and the
         drive cannot be unmounted.
@@ -359,6 +359,7 @@ class JobSessions:
             self._notify(str(error))
         if outcome.retry:
             processes.kill(self.folder)
+        (self.folder / "home" / google.DEFAULT_FILE).unlink(missing_ok=True)
         self._adopt_caches()
         return outcome
 
@@ -410,6 +411,7 @@ class JobSessions:
         if env.copied:
             self._screen.print_line(f"environment: copied in {env.copied:.1f} s")
         environment.write_commands(self.folder / "bin", env)
+        system_packages.write_commands(self.folder / "bin", env.python)
         variables = {**variables, **env.variables(self._settings.cache)}
         variables["PATH"] = env.search_path(self.folder / "bin", variables.get("PATH") or os.defpath)
         if limit := self._record.options.session:

@@ -122,6 +122,7 @@ def output(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
         "page": "output.eval_js('1')",
         "clear": "print('x'); output.clear(); print('y')",
         "line": "%shell echo one; echo two >&2",
+        "result": "result = %shell echo one; read answer; echo $answer; exit 0\n(result.returncode, result.output)",
         "version": "%tensorflow_version 2.x",
         "cell": "%%shell\necho three\nexit 3",
     }
@@ -181,6 +182,10 @@ def test_output_is_cleared(output: str) -> None:
 
 def test_the_shell_magic_shows_output(output: str) -> None:
     assert shown(output, "line") == "one\ntwo\n"
+
+
+def test_the_shell_magic_has_a_result_and_an_empty_standard_input(output: str) -> None:
+    assert shown(output, "result") == "one\n\n(0, 'one\\n\\n')"
 
 
 def test_the_shell_magic_raises_for_a_failing_command(output: str) -> None:
