@@ -62,6 +62,9 @@ class Images:
     `haversack.fit` accepts it. If Keras is imported before it is created, it is also a `keras.utils.PyDataset`.
     """
 
+    # `haversack.fit` may ask for any batch of any epoch.
+    random_access_batches = True
+
     def __init__(
         self, loader: Loader, labels: Labels | None, options: BatchOptions, rows: NDArray[np.int64] | None = None
     ) -> None:

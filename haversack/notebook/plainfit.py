@@ -5,10 +5,11 @@ becomes a run named by the job, the cell and the call's number within the cell (
 name is the same in every session of the job and different in every other job. `haversack.fit` without a name gets one
 in the same way.
 
-A run that cannot be resumed exactly, for example because its data are drawn at random in each session, is trained from
-the beginning without checkpoints, and a line on standard error says so. Keras is patched only when a cell imports it,
-and only `keras.Model.fit`: a subclass with a `fit` of its own keeps it, and a backend other than JAX trains unpatched.
-Nothing is patched outside a job's kernel or with `--plain`.
+A training that cannot be resumed exactly is trained from the beginning by Keras's own `fit`, without checkpoints, and a
+line says why: its data have no random access (`tf.data`, generators, a torch DataLoader) or are drawn at random in each
+session; Keras runs on another backend than JAX; or the installed Keras is a version that haversack cannot resume with.
+What holds for the whole session is said once. Keras is patched only when a cell imports it, and only `keras.Model.fit`:
+a subclass with a `fit` of its own keeps it. Nothing is patched outside a job's kernel or with `--plain`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from haversack import settings
-from haversack.errors import RunLost, RunTaken, TrainingError
+from haversack.errors import InputError, RunLost, RunTaken, TrainingError
 from haversack.notebook import channel
 from haversack.notebook.clients import interpreter
 
@@ -36,6 +37,9 @@ PLAIN_VARIABLE = "HAVERSACK_PLAIN"
 # The parent executes this code after the last cell; in the kernel it leaves no name in the notebook's namespace.
 DELETE_CHECKPOINTS = "__import__('haversack.notebook.plainfit', fromlist=['delete_checkpoints']).delete_checkpoints()"
 _STORE = "drive://haversack/runs"
+
+# How backends are written in messages.
+_BACKENDS = {"tensorflow": "TensorFlow", "torch": "PyTorch", "openvino": "OpenVINO", "numpy": "NumPy"}
 
 # How many trainings the running cell has started.
 _started = 0
@@ -110,7 +114,8 @@ class _KerasImportHook(MetaPathFinder):
 def _patch_fit(keras: Any) -> None:
     """Replace `keras.Model.fit`, and let `haversack.fit` name runs that are given no name.
 
-    The replacement raises `RunTaken` and `RunLost`; after any other `TrainingError` it trains with Keras's own method.
+    The replacement raises `RunTaken`, `RunLost` and the errors of the disk or the store. In all other cases in which
+    haversack cannot train, it trains with Keras's own method.
     """
     from haversack.training.keras import fit as training
 
@@ -119,7 +124,11 @@ def _patch_fit(keras: Any) -> None:
     @functools.wraps(keras_fit)
     def fit(self: Any, *arguments: Any, **named: Any) -> Any:
         overridden = type(self).fit is not fit
-        if overridden or training.is_fitting() or keras.backend.backend() != "jax":
+        if overridden or training.is_fitting():
+            return keras_fit(self, *arguments, **named)
+        reason = _reason_not_durable(keras)
+        if reason:
+            _say_once(f"not durable: {reason}. Keras's own fit trains, and in another session it begins anew")
             return keras_fit(self, *arguments, **named)
         given = dict(inspect.signature(keras_fit).bind(self, *arguments, **named).arguments)
         del given["self"]
@@ -127,13 +136,33 @@ def _patch_fit(keras: Any) -> None:
             return training.fit(self, name=_next_name(), where=_store(), take_over=True, **given)
         except (RunTaken, RunLost):
             raise
-        except TrainingError as error:
+        except (TrainingError, InputError) as error:
             # The user called plain `model.fit` and did not ask for durability, so its lack must not stop the training.
-            print(f"haversack: trained without checkpoints: {error.what}", file=sys.stderr, flush=True)
+            _say(f"trained without checkpoints: {error.what}")
             return keras_fit(self, *arguments, **named)
 
     model.fit = fit
     training.name_unnamed(_next_name)
+
+
+def _reason_not_durable(keras: Any) -> str | None:
+    """Why no training of this session can be resumed, in words; None if nothing stands against it."""
+    backend = keras.backend.backend()
+    if backend != "jax":
+        return f"Keras runs on the {_BACKENDS.get(backend, backend)} backend, and haversack resumes trainings on JAX"
+    from haversack.training.keras import support
+
+    return support.reason_unsupported()
+
+
+def _say(text: str) -> None:
+    print(f"haversack: {text}", file=sys.stderr, flush=True)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    """Print `text` in this session; a cell that trains in each session shows it in the final notebook."""
+    _say(text)
 
 
 def _reset_count() -> None:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import json as _json
 import os as _os
 from pathlib import Path as _Path
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from haversack.errors import HaversackError as _HaversackError
 from haversack.notebook.colab import errors as _errors
-
-if _TYPE_CHECKING:
-    from haversack.google import GoogleSignIn as _GoogleSignIn
 
 __all__ = ["authenticate_service_account", "authenticate_user"]
 

@@ -23,7 +23,8 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings, signin
-from haversack.environment import lock
+from haversack.environment import keras_backend, lock
+from haversack.environment.imports import code_cells
 from haversack.environment.pip_settings import uv_settings
 from haversack.errors import HaversackError, InputError, NotebookInvalid, SignInError
 from haversack.notebook import plainfit
@@ -336,8 +337,10 @@ class Job:
                 for notice in [*self._initial_notices, private.notice]:
                     self._notify(notice)
                 installed = self._install()
-                if installed is not None and self.record.options.cores is None:
-                    variables |= installed.variables(os.environ)
+                if installed is not None:
+                    variables |= installed.variables
+                available = keras_backend.importable() if installed is None else installed.frameworks
+                variables |= _keras_variables(self.sessions.notebook, self.record.options.cores, available)
                 tree = None if installed is None else installed.tree
                 self.sessions.execute(private, variables, tree=tree, caches=shared)
         except HaversackError as error:
@@ -564,7 +567,6 @@ def _variables(chosen: settings.Settings, folder: Path, options: Options) -> dic
         # Matplotlib takes seconds to build its font cache, so all jobs share one.
         "MPLCONFIGDIR": variables.get("MPLCONFIGDIR", str(chosen.cache / "matplotlib")),
     }
-    variables.setdefault("KERAS_BACKEND", "jax")
     # Of a job that runs this one as a cell of its own.
     for name in (plainfit.PLAIN_VARIABLE, interpreter.VARIABLE):
         variables.pop(name, None)
@@ -578,8 +580,21 @@ def _variables(chosen: settings.Settings, folder: Path, options: Options) -> dic
             flag for flag in variables.get("XLA_FLAGS", "").split() if "force_host_platform_device_count" not in flag
         ]
         flags = [*kept, f"--xla_force_host_platform_device_count={cores}"]
-        variables |= {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax"}
+        variables |= {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
     return variables
+
+
+def _keras_variables(notebook: Any, cores: int | None, available: set[str]) -> dict[str, str]:
+    """Return `KERAS_BACKEND` for the kernel, or {} where Keras's own choice or the user's is right.
+
+    `available` are the frameworks that the kernel can import. Simulated `cores` are JAX's, so whoever asks for them has
+    chosen it.
+    """
+    if cores is not None and "jax" in available:
+        return {keras_backend.VARIABLE: "jax"}
+    configured = keras_backend.configured_backend(os.environ, Path.home())
+    chosen = keras_backend.keras_backend(code_cells(notebook), os.environ, available, configured)
+    return {keras_backend.VARIABLE: chosen.variable} if chosen.variable else {}
 
 
 def _kaggle_variables(hub: str | None) -> dict[str, str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from haversack import disk, settings
+from haversack.environment import keras_backend
 from haversack.environment import python as python_
 from haversack.environment.imports import code_cells
 from haversack.environment.lock import Lock, Locker, day_of
@@ -71,16 +72,16 @@ class Packages:
             "seconds": round(self.seconds, 2),
         }
 
-    def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """The environment variables that follow from the lock: where clients run, and Keras's backend.
-
-        A backend in the `inherited` variables was chosen by the user and is kept.
-        """
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables that say where the clients of drive, hub and Kaggle run."""
         # A notebook that imports haversack has the clients' packages in its own environment.
-        values = {} if self.needed.uses_haversack else {interpreter.VARIABLE: "process"}
-        if "KERAS_BACKEND" not in inherited:
-            values["KERAS_BACKEND"] = "tensorflow" if self._has_tensorflow else "jax"
-        return values
+        return {} if self.needed.uses_haversack else {interpreter.VARIABLE: "process"}
+
+    @property
+    def frameworks(self) -> set[str]:
+        """Those of the frameworks that Keras runs on that it has."""
+        return keras_backend.provided_by(self.lock.packages)
 
     @property
     def summary(self) -> str:
@@ -94,11 +95,6 @@ class Packages:
         if self.storing is not None:
             self.storing.join()
         self.held.release()
-
-    @property
-    def _has_tensorflow(self) -> bool:
-        imported = any(module.name.partition(".")[0] == "tensorflow" for module in self.needed.modules)
-        return imported or "tensorflow" in self.lock.packages
 
     @property
     def _wanted(self) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import keras
 from keras.src.backend.jax import trainer as jax_trainer
 
@@ -37,9 +38,11 @@ class ExactDataParallel(keras.distribution.DataParallel):  # type: ignore[misc]
 
         Raises `TrainingError` if several processes train and the samples do not divide.
         """
-        if data_shape and data_shape[0] % (self.num_model_replicas // self.num_processes) == 0:
+        processes = jax.process_count()
+        # The mesh is public in every version of Keras 3; the numbers of replicas and processes are only since 3.14.
+        if data_shape and data_shape[0] % (self.device_mesh.devices.size // processes) == 0:
             return super().get_data_layout(data_shape)
-        if data_shape and self.num_processes > 1:
+        if data_shape and processes > 1:
             raise TrainingError(
                 f"A batch of {data_shape[0]} samples does not divide among the devices of this process.",
                 "With several processes, use a batch size that divides among the devices, and drop the remainder.",

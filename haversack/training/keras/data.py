@@ -14,7 +14,6 @@ constructors take them instead.
 from __future__ import annotations
 
 import math
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ import numpy as np
 from keras.src.trainers.data_adapters import array_data_adapter, array_slicing, py_dataset_adapter
 
 from haversack.errors import InputError
+from haversack.training.keras.data_kinds import kind_of
 from haversack.training.keras.fingerprint import sketch
 
 _UINT64_MAX = 2**64 - 1
@@ -220,9 +220,9 @@ class _OrderedDataset(keras.utils.PyDataset):  # type: ignore[misc]
 class RandomAccessSource(py_dataset_adapter.PyDatasetAdapter):  # type: ignore[misc]
     """A data set that orders its batches itself, such as haversack's images.
 
-    It has `batch(epoch, step)`, which returns any batch of any pass over the data; `len()`, the number of batches in a
-    pass; and `fingerprint()`, the JSON that must not change between sessions. `plan` is the `EpochPlan`; `seed` has no
-    effect.
+    Its class has the attribute `random_access_batches = True`. It has `batch(epoch, step)`, which returns any batch of
+    any pass over the data; `len()`, the number of batches in a pass; and `fingerprint()`, the JSON that must not change
+    between sessions. `plan` is the `EpochPlan`; `seed` has no effect.
     """
 
     def __init__(self, dataset: Any, steps: int | None, steps_per_execution: int, class_weight: Any) -> None:
@@ -293,10 +293,10 @@ def reason_not_seekable(x: Any, arrays: tuple[Any, ...], validation_data: Any) -
             return "a PyDataset without a length has no epochs to resume in; give it __len__"
     elif not array_data_adapter.can_convert_arrays(arrays):
         given = next(one for one in arrays if not array_data_adapter.can_convert_arrays((one,)))
-        kind = "a generator" if isinstance(given, types.GeneratorType) else f"a {type(given).__name__}"
-        return f"{kind} cannot be asked for its 1,000th batch; use arrays or a keras.utils.PyDataset"
+        return f"{kind_of(given)} cannot be asked for its 1,000th batch; use arrays or a keras.utils.PyDataset"
     if isinstance(validation_data, Iterator):
-        return "a generator as validation_data cannot be rewound; use arrays or a keras.utils.PyDataset"
+        kind = kind_of(validation_data)
+        return f"{kind} as validation_data cannot be rewound; use arrays or a keras.utils.PyDataset"
     return None
 
 
@@ -366,5 +366,8 @@ def as_validation_data(x: Any) -> Any:
 
 
 def is_random_access(x: Any) -> bool:
-    """Whether `x` is a random-access data set, such as haversack's images: has `batch`, `fingerprint` and a length."""
-    return callable(getattr(x, "batch", None)) and callable(getattr(x, "fingerprint", None)) and hasattr(x, "__len__")
+    """Whether `x` is a random-access data set, such as haversack's images; see `RandomAccessSource`.
+
+    Told by the mark of its class, not by its methods: a `tf.data.Dataset` has `batch`, `fingerprint` and a length too.
+    """
+    return getattr(type(x), "random_access_batches", False) is True

@@ -29,6 +29,9 @@ def distribute() -> System:
     """
     system = System(tuple(devices()))
     if system.cores > 1:
+        from haversack.training.keras import support
+
+        support.check()
         from haversack.training.keras import batch
 
         batch.install()

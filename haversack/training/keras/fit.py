@@ -17,6 +17,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
@@ -118,7 +119,8 @@ def fit(
         InputError: `model` is not a Keras model, the data has no sample, or `name` is not a folder's name.
         TypeError: `model.fit` has no such option.
         ValueError: `model.fit` refuses the options, or the model is not compiled.
-        TrainingError: model or data differ from those that the run began with, or Keras is not usable here.
+        TrainingError: model or data differ from those that the run began with, or the installed Keras cannot be used:
+            it runs on another backend than JAX, or is a version whose trainings haversack cannot resume.
         RunTaken: another session owns the run and seems alive.
         RunLost: another session took the run over while this one trained.
         IntegrityError: the run has checkpoints, but none is intact.
@@ -133,6 +135,9 @@ def fit(
             f"haversack.fit trains a Keras model, and got {type(model).__name__} as its first argument.",
             "Write haversack.fit(model, x, y, epochs=…).",
         )
+    from haversack.training.keras import support
+
+    support.check()
     from haversack.training.keras import data
 
     cores = len(devices())
@@ -192,26 +197,20 @@ def _fit_run(
     from haversack.training import location
     from haversack.training.checkpoints.checkpoints import Checkpoints
     from haversack.training.interrupts import Interrupts
-    from haversack.training.keras import data
     from haversack.training.keras.session import TrainingSession, print_line
 
     arguments = _with_defaults(model, x, y, options)
-    arrays = (x, y, arguments["sample_weight"])
-    reason = data.reason_not_seekable(x, arrays, arguments["validation_data"]) or _reason_not_single()
-    if reason:
-        print_line(f"{name}: trained without checkpoints: {reason}")
+    opened = _open_data(model, arguments)
+    if isinstance(opened, str):
+        print_line(f"{name}: trained without checkpoints: {opened}")
         return _fit_without_checkpoints(model, x, y, options)
+    source, facts = opened.source, opened.facts
     where, notice = location.resolve(name, where)
     if notice:
         print_line(notice)
     restarted_by = _default_namer() if restart else None
     if restart:
         _rename_old_run(name, where, take_over, restarted_by)
-    validation = arguments["validation_data"]
-    if arguments["validation_split"] and validation is None:
-        arrays, validation = data.split(arrays, arguments["validation_split"])
-    source = data.open_source(arrays, arguments, model.steps_per_execution)
-    facts = _facts(source, arguments, model)
     checkpoints = Checkpoints(name, where, take_over=take_over)
     saved, finished = _restore_and_claim(checkpoints, facts, arguments["epochs"])
     source.seed = saved.seed if saved else _draw_seed()
@@ -236,7 +235,7 @@ def _fit_run(
                 source,
                 epochs=arguments["epochs"],
                 callbacks=session,
-                validation_data=validation,
+                validation_data=opened.validation_data,
                 shuffle=False,
                 initial_epoch=max(first_epoch, arguments["epochs"]) if finished else first_epoch,
                 validation_steps=arguments["validation_steps"],
@@ -244,6 +243,38 @@ def _fit_run(
                 validation_freq=arguments["validation_freq"],
             ),
         )
+
+
+@dataclass(frozen=True)
+class _OpenedData:
+    """The data of a training that can be resumed: its batches, what to validate on, and the facts of a checkpoint."""
+
+    source: Source
+    validation_data: Any
+    facts: dict[str, Any]
+
+
+def _open_data(model: keras.Model, arguments: dict[str, Any]) -> _OpenedData | str:
+    """Open the data in `arguments`, those of `model.fit` by name; or return why it cannot be resumed on, in words.
+
+    Raises `InputError` if there is no sample.
+    """
+    from haversack.training.keras import data
+
+    arrays = (arguments["x"], arguments["y"], arguments["sample_weight"])
+    validation = arguments["validation_data"]
+    reason = data.reason_not_seekable(arguments["x"], arrays, validation) or _reason_not_single()
+    if reason:
+        return reason
+    try:
+        if arguments["validation_split"] and validation is None:
+            arrays, validation = data.split(arrays, arguments["validation_split"])
+        source = data.open_source(arrays, arguments, model.steps_per_execution)
+        return _OpenedData(source, validation, _facts(source, arguments, model))
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - arrays of any library may raise anything; Keras may still train on them
+        return f"its data cannot be read in an order of haversack's own ({type(error).__name__}: {error})"
 
 
 def _rename_old_run(name: str, where: str | Path | None, take_over: bool, restarted_by: str | None) -> None:

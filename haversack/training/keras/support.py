@@ -1,0 +1,129 @@
+"""Whether the installed Keras and JAX do what resuming a training rests on.
+
+`fit` uses private names of Keras, and a notebook's environment may hold any version of it. First the names are looked
+up, which takes milliseconds. For versions that haversack was not tested with, `canary` then trains, interrupts and
+resumes a tiny model in a process of its own, because a name that is still there may have changed its meaning. Its
+verdict is kept in the cache folder, once for each pair of versions.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+from haversack import disk, settings
+from haversack.errors import TrainingError
+
+# Versions whose behaviour the test suite has shown: from the first (included) to the last (excluded).
+_TESTED = {"keras": ((3, 13), (3, 16)), "jax": ((0, 7), (0, 11))}
+_ADAPTERS = "keras.src.trainers.data_adapters"
+# The private names that this package uses: module and attributes.
+_NAMES = (
+    ("keras.src.backend.jax.trainer", "_distribute_data"),
+    ("keras.src.backend.jax.trainer", "JAXEpochIterator._get_distributed_iterator"),
+    ("keras.src.backend.common.global_state", "get_global_attribute"),
+    ("keras.src.backend", "Variable._initialize_layout"),
+    ("keras.src.backend", "Variable._direct_assign"),
+    ("keras.src.callbacks.monitor_callback", "MonitorCallback._set_monitor_op"),
+    ("keras.src.random.seed_generator", "global_seed_generator"),
+    (f"{_ADAPTERS}.data_adapter", "DataAdapter"),
+    (f"{_ADAPTERS}.array_data_adapter", "ArrayDataAdapter._get_iterator"),
+    (f"{_ADAPTERS}.array_data_adapter", "can_convert_arrays"),
+    (f"{_ADAPTERS}.array_slicing", "train_validation_split"),
+    (f"{_ADAPTERS}.py_dataset_adapter", "PyDatasetEnqueuer"),
+    ("keras", "Model._flatten_layers"),
+    ("keras", "callbacks.CallbackList._flush_futures"),
+    ("keras", "callbacks.ProgbarLogger._maybe_init_progbar"),
+    ("keras", "callbacks.ProgbarLogger._update_progbar"),
+    ("keras", "callbacks.ProgbarLogger._finalize_progbar"),
+)
+_CANARY = "haversack.training.keras.canary"
+_CANARY_TIMEOUT = 300  # seconds
+
+
+def check() -> None:
+    """Raise `TrainingError` if trainings cannot be resumed with the installed Keras and JAX. Keras must be on JAX."""
+    reason = reason_unsupported()
+    if reason:
+        raise TrainingError(
+            f"{reason[:1].upper()}{reason[1:]}.", 'Install supported versions with pip install "haversack[train]".'
+        )
+
+
+@functools.cache
+def reason_unsupported() -> str | None:
+    """Why trainings cannot be resumed with the installed Keras and JAX, in words; None if they can.
+
+    Reads the environment variable `HAVERSACK_CANARY`, which only the canary's own process has.
+    """
+    versions = {name: metadata.version(name) for name in _TESTED}
+    installed = f"Keras {versions['keras']} with JAX {versions['jax']}"
+    missing = next((name for module, name in _NAMES if not _exists(module, name)), None)
+    if missing:
+        return f"{installed} has no {missing.rpartition('.')[2]}, by which haversack saves and resumes trainings"
+    if os.environ.get("HAVERSACK_CANARY") or all(_is_tested(name, version) for name, version in versions.items()):
+        return None
+    failure = _verdict(versions)
+    return f"{installed} fails haversack's check that a training resumes exactly ({failure})" if failure else None
+
+
+def _exists(module: str, name: str) -> bool:
+    try:
+        found = importlib.import_module(module)
+        for attribute in name.split("."):
+            found = getattr(found, attribute)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def _is_tested(name: str, version: str) -> bool:
+    first, after = _TESTED[name]
+    return first <= tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < after
+
+
+def _verdict(versions: dict[str, str]) -> str:
+    """Why the canary failed with these versions, "" if it passed; from the cache if its verdict is there."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    known = settings.load().cache / "canary" / f"keras-{versions['keras']}-jax-{versions['jax']}-python-{python}"
+    if known.exists():
+        return known.read_text()
+    print(
+        f"haversack: checking whether trainings resume exactly with Keras {versions['keras']} and JAX "
+        f"{versions['jax']}; this is done once for these versions",
+        file=sys.stderr,
+        flush=True,
+    )
+    try:
+        done = _run_canary()
+    except subprocess.TimeoutExpired:
+        return f"no result within {_CANARY_TIMEOUT} s"
+    if done.returncode not in (0, 1):
+        return f"it ended with status {done.returncode}"  # killed, for example: the next session tries again
+    failure = done.stderr.strip().splitlines()[-1] if done.returncode else ""
+    with suppress(OSError):  # without room for the verdict, the next session finds it again
+        known.parent.mkdir(parents=True, exist_ok=True)
+        disk.write(known, failure, durable=False)
+    return failure
+
+
+def _run_canary() -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HAVERSACK_")}
+    variables = {
+        "HAVERSACK_CANARY": "1",
+        "KERAS_BACKEND": "jax",
+        # Away from the accelerator, which this process may hold; two devices show whether tail batches are exact.
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path]),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", _CANARY], env=kept | variables, capture_output=True, text=True, timeout=_CANARY_TIMEOUT
+    )
