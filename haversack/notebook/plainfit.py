@@ -130,7 +130,10 @@ def _patch_fit(keras: Any) -> None:
         if reason:
             _say_once(f"not durable: {reason}. Keras's own fit trains, and in another session it begins anew")
             return keras_fit(self, *arguments, **named)
-        given = dict(inspect.signature(keras_fit).bind(self, *arguments, **named).arguments)
+        try:
+            given = dict(inspect.signature(keras_fit).bind(self, *arguments, **named).arguments)
+        except TypeError:
+            return keras_fit(self, *arguments, **named)  # raises the error in Keras's words
         del given["self"]
         try:
             return training.fit(self, name=_next_name(), where=_store(), take_over=True, **given)

@@ -274,7 +274,8 @@ def _open_data(model: keras.Model, arguments: dict[str, Any]) -> _OpenedData | s
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - arrays of any library may raise anything; Keras may still train on them
-        return f"its data cannot be read in an order of haversack's own ({type(error).__name__}: {error})"
+        first_line = (str(error).splitlines() or [""])[0]
+        return f"its data cannot be read in an order of haversack's own ({type(error).__name__}: {first_line})"
 
 
 def _rename_old_run(name: str, where: str | Path | None, take_over: bool, restarted_by: str | None) -> None:
