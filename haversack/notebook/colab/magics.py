@@ -2,12 +2,14 @@
 
 `%shell COMMAND` and `%%shell` run bash, print its output, and return a `ShellResult`. They raise
 `subprocess.CalledProcessError` if it fails, unless the cell starts with `%%shell --ignore-errors`. Its standard input
-is empty: a job has no user to answer a prompt. `%tensorflow_version` only prints that it has no effect.
+is empty: a job has no user to answer a prompt. `%tensorflow_version` only prints that it has no effect. `%uv` runs the
+command `uv`, as `!uv` does; IPython's own runs a module `uv`, which a job's environment lacks.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -50,7 +52,12 @@ def register(ipython: Any) -> None:
             exit_status.report(f"%shell {result.args.strip()}", result.returncode)
         return result
 
+    def run_uv(line: str) -> None:
+        ipython.system(f"uv {line}")
+
     ipython.register_magic_function(run_shell, "line_cell", "shell")
+    if shutil.which("uv"):
+        ipython.register_magic_function(run_uv, "line", "uv")
     ipython.register_magic_function(_tensorflow_version, "line", "tensorflow_version")
 
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from haversack import disk
-from haversack.environment import uv
+from haversack.environment import pip_hook, uv
 from haversack.environment.pip_settings import uv_settings
 from haversack.errors import DiskFull, JobError
 from haversack.notebook.clients import interpreter
@@ -139,13 +139,16 @@ def create(folder: Path) -> Environment:
 def write_commands(folder: Path, environment: Environment) -> None:
     """Write the job's commands to `folder`, created if missing; the caller puts it first on the PATH.
 
-    `kaggle` runs the module `kaggle_command`. In an environment that is the notebook's own, `haversack` is ours, whose
-    folder of commands is not on the PATH there. Both run in haversack's own Python.
+    `kaggle` runs the module `kaggle_command` in haversack's own Python. In an environment that is the notebook's own,
+    so does `haversack`, whose folder of commands is not on the PATH there; and uv serves `uv` and pip. Without packages
+    of its own it must not: uv does not see what a `.pth` file adds, and would install it again.
     """
     folder.mkdir(exist_ok=True)
     _write_program(folder / "kaggle", _our_program("haversack.notebook.place.kaggle_command"))
     if environment.is_own:
         _write_program(folder / "haversack", _our_program("haversack"))
+        _write_program(folder / "uv", f'exec "{environment.python}" -P -m haversack.environment.uv_command "$@"')
+        pip_hook.write(environment.own / environment.packages)
 
 
 def _our_program(module: str) -> str:
