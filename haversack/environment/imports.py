@@ -394,7 +394,7 @@ class _Visitor(ast.NodeVisitor):
             self._cell.add(node.module, self._required)
 
     def visit_Try(self, node: ast.Try) -> None:
-        guarded = any(_handles_import_error(handler) for handler in node.handlers)
+        guarded = any(handles_import_error(handler) for handler in node.handlers)
         self._visit_all(node.body, self._required and not guarded)
         for handler in node.handlers:
             self._visit_all(handler.body, False)
@@ -449,7 +449,8 @@ class _Visitor(ast.NodeVisitor):
         self._required = before
 
 
-def _handles_import_error(handler: ast.ExceptHandler) -> bool:
+def handles_import_error(handler: ast.ExceptHandler) -> bool:
+    """Whether an `except` clause handles an ImportError."""
     if handler.type is None:
         return True
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]

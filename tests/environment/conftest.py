@@ -1,16 +1,24 @@
-"""A package index of tiny wheels, which pip's configuration names, with stand-ins for what every kernel holds."""
+"""An index of tiny wheels that pip's configuration names; and an environment whose pip uv serves, with another index."""
 
 from __future__ import annotations
 
+import ensurepip
 import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uv
 
+from haversack.environment import pip_hook
 from haversack.environment.lock import Locker
 from haversack.environment.requirements import Requirements, requirements_of
 from haversack.environment.store import Store
 from haversack.environment.uv import Uv
+from tests.environment import packages
 from tests.environment.wheels import index, wheel
 
 BUDGET = 10**9
@@ -67,3 +75,82 @@ def needs(*requirements: str, python: str = "", lock: str = "", block: str = "")
     version = f'# requires-python = "{python}"\n' if python else ""
     cell = f"# /// script\n{version}# dependencies = [{listed}]\n# ///"
     return requirements_of([cell], {"uv.lock": lock} if lock else {})
+
+
+ROOT = Path(__file__).parents[2]
+UV = uv.find_uv_bin()
+PIP = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment with pip, served by uv, and the environment variables of its processes."""
+
+    folder: Path
+    variables: dict[str, str]
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder.parent, env={**self.variables, **variables}, capture_output=True, text=True
+        )
+
+    def pip(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.run("python", "-m", "pip", *arguments, **variables)
+
+    def version(self, project: str) -> str:
+        """The version of a project that is installed; "" if none is."""
+        return next(
+            (path.name.split("-")[1] for path in self.packages.glob(f"{project}-*.dist-info")), ""
+        ).removesuffix(".dist")
+
+    @property
+    def packages(self) -> Path:
+        return next(self.folder.glob("lib/python*/site-packages"))
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of wheels of all tests, with its index in `simple`. Some have the names of projects in the table."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for version in ("1.0", "2.0"):
+        packages.wheel(folder, "tinybase", version)
+        packages.wheel(folder, "tinytop", version, requires=["tinybase"])
+    packages.wheel(folder, "tinyold", "1.0", requires=["tinybase<2"])
+    packages.wheel(folder, "tabulate", "1.0")
+    packages.wheel(folder, "gdown", "1.0", requires=["tinybase>=2"])
+    packages.wheel(folder, "boto3", "1.0")
+    packages.wheel(folder, "seaborn", "1.0", "import wordcloud")
+    packages.wheel(folder, "wordcloud", "1.0")
+    (folder / PIP.name).write_bytes(PIP.read_bytes())
+    packages.index(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an environment with pip, to be copied."""
+    folder = tmp_path_factory.mktemp("made") / "env"
+    subprocess.run([UV, "venv", "-q", "--relocatable", "--python", sys.executable, folder], check=True)
+    options = ["-q", "--compile-bytecode", "--default-index", (wheels / "simple").as_uri()]
+    subprocess.run([UV, "pip", "install", *options, "--python", folder / "bin" / "python", "pip"], check=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    (site / "haversack.pth").write_text(f"{ROOT}\n")
+    pip_hook.write(site)
+    return folder
+
+
+@pytest.fixture
+def env(tmp_path: Path, wheels: Path, made: Path) -> Environment:
+    folder = Path(shutil.copytree(made, tmp_path / "env", symlinks=True))
+    return Environment(
+        folder,
+        {
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "VIRTUAL_ENV": str(folder),
+            "HAVERSACK_UV": UV,
+            "UV_CACHE_DIR": str(tmp_path / "cache"),
+            "PIP_INDEX_URL": (wheels / "simple").as_uri(),
+            "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"),
+        },
+    )

@@ -26,8 +26,13 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 """
 
 
-def wheel(folder: Path, name: str, version: str, source: str = "", requires: Sequence[str] = ()) -> Path:
-    """Write a wheel of one module with the project's name into `folder`, created if missing, and return its path."""
+def wheel(
+    folder: Path, name: str, version: str, source: str = "", requires: Sequence[str] = (), module: str = ""
+) -> Path:
+    """Write a wheel of one module into `folder`, created if missing, and return its path.
+
+    The module has the project's name, unless `module`, with slashes, names another.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
     path = folder / f"{name}-{version}-py3-none-any.whl"
@@ -36,7 +41,7 @@ def wheel(folder: Path, name: str, version: str, source: str = "", requires: Seq
         *(f"Requires-Dist: {one}" for one in requires),
     ]
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{name}/__init__.py", f"__version__ = {version!r}\n{source}")
+        archive.writestr(f"{module or name}/__init__.py", f"__version__ = {version!r}\n{source}")
         archive.writestr(f"{info}/METADATA", "\n".join([*metadata, ""]))
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
