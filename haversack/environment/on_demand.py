@@ -35,12 +35,12 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import FrameType, ModuleType
 
-from haversack.environment import pip_command, uv_pip
+from haversack.environment import pip_command, torch_build, uv_pip
 from haversack.environment.companions import companions_of
 from haversack.environment.imports import handles_import_error
 from haversack.environment.pip_settings import uv_settings
 from haversack.environment.table import Provider, normalized, provider_of
-from haversack.environment.uv_pip import Outcome
+from haversack.environment.uv_pip import Changes, Outcome
 
 _NO = ("no", "off", "false", "0")
 _IMPORT_SYSTEM = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
@@ -133,7 +133,10 @@ class OnDemandFinder(MetaPathFinder):
         needed = [one.project for one in companions_of({statement.module}, statement.source)]
         requirements = [provider.requirement, *(project for project in needed if not _is_installed(project))]
         start = time.monotonic()
-        outcome = _run(requirements)
+        try:
+            outcome = _run(requirements)
+        except OSError as error:  # no uv, or no room for its constraints
+            outcome = Outcome(1, Changes(), (f"error: {error}",))
         took = time.monotonic() - start
         if outcome.status:
             self._failed.add(provider.requirement)
@@ -156,7 +159,10 @@ def _run(requirements: Sequence[str]) -> Outcome:
         file.flush()
         options = ["--python", sys.executable, *settings.arguments, "--constraints", file.name]
         command = [os.environ["HAVERSACK_UV"], "pip", "install", *options, *requirements]
-        return uv_pip.run(command, variables, lambda line: None)
+        chosen = torch_build.choose(command, variables)
+        if chosen.notice:
+            print(f"haversack: {chosen.notice}", flush=True)
+        return uv_pip.run([*command, *chosen.words], variables, lambda line: None)
 
 
 def constraints() -> list[str]:

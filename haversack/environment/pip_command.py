@@ -27,7 +27,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from haversack.environment import uv_pip
+from haversack.environment import torch_build, uv_pip
 from haversack.environment.pip import LeftToPip, UvCall, translated
 from haversack.environment.pip_settings import UvSettings, uv_settings
 from haversack.environment.table import normalized, project_of
@@ -51,7 +51,7 @@ def serve(arguments: Sequence[str], pip: Callable[[list[str]], int]) -> int:
     call, uv = translated(arguments), uv_pip.uv_program()
     if isinstance(call, LeftToPip):
         if call.verbose:
-            print(f"haversack: pip does this itself, not uv: {call.reason}.", flush=True)
+            _print(f"haversack: pip does this itself, not uv: {call.reason}.")
         return _by_pip(arguments, pip)
     return _by_pip(arguments, pip) if uv is None else _Service(uv, call).run()
 
@@ -75,32 +75,40 @@ class _Service:
         self._in_error = False
 
     def run(self) -> int:
-        outcome = self._uv_pip()
+        chosen = torch_build.choose(self._command(), self._variables()) if self._installs else torch_build.Choice()
+        if chosen.notice:
+            _print(f"haversack: {chosen.notice}")
+        outcome = self._uv_pip(*chosen.words)
         if outcome.status and (again := _another_way(outcome)):
             sentence, options = again
-            print(f"haversack: {sentence}", flush=True)
+            _print(f"haversack: {sentence}")
             self._in_error = False
-            outcome = self._uv_pip(*options)
+            outcome = self._uv_pip(*chosen.words, *options)
         if outcome.status == 0:
             self._finish(outcome.changes)
         return 1 if outcome.status > 0 else outcome.status and 128 - outcome.status
 
-    def _uv_pip(self, *options: str) -> Outcome:
+    def _uv_pip(self, *words: str) -> Outcome:
+        return uv_pip.run(self._command(*words), self._variables(), self._show)
+
+    def _command(self, *words: str) -> list[str]:
         configured = self._settings.arguments if self._installs else ()
-        words = [*configured, *options, *self._call.arguments]
-        command = [self._uv, "pip", self._call.command, "--python", sys.executable, *words]
-        return uv_pip.run(command, self._call.variables(self._settings.variables), self._show)
+        options = ["--python", sys.executable, *configured, *self._call.arguments, *words]
+        return [self._uv, "pip", self._call.command, *options]
+
+    def _variables(self) -> dict[str, str]:
+        return self._call.variables(self._settings.variables)
 
     def _show(self, line: str) -> None:
         """Print a line of uv's, as far as pip's `-q` lets it through."""
         self._in_error = self._in_error or line.startswith("error: ")
         if self._in_error:
-            print(line, file=sys.stderr, flush=True)
+            _print(line, error=True)
         elif line.startswith("warning: "):
             if self._call.quiet < 2:
-                print(line, file=sys.stderr, flush=True)
+                _print(line, error=True)
         elif not self._call.quiet or self._call.command in ("list", "freeze"):
-            print(line, flush=True)
+            _print(line)
 
     def _finish(self, changes: Changes) -> None:
         """Print pip's last lines, and record what changed."""
@@ -112,8 +120,8 @@ class _Service:
             lines += [f"Successfully installed {_named(changes.installed)}"] if changes.installed else []
         elif self._call.command == "uninstall":
             lines = [f"Successfully uninstalled {name}-{version}" for name, version in changes.removed.items()]
-        if not self._call.quiet:
-            print(*lines, sep="\n", end="\n" if lines else "", flush=True)
+        for line in () if self._call.quiet else lines:
+            _print(line)
         if not self._call.elsewhere and "--dry-run" not in self._call.arguments:
             self._settle(changes)
 
@@ -121,13 +129,22 @@ class _Service:
         record(changes)
         if changes.installed and self._call.quiet < 2:
             for conflict in self._conflicts(changes):
-                print(f"ERROR: {conflict}", file=sys.stderr, flush=True)
+                _print(f"ERROR: {conflict}", error=True)
 
     def _conflicts(self, changes: Changes) -> list[str]:
         """What the changed packages no longer agree with, in uv's words. pip installs all the same."""
         command = [self._uv, "pip", "check", "--python", sys.executable]
         lines = uv_pip.run(command, {}, lambda line: None).lines
         return [line for line in lines if any(f"`{name}" in line for name in changes.installed) and "requires" in line]
+
+
+def _print(line: str, error: bool = False) -> None:
+    """Print a line. Once nobody reads any more, as after `pip install … | head -1`, the rest is not printed."""
+    stream = sys.stderr if error else sys.stdout
+    try:
+        print(line, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _another_way(outcome: Outcome) -> tuple[str, list[str]] | None:

@@ -5,7 +5,8 @@ A job involves two processes. The parent process (`haversack run`) starts a kern
 executed notebook. The kernel process executes the cells. These modules run in the kernel: `plainfit`, `files`,
 `uploads`, `ending` (the parent reads what it wrote), `colab.*` (except `colab.hints`), `secrets.watch`,
 `place.sample_data`, `place.kaggle_sign_in` and `clients` (which also has a process of its own, as has
-`place.kaggle_command`). `channel` is the kernel's side of the messages to the parent. `secrets.file` runs in both
+`place.kaggle_command`). `environment.on_demand` runs in the kernel too, `environment.pip_command` and `uv_command` in
+child processes of it. `channel` is the kernel's side of the messages to the parent. `secrets.file` runs in both
 processes, all others run in the parent.
 
 A kernel's environment may hold nothing of haversack's but what `place.kernel_path` puts there. So the kernel's modules
@@ -26,14 +27,16 @@ def load_ipython_extension(ipython: Any) -> None:
     """Install the `google.colab` finder and Colab's magics and, in a job, all that makes its kernel Colab's.
 
     That is: secret detection, reports of failed shell commands, durable `model.fit`, cells that end the kernel on
-    purpose, Colab's marks with the changes to libraries that ask for them, and the folder `sample_data`.
+    purpose, Colab's marks with the changes to libraries that ask for them, packages on demand, notes about replaced
+    packages, and the folder `sample_data`.
 
     IPython calls this in the kernel process with its shell, in a job with `/content` as the working directory. From
     then on, before each cell, a `kaggle.json` that the notebook wrote replaces the user's own Kaggle sign-in in the
     environment variables. Raises `OSError` if the job's folder cannot be written.
     """
+    from haversack.environment import on_demand
     from haversack.notebook import channel, ending, plainfit
-    from haversack.notebook.colab import exit_status, finder, libraries, magics, marks
+    from haversack.notebook.colab import exit_status, finder, libraries, magics, marks, restart
     from haversack.notebook.place import kaggle_sign_in, sample_data
     from haversack.notebook.secrets import watch
 
@@ -47,4 +50,6 @@ def load_ipython_extension(ipython: Any) -> None:
     libraries.install()
     marks.install(ipython)
     if channel.job_folder() is not None:
+        restart.install(ipython)
+        on_demand.install(Path.cwd())
         sample_data.write(Path.cwd() / "sample_data")

@@ -1,4 +1,4 @@
-"""An index of tiny wheels that pip's configuration names; and an environment whose pip uv serves, with another index."""
+"""An index of tiny wheels that pip's configuration names; and an environment whose pip uv serves."""
 
 from __future__ import annotations
 

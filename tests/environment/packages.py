@@ -27,7 +27,13 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 
 
 def wheel(
-    folder: Path, name: str, version: str, source: str = "", requires: Sequence[str] = (), module: str = ""
+    folder: Path,
+    name: str,
+    version: str,
+    source: str = "",
+    requires: Sequence[str] = (),
+    module: str = "",
+    tag: str = "py3-none-any",
 ) -> Path:
     """Write a wheel of one module into `folder`, created if missing, and return its path.
 
@@ -35,7 +41,7 @@ def wheel(
     """
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
-    path = folder / f"{name}-{version}-py3-none-any.whl"
+    path = folder / f"{name}-{version}-{tag}.whl"
     metadata = [
         f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}",
         *(f"Requires-Dist: {one}" for one in requires),
@@ -43,7 +49,7 @@ def wheel(
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{module or name}/__init__.py", f"__version__ = {version!r}\n{source}")
         archive.writestr(f"{info}/METADATA", "\n".join([*metadata, ""]))
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
         archive.writestr(f"{info}/RECORD", "")
     return path
 

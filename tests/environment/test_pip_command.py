@@ -190,6 +190,12 @@ def test_a_build_that_needs_an_installed_module_has_it(env: Environment, tmp_pat
     assert done.stdout.endswith("Successfully installed tinybuilt-1.0\n")
 
 
+def test_a_reader_that_leaves_ends_nothing(env: Environment) -> None:
+    done = env.run("bash", "-c", "set -o pipefail; pip install tinytop tinybase | true")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert env.version("tinytop") == "2.0"
+
+
 def test_uninstalling_asks_nobody(env: Environment) -> None:
     env.pip("install", "tinytop")
     done = env.pip("uninstall", "tinytop", "tinyabsent")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from haversack.environment.table import provider_of
+
 
 @dataclass(frozen=True)
 class Hint:
@@ -17,7 +19,8 @@ class Hint:
 
     Attributes:
         error: pattern that must be found in "Name: message" of the exception.
-        advice: the advice, a format string for the named groups of `error`.
+        advice: the advice, a format string for the named groups of `error` and, where one of them is `name`, a module,
+            for `package`, its package.
         cell: pattern that must be found in the cell's source as well; by default any source.
     """
 
@@ -45,7 +48,7 @@ _HINTS = (
     ),
     Hint(
         re.compile(r"^ModuleNotFoundError: No module named '(?P<name>[\w]+)"),
-        "Add a cell before it: %pip install {name}",
+        "Add a cell before it: %pip install {package}",
     ),
 )
 
@@ -55,5 +58,12 @@ def advice(source: str, error: str) -> str:
     for hint in _HINTS:
         found = hint.error.search(error)
         if found and hint.cell.search(source):
-            return hint.advice.format(**found.groupdict())
+            groups = found.groupdict()
+            return hint.advice.format(**groups, package=_package(groups.get("name", "")))
     return ""
+
+
+def _package(module: str) -> str:
+    """The package of a module by the curated table. A name that is only guessed could be another's package."""
+    provider = provider_of(module)
+    return provider.requirement if provider and provider.requirement else "PACKAGE, by its name on PyPI"

@@ -17,9 +17,9 @@ from typing import Any
 from haversack.environment.pip_command import CHANGES
 
 
-def install(ipython: Any) -> None:
-    """Print the notes after each cell of this kernel from now on."""
-    record = _Record(Path(sys.prefix) / CHANGES)
+def install(ipython: Any, environment: Path = Path(sys.prefix)) -> None:
+    """Print the notes after each cell of this kernel from now on. `environment` is the folder of its environment."""
+    record = _Record(environment / CHANGES)
 
     def after_cell(result: Any) -> None:
         for note in notes(record.new_changes()):

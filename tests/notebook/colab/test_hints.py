@@ -17,6 +17,8 @@ from tests.notebook.conftest import Run
         ("tf.contrib.tpu.keras_to_tpu_model(m)", "ModuleNotFoundError: No module named 'tensorflow'", "distribute()"),
         ("tf.contrib.x", "AttributeError: module 'tensorflow' has no attribute 'contrib'", "haversack.distribute()"),
         ("import timm", "ModuleNotFoundError: No module named 'timm'", "%pip install timm"),
+        ("import cv2", "ModuleNotFoundError: No module named 'cv2'", "%pip install opencv-python"),
+        ("import unheard_of", "ModuleNotFoundError: No module named 'unheard_of'", "%pip install PACKAGE, by its name"),
         (
             "model.save_weights('best.h5')",
             "ValueError: The filename must end in `.weights.h5`. Received: filepath=best.h5",
