@@ -109,8 +109,22 @@ _COMMANDS = tuple(command for command in _SHORT if command)
 _OTHER_COMMANDS = {"show": "uv's `show` has fewer fields", "check": "uv's `check` has other words"}
 # uv fetches from Git only.
 _OTHER_REPOSITORY = re.compile(r"(^|@\s*)(hg|svn|bzr)\+")
-# Lines of requirements files that uv refuses.
-_UNKNOWN_LINE = re.compile(r"(-e|--editable)[ =]*\w+\+|.*--(global|install)-option")
+# Options in requirements files: those that uv reads or may pass over, and those that it passes over although they
+# matter, or that pip ranks higher than its configuration; the latter are handed to it.
+_FILE_KEPT = {
+    "-r", "--requirement", "-c", "--constraint", "-e", "--editable", "--extra-index-url", "--no-index", "--no-binary",
+    "--only-binary", "--require-hashes", "--prefer-binary", "--use-feature",
+}  # fmt: skip
+_FILE_TAKEN = {"--pre", "--trusted-host", "-i", "--index-url", "-f", "--find-links"}
+_REPOSITORY = re.compile(r"(^|@\s*)(hg|svn|bzr)\+")
+# Options in requirements files: those that uv reads, those that it passes over as it does anyway, and those that it
+# passes over although they matter, which are handed to it.
+_FILE_OPTION = re.compile(
+    r"(-[rce]|--requirement|--constraint|--editable|--extra-index-url|--no-index|--no-binary|--only-binary"
+    r"|--require-hashes|--prefer-binary|--use-feature|(?P<option>--pre|--trusted-host|-i|--index-url|-f|--find-links))"
+    r"(?=$|[ =]|(?<=^-\w))[ =]*(?P<value>.*)"
+)
+_REPOSITORY = re.compile(r"(-e|--editable)[ =]*\w+\+")
 
 
 @dataclass(frozen=True)
@@ -216,7 +230,7 @@ class _Translation:
                 "--index-url": lambda value: self._replace("UV_DEFAULT_INDEX", value),
                 "--pypi-url": lambda value: self._replace("UV_DEFAULT_INDEX", value),
                 "--extra-index-url": lambda value: self._add("UV_INDEX", value),
-                "--find-links": lambda value: self._add("UV_FIND_LINKS", value),
+                "--find-links": self._links,
             }
         if command == "install":
             self._other["--upgrade"] = self._set_upgrade
@@ -305,10 +319,41 @@ class _Translation:
 
     def _file(self, name: str) -> None:
         for line in _file_lines(name):
-            if _UNKNOWN_LINE.match(line) or _OTHER_REPOSITORY.search(line):
+            if not self._file_line(line):
                 raise _Left(f"{name} has a line that uv refuses: {line}")
         self._files.append(name)
         self._words += ["--requirements", name]
+
+    def _file_line(self, line: str) -> bool:
+        """Take what uv would pass over in a line of a requirements file; return whether uv reads such a line."""
+        if _REPOSITORY.match(line) or _OTHER_REPOSITORY.search(line):
+            return False
+        if not line.startswith("-"):
+            return not re.search(r"\s--(?!hash\b)", line)
+        found = re.match(r"(--[a-z-]+|-[a-zA-Z])[ =]*(.*)", line)
+        if found is not None and found[1] in _FILE_TAKEN:
+            self._file_option(found[1], found[2])
+            return True
+        return found is not None and found[1] in _FILE_KEPT
+
+    def _file_option(self, option: str, value: str) -> None:
+        if option == "--pre":
+            self._words += _FLAGS["install"]["--pre"]
+        elif option == "--trusted-host":
+            self._add("UV_INSECURE_HOST", value)
+        elif option in ("-i", "--index-url"):
+            self._replace("UV_DEFAULT_INDEX", value)
+        else:
+            self._links_exist(value)
+
+    def _links(self, value: str) -> None:
+        self._links_exist(value)
+        self._add("UV_FIND_LINKS", value)
+
+    def _links_exist(self, value: str) -> None:
+        """uv ends at a folder of links that does not exist; pip goes on without it."""
+        if "://" not in value and not os.path.exists(value):
+            raise _Left(f"there is no {value}")
 
     def _upgrades(self) -> list[str]:
         """uv's options for `-U`: each named package is upgraded, and no other unless the strategy is `eager`."""

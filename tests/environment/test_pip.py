@@ -210,8 +210,9 @@ def test_more_indexes_add_to_the_configured_ones() -> None:
 
 
 def test_links_and_trusted_hosts_add_to_the_configured_ones() -> None:
-    found = variables("install a -f ./wheels --trusted-host a.org", UV_FIND_LINKS="/w", UV_INSECURE_HOST="b.org")
-    assert found["UV_FIND_LINKS"] == "./wheels,/w"
+    call = "install a -f https://a.org/w --trusted-host a.org"
+    found = variables(call, UV_FIND_LINKS="/w", UV_INSECURE_HOST="b.org")
+    assert found["UV_FIND_LINKS"] == "https://a.org/w,/w"
     assert found["UV_INSECURE_HOST"] == "a.org b.org"
 
 
@@ -220,6 +221,28 @@ def test_without_options_the_configuration_stands() -> None:
         "UV_INDEX": "https://c.org",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
     }
+
+
+def test_links_that_are_not_there_are_pips_to_pass_over(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("--find-links ./nowhere\na")
+    for words in (["-f", "./nowhere", "a"], ["-r", str(tmp_path / "requirements.txt")]):
+        done = translated(["install", *words])
+        assert isinstance(done, LeftToPip)
+        assert done.reason == "there is no ./nowhere"
+
+
+def test_options_in_a_file_count_as_pip_counts_them(tmp_path: Path) -> None:
+    file = tmp_path / "requirements.txt"
+    lines = [
+        "--index-url https://a.org/simple", "--trusted-host a.org", "--pre", "-cmore.txt", "--only-binary=:all:",
+        "--prefer-binary", "six==1.17.0 --hash=sha256:00", "-e ./lib", f"-f {tmp_path}", "--no-binary six",
+    ]  # fmt: skip
+    file.write_text("\n".join(lines))
+    done = translated(["install", "-r", str(file)])
+    assert isinstance(done, UvCall), done
+    assert done.arguments == ("--prerelease", "allow", "--requirements", str(file))
+    found = done.variables({"UV_DEFAULT_INDEX": "https://b.org/simple"})
+    assert (found["UV_DEFAULT_INDEX"], found["UV_INSECURE_HOST"]) == ("https://a.org/simple", "a.org")
 
 
 def test_how_the_index_is_reached_travels_as_variables() -> None:
@@ -253,7 +276,15 @@ def test_an_upgrade_by_a_file_upgrades_what_it_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["-e git+https://x.org/r#egg=r", "--editable hg+https://x.org/r", "a --global-option=x", "hg+https://x.org/r"],
+    [
+        "-e git+https://x.org/r#egg=r",
+        "--editable hg+https://x.org/r",
+        "a --global-option=x",
+        'a --config-settings="x=y"',
+        "hg+https://x.org/r",
+        "--process-dependency-links",
+        "-U a",
+    ],
 )
 def test_a_file_with_a_line_that_uv_refuses_is_left_to_pip(tmp_path: Path, line: str) -> None:
     (tmp_path / "inner.txt").write_text(f"six\n{line}\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from haversack.environment import pip_command
+from haversack.notebook.place import environment
 from tests.environment import packages
 from tests.environment.conftest import PIP, Environment
 
@@ -254,7 +255,10 @@ def test_without_its_registry_the_cache_is_used(env: Environment, server: http.s
 
 
 def uv_command(env: Environment, *words: str) -> subprocess.CompletedProcess[str]:
-    return env.run("python", "-P", "-m", "haversack.environment.uv_command", *words)
+    """Run `uv` as a cell would find it."""
+    commands = env.folder.parent / "bin"
+    environment.write_pip_by_uv(commands, environment.Environment(env.folder))
+    return env.run("uv", *words, PATH=f"{commands}:{env.variables['PATH']}")
 
 
 def test_uv_reaches_the_environment_and_pips_index(env: Environment) -> None:
