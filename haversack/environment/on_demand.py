@@ -25,6 +25,7 @@ import importlib.metadata
 import linecache
 import os
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -35,7 +36,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import FrameType, ModuleType
 
-from haversack.environment import pip_command, torch_build, uv_pip
+from haversack.environment import pip_command, pip_hook, torch_build, uv_pip
 from haversack.environment.companions import companions_of
 from haversack.environment.imports import handles_import_error
 from haversack.environment.pip_settings import uv_settings
@@ -50,9 +51,11 @@ _IMPORT_MODULE = importlib.import_module.__code__
 def install(content: Path, environment: Mapping[str, str] = os.environ) -> None:
     """Install on demand in this process from now on; `content` is the folder of the notebook's own modules.
 
-    Does nothing with `HAVERSACK_INSTALL=no`, where there is no uv, and if it is called a second time.
+    Does nothing with `HAVERSACK_INSTALL=no`, where there is no uv, in an environment that is not a job's own, and if it
+    is called a second time.
     """
-    if environment.get("HAVERSACK_INSTALL", "").lower() in _NO or not environment.get("HAVERSACK_UV"):
+    is_off = environment.get("HAVERSACK_INSTALL", "").lower() in _NO or not environment.get("HAVERSACK_UV")
+    if is_off or not pip_hook.is_written(Path(sysconfig.get_paths()["purelib"])):
         return
     if not any(isinstance(finder, OnDemandFinder) for finder in sys.meta_path):
         sys.meta_path.append(OnDemandFinder(content))

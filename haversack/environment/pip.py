@@ -3,7 +3,7 @@
     translated(["install", "-Uq", "pandas"])    # UvCall("install", ("--upgrade-package", "pandas", "pandas"), …)
     translated(["download", "pandas"])          # LeftToPip("uv has no `download`")
 
-Translated are `install`, `uninstall`, `list` and `freeze` with the options in the tables below. Everything else is left
+Translated are `install`, `uninstall`, `list` and `freeze` with the options in `pip_options`. Everything else is left
 to pip, also `show` and `check`, whose text by uv has less in it. Nothing is guessed: an option that is in no table
 leaves the whole call to pip, which then also says what is wrong with it.
 
@@ -27,104 +27,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from haversack.environment.imports import lines
+from haversack.environment.pip_options import COMMANDS, FILE_KEPT, FILE_TAKEN, FLAGS, OTHER_COMMANDS, SHORT, VALUES
 from haversack.environment.table import project_of
 
-# Options of each command without a value → uv's words for them; () where uv does it anyway or has nothing of the kind.
-_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
-    "": {
-        "--no-input": (),
-        "--require-virtualenv": (),
-        "--disable-pip-version-check": (),
-        "--no-python-version-warning": (),
-        "--no-color": (),
-        "--no-cache-dir": ("--no-cache",),
-        "--no-cache": ("--no-cache",),
-    },
-    "install": {
-        "--no-deps": ("--no-deps",),
-        "--no-dependencies": ("--no-deps",),
-        "--pre": ("--prerelease", "allow"),
-        "--dry-run": ("--dry-run",),
-        "--require-hashes": ("--require-hashes",),
-        "--no-build-isolation": ("--no-build-isolation",),
-        "--force-reinstall": ("--reinstall",),
-        "--ignore-installed": ("--reinstall",),
-        "--no-index": ("--no-index",),
-        "--user": (),
-        "--use-pep517": (),
-        "--prefer-binary": (),
-        "--compile": (),
-        "--no-compile": (),
-        "--no-clean": (),
-        "--break-system-packages": (),
-        "--check-build-dependencies": (),
-        "--no-warn-script-location": (),
-        "--no-warn-conflicts": (),
-    },
-    "uninstall": {"--yes": (), "--break-system-packages": ()},
-    "list": {
-        "--outdated": ("--outdated",),
-        "--editable": ("--editable",),
-        "--exclude-editable": ("--exclude-editable",),
-        "--local": (),
-    },
-    "freeze": {"--exclude-editable": ("--exclude-editable",), "--local": (), "--all": ()},
-}
-# Options with a value → uv's option; "" where the value has no meaning for uv.
-_VALUES: dict[str, dict[str, str]] = {
-    "": {"--progress-bar": "", "--exists-action": "", "--cache-dir": "", "--resume-retries": ""},
-    "install": {
-        "--target": "--target",
-        "--prefix": "--prefix",
-        "--constraint": "--constraints",
-        "--build-constraint": "--build-constraints",
-        "--config-settings": "--config-setting",
-        "--config-setting": "--config-setting",
-        "--group": "--group",
-        "--uploaded-prior-to": "--exclude-newer",
-        "--root-user-action": "",
-    },
-    "uninstall": {"--root-user-action": "", "--requirement": "--requirements"},
-    "list": {"--format": "--format", "--exclude": "--exclude"},
-    "freeze": {"--exclude": "--exclude"},
-}
-_SHORT: dict[str, dict[str, str]] = {
-    "": {"-q": "--quiet", "-v": "--verbose"},
-    "install": {
-        "-U": "--upgrade",
-        "-r": "--requirement",
-        "-c": "--constraint",
-        "-e": "--editable",
-        "-t": "--target",
-        "-I": "--ignore-installed",
-        "-i": "--index-url",
-        "-f": "--find-links",
-        "-C": "--config-settings",
-    },
-    "uninstall": {"-y": "--yes", "-r": "--requirement"},
-    "list": {"-o": "--outdated", "-e": "--editable", "-l": "--local"},
-    "freeze": {"-l": "--local"},
-}
-_COMMANDS = tuple(command for command in _SHORT if command)
-_OTHER_COMMANDS = {"show": "uv's `show` has fewer fields", "check": "uv's `check` has other words"}
-# uv fetches from Git only.
+# uv fetches from Git only, and installs no repository as editable.
 _OTHER_REPOSITORY = re.compile(r"(^|@\s*)(hg|svn|bzr)\+")
-# Options in requirements files: those that uv reads or may pass over, and those that it passes over although they
-# matter, or that pip ranks higher than its configuration; the latter are handed to it.
-_FILE_KEPT = {
-    "-r", "--requirement", "-c", "--constraint", "-e", "--editable", "--extra-index-url", "--no-index", "--no-binary",
-    "--only-binary", "--require-hashes", "--prefer-binary", "--use-feature",
-}  # fmt: skip
-_FILE_TAKEN = {"--pre", "--trusted-host", "-i", "--index-url", "-f", "--find-links"}
-_REPOSITORY = re.compile(r"(^|@\s*)(hg|svn|bzr)\+")
-# Options in requirements files: those that uv reads, those that it passes over as it does anyway, and those that it
-# passes over although they matter, which are handed to it.
-_FILE_OPTION = re.compile(
-    r"(-[rce]|--requirement|--constraint|--editable|--extra-index-url|--no-index|--no-binary|--only-binary"
-    r"|--require-hashes|--prefer-binary|--use-feature|(?P<option>--pre|--trusted-host|-i|--index-url|-f|--find-links))"
-    r"(?=$|[ =]|(?<=^-\w))[ =]*(?P<value>.*)"
-)
-_REPOSITORY = re.compile(r"(-e|--editable)[ =]*\w+\+")
+_EDITABLE_REPOSITORY = re.compile(r"(-e|--editable)[ =]*\w+\+")
 
 
 @dataclass(frozen=True)
@@ -178,8 +86,8 @@ def translated(arguments: Sequence[str]) -> UvCall | LeftToPip:
     """Translate the arguments of a call of pip, without `pip` itself. Requirements files that it names are read."""
     command, rest = _command(arguments)
     verbose = any(re.fullmatch(r"-\w*v\w*|--verbose", word) for word in arguments)
-    if command not in _COMMANDS:
-        return LeftToPip(_OTHER_COMMANDS.get(command, f"uv has no `{command}`" if command else "no command"), verbose)
+    if command not in COMMANDS:
+        return LeftToPip(OTHER_COMMANDS.get(command, f"uv has no `{command}`" if command else "no command"), verbose)
     try:
         return _Translation(command).call(rest)
     except _Left as left:
@@ -189,7 +97,7 @@ def translated(arguments: Sequence[str]) -> UvCall | LeftToPip:
 def _command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """Return pip's command and the other arguments; the options of pip itself may stand before the command."""
     rest = list(arguments)
-    with_value = {"--proxy", "--retries", "--timeout", "--trusted-host", "--cert", "--client-cert", *_VALUES[""]}
+    with_value = {"--proxy", "--retries", "--timeout", "--trusted-host", "--cert", "--client-cert", *VALUES[""]}
     position = 0
     while position < len(rest) and rest[position].startswith("-"):
         position += 2 if rest[position] in with_value else 1
@@ -201,9 +109,9 @@ class _Translation:
 
     def __init__(self, command: str) -> None:
         self._command = command
-        self._flags = {**_FLAGS[""], **_FLAGS[command]}
-        self._values = {**_VALUES[""], **_VALUES[command]}
-        self._short = {**_SHORT[""], **_SHORT[command]}
+        self._flags = {**FLAGS[""], **FLAGS[command]}
+        self._values = {**VALUES[""], **VALUES[command]}
+        self._short = {**SHORT[""], **SHORT[command]}
         self._words: list[str] = []
         self._requirements: list[str] = []
         self._files: list[str] = []
@@ -326,19 +234,19 @@ class _Translation:
 
     def _file_line(self, line: str) -> bool:
         """Take what uv would pass over in a line of a requirements file; return whether uv reads such a line."""
-        if _REPOSITORY.match(line) or _OTHER_REPOSITORY.search(line):
+        if _EDITABLE_REPOSITORY.match(line) or _OTHER_REPOSITORY.search(line):
             return False
         if not line.startswith("-"):
             return not re.search(r"\s--(?!hash\b)", line)
         found = re.match(r"(--[a-z-]+|-[a-zA-Z])[ =]*(.*)", line)
-        if found is not None and found[1] in _FILE_TAKEN:
+        if found is not None and found[1] in FILE_TAKEN:
             self._file_option(found[1], found[2])
             return True
-        return found is not None and found[1] in _FILE_KEPT
+        return found is not None and found[1] in FILE_KEPT
 
     def _file_option(self, option: str, value: str) -> None:
         if option == "--pre":
-            self._words += _FLAGS["install"]["--pre"]
+            self._words += FLAGS["install"]["--pre"]
         elif option == "--trusted-host":
             self._add("UV_INSECURE_HOST", value)
         elif option in ("-i", "--index-url"):

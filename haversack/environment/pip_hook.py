@@ -38,6 +38,11 @@ def write(packages: Path) -> None:
     (packages / _PTH).write_text(_LINE)
 
 
+def is_written(packages: Path) -> bool:
+    """Whether pip is served in the environment with this site-packages folder: it is complete, and a job's own."""
+    return (packages / _PTH).exists()
+
+
 def install() -> None:
     """Serve pip in this process. A second call does nothing."""
     if not any(isinstance(finder, PipFinder) for finder in sys.meta_path):

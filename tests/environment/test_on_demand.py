@@ -130,6 +130,12 @@ def test_no_install_turns_it_off(env: Environment) -> None:
     assert env.version("tabulate") == ""
 
 
+def test_an_environment_that_is_not_the_jobs_own_gets_nothing(env: Environment) -> None:
+    (env.packages / "haversack_pip.pth").unlink()
+    assert "ModuleNotFoundError" in cell(env, "import tabulate").stderr
+    assert env.version("tabulate") == ""
+
+
 def test_threads_wait_for_one_another(env: Environment) -> None:
     source = (
         "import threading\n"
