@@ -1,4 +1,4 @@
-.PHONY: demo test check soak setup
+.PHONY: demo test check soak real setup
 
 demo: setup   ## the main job on the embedded default
 	@scripts/demo
@@ -11,6 +11,9 @@ check: setup  ## formatting, lint, types
 
 soak: setup   ## 50 random kills of a real training, and the drive's bad days; make soak KILLS=10 for fewer kills
 	@scripts/soak $(KILLS)
+
+real: setup   ## 60 public notebooks: where each stops; make real ONLY=5 for the first five
+	@scripts/real $(if $(ONLY),--only $(ONLY))
 
 setup:
 	@scripts/setup

@@ -1,0 +1,181 @@
+"""The run of public notebooks: the draw, the replaced lines, and the rules that sort where a run stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts.real_notebooks import drawing, programs, replacements, stops
+from scripts.real_notebooks.programs import Outcome
+
+ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "scripts" / "real.tsv"
+REPLACEMENTS = ROOT / "scripts" / "real_replacements.tsv"
+
+
+def failed(error: str, message: str, **more: str) -> Outcome:
+    return Outcome("failed", 1.0, error=error, message=message, **more)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (Outcome("done", 1.0), "done"),
+        (failed("OSError", "We couldn't connect to 'https://huggingface.co' to load"), "internet (huggingface.co)"),
+        (failed("URLError", "<urlopen error [Errno -2] Name or service not known>"), "internet"),
+        (
+            failed("FileNotFoundError", "'a.zip'", printed="wget: unable to resolve host address ‘a.example.com’"),
+            "internet (a.example.com)",
+        ),
+        (
+            failed("ModuleNotFoundError", "No module named 'a'", printed="Could not resolve host: github.com"),
+            "internet (github.com)",
+        ),
+        (failed("", "", printed="error: Could not resolve host: github.com"), "internet (github.com)"),
+        (failed("SecretNotFoundError", "Secret KEY does not exist."), "internet (a sign-in)"),
+        (failed("AssertionError", "Please insert your Comet API Key"), "internet (a sign-in)"),
+        (failed("AssertionError", "Torch not compiled with CUDA enabled"), "GPU"),
+        (Outcome("time", 900.0, accelerator="GPU"), "GPU (out of time)"),
+        (failed("AttributeError", "module 'numpy' has no attribute 'bool'"), "drift (numpy)"),
+        (failed("ImportError", "cannot import name 'GMM' from 'sklearn.mixture' (a.py)"), "drift (sklearn)"),
+        (failed("ModuleNotFoundError", "No module named 'sklearn.cross_validation'"), "drift (sklearn)"),
+        (
+            failed("AttributeError", "`np.x` was removed", text="/site-packages/numpy/__init__.py in f\n---> 1"),
+            "drift (numpy)",
+        ),
+        (
+            failed("ImportError", "x", printed="ERROR: No matching distribution found for mxnet-cu112==1.9.1"),
+            "drift (mxnet-cu112)",
+        ),
+        (failed("SyntaxError", "invalid syntax", source="x = # Your Code Here"), "notebook (a blank to fill)"),
+        (failed("ValueError", "as wanted", published="ValueError"), "notebook (published with it)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_stop_that_a_rule_knows(outcome: Outcome, expected: str) -> None:
+    assert str(stops.stop(outcome)) == expected
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        failed("ModuleNotFoundError", "No module named 'pandas'"),
+        failed("AttributeError", "module 'google.colab.output' has no attribute 'x'"),
+        failed("ImportError", "cannot import name 'x' from 'google.colab' (a.py)"),
+        failed("ConnectionRefusedError", "127.0.0.1: cannot connect to 127.0.0.1"),
+        failed("TypeError", "x was removed", text="/site-packages/keras/a.py\n/site-packages/haversack/b.py"),
+        failed("ValueError", "1", published="KeyError"),
+        failed("RuntimeError", "x", printed="Could not resolve host: github.com"),
+        failed("", "haversack: error: …"),
+        Outcome("time", 900.0),
+    ],
+    ids=lambda outcome: outcome.error or outcome.status,
+)
+def test_what_no_rule_knows_is_ours(outcome: Outcome) -> None:
+    assert stops.stop(outcome).sort == stops.OURS
+
+
+def test_a_file_of_the_repository_is_told_from_one_that_nobody_has() -> None:
+    missing = failed("FileNotFoundError", "[Errno 2] No such file or directory: 'data/a.csv'")
+    assert str(stops.stop(missing, {"notebooks/data/a.csv"})) == "notebook (a file of its repository: a.csv)"
+    assert stops.stop(missing, {"notebooks/data/b.csv"}).sort == stops.OURS
+    module = failed("ModuleNotFoundError", "No module named 'helpers.a'")
+    assert stops.stop(failed("ModuleNotFoundError", "No module named 'helpers'"), {"x/helpers.py"}).sort == "notebook"
+    assert stops.stop(module, set()).sort == stops.DRIFT
+
+
+def test_the_draw_follows_the_order_of_hashes_and_takes_at_most_eight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "REPOSITORIES", ("a/many", "b/few"))
+    monkeypatch.setattr(drawing, "COUNT", 10)
+    notebook = {"cells": [{"cell_type": "code", "source": ["import torch\n", "import pandas"]}]}
+    repository(tmp_path / "a+many", {f"{number}.ipynb": json.dumps(notebook) for number in range(20)})
+    repository(tmp_path / "b" / "few", {"c/1.ipynb": json.dumps(notebook), "2.ipynb": "", "3.py": "", "4.ipynb": "{"})
+    (tmp_path / "b" / "few" / "4.ipynb").write_text("not committed")
+    with pytest.raises(json.JSONDecodeError):
+        drawing.draw(tmp_path)
+    (tmp_path / "b" / "few" / "4.ipynb").write_text('{"cells": []}')
+    commit(tmp_path / "b" / "few")
+    rows = drawing.draw(tmp_path)
+    hashes = [drawing.hash_of(row.place) for row in rows]
+    assert hashes == sorted(hashes)
+    assert sum(row.repository == "a/many" for row in rows) == 8
+    assert {(row.path, row.kind) for row in rows if row.repository == "b/few"} == {
+        ("c/1.ipynb", "PyTorch"),
+        ("4.ipynb", "text"),
+    }
+
+
+def test_the_table_is_what_was_drawn() -> None:
+    rows = drawing.read(TABLE)
+    hashes = [drawing.hash_of(row.place) for row in rows]
+    assert len(rows) == drawing.COUNT
+    assert hashes == sorted(hashes)
+    assert {row.repository for row in rows} == set(drawing.REPOSITORIES)
+    assert max(sum(row.repository == one for row in rows) for one in drawing.REPOSITORIES) == drawing.MOST
+
+
+def test_lines_are_replaced_and_counted_and_only_the_needed_stand_ins_come_along() -> None:
+    source = "import seaborn as sns\niris = sns.load_dataset('iris')\nprint(iris.shape)"
+    notebook = {"cells": [{"cell_type": "code", "source": source}]}
+    assert replacements.replaced(notebook, "a/b/c.ipynb", replacements.read(REPLACEMENTS)) == 1
+    stand_ins, cell = notebook["cells"]
+    assert "load_dataset" not in cell["source"]
+    assert "def stand_in_seaborn" in stand_ins["source"]
+    assert "tensorflow" not in stand_ins["source"]
+
+
+def test_a_notebook_without_such_a_line_stays_as_it_is() -> None:
+    notebook = {
+        "cells": [{"cell_type": "code", "source": "print(1)"}, {"cell_type": "markdown", "source": "tfds.load"}]
+    }
+    assert replacements.replaced(notebook, "a/b/c.ipynb", replacements.read(REPLACEMENTS)) == 0
+    assert len(notebook["cells"]) == 2
+
+
+def test_every_stand_in_that_a_replacement_names_is_there() -> None:
+    named = set(replacements._NAMED.findall(REPLACEMENTS.read_text()))
+    assert len(named) > 5
+    for name in named:
+        assert f" {name}(" in replacements._definitions({name}) or f" {name}:" in replacements._definitions({name})
+
+
+def test_an_outcome_has_the_failing_cell_and_what_was_printed_before(tmp_path: Path) -> None:
+    error = {"output_type": "error", "ename": "KeyError", "evalue": "'a'", "traceback": ["\x1b[31mline\x1b[0m"]}
+    printed = {"output_type": "stream", "name": "stdout", "text": ["sh: no such host\n"]}
+    cells = [
+        {"cell_type": "code", "source": "!curl", "outputs": [printed]},
+        {"cell_type": "code", "source": "x['a']", "outputs": [error]},
+    ]
+    executed = tmp_path / "executed.ipynb"
+    executed.write_text(json.dumps({"cells": cells}))
+    published = {"metadata": {"accelerator": "GPU"}, "cells": [{"cell_type": "markdown"}, *cells]}
+    found = programs.outcome(1, 2.04, executed, published, "log")
+    assert (found.status, found.seconds, found.cell, found.error, found.message) == (
+        "failed",
+        2.0,
+        2,
+        "KeyError",
+        "'a'",
+    )
+    assert (found.text, found.printed, found.published) == ("line", "sh: no such host\n\n", "KeyError")
+    assert programs.outcome(None, 9.0, executed, published, "log").status == "time"
+    assert programs.outcome(1, 9.0, tmp_path / "none", published, "\x1b[1mbad\x1b[0m wheel").message == "bad wheel"
+
+
+def repository(folder: Path, contents: dict[str, str]) -> None:
+    for name, text in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    commit(folder)
+
+
+def commit(folder: Path) -> None:
+    subprocess.run(["git", "-C", str(folder), "add", "."], check=True)
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    subprocess.run(["git", "-C", str(folder), *who, "commit", "-q", "-m", "x"], check=True)
