@@ -47,6 +47,11 @@ class Screen:
             self._live.__exit__(kind, error, trace)
             self._live = None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a live view, for `show_activity` and `show_output`."""
+        return self._live is not None
+
     def print_line(self, text: str) -> None:
         """Print a permanent line, without control characters."""
         self._console.print(Text(plain(text)), soft_wrap=True)
@@ -73,10 +78,10 @@ class Screen:
 
     def show_output(self, text: str) -> None:
         """Show the last non-empty line of `text` below the current activity, in the live view only."""
-        # A progress bar rewrites its line with carriage returns.
-        lines = [line for line in map(plain, text.replace("\r", "\n").splitlines()) if line]
-        if lines:
-            self._last = lines[-1]
+        # A progress bar rewrites its line with carriage returns. Only the last line is made plain: a bar that is updated
+        # a thousand times has hundreds of lines in each call.
+        lines = map(plain, reversed(text.replace("\r", "\n").splitlines()))
+        self._last = next(filter(None, lines), self._last)
 
     def finish_cell(self, mark: str = "✓") -> None:
         """Print a permanent line with the cell and its duration, and end the current activity.

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+import zmq.asyncio
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
@@ -69,11 +71,25 @@ def manager(kernels: Path, sockets: Path) -> AsyncKernelManager:
     specs = KernelSpecManager(kernel_dirs=[str(kernels)], ensure_native_kernel=False)
     return AsyncKernelManager(
         kernel_name="python3",
+        client_factory=_Client,
         kernel_spec_manager=specs,
         connection_file=str(sockets / "kernel.json"),
         transport="ipc",
         ip=str(sockets / "kernel"),
     )
+
+
+class _Client(AsyncKernelClient):
+    """A client whose sockets keep every message.
+
+    ZeroMQ drops what a subscriber has not read beyond 1,000 messages (zmq_setsockopt(3), ZMQ_RCVHWM), the message that
+    ends the cell included: a loop that flushes after every step sends them faster than they are processed here.
+    """
+
+    def _context_default(self) -> zmq.asyncio.Context:
+        context: zmq.asyncio.Context = super()._context_default()
+        context.setsockopt(zmq.RCVHWM, 0)
+        return context
 
 
 def variables(inherited: Mapping[str, str], home: Path) -> dict[str, str]:

@@ -529,9 +529,10 @@ class JobSessions:
 
     def _handle_output(self, text: str) -> None:
         """Show the end of the cell's output, and record and print the lines of trainings that resume."""
-        # Masked together with the output before it: a secret may be split between two pieces.
-        self._cell_output = (self._cell_output + text)[-_OUTPUT_TAIL:]
-        self._screen.show_output(self._secrets.mask(self._cell_output, cached=False))
+        if self._screen.is_live:
+            # Masked together with the output before it: a secret may be split between two pieces.
+            self._cell_output = (self._cell_output + text)[-_OUTPUT_TAIL:]
+            self._screen.show_output(self._secrets.mask(self._cell_output, cached=False))
         for line in text.splitlines():
             if line.startswith(_RESUMED_PREFIX) and _RESUMED_WORDS in line:
                 resumed = self._secrets.mask(line.removeprefix(_RESUMED_PREFIX))
