@@ -58,9 +58,10 @@ def _candidates(changes: Changes, variables: Mapping[str, str]) -> Iterator[list
     replaced = changes.removed.get("torch", "")
     if "+" in replaced:
         yield [f"torch=={replaced}"]
-    yield from accelerator.cpu_builds(changes.installed, _MINOR, variables)
+    builds = accelerator.CpuBuilds(_MINOR, variables)
+    yield from builds.constraints(changes.installed)
     # The others of the family need not have a version that fits.
-    yield from accelerator.cpu_builds({"torch": ""}, _MINOR, variables)
+    yield from builds.constraints({"torch": ""})
 
 
 def _would_change(command: Sequence[str], variables: Mapping[str, str]) -> Changes | None:
