@@ -146,8 +146,7 @@ def slow(workshop: Workshop) -> Lock:
     begun = workshop.folder / "begun"
     (project / "backend.py").write_text(
         "import os, pathlib, time\n"
-        "def build_wheel(*arguments, **options):\n"
-        f"    pathlib.Path({str(begun)!r}).write_text('%d %d' % (os.getppid(), os.getpid()))\n"
+        f"def build_wheel(*arguments, **options):\n    pathlib.Path({str(begun)!r}).write_text(f"{{os.getppid()}} {{os.getpid()}}")\n"
         "    time.sleep(60)\n"
     )
     lock = workshop.locker.find(needs())
