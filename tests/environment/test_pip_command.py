@@ -257,7 +257,9 @@ def test_without_its_registry_the_cache_is_used(env: Environment, server: http.s
 def uv_command(env: Environment, *words: str) -> subprocess.CompletedProcess[str]:
     """Run `uv` as a cell would find it."""
     commands = env.folder.parent / "bin"
-    environment.write_pip_by_uv(commands, environment.Environment(env.folder))
+    commands.mkdir(exist_ok=True)
+    served = environment.Environment(env.folder, env.folder, env.packages.relative_to(env.folder))
+    environment.write_pip_by_uv(commands, served)
     return env.run("uv", *words, PATH=f"{commands}:{env.variables['PATH']}")
 
 

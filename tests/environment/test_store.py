@@ -146,7 +146,9 @@ def slow(workshop: Workshop) -> Lock:
     begun = workshop.folder / "begun"
     (project / "backend.py").write_text(
         "import os, pathlib, time\n"
-        f"def build_wheel(*arguments, **options):\n    pathlib.Path({str(begun)!r}).write_text(f"{{os.getppid()}} {{os.getpid()}}")\n"
+        "def build_wheel(*arguments, **options):\n"
+        f"    begun = pathlib.Path({str(begun)!r})\n"
+        '    begun.write_text(f"{os.getppid()} {os.getpid()}")\n'
         "    time.sleep(60)\n"
     )
     lock = workshop.locker.find(needs())

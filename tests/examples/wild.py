@@ -64,7 +64,7 @@ class Case:
 
 
 def shown(output: Path) -> str:
-    """All that the cells of an executed notebook show, as text; a `!` line writes to a terminal, which ends lines with CR LF."""
+    """All that an executed notebook shows, as text. A `!` line writes to a terminal, which ends lines with CR LF."""
     cells = notebooks.read(output).cells
     text = "\n".join(notebooks.text(output, index) for index, cell in enumerate(cells) if cell.cell_type == "code")
     return text.replace("\r\n", "\n")

@@ -147,8 +147,13 @@ def write_commands(folder: Path, environment: Environment) -> None:
     _write_program(folder / "kaggle", _our_program("haversack.notebook.place.kaggle_command"))
     if environment.is_own:
         _write_program(folder / "haversack", _our_program("haversack"))
-        _write_program(folder / "uv", f'exec "{environment.python}" -P -m haversack.environment.uv_command "$@"')
-        pip_hook.write(environment.own / environment.packages)
+        write_pip_by_uv(folder, environment)
+
+
+def write_pip_by_uv(folder: Path, environment: Environment) -> None:
+    """Serve pip by uv in `environment`, and write the command `uv` for it to the existing `folder`."""
+    _write_program(folder / "uv", f'exec "{environment.python}" -P -m haversack.environment.uv_command "$@"')
+    pip_hook.write(environment.own / environment.packages)
 
 
 def _our_program(module: str) -> str:

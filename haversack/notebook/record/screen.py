@@ -78,8 +78,8 @@ class Screen:
 
     def show_output(self, text: str) -> None:
         """Show the last non-empty line of `text` below the current activity, in the live view only."""
-        # A progress bar rewrites its line with carriage returns. Only the last line is made plain: a bar that is updated
-        # a thousand times has hundreds of lines in each call.
+        # A progress bar rewrites its line with carriage returns. Only the last line is made plain: a bar that is
+        # updated a thousand times has hundreds of lines in each call.
         lines = map(plain, reversed(text.replace("\r", "\n").splitlines()))
         self._last = next(filter(None, lines), self._last)
 
