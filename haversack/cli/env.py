@@ -35,16 +35,14 @@ def env_show(notebook: _Notebook, json: Json = False) -> None:
     """Show what a notebook imports, which package provides each import and why, what is unknown, and its lock."""
     from haversack import settings
     from haversack.environment import report
+    from haversack.environment.cache import open_cache
     from haversack.environment.imports import code_cells
     from haversack.environment.requirements import requirements_of
-    from haversack.notebook.job import packages
     from haversack.notebook.record import document
-    from haversack.notebook.record.screen import Screen
 
     content = document.read(notebook)
     found = requirements_of(code_cells(content), content["metadata"], notebook.resolve().parent)
-    screen = Screen()
-    lock = packages.tools(settings.load(), screen, screen.print_line)[0].kept(found)
+    lock = open_cache(settings.load())[0].kept(found)
     show(report.as_json(found, lock), json, report.as_text(found, lock))
 
 
@@ -117,8 +115,6 @@ def env_rm(
 
 def _store() -> Store:
     from haversack import settings
-    from haversack.notebook.job import packages
-    from haversack.notebook.record.screen import Screen
+    from haversack.environment.cache import open_cache
 
-    screen = Screen()
-    return packages.tools(settings.load(), screen, screen.print_line)[1]
+    return open_cache(settings.load())[1]

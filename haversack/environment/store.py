@@ -1,6 +1,7 @@
 """Environments made from locks, in the user's cache: one immutable tree for each lock, which jobs only read.
 
     environments/KEY/tree/       the environment, made by uv; nobody writes to it once it is complete
+    environments/KEY/compiled/   the same with compiled modules, made later in the background (`bytecode`)
     environments/KEY/lock.txt    its lock
     environments/KEY/about.json  when and how it was made (`Environment`); written last
     environments/KEY.lock        locked (flock) exclusively by who makes or deletes it, shared by who uses it; its
@@ -30,6 +31,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from haversack import disk, progress
+from haversack.environment import bytecode
 from haversack.environment.lock import Lock
 from haversack.environment.python import Python
 from haversack.environment.uv import Uv
@@ -65,8 +67,9 @@ class Environment:
 
     @property
     def tree(self) -> Path:
-        """The folder of the virtual environment."""
-        return self.folder / _TREE
+        """The folder of the virtual environment: the one with compiled modules, once it is there."""
+        compiled = self.folder / bytecode.COMPILED
+        return compiled if compiled.exists() else self.folder / _TREE
 
     @property
     def lock(self) -> Lock:
@@ -103,10 +106,12 @@ class Held:
 class Store:
     """The environments in `folder`, kept within `budget` bytes by LRU eviction; those in use are never evicted.
 
-    Any number of processes may use one folder; the files `KEY.lock` order them.
+    Any number of processes may use one folder; the files `KEY.lock` order them. With `compiles`, modules are compiled
+    in the background by a process that may outlive this one.
     """
 
-    def __init__(self, folder: Path, budget: int, uv: Uv) -> None:
+    def __init__(self, folder: Path, budget: int, uv: Uv, *, compiles: bool = True) -> None:
+        self._compiles = compiles
         self._folder = folder
         self._budget = budget
         self._uv = uv
@@ -134,6 +139,8 @@ class Store:
             held.from_store = not made
             if made:
                 self.evict()
+        if self._compiles and not (self._folder / key / bytecode.COMPILED).exists():
+            bytecode.start(self._folder, key)
         held.seconds = time.monotonic() - started
         return held
 
@@ -230,7 +237,7 @@ class Store:
         The caller holds the lock of the key `held`.
         """
         for left in self._folder.glob(f"{disk.TEMPORARY}*-*"):
-            key = left.name.removeprefix(disk.TEMPORARY).partition("-")[0]
+            key = left.name.removeprefix(disk.TEMPORARY).rpartition("-")[0]
             with suppress(BlockingIOError), nullcontext() if key == held else self._try_lock(key):
                 shutil.rmtree(left, ignore_errors=True)
 

@@ -56,7 +56,7 @@ class Workshop:
         return Locker(self.cache / "environments" / "locks", self.uv)
 
     def store(self, budget: int = BUDGET) -> Store:
-        return Store(self.cache / "environments", budget, self.uv)
+        return Store(self.cache / "environments", budget, self.uv, compiles=False)
 
 
 @pytest.fixture

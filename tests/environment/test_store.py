@@ -115,7 +115,7 @@ from haversack.environment.python import own
 from haversack.environment.store import Store
 from haversack.environment.uv import Uv
 cache = Path(sys.argv[1])
-store = Store(cache / "environments", 10**9, Uv.make(cache))
+store = Store(cache / "environments", 10**9, Uv.make(cache), compiles=False)
 held = store.get(Lock.decode(Path(sys.argv[2]).read_text()), own())
 print(held.environment.key, held.from_store)
 """
@@ -213,7 +213,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(base: Workshop, tmp_path
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], check=True)
     try:
-        store = Store(small / "environments", 10**9, base.uv)
+        store = Store(small / "environments", 10**9, base.uv, compiles=False)
         with pytest.raises(DiskFull) as caught:
             store.get(lock, own())
         assert caught.value.what == "The disk is full, so the packages were not installed."

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import zipfile
 from importlib import metadata, resources
+from pathlib import Path
 
 import pytest
 
 from haversack.environment.table import normalized, project_of, provider_of, table
+from haversack.environment.uv import program
 
 
 def project(module: str) -> str:
@@ -114,3 +118,14 @@ def test_the_packages_installed_here_agree() -> None:
 )
 def test_the_project_of_a_requirement(requirement: str, name: str) -> None:
     assert project_of(requirement) == name
+
+
+def test_the_table_is_in_the_built_wheel(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent.parent
+    command = [program(), "build", "-q", "--wheel", "-o", str(tmp_path), str(root)]
+    subprocess.run(command, check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        assert (
+            archive.read("haversack/environment/table.tsv")
+            == (root / "haversack" / "environment" / "table.tsv").read_bytes()
+        )

@@ -21,11 +21,11 @@ from typing import Any
 from haversack import disk, settings
 from haversack.environment import keras_backend
 from haversack.environment import python as python_
+from haversack.environment.cache import open_cache
 from haversack.environment.imports import code_cells
 from haversack.environment.lock import Lock, Locker, day_of
 from haversack.environment.requirements import Requirements, requirements_of
 from haversack.environment.store import Held, Store
-from haversack.environment.uv import Uv
 from haversack.errors import InputError
 from haversack.notebook.clients import interpreter
 from haversack.notebook.job import locking
@@ -139,7 +139,7 @@ def provide(
     Raises `InputError` if the job's files are unreadable, and what `Locker.find` and `Store.get` raise.
     """
     started = time.monotonic()
-    locker, store = tools(chosen, screen, notify)
+    locker, store = _cache(chosen, screen, notify)
     needed, known = _read(job)
     with tempfile.TemporaryDirectory(prefix="haversack-") as scratch:
         page = locking.page_of(needed, options, notify)
@@ -152,12 +152,10 @@ def provide(
     return Packages(held, found.lock, needed, found.kept, time.monotonic() - started, storing)
 
 
-def tools(chosen: settings.Settings, screen: Screen, notify: Callable[[str], None]) -> tuple[Locker, Store]:
-    """Return what makes locks and environments in the user's cache, with progress on `screen`."""
+def _cache(chosen: settings.Settings, screen: Screen, notify: Callable[[str], None]) -> tuple[Locker, Store]:
+    """Return the cache of locks and environments, with progress on `screen`."""
     screen.show_activity("environment")
-    uv = Uv.make(chosen.cache, screen.show_output, notify)
-    folder = chosen.cache / "environments"
-    return Locker(folder / "locks", uv), Store(folder, chosen.environments, uv)
+    return open_cache(chosen, screen.show_output, notify)
 
 
 def lock_notebook(
@@ -173,7 +171,7 @@ def lock_notebook(
     check(needed, python)
     day = day_of(as_of) if as_of else ""
     with Screen() as screen:
-        locker, _ = tools(settings.load(), screen, screen.print_line)
+        locker, _ = _cache(settings.load(), screen, screen.print_line)
         return needed, locker.find(needed, python=python or "", as_of=day, fresh=fresh)
 
 
@@ -185,7 +183,7 @@ def sync(notebook: Path, *, python: str | None = None, as_of: str | None = None)
     started = time.monotonic()
     needed, lock = lock_notebook(notebook, python=python, as_of=as_of)
     with Screen() as screen:
-        locker, store = tools(settings.load(), screen, screen.print_line)
+        locker, store = _cache(settings.load(), screen, screen.print_line)
         held = store.get(lock, locker.python_of(lock))
     held.release()
     return Packages(held, lock, needed, False, time.monotonic() - started)
