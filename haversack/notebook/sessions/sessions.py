@@ -203,6 +203,8 @@ class JobSessions:
             except KeyboardInterrupt:
                 self._end_session(session, SessionOutcome("interrupted"))
                 raise
+            except HaversackError as error:
+                outcome = SessionOutcome("failed", error)  # its folders or its environment cannot be made
             self._end_session(session, outcome)
             await asyncio.to_thread(self._store.upload_record, self._record, self.output)
             if outcome.why == "done":

@@ -13,6 +13,7 @@ from haversack import cli
 from haversack.errors import InputError, InstallFailed
 from haversack.notebook.job import job, packages
 from haversack.notebook.record import store
+from tests.conftest import RunningHub
 from tests.environment.wheels import index, wheel
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run
@@ -73,6 +74,22 @@ def test_a_resumed_job_keeps_its_lock(wheels: Path, tmp_path: Path, run: Run) ->
     assert again.environment is not None
     assert failed.environment is not None
     assert again.environment["key"] == failed.environment["key"]
+
+
+def test_another_machine_gets_the_lock_from_the_drive(
+    wheels: Path, tmp_path: Path, run: Run, own_folders: Path, own_hub: RunningHub
+) -> None:
+    failed = run(block("tinything"), "import tinything; print(tinything.version)\nraise SystemExit(3)")
+    name = Path(failed.job).name
+    kept = (Path(failed.job) / store.LOCK).read_text()
+    shutil.rmtree(own_folders / "data")
+    wheel(wheels, "tinything", "2.0")
+    index(tmp_path / "index", *wheels.glob("*.whl"))
+    again = job.resume(name)
+    assert (Path(again.job) / store.LOCK).read_text() == kept
+    assert again.environment is not None
+    assert again.environment["key"] == (failed.environment or {})["key"]
+    assert notebooks.text(again.output, 1) == "1.0\n"
 
 
 def test_a_package_that_cannot_be_had_fails_the_job_before_its_first_cell(wheels: Path, run: Run) -> None:
