@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uv
 
 from haversack.notebook.job import job
 from haversack.notebook.place import environment
@@ -44,6 +46,20 @@ def run(tmp_path: Path) -> Run:
         return job.run(notebook, tmp_path / "out.ipynb", **options)
 
     return run_cells
+
+
+@pytest.fixture(scope="session")
+def uv_cache_folder() -> str:
+    """uv's cache folder of the machine's user: tests have another HOME, in which it would be empty."""
+    done = subprocess.run([uv.find_uv_bin(), "cache", "dir"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def uv_cache(uv_cache_folder: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """uv uses the cache of the machine's user in this test."""
+    monkeypatch.setenv("UV_CACHE_DIR", uv_cache_folder)
+    return Path(uv_cache_folder)
 
 
 @pytest.fixture(scope="session")

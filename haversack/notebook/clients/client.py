@@ -50,7 +50,7 @@ class Client:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, action: str, **arguments: Any) -> Any:
         """Carry out an action as `call` does, by this client's process, started if there is none.
@@ -82,8 +82,8 @@ class Client:
         """
         self._lock = threading.Lock()
         if self._process is not None and self._process.stdin and self._process.stdout:
-            os.close(self._process.stdin.fileno())
-            os.close(self._process.stdout.fileno())
+            self._process.stdin.close()
+            self._process.stdout.close()
         self._process = None
 
     def _stop(self) -> None:
@@ -94,28 +94,33 @@ class Client:
             self._process = None
 
 
-def _start() -> subprocess.Popen[str]:
+def _start() -> subprocess.Popen[bytes]:
+    # Without buffers: a child that is forked during a call must not find bytes in them, or their locks held.
     return subprocess.Popen(
         interpreter.command(_SERVER),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=interpreter.environment(os.environ),
         start_new_session=True,
-        text=True,
+        bufsize=0,
     )
 
 
-def _exchange(process: subprocess.Popen[str], request: dict[str, Any]) -> dict[str, Any]:
+def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any]) -> dict[str, Any]:
     """Send a request and return the answer. Raises `ConnectionFailed` if the process dies before its answer."""
     assert process.stdin is not None
     assert process.stdout is not None
+    data = memoryview(json.dumps(request).encode() + b"\n")
+    line = b""
     try:
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
+        while data:
+            data = data[process.stdin.write(data) :]
+        # One answer for one request, so nothing follows its line.
+        while not line.endswith(b"\n") and (piece := process.stdout.read(1 << 16)):
+            line += piece
     except BrokenPipeError:
-        line = ""
-    if not line.endswith("\n"):
+        line = b""
+    if not line.endswith(b"\n"):
         raise ConnectionFailed(
             f"haversack's process for {request['action']!r} died before it answered.",
             "Try again; the next call starts another one.",
