@@ -14,6 +14,7 @@ Public names are imported when they are first used, so `import haversack` stays 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -76,7 +77,18 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'haversack' has no attribute {name!r}")
-    module = importlib.import_module(_HOME[name])
+    try:
+        module = importlib.import_module(_HOME[name])
+    except ModuleNotFoundError as error:
+        if os.environ.get("HAVERSACK_CLIENTS") != "process":
+            raise
+        # The environment is the notebook's own, and no cell showed that the notebook imports haversack.
+        from haversack.errors import ExtraMissing
+
+        raise ExtraMissing(
+            f"haversack.{name} needs {error.name}, which the environment of this notebook lacks.",
+            "Write `import haversack` in a cell, and the environment gets what haversack needs.",
+        ) from None
     value = module if name in ("errors", "files", "runs") else getattr(module, name)
     globals()[name] = value
     return value

@@ -19,7 +19,7 @@ KERAS = (*BARE, *(f"{name}=={importlib.metadata.version(name)}" for name in ("ke
 OLD = (*BARE, "ipykernel==6.17.1", "ipython==7.34.0")
 
 
-def make(folder: Path, *requirements: str, compiled: str = "pip") -> Path:
+def make(folder: Path, *requirements: str, compiled: str = "ipykernel.kernelapp") -> Path:
     """Make the virtual environment `folder` with these requirements, and return it.
 
     It executes `import {compiled}` once, so that not every job that gets a copy compiles those modules anew: Keras

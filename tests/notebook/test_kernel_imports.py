@@ -151,3 +151,17 @@ import haversack.training.location, haversack.notebook.clients.filesystem
 print(json.dumps([len(modules), secret, sorted(name for name in sys.modules if name in ("aiohttp", "filelock"))]))
 """
     assert answer(kernel, code, HAVERSACK_SECRET_A="hidden") == [len(colab.__all__) + 1, "hidden", []]
+
+
+def test_what_needs_haversacks_own_packages_says_how_to_get_them(kernel: environment.Environment) -> None:
+    code = """
+import haversack, json
+try:
+    haversack.mount
+except ImportError as error:
+    print(json.dumps([type(error).__name__, error.what]))
+"""
+    assert answer(kernel, code) == [
+        "ExtraMissing",
+        "haversack.mount needs filelock, which the environment of this notebook lacks.",
+    ]

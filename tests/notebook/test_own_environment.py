@@ -50,6 +50,15 @@ def test_no_client_is_imported_in_the_kernel(run: Run, in_bare: Path, own_hub: R
     assert notebooks.text(report.output, 2) == "[]\n"
 
 
+def test_the_embedded_drive_is_linked_without_fuse(
+    run: Run, in_bare: Path, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAVERSACK_FUSE", "off")
+    report = run(MOUNT, "open('/content/drive/My Drive/a.txt', 'w').write('kept')", hub="embedded")
+    assert report.status == "done", report.error
+    assert (own_folders / "data" / "hub" / "My Drive" / "a.txt").read_text() == "kept"
+
+
 def test_a_drive_that_cannot_be_reached_is_colabs_error(run: Run, in_bare: Path) -> None:
     report = run("%env HAVERSACK_HUB http://127.0.0.1:9\n%env HAVERSACK_TOKEN x" + "x" * 30, MOUNT)
     assert "ValueError: mount failed: The hub" in str(report.failure)
