@@ -71,7 +71,8 @@ def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def keras_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with Keras and JAX too."""
-    return environments.make(tmp_path_factory.mktemp("keras") / "env", *environments.KERAS, compiled="ipykernel.kernelapp, keras")
+    folder = tmp_path_factory.mktemp("keras") / "env"
+    return environments.make(folder, *environments.KERAS, compiled="ipykernel.kernelapp, keras")
 
 
 @pytest.fixture
