@@ -30,6 +30,7 @@ def make(folder: Path, *requirements: str, compiled: str = "ipykernel.kernelapp"
     command = [program, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
     subprocess.run([*command, *requirements], check=True)
     variables = {**os.environ, "KERAS_BACKEND": "jax"}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     subprocess.run([folder / "bin" / "python", "-c", f"import {compiled}"], env=variables, check=True)
     return folder
 
