@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.environment import packages
-from tests.environment.conftest import Environment
+from tests.environment.conftest import UV, Environment
 
 _START = "from pathlib import Path\nfrom haversack.environment import on_demand\non_demand.install(Path('content'))\n"
 
@@ -136,17 +136,23 @@ def test_an_environment_that_is_not_the_jobs_own_gets_nothing(env: Environment) 
     assert env.version("tabulate") == ""
 
 
-def test_threads_wait_for_one_another(env: Environment) -> None:
+def test_one_installation_runs_at_a_time(env: Environment, tmp_path: Path) -> None:
+    watched = tmp_path / "watched-uv"
+    watched.write_text(f'#!/bin/sh\necho start >> {tmp_path}/log\n{UV} "$@"\necho end >> {tmp_path}/log\n')
+    watched.chmod(0o755)
     source = (
         "import threading\n"
-        "def work():\n    import tabulate\n    print('has', tabulate.__version__)\n"
-        "threads = [threading.Thread(target=work) for _ in range(4)]\n"
+        "def one():\n    import tabulate\n    print('has', tabulate.__version__)\n"
+        "def other():\n    import boto3\n    print('has', boto3.__version__)\n"
+        "threads = [threading.Thread(target=target) for target in (one, other, one, other)]\n"
         "for thread in threads: thread.start()\n"
         "for thread in threads: thread.join()\n"
     )
-    lines = sorted(cell(env, source).stdout.splitlines())
+    lines = sorted(cell(env, source, HAVERSACK_UV=str(watched)).stdout.splitlines())
     assert lines[:4] == ["has 1.0"] * 4
-    assert len(lines) == 5
+    assert len(lines) == 6
+    log = (tmp_path / "log").read_text().split()
+    assert log == ["start", "end"] * (len(log) // 2)
 
 
 def test_a_module_of_a_shared_package(env: Environment, tmp_path: Path) -> None:

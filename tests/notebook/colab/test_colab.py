@@ -124,6 +124,7 @@ def output(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
         "line": "%shell echo one; echo two >&2",
         "result": "result = %shell echo one; read answer; echo $answer; exit 0\n(result.returncode, result.output)",
         "version": "%tensorflow_version 2.x",
+        "uv": "%uv --version",
         "cell": "%%shell\necho three\nexit 3",
     }
     CELLS[:] = cells
@@ -191,6 +192,10 @@ def test_the_shell_magic_has_a_result_and_an_empty_standard_input(output: str) -
 def test_the_shell_magic_raises_for_a_failing_command(output: str) -> None:
     assert shown(output, "cell").startswith("three\n")
     assert "CalledProcessError" in shown(output, "cell")
+
+
+def test_uv_is_the_command_and_no_module(output: str) -> None:
+    assert shown(output, "uv").startswith("uv ")
 
 
 def test_choosing_tensorflow_says_what_to_do_instead(output: str) -> None:
