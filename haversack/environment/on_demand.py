@@ -14,7 +14,8 @@ holds:
 
 Every distribution of which a module is imported stays at its version: replaced under a running process, it would be
 half old and half new. If that or anything else prevents the installation, one line says why, and the import fails with
-Python's own ModuleNotFoundError. One installation runs at a time; other threads wait for it.
+Python's own ModuleNotFoundError. One installation runs at a time: Python holds its import lock meanwhile, so an import
+in another thread waits.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ import os
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,14 +73,13 @@ class _Statement:
 class OnDemandFinder(MetaPathFinder):
     """Finds a module by installing its project.
 
-    `_failed` has the requirements that could not be installed, which are not tried again; guarded by `_lock`, which is
-    held while uv runs.
+    `_failed` has the requirements that could not be installed, which are not tried again. It is guarded by Python's
+    import lock, which the import system holds while it asks a finder.
     """
 
     def __init__(self, content: Path) -> None:
         self._content = content.resolve()
         self._failed: set[str] = set()
-        self._lock = threading.Lock()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -93,13 +92,12 @@ class OnDemandFinder(MetaPathFinder):
             return None
         if not f"{provider.module}.".startswith(f"{fullname}."):
             return None  # a submodule that its project, which is there, does not have
-        with self._lock:
-            # Another thread may have installed it while this one waited.
+        # Another thread may have installed it while this one waited for the import lock.
+        found = PathFinder.find_spec(fullname, path)
+        if found is None and provider.requirement not in self._failed:
+            self._install(provider, statement)
+            importlib.invalidate_caches()
             found = PathFinder.find_spec(fullname, path)
-            if found is None and provider.requirement not in self._failed:
-                self._install(provider, statement)
-                importlib.invalidate_caches()
-                found = PathFinder.find_spec(fullname, path)
         return found
 
     def _statement(self, fullname: str, frame: FrameType | None) -> _Statement | None:
@@ -132,7 +130,7 @@ class OnDemandFinder(MetaPathFinder):
         return False
 
     def _install(self, provider: Provider, statement: _Statement) -> None:
-        """Install what `provider` names and what its use in the cell needs, and print one line. The lock is held."""
+        """Install what `provider` names and what its use in the cell needs, and print one line."""
         needed = [one.project for one in companions_of({statement.module}, statement.source)]
         requirements = [provider.requirement, *(project for project in needed if not _is_installed(project))]
         start = time.monotonic()
