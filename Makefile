@@ -1,10 +1,13 @@
-.PHONY: demo test check soak real setup
+.PHONY: demo test frameworks check soak real setup
 
 demo: setup   ## the main job on the embedded default
 	@scripts/demo
 
 test: setup   ## the test suite
 	@scripts/test
+
+frameworks:    ## notebooks for TensorFlow, PyTorch and Colab's Keras, each in an environment that pip makes in .frameworks/
+	@scripts/frameworks
 
 check: setup  ## formatting, lint, types
 	@scripts/check
