@@ -33,4 +33,5 @@ def kind_of(x: Any) -> str:
         for module, name, kind in _KINDS:
             if parent.__name__ == name and f"{parent.__module__}.".startswith(f"{module}."):
                 return kind
-    return "an iterator" if isinstance(x, Iterator) else f"a {type(x).__name__}"
+    name = "iterator" if isinstance(x, Iterator) else type(x).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
