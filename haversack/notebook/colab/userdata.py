@@ -11,11 +11,18 @@ from haversack.notebook.secrets import file as _file
 __all__ = ["NotebookAccessError", "SecretNotFoundError", "TimeoutException", "get"]
 
 
-class SecretNotFoundError(_errors.Error):
+class _SecretError(_errors.Error):
+    """An error whose message is all that a reader needs: IPython shows it without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class SecretNotFoundError(_SecretError):
     """There is no secret of that name."""
 
 
-class NotebookAccessError(_errors.Error):
+class NotebookAccessError(_SecretError):
     """The secrets file may be read by other users, so it is refused."""
 
 

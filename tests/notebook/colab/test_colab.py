@@ -135,6 +135,12 @@ def output(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 CELLS: list[str] = []
+MISSING_SECRET = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance(colors="nocolor")
+shell.run_line_magic("load_ext", "haversack.notebook")
+shell.run_cell("from google.colab import userdata\\nuserdata.get('NONE')")
+"""
 
 
 def shown(output: str, cell: str) -> str:
@@ -145,9 +151,14 @@ def test_userdata_comes_from_a_file_of_the_users(output: str) -> None:
     assert shown(output, "secret") == "17"
 
 
-def test_a_missing_secret_says_where_to_put_it(output: str) -> None:
-    assert "SecretNotFoundError" in shown(output, "no secret")
-    assert "HAVERSACK_SECRET_NONE" in shown(output, "no secret")
+@pytest.mark.parametrize("shell", ["job", "any other"])
+def test_a_missing_secret_says_where_to_put_it_and_nothing_else(output: str, shell: str) -> None:
+    text = shown(output, "no secret") if shell == "job" else python(MISSING_SECRET).strip()
+    assert text.startswith(
+        "SecretNotFoundError: Secret NONE does not exist. Set the environment variable HAVERSACK_SECR"
+    )
+    assert text.endswith("secrets.toml, mode 600.")
+    assert "\n" not in text
 
 
 def test_a_secrets_file_that_others_may_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

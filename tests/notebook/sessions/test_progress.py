@@ -59,6 +59,22 @@ def test_a_notebook_that_keeps_its_own_checkpoints_on_the_drive_comes_to_its_end
     assert "at most 100 sessions" in said
 
 
+def test_also_over_sessions_that_reach_their_limit(run: Run, own_hub: RunningHub) -> None:
+    loop = """
+import os, time
+p = '/content/drive/MyDrive/own_checkpoint.txt'
+step = int(open(p).read()) if os.path.exists(p) else 0
+while step < 64:
+    time.sleep(0.25); step += 1
+    with open(p, 'w') as f: f.write(str(step))
+print('trained', step)
+"""
+    report = run(MOUNT, loop, session=15.0)
+    assert report.status == "done", report.error
+    assert report.sessions > 1
+    assert notebooks.text(report.output, 1) == "trained 64\n"
+
+
 def test_also_where_the_drive_is_a_link(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAVERSACK_FUSE", "off")
     report = run(MOUNT, own_checkpoint(5), hub="embedded")
