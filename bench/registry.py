@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 _CHUNK = 1 << 20
 
@@ -45,6 +45,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.server.folder.joinpath(*parts)
         if path.endswith("/") and len(parts) == 2 and (page := self._project(*parts)):
             self._send(page.encode(), "text/html")
+        elif path.endswith(".whl.metadata") and found.with_suffix("").is_file() and ".." not in parts:
+            self._send(_metadata(found.with_suffix("")), "application/octet-stream")
         elif found.is_file() and ".." not in parts:
             self.server.asked.append(path)
             self._send_file(found)
@@ -58,7 +60,9 @@ class _Handler(BaseHTTPRequestHandler):
         """The page of a project: a link for each of its wheels."""
         wheels = sorted((self.server.folder / index).glob("*.whl"))
         mine = [wheel for wheel in wheels if _normal(wheel.name.split("-")[0]) == _normal(project)]
-        return "\n".join(f'<a href="/{index}/{wheel.name.replace("+", "%2B")}">{wheel.name}</a><br>' for wheel in mine)
+        return "\n".join(
+            f'<a href="/{index}/{quote(wheel.name)}" data-core-metadata="true">{wheel.name}</a><br>' for wheel in mine
+        )
 
     def _send(self, content: bytes, kind: str) -> None:
         self.send_response(200)
@@ -109,6 +113,13 @@ def wheel(folder: Path, name: str, version: str, requires: tuple[str, ...] = (),
             archive.writestr(one, content)
         archive.writestr(f"{info}/RECORD", "\n".join([*record, f"{info}/RECORD,,", ""]))
     return path
+
+
+def _metadata(wheel: Path) -> bytes:
+    """A wheel's metadata, which an index serves beside it (https://peps.python.org/pep-0658/)."""
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [one for one in archive.namelist() if one.endswith(".dist-info/METADATA")]
+        return archive.read(name)
 
 
 def _hash(content: bytes) -> str:

@@ -87,6 +87,22 @@ def test_a_file_of_the_repository_is_told_from_one_that_nobody_has() -> None:
     assert stops.stop(module, set()).sort == stops.DRIFT
 
 
+def test_a_fetch_that_failed_without_a_word_is_known_by_its_host() -> None:
+    line = "wget -q https://no.such.host.invalid/data/a.csv"
+    away = programs._fetches([f"!{line}", "!curl -s http://localhost/b.csv"])
+    assert away == [("no.such.host.invalid", f"!{line}")]
+    missing = failed("FileNotFoundError", "[Errno 2] No such file or directory: 'data/a.csv'")
+    assert stops.stop(missing).sort == stops.OURS
+    missing.fetches = away
+    assert str(stops.stop(missing)) == "internet (no.such.host.invalid)"
+    other = failed("FileNotFoundError", "No such file or directory: 'b.csv'")
+    other.fetches = away
+    assert stops.stop(other).sort == stops.OURS
+    command = failed("CalledProcessError", "returned non-zero exit status 2.", source=f"!{line}\ntar xf a.csv")
+    command.fetches = away
+    assert stops.stop(command).sort == stops.INTERNET
+
+
 def test_the_draw_follows_the_order_of_hashes_and_takes_at_most_eight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,8 @@ def main() -> int:
     if not (given.table or given.json):
         for said in files.fetch(rows, FOLDER / "files", given.clones):
             print(said, file=sys.stderr)
+        if given.fetch:
+            return 0
         _forget(kept, rows, names, paths, given.again)
         _run(kept, rows, names, rebuild=not given.no_build)
     found = kept.all(rows, names, paths)
@@ -64,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-build", action="store_true", help="use the environments that are there")
     parser.add_argument("--clones", type=Path, metavar="FOLDER")
     parser.add_argument("--draw", type=Path, metavar="CLONES")
+    parser.add_argument("--fetch", action="store_true", help="fetch the notebooks and end")
     parser.add_argument("--list", action="store_true", help="list the notebooks and end")
     parser.add_argument("--table", action="store_true", help="run nothing, print the table")
     parser.add_argument("--json", action="store_true", help="run nothing, print the results as JSON")

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ LIMIT = 900.0  # seconds a notebook
 CELL_LIMIT = "10m"
 # What a notebook does not see of the environment: this checkout's, and sign-ins.
 _HIDDEN = re.compile(r"^(HAVERSACK_|KAGGLE_|PYTHON|VIRTUAL_ENV|UV_PROJECT|GOOGLE_|XDG_|JUPYTER|IPYTHON|HF_|CONDA)")
+# A command or a call that fetches a URL.
+_FETCH = re.compile(r"\b(?:wget|curl|git clone|gdown|pip3? install|urlretrieve|get_file)\b.*?\bhttps?://([\w.-]+)")
 _COLOR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -41,6 +44,8 @@ class Outcome:
         text: the traceback, without colours.
         printed: what earlier cells and this one printed, for messages of commands that failed; and what the program
             printed, if no cell raised.
+        fetches: the lines of the executed cells that fetch something from a host that this machine cannot resolve, as
+            (host, line).
         published: the class of the error that this cell has in the published notebook; "" if it has none.
         accelerator: the accelerator that the published notebook asks Colab for; "" if none.
     """
@@ -54,6 +59,7 @@ class Outcome:
     message: str = ""
     text: str = ""
     printed: str = ""
+    fetches: list[tuple[str, str]] = field(default_factory=list)
     published: str = ""
     accelerator: str = ""
 
@@ -180,6 +186,7 @@ def outcome(status: int | None, seconds: float, executed: Path, published: dict[
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     failing = next((cell for cell in reversed(code) if _error(cell)), None) if word == "failed" else None
     upto = code[: code.index(failing) + 1] if failing else code
+    found.fetches = _fetches(["".join(cell["source"]) for cell in upto])
     found.printed = "\n".join(_printed(cell) for cell in upto)[-20_000:]
     if not failing:
         found.printed += f"\n{found.message}"
@@ -198,6 +205,21 @@ def _add_error(found: Outcome, failing: dict[str, Any], published: dict[str, Any
         if cell["cell_type"] == "code" and "".join(cell["source"]) == found.source:
             found.cell = index
             found.published = (_error(cell) or {}).get("ename", "")
+
+
+def _fetches(sources: list[str]) -> list[tuple[str, str]]:
+    lines = [line for source in sources for line in source.splitlines()]
+    found = [(host, line.strip()) for line in lines for host in _FETCH.findall(line)]
+    away = {host for host in {host for host, _ in found} if not _is_known(host)}
+    return [(host, line) for host, line in found if host in away]
+
+
+def _is_known(host: str) -> bool:
+    """Whether this machine can resolve a host's name."""
+    try:
+        return bool(socket.getaddrinfo(host, 443))
+    except OSError:
+        return False
 
 
 def _error(cell: dict[str, Any]) -> dict[str, Any] | None:

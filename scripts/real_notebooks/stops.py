@@ -123,6 +123,20 @@ def published_error(outcome: Outcome) -> Stop | None:
     return Stop(NOTEBOOK, "published with it") if outcome.error and outcome.published == outcome.error else None
 
 
+def fetched(outcome: Outcome) -> Stop | None:
+    """Something is missing that a line should have fetched from a host that this machine cannot resolve.
+
+    The line is in the failing cell, or names what is missing. Commands such as `wget -q` fail without a word.
+    """
+    if not re.fullmatch(MISSING, outcome.error):
+        return None
+    missing = {Path(name).name for name in re.findall(r"'([^']+)'", outcome.message)}
+    for host, line in outcome.fetches:
+        if line in outcome.source or any(name in line for name in missing):
+            return Stop(INTERNET, host)
+    return None
+
+
 def repositorys_file(outcome: Outcome, paths: set[str]) -> Stop | None:
     """A file or module is missing that lies in the notebook's repository, of which Colab opens the notebook alone."""
     if not outcome.error or not re.fullmatch(MISSING, outcome.error):
@@ -153,6 +167,7 @@ def stop(outcome: Outcome, paths: set[str] | None = None) -> Stop:
     checks: list[Callable[[], Stop | None]] = [
         lambda: published_error(outcome),
         *(lambda rule=rule: rule.stop(outcome) for rule in RULES),
+        lambda: fetched(outcome),
         lambda: removed(outcome),
         lambda: repositorys_file(outcome, paths or set()),
         lambda: out_of_time(outcome),
