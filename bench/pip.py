@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uv
 
-from haversack.environment import pip_hook
+from haversack.packages import pip_hook
 
 ROOT = Path(__file__).parents[1]
 UV = uv.find_uv_bin()

@@ -29,7 +29,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"notebook"},
         {"account"},
         {"runs"},
-        {"training", "datasets", "drive", "environment"},
+        {"training", "datasets", "drive", "packages"},
         {"archive"},
         {"blocks"},
         {"http"},

@@ -13,7 +13,7 @@ from haversack.cli.output import show
 from haversack.errors import InputError
 
 if TYPE_CHECKING:
-    from haversack.environment.store import Store
+    from haversack.packages.store import Store
 
 app = typer.Typer(
     help="Show what a notebook needs, lock it, and manage the environments on this machine.", no_args_is_help=True
@@ -34,11 +34,11 @@ _Python = Annotated[
 def env_show(notebook: _Notebook, json: Json = False) -> None:
     """Show what a notebook imports, which package provides each import and why, what is unknown, and its lock."""
     from haversack import settings
-    from haversack.environment import report
-    from haversack.environment.cache import open_cache
-    from haversack.environment.imports import code_cells
-    from haversack.environment.requirements import requirements_of
     from haversack.notebook.record import document
+    from haversack.packages import report
+    from haversack.packages.cache import open_cache
+    from haversack.packages.imports import code_cells
+    from haversack.packages.requirements import requirements_of
 
     content = document.read(notebook)
     found = requirements_of(code_cells(content), content["metadata"], notebook.resolve().parent)
@@ -84,7 +84,7 @@ def env_sync(notebook: _Notebook, as_of: _AsOf = None, python: _Python = None, j
 @app.command("ls", epilog="Example: `haversack env ls --json`")
 def env_ls(json: Json = False) -> None:
     """List the environments on this machine: key, Python, packages, size, last use, and whether a job uses it."""
-    from haversack.environment import store
+    from haversack.packages import store
 
     found = _store().all()
     text = store.as_text(found) or "There are no environments yet."
@@ -115,6 +115,6 @@ def env_rm(
 
 def _store() -> Store:
     from haversack import settings
-    from haversack.environment.cache import open_cache
+    from haversack.packages.cache import open_cache
 
     return open_cache(settings.load())[1]

@@ -5,7 +5,7 @@ A job involves two processes. The parent process (`haversack run`) starts a kern
 executed notebook. The kernel process executes the cells. These modules run in the kernel: `plainfit`, `files`,
 `uploads`, `ending` (the parent reads what it wrote), `colab.*` (except `colab.hints`), `secrets.watch`,
 `place.sample_data`, `place.kaggle_sign_in` and `clients` (which also has a process of its own, as has
-`place.kaggle_command`). `environment.on_demand` runs in the kernel too, `environment.pip_command` and `uv_command` in
+`place.kaggle_command`). `packages.on_demand` runs in the kernel too, `packages.pip_command` and `uv_command` in
 child processes of it. `channel` is the kernel's side of the messages to the parent. `secrets.file` runs in both
 processes, all others run in the parent.
 
@@ -34,11 +34,11 @@ def load_ipython_extension(ipython: Any) -> None:
     then on, before each cell, a `kaggle.json` that the notebook wrote replaces the user's own Kaggle sign-in in the
     environment variables. Raises `OSError` if the job's folder cannot be written.
     """
-    from haversack.environment import on_demand
     from haversack.notebook import channel, ending, plainfit
     from haversack.notebook.colab import exit_status, finder, libraries, magics, marks, restart
     from haversack.notebook.place import kaggle_sign_in, sample_data
     from haversack.notebook.secrets import watch
+    from haversack.packages import on_demand
 
     finder.install()
     magics.register(ipython)

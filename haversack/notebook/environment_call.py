@@ -1,6 +1,6 @@
 """`haversack.environment(…)`, when a cell executes it.
 
-In a job the packages are there already: the parent has read the call before the first cell (`environment.declared`).
+In a job the packages are there already: the parent has read the call before the first cell (`packages.declared`).
 Elsewhere, in Jupyter or on Colab, the call installs what is missing. Both set the variables and execute the commands.
 """
 

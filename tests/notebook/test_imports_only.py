@@ -9,7 +9,7 @@ import pytest
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run
 
-pytest.importorskip("haversack.environment.store", reason="this haversack installs no packages")
+pytest.importorskip("haversack.packages.store", reason="this haversack installs no packages")
 
 CELLS = (
     "import numpy as np, pandas as pd, seaborn as sns, matplotlib.pyplot as plt\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from haversack.environment.table import provider_of
+from haversack.packages.table import provider_of
 
 
 @dataclass(frozen=True)

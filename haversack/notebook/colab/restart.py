@@ -1,7 +1,7 @@
 """Say when a cell replaced a package that this kernel has imported, as Colab does. Runs in the kernel.
 
 Python keeps an imported module, so the new version is used by a new kernel only, and mixing the files of both versions
-can fail in odd ways. What pip and uv changed is read from the record that `environment.pip_command` keeps.
+can fail in odd ways. What pip and uv changed is read from the record that `packages.pip_command` keeps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haversack.environment.pip_command import CHANGES
+from haversack.packages.pip_command import CHANGES
 
 
 def install(ipython: Any, environment: Path = Path(sys.prefix)) -> None:

@@ -23,9 +23,6 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings, signin
-from haversack.environment import keras_backend, lock
-from haversack.environment.imports import code_cells
-from haversack.environment.pip_settings import uv_settings
 from haversack.errors import HaversackError, InputError, NotebookInvalid, SignInError
 from haversack.notebook import plainfit
 from haversack.notebook.clients import interpreter
@@ -40,6 +37,9 @@ from haversack.notebook.secrets import file
 from haversack.notebook.secrets.masking import Secrets
 from haversack.notebook.sessions import kernel, processes
 from haversack.notebook.sessions.sessions import JobSessions
+from haversack.packages import keras_backend, lock
+from haversack.packages.imports import code_cells
+from haversack.packages.pip_settings import uv_settings
 
 parse_parameters = parameters_.parse
 

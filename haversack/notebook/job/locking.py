@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from haversack.environment import archive
-from haversack.environment import python as python_
-from haversack.environment.archive import Archives
-from haversack.environment.lock import Lock, Locker
-from haversack.environment.requirements import Requirements
 from haversack.notebook.record.store import Options, has_copy
+from haversack.packages import archive
+from haversack.packages import python as python_
+from haversack.packages.archive import Archives
+from haversack.packages.lock import Lock, Locker
+from haversack.packages.requirements import Requirements
 
 
 @dataclass(frozen=True)

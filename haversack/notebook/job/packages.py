@@ -1,7 +1,7 @@
 """A job's packages: what its notebook needs is locked once, kept with the job, and made into an environment.
 
-    lock/requirements.json   what the notebook needs (`environment.requirements`)
-    lock/packages.lock       its lock (`environment.lock`)
+    lock/requirements.json   what the notebook needs (`packages.requirements`)
+    lock/packages.lock       its lock (`packages.lock`)
 
 Both are in the job's folder and, with a named hub, on its drive, so that every session and a resume on another machine
 get the same versions. A machine of another kind, such as one with a GPU, locks again, and keeps versions where it can.
@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from haversack import disk, settings
-from haversack.environment import keras_backend
-from haversack.environment import python as python_
-from haversack.environment.cache import open_cache
-from haversack.environment.imports import code_cells
-from haversack.environment.lock import Lock, Locker, day_of
-from haversack.environment.requirements import Requirements, requirements_of
-from haversack.environment.store import Held, Store
 from haversack.errors import InputError
 from haversack.notebook.clients import interpreter
 from haversack.notebook.job import locking
 from haversack.notebook.record import document
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import LOCK, NEEDED, Options
+from haversack.packages import keras_backend
+from haversack.packages import python as python_
+from haversack.packages.cache import open_cache
+from haversack.packages.imports import code_cells
+from haversack.packages.lock import Lock, Locker, day_of
+from haversack.packages.requirements import Requirements, requirements_of
+from haversack.packages.store import Held, Store
 
 _MOST_NAMED = 3  # packages that the summary names
 

@@ -1,6 +1,6 @@
 """A session's own Python environment: what a job writes to it, also into a package's file, stays the job's.
 
-With packages from a lock (`environment.store`) it is a private view of the store's tree, which no job may write to:
+With packages from a lock (`packages.store`) it is a private view of the store's tree, which no job may write to:
 
     overlay   where `/content` is made by mounting: mounted for the kernel, in milliseconds; `overlay/upper` in the
               job's folder has what the job changed
@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from haversack import disk
-from haversack.environment import pip_hook, uv
-from haversack.environment.pip_settings import uv_settings
 from haversack.errors import DiskFull, JobError
 from haversack.notebook.clients import interpreter
 from haversack.notebook.place import kernel_path
 from haversack.notebook.place.content import ContentFolder
+from haversack.packages import pip_hook, uv
+from haversack.packages.pip_settings import uv_settings
 
 FOLDERS = ("env", "overlay", "kernel-path")
 """The folders of a job that have its session's environment."""
@@ -152,7 +152,7 @@ def write_commands(folder: Path, environment: Environment) -> None:
 
 def write_pip_by_uv(folder: Path, environment: Environment) -> None:
     """Serve pip by uv in `environment`, and write the command `uv` for it to the existing `folder`."""
-    _write_program(folder / "uv", f'exec "{environment.python}" -P -m haversack.environment.uv_command "$@"')
+    _write_program(folder / "uv", f'exec "{environment.python}" -P -m haversack.packages.uv_command "$@"')
     pip_hook.write(environment.own / environment.packages)
 
 

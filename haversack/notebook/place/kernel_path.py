@@ -19,9 +19,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from haversack.environment import uv
-from haversack.environment.pip_settings import UvSettings
 from haversack.errors import JobError
+from haversack.packages import uv
+from haversack.packages.pip_settings import UvSettings
 
 PACKAGES = ("fsspec", "xxhash")
 """The packages of ours that durable trainings need: the file systems of stores, and the hash of checkpoints."""

@@ -13,7 +13,6 @@ processes a batch that does not divide raises an error: each process holds other
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 

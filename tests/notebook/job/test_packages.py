@@ -14,9 +14,9 @@ from haversack.errors import InputError, InstallFailed
 from haversack.notebook.job import job, packages
 from haversack.notebook.record import store
 from tests.conftest import RunningHub
-from tests.environment.wheels import index, wheel
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run
+from tests.packages.wheels import index, wheel
 
 
 def locked(report: job.JobReport, name: str) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from haversack.environment.python import own
 from haversack.errors import DiskFull, JobError
 from haversack.notebook.place import content, environment
 from haversack.notebook.place.content import ContentFolder
+from haversack.packages.python import own
 
 PACKAGE = Path("lib", f"python{own().minor}", "site-packages", "thing")
 

@@ -1,0 +1,63 @@
+"""Modules are compiled once for each environment, in the background, and what jobs use is never changed."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from haversack.packages import bytecode
+from haversack.packages.store import Held, Store
+from tests.packages.conftest import BUDGET, Workshop, needs
+from tests.packages.wheels import wheel
+
+
+@pytest.fixture
+def held(workshop: Workshop) -> Held:
+    wheel(workshop.wheels, "base")
+    workshop.publish()
+    lock = workshop.locker.find(needs("base"))
+    return workshop.store().get(lock, workshop.locker.python_of(lock))
+
+
+def compiled(tree: Path) -> list[str]:
+    return [path.parent.parent.name for path in tree.rglob("*.pyc") if "base" in str(path)]
+
+
+def test_the_compiled_tree_is_taken_by_later_jobs_and_the_first_one_is_unchanged(held: Held) -> None:
+    first, folder = held.environment.tree, held.environment.folder.parent
+    assert bytecode.compile_tree(folder, held.environment.key)
+    assert compiled(first) == []
+    assert held.environment.tree.name == bytecode.COMPILED
+    assert compiled(held.environment.tree) == ["base"]
+    code = "import base; print(base.__cached__, base.__file__)"
+    python = held.environment.tree / "bin" / "python"
+    shown = subprocess.run([python, "-I", "-v", "-c", code], capture_output=True, text=True, check=True)
+    assert f"{bytecode.COMPILED}/lib" in shown.stdout
+    assert "code object from" not in next(line for line in shown.stderr.splitlines() if "base/__init__.py" in line)
+
+
+def test_it_is_done_once(held: Held) -> None:
+    folder = held.environment.folder.parent
+    assert bytecode.compile_tree(folder, held.environment.key)
+    assert not bytecode.compile_tree(folder, held.environment.key)
+
+
+def test_an_environment_that_was_deleted_is_left_alone(held: Held, workshop: Workshop) -> None:
+    folder = held.environment.folder.parent
+    held.release()
+    workshop.store().remove(held.environment.key)
+    assert not bytecode.compile_tree(folder, held.environment.key)
+    assert [path.name for path in folder.glob(".haversack-*")] == []
+
+
+def test_the_store_starts_it_in_the_background(held: Held, workshop: Workshop) -> None:
+    store = Store(held.environment.folder.parent, BUDGET, workshop.uv)
+    store.get(held.environment.lock, workshop.locker.python_of(held.environment.lock)).release()
+    end = time.monotonic() + 60
+    while held.environment.tree.name != bytecode.COMPILED:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert store.find(held.environment.key) is not None
