@@ -100,3 +100,11 @@ def test_how_much_output_is_kept_is_given_in_megabytes(tmp_path: Path, given: st
     assert load({"HAVERSACK_OUTPUT": "0.5"}, tmp_path / "none").output == 500_000
     with pytest.raises(InputError, match=r"output .* at least 0\.1"):
         load({"HAVERSACK_OUTPUT": given}, tmp_path / "none")
+
+
+def test_a_job_is_told_where_the_users_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And needs the standard library alone to read it."""
+    (tmp_path / "mine.toml").write_text("streams = 3\n")
+    monkeypatch.setenv("HAVERSACK_SETTINGS", str(tmp_path / "mine.toml"))
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    assert settings.load().streams == 3
