@@ -11,6 +11,7 @@ from pathlib import Path
 import uv
 
 from haversack import settings
+from haversack.notebook.clients import interpreter
 from haversack.notebook.place import environment, kernel_path
 
 BARE = ("ipykernel", "pip")
@@ -38,6 +39,14 @@ def make(folder: Path, *requirements: str, compiled: str = "ipykernel.kernelapp"
 def adopted_copy(prepared: Path, folder: Path) -> environment.Environment:
     """Copy a prepared environment to a job's `folder`, by hard links, and return it ready for the job's kernel."""
     shutil.copytree(prepared, folder, symlinks=True, copy_function=os.link)
-    path = folder.with_name("kernel-path")
+    path, packages = folder.with_name("kernel-path"), next(folder.glob("lib/python*/site-packages"))
     assert kernel_path.make(path, folder, settings.load().cache) == ""
-    return environment.adopt(folder, path)
+    kernel_path.add(path, packages)
+    return Apart(folder, folder, packages.relative_to(folder), is_own=True)
+
+
+class Apart(environment.Environment):
+    """An environment of a notebook that does not import haversack."""
+
+    def variables(self, cache: Path) -> dict[str, str]:
+        return {**super().variables(cache), interpreter.VARIABLE: "process"}

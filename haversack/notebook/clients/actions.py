@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from haversack import credentials
 from haversack.errors import HaversackError
-from haversack.google import GoogleSignIn
+from haversack.google import DEFAULT_FILE, GoogleSignIn
 
 if TYPE_CHECKING:
     from haversack.drive.filesystem import DriveFileSystem
@@ -99,7 +99,8 @@ def sign_in() -> dict[str, Any]:
     """Return what is known of the drive's sign-in. Raises as `credentials.drive`.
 
     `secrets` are to be masked, `name` names the server, and `is_google` says whether the sign-in is Google's; then
-    `file` is its file of application default credentials or None, and `content` what such a file has, or None.
+    `file` is its file of application default credentials or None, `content` what such a file has, or None, and `place`
+    the path below HOME where Google's libraries look for one.
     """
     server = credentials.drive()
     google = server.sign_in if isinstance(server.sign_in, GoogleSignIn) else None
@@ -109,6 +110,7 @@ def sign_in() -> dict[str, Any]:
         "name": server.name,
         "is_google": google is not None,
         "file": str(file) if file is not None else None,
+        "place": str(DEFAULT_FILE),
         "content": google.application_default() if google is not None and file is None else None,
     }
 

@@ -39,20 +39,17 @@ def authenticate_user(clear_output: bool = True, project_id: str | None = None) 
             f"Signed in to the {signed_in['name']}, for drive.mount. Google's own services need: haversack login google"
         )
     elif "HAVERSACK_JOB" in _os.environ:
-        _set_default(signed_in["file"], signed_in["content"])
+        _set_default(signed_in["file"], signed_in["content"], _Path.home() / signed_in["place"])
 
 
-def _set_default(file: str | None, content: dict[str, _Any] | None) -> None:
+def _set_default(file: str | None, content: dict[str, _Any] | None, path: _Path) -> None:
     """Let `google.auth.default()` find a sign-in, in this process and in those that it starts.
 
-    `file` is a file of credentials that exists; without one, `content` is written to one in the job's HOME.
+    `file` is a file of credentials that exists; without one, `content` is written to `path`.
     """
-    from haversack.google import DEFAULT_FILE as _DEFAULT_FILE
-
     if file is not None:
         _os.environ.setdefault("GOOGLE_APPLICATION_CREDENTIALS", file)
     elif content:
-        path = _Path.home() / _DEFAULT_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _os.open(path, _os.O_WRONLY | _os.O_CREAT | _os.O_TRUNC, 0o600)
         with open(descriptor, "w") as opened:

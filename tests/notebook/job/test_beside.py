@@ -52,7 +52,7 @@ def test_a_page_is_run_before_the_first_cell(tmp_path: Path, run: Run) -> None:
     page = write_page(tmp_path / "pages" / "setup.ipynb", PAGE, "prepared = 1")
     report = run("import os\nprint(os.environ['SEED'], open('made.txt').read().strip(), prepared)", page=page)
     cells = json.loads(Path(report.output).read_text())["cells"]
-    assert cells[0]["source"] == "%run setup.ipynb"
+    assert "".join(cells[0]["source"]) == "%run setup.ipynb"
     assert notebooks.text(report.output, 1) == "7 made 1\n"
 
 
