@@ -10,7 +10,7 @@ that pip and uv read, with what it was made for in comments at its top:
     pandas==2.3.3 \\
         --hash=sha256:…
 
-Beside what the notebook needs (`requirements`), it has ipykernel and pip, and haversack's own dependencies where the
+Beside what the notebook needs (`requirements`), it has `KERNEL`, and haversack's own dependencies where the
 notebook imports haversack. What the notebook's own pip cells install is not in it. A lock that the notebook carries
 (juv's `uv.lock`) decides the versions, where it fits the notebook's own list.
 
@@ -43,8 +43,8 @@ from haversack.packages.requirements import Requirements
 from haversack.packages.table import normalized
 from haversack.packages.uv import Uv
 
-KERNEL = ("ipykernel>=6.17.1", "pip")
-"""What every kernel's environment holds."""
+KERNEL = ("ipykernel>=6.17.1", "pip", "setuptools", "six")
+"""What every kernel's environment holds; many packages need the last two, which Colab has, without saying so."""
 _TITLE = "# haversack lock"
 _FRESH = 86400  # seconds for which a resolution is used again
 _PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?(?:==([^\s;\\]+)| @ (\S+))")

@@ -39,7 +39,7 @@ class Workshop:
         self.cache = folder / "cache"
         self.shown: list[str] = []
         self.notices: list[str] = []
-        for name in ("ipykernel", "pip"):
+        for name in ("ipykernel", "pip", "setuptools", "six"):
             wheel(self.wheels, name, "20.0")
         self.publish()
 
