@@ -331,6 +331,8 @@ class Job:
             (self.folder / name).mkdir(exist_ok=True)
         installed: packages.Packages | None = None
         shared = self._open_caches()
+        if shared is not None:
+            variables = {name: str(self.folder / "home" / path) for name, path in caches.VARIABLES.items()} | variables
         private = content.prepare(self.folder / "content", self.folder / "home")
         try:
             with self.screen:

@@ -1,13 +1,15 @@
 """The caches that a user's jobs share: models and data sets that libraries download to HOME outlive the session.
 
-Runs in the process of `haversack run`. The shared folder `cache/libraries` is laid out like a HOME. No environment
-variable is set: a session's new HOME gets links into the shared folder at the paths that the libraries use by default,
-so `HF_HOME`, `TORCH_HOME`, `KERAS_HOME` and the like, set by the user or the notebook, take precedence. What lies
+Runs in the process of `haversack run`. The shared folder `cache/libraries` is laid out like a HOME. A session's new
+HOME gets links into the shared folder at the paths that the libraries use by default, so `HF_HOME`, `TORCH_HOME`,
+`KERAS_HOME` and the like, set by the user or the notebook, take precedence. JAX keeps what it compiled only where a
+variable says (`VARIABLES`), so that a training that resumes in the next session compiles nothing again. What lies
 beside the caches stays the job's own: the tokens of Hugging Face, `keras.json`, the settings of accelerate.
 
 Two kinds of folders are shared:
 
-    whole     of libraries that download to another name and rename what is complete. The folder is a link.
+    whole     of libraries that download to another name and rename what is complete, or that check what they read, as
+              JAX does. The folder is a link.
     by file   of all others: Keras writes to a file's final name, and a kill leaves half of it there. The folder is the
               job's own, with a link for each shared file. `adopt` moves new files to the shared folder once the cell
               that wrote them has ended. Subfolders of Keras's are unpacked archives, which notebooks change: only the
@@ -38,16 +40,19 @@ _WHOLE = (
     f"{_HUGGING_FACE}/datasets",
     f"{_HUGGING_FACE}/assets",
     f"{_HUGGING_FACE}/xet",
+    ".cache/jax",
     ".cache/torch/hub/checkpoints",
     "nltk_data",
     "tensorflow_datasets",
 )
+VARIABLES = {"JAX_COMPILATION_CACHE_DIR": ".cache/jax"}
+"""The environment variables that name a cache, and its path in HOME."""
 # The folders shared by file, and how many folders deep.
 _BY_FILE = {".keras/datasets": 1, ".keras/models": 1, "scikit_learn_data": 8, ".cache": 8}
 # Folders of `.cache` that are not shared by file. kagglehub's does not name the server that its data came from; gdown's
 # has cookies; the repositories in torch's would stay at their first version; the others have variables of their own in
 # a job.
-_PRIVATE = frozenset({"gdown", "huggingface", "kagglehub", "matplotlib", "pip", "torch", "uv"})
+_PRIVATE = frozenset({"gdown", "huggingface", "jax", "kagglehub", "matplotlib", "pip", "torch", "uv"})
 # A folder of `.cache` with more files is not shared: a link for each would take longer than a second.
 _MAX_FILES = 1000
 # Files of at most this many bytes are searched for secrets, as keys and tokens are small.
