@@ -114,6 +114,8 @@ class OnDemandFinder(MetaPathFinder):
         """Whether the notebook's code runs in `frame`: a cell's, or a module's that lies below its folder."""
         if frame.f_globals.get("__name__") == "__main__":
             return True
+        if not os.path.isabs(frame.f_code.co_filename):
+            return False  # "<frozen importlib.util>", for example
         file = Path(frame.f_code.co_filename).resolve()
         return file.is_relative_to(self._content) and not {"site-packages", "dist-packages"} & set(file.parts)
 

@@ -72,4 +72,6 @@ def test_what_is_no_notebook_is_an_error(tmp_path: Path) -> None:
 def test_the_imports_of_every_example_are_known(path: Path) -> None:
     content = document.read(path)
     found = requirements_of(code_cells(content), content["metadata"], path.parent)
-    assert {module.name: module.why for module in found.modules if module.state in ("unknown", "maybe")} == {}
+    unknown = {module.name: module.why for module in found.modules if module.state in ("unknown", "maybe")}
+    # The notebook clones the repository that these are in.
+    assert unknown.keys() == ({"helpers", "shapes_core"} if path.stem == "git_clone" else set()), unknown

@@ -61,8 +61,9 @@ class JobReport:
             from 1, without empty and text cells.
         trainings: names of the job's trainings that the notebook gave no name, as `haversack runs` lists them.
         seconds: wall-clock time of this call of `run` or `resume`.
-        environment: `key`, number of `packages`, `python`, `accelerator`, `from_store` and `seconds` of the kernel's
-            environment; None with `--no-install`, and if the packages could not be installed.
+        environment: of the kernel's environment: `key`, the `requirements` that the notebook needs, the number of
+            `packages`, `python`, `accelerator`, `from_store` and `seconds`; None with `--no-install`, and if the
+            packages could not be installed.
         content: how `/content` was provided: "namespace", "bubblewrap", "folder" or "literals" (see
             `place.content`).
         downloads: paths of the copies of files that the notebook downloaded.

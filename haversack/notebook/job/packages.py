@@ -65,6 +65,7 @@ class Packages:
         """What the job's report says of it."""
         return {
             "key": self.held.environment.key,
+            "requirements": [one.text for one in self.needed.requirements],
             "packages": len(self.lock.packages),
             "python": self.lock.python,
             "accelerator": self.lock.accelerator,

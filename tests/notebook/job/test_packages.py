@@ -139,15 +139,19 @@ def test_the_notebooks_python_is_taken(wheels: Path, run: Run) -> None:
     assert listed.python == ">=3.12"
 
 
-def test_keras_gets_the_backend_that_the_lock_holds() -> None:
-    def backend(inherited: dict[str, str], *locked: str) -> str | None:
-        lock = packages.Lock("3.11.7", "linux-x86_64", "cpu", "", "", "".join(f"{one}==1\n" for one in locked))
-        needed = packages.requirements_of(["import keras"], {})
-        return packages.Packages(None, lock, needed, False, 0).variables(inherited).get("KERAS_BACKEND")  # type: ignore[arg-type]
-
-    assert backend({}, "keras", "jax") == "jax"
-    assert backend({}, "keras", "tensorflow") == "tensorflow"
-    assert backend({"KERAS_BACKEND": "torch"}, "keras", "tensorflow") is None
+@pytest.mark.parametrize(
+    ("locked", "frameworks"),
+    [
+        ("keras jax", {"jax"}),
+        ("tensorflow-cpu keras", {"tensorflow"}),
+        ("torch jax", {"torch", "jax"}),
+        ("numpy", set()),
+    ],
+)
+def test_keras_can_run_on_what_the_lock_holds(locked: str, frameworks: set[str]) -> None:
+    lock = packages.Lock("3.11.7", "linux-x86_64", "cpu", "", "", "".join(f"{one}==1\n" for one in locked.split()))
+    needed = packages.requirements_of(["import keras"], {})
+    assert packages.Packages(None, lock, needed, False, 0).frameworks == frameworks  # type: ignore[arg-type]
 
 
 def test_passwords_of_indexes_are_secrets() -> None:

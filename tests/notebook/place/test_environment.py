@@ -83,7 +83,8 @@ def test_the_users_pip_configuration_is_read(
 def test_commands_beside_haversack_are_found_unless_the_environment_is_the_notebooks_own(tmp_path: Path) -> None:
     beside, commands = str(Path(sys.executable).parent), tmp_path / "bin"
     inherited = os.pathsep.join(["/usr/bin", beside, "/bin"])
-    ours = environment.Environment(tmp_path / "env").search_path(commands, inherited).split(os.pathsep)
-    own = environment.Environment(tmp_path / "env", is_own=True).search_path(commands, inherited).split(os.pathsep)
+    place = (tmp_path / "env", tmp_path / "env", Path("lib"))
+    ours = environment.Environment(*place).search_path(commands, inherited).split(os.pathsep)
+    own = environment.Environment(*place, is_own=True).search_path(commands, inherited).split(os.pathsep)
     assert ours == [str(commands), f"{tmp_path}/env/bin", beside, "/usr/bin", beside, "/bin"]
     assert own == [str(commands), f"{tmp_path}/env/bin", "/usr/bin", "/bin"]

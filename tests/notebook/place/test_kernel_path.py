@@ -10,6 +10,7 @@ import pytest
 
 import haversack
 from haversack.notebook.place import kernel_path
+from haversack.packages.pip_settings import UvSettings
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def test_without_them_the_kernel_still_has_haversack_and_the_user_is_told(
     bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uv_cache: Path
 ) -> None:
     monkeypatch.setattr(kernel_path, "_OWN_TAG", "python3.10")
-    options = ["--no-index", "--no-cache"]
-    notice = kernel_path.make(tmp_path / "path", bare, tmp_path / "cache", options)
+    settings = UvSettings(arguments=("--no-index", "--no-cache"))
+    notice = kernel_path.make(tmp_path / "path", bare, tmp_path / "cache", settings)
     assert notice.startswith("Trainings of this notebook do not resume: fsspec==")
     assert [entry.name for entry in (tmp_path / "path").iterdir()] == ["haversack"]
     assert list((tmp_path / "cache").rglob("fsspec")) == []

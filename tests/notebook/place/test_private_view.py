@@ -46,6 +46,10 @@ def private(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     made.release()
 
 
+def provide(job: Path, tree: Path, private: ContentFolder) -> tuple[environment.Environment, ContentFolder]:
+    return environment.provide(job, tree, private, tree.with_name("cache"), pytest.fail)
+
+
 def execute(content: ContentFolder, found: environment.Environment, code: str) -> str:
     """Run Python code as the kernel is run."""
     command = [*content.prefix, str(found.python), "-I", "-c", code]
@@ -59,7 +63,7 @@ def state(tree: Path) -> dict[str, str]:
 def test_no_write_reaches_the_store_or_another_job(private: ContentFolder, tree: Path, tmp_path: Path) -> None:
     before = state(tree)
     names = sorted(path.name for path in tree.rglob("*"))
-    found, mounted = environment.provide(tmp_path / "job", tree, private)
+    found, mounted = provide(tmp_path / "job", tree, private)
     code = (
         "import thing, pathlib, shutil, sys\n"
         "here = pathlib.Path(thing.__file__)\n"
@@ -74,14 +78,14 @@ def test_no_write_reaches_the_store_or_another_job(private: ContentFolder, tree:
     assert sorted(path.name for path in tree.rglob("*")) == names
     assert (tmp_path / "cached" / "__init__.py").read_text() == "value = 1\n"
     (tmp_path / "second").mkdir()
-    other, seen = environment.provide(tmp_path / "second", tree, private)
+    other, seen = provide(tmp_path / "second", tree, private)
     assert execute(seen, other, "import thing; print(thing.value)") == "1"
 
 
 def test_what_a_job_changed_is_there_for_its_other_processes(
     private: ContentFolder, tree: Path, tmp_path: Path
 ) -> None:
-    found, mounted = environment.provide(tmp_path / "job", tree, private)
+    found, mounted = provide(tmp_path / "job", tree, private)
     code = (
         "import thing, subprocess, sys\n"
         "open(thing.__file__, 'a').write('value = 2\\n')\n"
@@ -93,7 +97,7 @@ def test_what_a_job_changed_is_there_for_its_other_processes(
 def test_only_a_mounted_content_has_an_overlay_and_a_copy_tells_its_time(
     private: ContentFolder, tree: Path, tmp_path: Path
 ) -> None:
-    found, mounted = environment.provide(tmp_path / "job", tree, private)
+    found, mounted = provide(tmp_path / "job", tree, private)
     is_overlay = mounted is not private
     assert (found.copied == 0) == is_overlay
     assert (tmp_path / "job" / "overlay").exists() == is_overlay
@@ -104,12 +108,12 @@ def test_only_a_mounted_content_has_an_overlay_and_a_copy_tells_its_time(
 def test_the_folders_of_a_session_can_be_deleted(private: ContentFolder, tree: Path, tmp_path: Path) -> None:
     from haversack import disk
 
-    found, mounted = environment.provide(tmp_path / "job", tree, private)
+    found, mounted = provide(tmp_path / "job", tree, private)
     execute(mounted, found, "import thing, os; os.unlink(thing.__file__)")
     for name in environment.FOLDERS:
         if (tmp_path / "job" / name).exists():
             disk.delete_tree(tmp_path / "job" / name)
-    environment.provide(tmp_path / "job", tree, private)
+    provide(tmp_path / "job", tree, private)
 
 
 def test_a_path_that_an_overlay_cannot_name_is_copied(tree: Path, tmp_path: Path) -> None:
@@ -126,7 +130,7 @@ def test_a_copy_that_does_not_fit_is_a_full_disk_and_leaves_nothing(tree: Path, 
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], check=True)
     try:
         with pytest.raises(DiskFull):
-            environment.provide(small, tree, ContentFolder("literals", small, small))
+            provide(small, tree, ContentFolder("literals", small, small))
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", "-l", small], check=True)
