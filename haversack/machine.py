@@ -41,7 +41,7 @@ _CONTENT = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fact:
     """What was found out about one part of the machine.
 
     Attributes:
@@ -67,7 +67,7 @@ class Finding:
 class Machine:
     """Everything that was found out, in the order in which it is shown."""
 
-    findings: list[Finding]
+    findings: list[Fact]
 
     def json(self) -> dict[str, Any]:
         """Return {"findings": …, "lacks": the names of those that are not `ok`}, as JSON values."""
@@ -84,7 +84,7 @@ class Machine:
 
 def examine() -> Machine:
     """Examine this machine. A part that cannot be examined, for example because of invalid settings, is a finding."""
-    parts: dict[str, Callable[[str], Finding]] = {
+    parts: dict[str, Callable[[str], Fact]] = {
         "Python": _python,
         "settings": _settings,
         "FUSE": _fuse,
@@ -102,34 +102,34 @@ def examine() -> Machine:
     return Machine([_examined(name, part) for name, part in parts.items()])
 
 
-def _examined(name: str, part: Callable[[str], Finding]) -> Finding:
+def _examined(name: str, part: Callable[[str], Fact]) -> Fact:
     try:
         return part(name)
     except HaversackError as error:
-        return Finding(name, error.what, False, error.next_step or "Correct it.")
+        return Fact(name, error.what, False, error.next_step or "Correct it.")
     except (OSError, ValueError) as error:
-        return Finding(name, f"It cannot be examined: {error}.", False, "Check the file or program that this names.")
+        return Fact(name, f"It cannot be examined: {error}.", False, "Check the file or program that this names.")
 
 
-def _python(name: str) -> Finding:
+def _python(name: str) -> Fact:
     where = {"colab": " on Colab", "kaggle": " on Kaggle"}.get(place.here(), "")
     version = platform.python_version()
     what = f"Python {version} at {sys.executable}, haversack {__version__}, on {platform.platform()}{where}."
     values = {"version": version, "path": sys.executable, "haversack": __version__, "place": place.here()}
-    return Finding(name, what, values=values)
+    return Fact(name, what, values=values)
 
 
-def _settings(name: str) -> Finding:
+def _settings(name: str) -> Fact:
     settings.load()
     file = settings.path()
     fields = [f"HAVERSACK_{field.upper()}" for field in settings.Settings.__dataclass_fields__]
     given = [variable for variable in fields if os.environ.get(variable)]
     what = f"{file}{'' if file.is_file() else ' does not exist, which is fine'}"
     what += f"; the environment sets {', '.join(given)}." if given else "."
-    return Finding(name, what, values={"file": str(file), "exists": file.is_file(), "environment": given})
+    return Fact(name, what, values={"file": str(file), "exists": file.is_file(), "environment": given})
 
 
-def _fuse(name: str) -> Finding:
+def _fuse(name: str) -> Fact:
     values = {
         "device": os.access("/dev/fuse", os.R_OK | os.W_OK),
         "fusermount": shutil.which("fusermount3") or shutil.which("fusermount"),
@@ -144,9 +144,9 @@ def _fuse(name: str) -> Finding:
             )
         else:
             remedy = "Install FUSE (Debian, Ubuntu: apt-get install fuse3)."
-        return Finding(name, why_not, False, remedy, values)
+        return Fact(name, why_not, False, remedy, values)
     if not _may_mount():
-        return Finding(
+        return Fact(
             name,
             "FUSE is installed, but this container may not mount.",
             False,
@@ -154,7 +154,7 @@ def _fuse(name: str) -> Finding:
             values,
         )
     program = f", fusermount is {values['fusermount']}" if values["fusermount"] else ""
-    return Finding(name, f"The drive can be mounted: /dev/fuse and libfuse are there{program}.", values=values)
+    return Fact(name, f"The drive can be mounted: /dev/fuse and libfuse are there{program}.", values=values)
 
 
 def _may_mount(status: Path = Path("/proc/self/status")) -> bool:
@@ -176,11 +176,11 @@ def _may_mount(status: Path = Path("/proc/self/status")) -> bool:
     return bool(int(fields.get("CapBnd", ["0"])[0], 16) & _SYS_ADMIN)
 
 
-def _content(name: str) -> Finding:
+def _content(name: str) -> Fact:
     method = content.method()
     what, values = _CONTENT[method], {"method": method, "bubblewrap": shutil.which("bwrap")}
     if method in ("namespace", "bubblewrap"):
-        return Finding(name, what, values=values)
+        return Fact(name, what, values=values)
     if values["bubblewrap"]:
         remedy = (
             "bubblewrap is installed but may not make user namespaces: allow them (as root: sysctl -w "
@@ -188,17 +188,17 @@ def _content(name: str) -> Finding:
         )
     else:
         remedy = "Install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap)."
-    return Finding(name, what, False, remedy, values)
+    return Fact(name, what, False, remedy, values)
 
 
-def _gpu(name: str) -> Finding:
+def _gpu(name: str) -> Fact:
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     if shutil.which(query[0]) is None:
         if _has_nvidia_card():
             remedy = "Install NVIDIA's driver; in a container start it with --gpus all."
-            return Finding(name, "There is an NVIDIA card, but no nvidia-smi.", False, remedy, {"gpus": []})
+            return Fact(name, "There is an NVIDIA card, but no nvidia-smi.", False, remedy, {"gpus": []})
         what = "No NVIDIA card; trainings use the CPU's cores. Other accelerators are not looked for."
-        return Finding(name, what, values={"gpus": []})
+        return Fact(name, what, values={"gpus": []})
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL)
         answer, works = (done.stdout or done.stderr).strip(), done.returncode == 0
@@ -208,8 +208,8 @@ def _gpu(name: str) -> Finding:
     if not gpus:
         why = answer.splitlines()[0].rstrip(".") if answer else "it printed nothing"
         remedy = "Run nvidia-smi by hand; reinstall the driver or restart the machine."
-        return Finding(name, f"nvidia-smi fails: {why}.", False, remedy, {"gpus": []})
-    return Finding(name, f"{'; '.join(gpus)}.", values={"gpus": gpus})
+        return Fact(name, f"nvidia-smi fails: {why}.", False, remedy, {"gpus": []})
+    return Fact(name, f"{'; '.join(gpus)}.", values={"gpus": gpus})
 
 
 def _has_nvidia_card(bus: Path = Path("/sys/bus/pci/devices")) -> bool:
@@ -223,7 +223,7 @@ def _has_nvidia_card(bus: Path = Path("/sys/bus/pci/devices")) -> bool:
     return False
 
 
-def _cores(name: str) -> Finding:
+def _cores(name: str) -> Fact:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = []
     for folder in _control_groups():
@@ -237,14 +237,14 @@ def _cores(name: str) -> Finding:
     what = f"{usable} of {platform.machine()}"
     if limit is not None and limit < usable:
         what += f", of which the container may use the time of {limit:.1f}"
-    return Finding(name, f"{what}.", values={"cores": usable, "limit": limit})
+    return Fact(name, f"{what}.", values={"cores": usable, "limit": limit})
 
 
-def _memory(name: str) -> Finding:
+def _memory(name: str) -> Fact:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        return Finding(name, "Unknown on this system.", values={"total": None, "available": None})
+        return Fact(name, "Unknown on this system.", values={"total": None, "available": None})
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     total = kilobytes["MemTotal"] * 1024
     available = kilobytes.get("MemAvailable", kilobytes["MemFree"]) * 1024
@@ -262,8 +262,8 @@ def _memory(name: str) -> Finding:
     values = {"total": total, "available": available}
     if available < LITTLE_MEMORY:
         remedy = "Close other programs; a notebook that needs more is killed (haversack run restarts it)."
-        return Finding(name, what, False, remedy, values)
-    return Finding(name, what, values=values)
+        return Fact(name, what, False, remedy, values)
+    return Fact(name, what, values=values)
 
 
 def _control_groups() -> list[Path]:
@@ -279,17 +279,17 @@ def _control_groups() -> list[Path]:
     return [one for one in (folder, *folder.parents) if one.is_relative_to(_CONTROL_GROUPS)]
 
 
-def _data(name: str) -> Finding:
+def _data(name: str) -> Fact:
     remedy = "Set HAVERSACK_DATA to a folder on a mounted volume, or sign in to a drive: haversack login."
     return _folder(name, settings.load().data, "HAVERSACK_DATA", remedy)
 
 
-def _cache(name: str) -> Finding:
+def _cache(name: str) -> Fact:
     remedy = "Set HAVERSACK_CACHE to a folder on a mounted volume, or what is cached is downloaded again."
     return _folder(name, settings.load().cache, "HAVERSACK_CACHE", remedy)
 
 
-def _folder(name: str, folder: Path, variable: str, if_lost: str) -> Finding:
+def _folder(name: str, folder: Path, variable: str, if_lost: str) -> Fact:
     """Examine a folder that need not exist yet; `if_lost` is the remedy where its disk is lost with the session."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free, outlives = shutil.disk_usage(there).free, place.disk_outlives_session(folder)
@@ -299,16 +299,16 @@ def _folder(name: str, folder: Path, variable: str, if_lost: str) -> Finding:
     values["file_system"] = kind
     what = f"{folder}, {progress.size(free)} free{f' on {kind}' if kind else ''}"
     if not writable:
-        return Finding(name, f"{what}; it cannot be written.", False, f"Set {variable} to another folder.", values)
+        return Fact(name, f"{what}; it cannot be written.", False, f"Set {variable} to another folder.", values)
     if free < LITTLE_DISK:
         remedy = f"Free space (haversack jobs rm --done, haversack data rm), or set {variable} to another disk."
-        return Finding(name, f"{what}, which is little.", False, remedy, values)
+        return Fact(name, f"{what}, which is little.", False, remedy, values)
     if not outlives:
-        return Finding(name, f"{what}; it is lost with this machine's session.", False, if_lost, values)
-    return Finding(name, f"{what}; it outlives the session.", values=values)
+        return Fact(name, f"{what}; it is lost with this machine's session.", False, if_lost, values)
+    return Fact(name, f"{what}; it outlives the session.", values=values)
 
 
-def _drive(name: str) -> Finding:
+def _drive(name: str) -> Fact:
     """Which drive `credentials.drive` would choose, and by which sign-in; no hub is started and nobody is asked."""
     known, stored = settings.load(), signin.load()
     chosen = known.hub or stored.drive
@@ -318,8 +318,8 @@ def _drive(name: str) -> Finding:
         values = {"drive": "google", "sign_in": found}
         if found is None:
             remedy = "Sign in: haversack login google"
-            return Finding(name, "Google's drive is chosen, but nobody is signed in.", False, remedy, values)
-        return Finding(name, f"Google's drive, by {found}; not tried (haversack whoami tries it).", values=values)
+            return Fact(name, "Google's drive is chosen, but nobody is signed in.", False, remedy, values)
+        return Fact(name, f"Google's drive, by {found}; not tried (haversack whoami tries it).", values=values)
     if chosen and chosen != "embedded":
         credentials.check_hub_address(chosen)
         address = _without_user(chosen)
@@ -328,35 +328,33 @@ def _drive(name: str) -> Finding:
         values = {"drive": address, "sign_in": source}
         if source is None:
             remedy = f"Put its token in HAVERSACK_TOKEN, or sign in: haversack login hub {address}"
-            return Finding(name, f"There is no token for the hub at {address}.", False, remedy, values)
-        return Finding(
-            name, f"The hub at {address}, by {source}; not tried (haversack whoami tries it).", values=values
-        )
+            return Fact(name, f"There is no token for the hub at {address}.", False, remedy, values)
+        return Fact(name, f"The hub at {address}, by {source}; not tried (haversack whoami tries it).", values=values)
     values = {"drive": "embedded" if chosen or lasts else None, "sign_in": None}
     if values["drive"] is None:
         what = f"Nobody is signed in, and {known.data} is lost with this machine's session."
-        return Finding(name, what, False, "Sign in: haversack login; or accept the loss: --hub embedded", values)
+        return Fact(name, what, False, "Sign in: haversack login; or accept the loss: --hub embedded", values)
     what = f"The embedded hub, over {known.data / 'hub'}; it needs no sign-in. For Google's: haversack login."
-    return Finding(name, what, values=values)
+    return Fact(name, what, values=values)
 
 
-def _kaggle(name: str) -> Finding:
+def _kaggle(name: str) -> Fact:
     chosen = settings.load().hub or signin.load().drive
     if chosen and chosen not in ("google", "embedded"):
         address = _without_user(chosen)
-        return Finding(name, f"Served by the hub at {address}.", values={"server": address, "sign_in": None})
+        return Fact(name, f"Served by the hub at {address}.", values={"server": address, "sign_in": None})
     server = credentials.own_kaggle()
     if server is None and (mirror := settings.load().kaggle):
         address = _without_user(mirror)
         what = f"The mirror at {address}, without a sign-in, which serves public data sets."
-        return Finding(name, what, values={"server": address, "sign_in": None})
+        return Fact(name, what, values={"server": address, "sign_in": None})
     if server is None:
         remedy = "For data sets of Kaggle's own, sign in: haversack login kaggle"
         what = "Nobody is signed in to Kaggle; the embedded hub serves its API."
-        return Finding(name, what, False, remedy, {"server": "embedded", "sign_in": None})
+        return Fact(name, what, False, remedy, {"server": "embedded", "sign_in": None})
     address = _without_user(server.url)
     what = f"Kaggle at {address}, by {server.source}; not tried (haversack whoami tries it)."
-    return Finding(name, what, values={"server": address, "sign_in": server.source})
+    return Fact(name, what, values={"server": address, "sign_in": server.source})
 
 
 def _without_user(url: str) -> str:
@@ -365,11 +363,11 @@ def _without_user(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
 
-def _uv(name: str) -> Finding:
+def _uv(name: str) -> Fact:
     found = _uv_path()
     if found is None:
         what = "uv is not installed, so notebooks that call it fail."
-        return Finding(name, what, False, "Install it: pip install uv", {"path": None, "version": None})
+        return Fact(name, what, False, "Install it: pip install uv", {"path": None, "version": None})
     try:
         done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=_TIMEOUT)
         version = done.stdout.strip()
@@ -377,8 +375,8 @@ def _uv(name: str) -> Finding:
         version = ""
     values = {"path": found, "version": version or None}
     if not version:
-        return Finding(name, f"{found} does not run.", False, "Reinstall it: pip install --force-reinstall uv", values)
-    return Finding(name, f"{version} at {found}.", values=values)
+        return Fact(name, f"{found} does not run.", False, "Reinstall it: pip install --force-reinstall uv", values)
+    return Fact(name, f"{version} at {found}.", values=values)
 
 
 def _uv_path() -> str | None:
@@ -387,10 +385,10 @@ def _uv_path() -> str | None:
     return shutil.which("uv") or (str(beside) if os.access(beside, os.X_OK) else None)
 
 
-def _commands(name: str) -> Finding:
+def _commands(name: str) -> Fact:
     found = {command: shutil.which(command) for command in _COMMANDS}
     missing = [command for command, path in found.items() if path is None]
     if missing:
         what = f"Notebooks often call {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} missing."
-        return Finding(name, what, False, f"Debian, Ubuntu: apt-get install {' '.join(missing)}", dict(found))
-    return Finding(name, f"{', '.join(found)}, which notebooks often call, are installed.", values=dict(found))
+        return Fact(name, what, False, f"Debian, Ubuntu: apt-get install {' '.join(missing)}", dict(found))
+    return Fact(name, f"{', '.join(found)}, which notebooks often call, are installed.", values=dict(found))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from haversack import account, machine, settings, signin
-from haversack.machine import Finding
+from haversack.machine import Fact
 from tests.conftest import RunningHub
 
 
@@ -20,7 +20,7 @@ def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
-def finding(name: str) -> Finding:
+def finding(name: str) -> Fact:
     return next(one for one in machine.examine().findings if one.name == name)
 
 

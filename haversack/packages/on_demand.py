@@ -41,7 +41,7 @@ from haversack.packages.companions import companions_of
 from haversack.packages.imports import handles_import_error
 from haversack.packages.pip_settings import uv_settings
 from haversack.packages.table import Provider, normalized, provider_of
-from haversack.packages.uv_pip import Changes, Outcome
+from haversack.packages.uv_pip import Outcome, PackageChanges
 
 _NO = ("no", "off", "false", "0")
 _IMPORT_SYSTEM = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
@@ -139,7 +139,7 @@ class OnDemandFinder(MetaPathFinder):
         try:
             outcome = _run(requirements)
         except OSError as error:  # no uv, or no room for its constraints
-            outcome = Outcome(1, Changes(), (f"error: {error}",))
+            outcome = Outcome(1, PackageChanges(), (f"error: {error}",))
         took = time.monotonic() - start
         if outcome.status:
             self._failed.add(provider.requirement)

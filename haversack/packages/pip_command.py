@@ -31,7 +31,7 @@ from haversack.packages import torch_build, uv_pip
 from haversack.packages.pip import LeftToPip, UvCall, translated
 from haversack.packages.pip_settings import UvSettings, uv_settings
 from haversack.packages.table import normalized, project_of
-from haversack.packages.uv_pip import Changes, Outcome
+from haversack.packages.uv_pip import Outcome, PackageChanges
 
 # In the folder of the environment: a JSON line for each call that changed it.
 CHANGES = "haversack-changes.jsonl"
@@ -110,7 +110,7 @@ class _Service:
         elif not self._call.quiet or self._call.command in ("list", "freeze"):
             _print(line)
 
-    def _finish(self, changes: Changes) -> None:
+    def _finish(self, changes: PackageChanges) -> None:
         """Print pip's last lines, and record what changed."""
         lines = []
         if "--dry-run" in self._call.arguments:
@@ -125,13 +125,13 @@ class _Service:
         if not self._call.elsewhere and "--dry-run" not in self._call.arguments:
             self._settle(changes)
 
-    def _settle(self, changes: Changes) -> None:
+    def _settle(self, changes: PackageChanges) -> None:
         record(changes)
         if changes.installed and self._call.quiet < 2:
             for conflict in self._conflicts(changes):
                 _print(f"ERROR: {conflict}", error=True)
 
-    def _conflicts(self, changes: Changes) -> list[str]:
+    def _conflicts(self, changes: PackageChanges) -> list[str]:
         """What the changed packages no longer agree with, in uv's words. pip installs all the same."""
         command = [self._uv, "pip", "check", "--python", sys.executable]
         lines = uv_pip.run(command, {}, lambda line: None).lines
@@ -165,7 +165,7 @@ def _has_backend(error: str) -> bool:
     return "__legacy__" not in error or importlib.util.find_spec("setuptools") is not None
 
 
-def _satisfied(requirements: Sequence[str], changes: Changes) -> list[str]:
+def _satisfied(requirements: Sequence[str], changes: PackageChanges) -> list[str]:
     """pip's line for each requirement that was satisfied before."""
     changed = {normalized(name) for name in changes.installed}
     lines = []
@@ -185,7 +185,7 @@ def _named(packages: dict[str, str]) -> str:
     return " ".join(f"{name}-{version}" for name, version in sorted(packages.items()))
 
 
-def record(changes: Changes) -> None:
+def record(changes: PackageChanges) -> None:
     """Append the changes, if there are any, to the record of this process's environment, for its kernel."""
     if not changes.installed and not changes.removed:
         return

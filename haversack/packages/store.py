@@ -3,7 +3,7 @@
     environments/KEY/tree/       the environment, made by uv; nobody writes to it once it is complete
     environments/KEY/compiled/   the same with compiled modules, made later in the background (`bytecode`)
     environments/KEY/lock.txt    its lock
-    environments/KEY/about.json  when and how it was made (`Environment`); written last
+    environments/KEY/about.json  when and how it was made (`StoredEnvironment`); written last
     environments/KEY.lock        locked (flock) exclusively by who makes or deletes it, shared by who uses it; its
                                  modification time is when the environment was last used
     environments/.haversack-…    one that is being made
@@ -42,7 +42,7 @@ _POLL = 0.1  # seconds between two tries to get a lock
 
 
 @dataclass(frozen=True)
-class Environment:
+class StoredEnvironment:
     """An environment in the store.
 
     Attributes:
@@ -91,7 +91,7 @@ class Held:
         seconds: how long it took to get it.
     """
 
-    environment: Environment
+    environment: StoredEnvironment
     from_store: bool
     seconds: float
     _descriptor: int = -1
@@ -144,7 +144,7 @@ class Store:
         held.seconds = time.monotonic() - started
         return held
 
-    def find(self, key: str) -> Environment | None:
+    def find(self, key: str) -> StoredEnvironment | None:
         """Return the environment `key`; None if it is not there or its interpreter is gone."""
         folder = self._folder / key
         try:
@@ -154,15 +154,15 @@ class Store:
             return None
         if not (folder / _TREE / "bin" / "python").exists():
             return None
-        return Environment(**{**about, "folder": folder}, used=used)
+        return StoredEnvironment(**{**about, "folder": folder}, used=used)
 
-    def all(self) -> list[Environment]:
+    def all(self) -> list[StoredEnvironment]:
         """Return all environments, the one used last first."""
         keys = [path.parent.name for path in self._folder.glob(f"*/{_ABOUT}")]
         found = [replace(one, in_use=self._is_in_use(key)) for key in keys if (one := self.find(key)) is not None]
         return sorted(found, key=lambda one: one.used, reverse=True)
 
-    def remove(self, key: str) -> Environment:
+    def remove(self, key: str) -> StoredEnvironment:
         """Delete the environment whose key begins with `key`, and return it as it was.
 
         Raises `NotFound` if there is none, and `InputError` if there are several or a process uses it.
@@ -199,7 +199,7 @@ class Store:
         try:
             self._install(making, lock, python, descriptor, wheels)
             size = _size(making)
-            about = Environment(key, making, python.version, len(lock.packages), size, time.monotonic() - started)
+            about = StoredEnvironment(key, making, python.version, len(lock.packages), size, time.monotonic() - started)
             written = {name: value for name, value in about.json().items() if name not in ("folder", "used", "in_use")}
             disk.write(making / _ABOUT, json.dumps(written), durable=False)
             making.rename(self._folder / key)
@@ -335,7 +335,7 @@ def _size(folder: Path) -> int:
     return total
 
 
-def as_text(environments: list[Environment]) -> str:
+def as_text(environments: list[StoredEnvironment]) -> str:
     """Return a listing of environments, one a line."""
     lines = [
         f"{one.key}  Python {one.python:<8} {_count(one.packages):>13} {progress.size(one.size):>10}  "

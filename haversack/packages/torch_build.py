@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from haversack.packages import accelerator, uv_pip
-from haversack.packages.uv_pip import Changes
+from haversack.packages.uv_pip import PackageChanges
 
 _MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -53,7 +53,7 @@ def choose(command: Sequence[str], variables: Mapping[str, str]) -> Choice:
     )
 
 
-def _candidates(changes: Changes, variables: Mapping[str, str]) -> Iterator[list[str]]:
+def _candidates(changes: PackageChanges, variables: Mapping[str, str]) -> Iterator[list[str]]:
     """Requirements that choose CPU builds, to be tried in this order."""
     replaced = changes.removed.get("torch", "")
     if "+" in replaced:
@@ -64,7 +64,7 @@ def _candidates(changes: Changes, variables: Mapping[str, str]) -> Iterator[list
     yield from builds.constraints({"torch": ""})
 
 
-def _would_change(command: Sequence[str], variables: Mapping[str, str]) -> Changes | None:
+def _would_change(command: Sequence[str], variables: Mapping[str, str]) -> PackageChanges | None:
     """Return what the command would change; None if it would fail."""
     words = [word for word in command if word not in ("--dry-run", "--no-cache")]
     outcome = uv_pip.run([*words, "--dry-run"], variables, lambda line: None)

@@ -23,7 +23,7 @@ _HIDDEN = ("Using Python ", "warning: `--yes` has no effect")
 
 
 @dataclass
-class Changes:
+class PackageChanges:
     """What one call changed: project names, as uv writes them, → versions.
 
     A package in both was replaced.
@@ -47,7 +47,7 @@ class Outcome:
     """How a call ended: its exit status (a signal's number is negative), its changes, and all lines of its output."""
 
     status: int
-    changes: Changes
+    changes: PackageChanges
     lines: tuple[str, ...]
 
     @property
@@ -74,7 +74,7 @@ def run(command: Sequence[str], configured: Mapping[str, str], show: Callable[[s
     On an interrupt, uv gets SIGINT as well, and `KeyboardInterrupt` is raised after it has ended. Raises `OSError` if
     uv cannot be started.
     """
-    changes, lines = Changes(), []
+    changes, lines = PackageChanges(), []
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -28,13 +28,13 @@ def install(ipython: Any, environment: Path = Path(sys.prefix)) -> None:
     ipython.events.register("post_run_cell", after_cell)
 
 
-def notes(changes: Iterable[Change]) -> list[str]:
+def notes(changes: Iterable[PackageChange]) -> list[str]:
     """Return a note for each changed project whose old version this kernel has imported."""
     return [_note(change) for change in changes if any(map(change.is_imported, _modules(change.project)))]
 
 
 @dataclass(frozen=True)
-class Change:
+class PackageChange:
     """A project that was replaced, or removed if `new` is None."""
 
     project: str
@@ -53,7 +53,7 @@ class Change:
         return self.old.startswith(imported) and not (self.new or "").startswith(imported)
 
 
-def _note(change: Change) -> str:
+def _note(change: PackageChange) -> str:
     if change.new is None:
         return f"haversack: {change.project} {change.old} is uninstalled, but this kernel has imported it and keeps it."
     return (
@@ -79,7 +79,7 @@ class _Record:
         self._path = path
         self._position = path.stat().st_size if path.exists() else 0
 
-    def new_changes(self) -> list[Change]:
+    def new_changes(self) -> list[PackageChange]:
         """Return what was replaced or removed since the last call. What is new cannot have been imported before."""
         return [change for line in self._new_lines() for change in _changes(json.loads(line))]
 
@@ -93,6 +93,6 @@ class _Record:
         return lines
 
 
-def _changes(entry: Mapping[str, dict[str, str]]) -> Iterator[Change]:
+def _changes(entry: Mapping[str, dict[str, str]]) -> Iterator[PackageChange]:
     for project, old in entry["removed"].items():
-        yield Change(project, old, entry["installed"].get(project))
+        yield PackageChange(project, old, entry["installed"].get(project))

@@ -39,7 +39,7 @@ class Locked:
 
 
 @dataclass(frozen=True)
-class Page:
+class EnvironmentPage:
     """An environment that `haversack.environment` describes, and its archive on the drive of a named hub."""
 
     needed: Requirements
@@ -53,7 +53,7 @@ class Page:
         return thread
 
 
-def page_of(needed: Requirements, options: Options, notify: Callable[[str], None]) -> Page | None:
+def page_of(needed: Requirements, options: Options, notify: Callable[[str], None]) -> EnvironmentPage | None:
     """Return the page of a notebook with a named hub; None without a page or a drive for the next machine."""
     if not needed.environment.packages or not has_copy(options.hub):
         return None
@@ -61,11 +61,16 @@ def page_of(needed: Requirements, options: Options, notify: Callable[[str], None
 
     python = options.python or needed.python or python_.own().version
     key = archive.key_of(needed.page, python, options.as_of or "")
-    return Page(needed.page, Archives(DriveFileSystem(hub=options.hub), notify), key)
+    return EnvironmentPage(needed.page, Archives(DriveFileSystem(hub=options.hub), notify), key)
 
 
 def lock(
-    locker: Locker, needed: Requirements, options: Options, known: Lock | None, page: Page | None, scratch: Path
+    locker: Locker,
+    needed: Requirements,
+    options: Options,
+    known: Lock | None,
+    page: EnvironmentPage | None,
+    scratch: Path,
 ) -> Locked:
     """Lock what a notebook needs: from its page's archive if that has it, else from the indexes.
 
