@@ -224,7 +224,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(base: Workshop, tmp_path
 
 def test_progress_counts_what_is_installed(base: Workshop) -> None:
     get(base, "base").release()
-    assert "installing 3 packages" in base.shown
+    assert "installing 5 packages" in base.shown
 
 
 def test_a_process_waits_for_another_that_makes_it(base: Workshop) -> None:

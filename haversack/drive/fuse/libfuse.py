@@ -104,7 +104,7 @@ class WriteBuffer:
         return written
 
 
-class Operations(Protocol):
+class CalledOperations(Protocol):
     """The operations that `Fuse` calls itself; mfusepy calls the others. `operations.Operations` describes each."""
 
     def open(self, path: str, flags: int) -> int: ...
@@ -131,9 +131,9 @@ class Fuse(mfusepy.FUSE):  # type: ignore[misc]
     or libfuse refuses the mount.
     """
 
-    operations: Operations
+    operations: CalledOperations
 
-    def __init__(self, operations: Operations, mountpoint: str, readonly: bool) -> None:
+    def __init__(self, operations: CalledOperations, mountpoint: str, readonly: bool) -> None:
         timeouts = ("entry_timeout", "attr_timeout", "negative_timeout")
         options: dict[str, Any] = dict.fromkeys(timeouts, CACHE_SECONDS[VERSION[0]])
         if VERSION >= (3, 12):
