@@ -12,7 +12,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,22 +22,19 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings, signin
-from haversack.errors import HaversackError, InputError, NotebookInvalid, SignInError
-from haversack.notebook import plainfit
-from haversack.notebook.clients import interpreter
-from haversack.notebook.job import packages, summary
+from haversack.errors import HaversackError, InputError, NotebookInvalid
+from haversack.notebook.job import kernel_variables, packages, summary
 from haversack.notebook.job.jobs import LOCK
-from haversack.notebook.place import caches, content, kaggle_sign_in
+from haversack.notebook.place import caches, content
 from haversack.notebook.record import beside, document, store
 from haversack.notebook.record import parameters as parameters_
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobStore, Options
 from haversack.notebook.secrets import file
 from haversack.notebook.secrets.masking import Secrets
-from haversack.notebook.sessions import kernel, processes
+from haversack.notebook.sessions import processes
 from haversack.notebook.sessions.sessions import JobSessions
 from haversack.packages import keras_backend, lock
-from haversack.packages.imports import code_cells
 from haversack.packages.pip_settings import uv_settings
 
 parse_parameters = parameters_.parse
@@ -326,7 +322,7 @@ class Job:
         started = time.monotonic()
         failure: HaversackError | None = None
         self.store.save(self.record)
-        variables = _variables(self.settings, self.folder, self.record.options)
+        variables = kernel_variables.of_job(self.settings, self.folder, self.record.options)
         self.secrets.add(variables.get("KAGGLE_KEY"))
         for name in ("home", "content", "downloads"):
             (self.folder / name).mkdir(exist_ok=True)
@@ -343,7 +339,7 @@ class Job:
                 if installed is not None:
                     variables |= installed.variables
                 available = keras_backend.importable() if installed is None else installed.frameworks
-                variables |= _keras_variables(self.sessions.notebook, self.record.options.cores, available)
+                variables |= kernel_variables.of_keras(self.sessions.notebook, self.record.options.cores, available)
                 tree = None if installed is None else installed.tree
                 self.sessions.execute(private, variables, tree=tree, caches=shared)
         except HaversackError as error:
@@ -484,7 +480,7 @@ def _known_secrets(chosen: settings.Settings) -> Secrets:
     secrets.add(*(os.environ.get(name) for name in names), *embedded.secrets_of(chosen.data))
     secrets.add(*signin.load().secrets())
     # A variable may hold the path of a file with the secret rather than the secret; this sign-in has read the file.
-    if (kaggle := _user_kaggle()) is not None:
+    if (kaggle := kernel_variables.user_kaggle()) is not None:
         secrets.add(*kaggle.secrets)
     try:
         secrets.add(*file.known())
@@ -554,72 +550,3 @@ def _make_folder(jobs: Path, stem: str) -> Path:
             continue  # another job of this name started in the same second
         return folder
     raise InputError(f"{jobs} has too many jobs named {stem}-{stamp}.", "Retry in a second.")
-
-
-def _variables(chosen: settings.Settings, folder: Path, options: Options) -> dict[str, str]:
-    """Return the environment variables that all kernels of the job share; each session adds some of its own."""
-    hub, cores = options.hub, options.cores
-    variables = kernel.variables(os.environ, folder / "home")
-    variables |= {
-        "HAVERSACK_JOB": str(folder),
-        "HAVERSACK_DATA": str(chosen.data),
-        "HAVERSACK_CACHE": str(chosen.cache),
-        "HAVERSACK_PYTHON": sys.executable,
-        "HAVERSACK_SECRETS": str(file.path()),
-        "HAVERSACK_SETTINGS": str(settings.path()),
-        # Matplotlib takes seconds to build its font cache, so all jobs share one.
-        "MPLCONFIGDIR": variables.get("MPLCONFIGDIR", str(chosen.cache / "matplotlib")),
-    }
-    # Of a job that runs this one as a cell of its own.
-    for name in (plainfit.PLAIN_VARIABLE, interpreter.VARIABLE):
-        variables.pop(name, None)
-    if options.plain:
-        variables[plainfit.PLAIN_VARIABLE] = "1"
-    if hub:
-        variables["HAVERSACK_HUB"] = hub
-    variables |= _kaggle_variables(hub)
-    if cores is not None:
-        kept = [
-            flag for flag in variables.get("XLA_FLAGS", "").split() if "force_host_platform_device_count" not in flag
-        ]
-        flags = [*kept, f"--xla_force_host_platform_device_count={cores}"]
-        variables |= {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
-    return variables
-
-
-def _keras_variables(notebook: Any, cores: int | None, available: set[str]) -> dict[str, str]:
-    """Return `KERAS_BACKEND` for the kernel, or {} where Keras's own choice or the user's is right.
-
-    `available` are the frameworks that the kernel can import. Simulated `cores` are JAX's, so whoever asks for them has
-    chosen it.
-    """
-    if cores is not None and "jax" in available:
-        return {keras_backend.VARIABLE: "jax"}
-    configured = keras_backend.configured_backend(os.environ, Path.home())
-    chosen = keras_backend.keras_backend(code_cells(notebook), os.environ, available, configured)
-    return {keras_backend.VARIABLE: chosen.variable} if chosen.variable else {}
-
-
-def _kaggle_variables(hub: str | None) -> dict[str, str]:
-    """Return the user's own Kaggle sign-in as variables, because the files with it are not in the job's HOME.
-
-    {} with a named hub, which must not get it, if the environment has a sign-in already, or if there is none.
-    """
-    in_environment = os.environ.get("KAGGLE_KEY") or os.environ.get("KAGGLE_API_TOKEN")
-    if (hub and hub not in ("embedded", "google")) or in_environment:
-        return {}
-    server = _user_kaggle()
-    if server is None:
-        return {}
-    if server.kaggle_login is None:
-        return {"KAGGLE_API_TOKEN": server.secrets[0], kaggle_sign_in.USER_SIGN_IN_VARIABLE: "1"}
-    user, key = server.kaggle_login
-    return {"KAGGLE_USERNAME": user, "KAGGLE_KEY": key, kaggle_sign_in.USER_SIGN_IN_VARIABLE: "1"}
-
-
-def _user_kaggle() -> credentials.Server | None:
-    """Return Kaggle's service with the user's sign-in; None if there is none or it is unusable."""
-    try:
-        return credentials.own_kaggle()
-    except SignInError:
-        return None  # many notebooks never use Kaggle; in those that do, the `kaggle` command reports the problem
