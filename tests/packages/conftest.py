@@ -79,7 +79,12 @@ def needs(*requirements: str, python: str = "", lock: str = "", block: str = "")
 
 ROOT = Path(__file__).parents[2]
 UV = uv.find_uv_bin()
-PIP = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+# Where Python keeps pip's wheel, and where Debian does.
+PIP = next(
+    wheel
+    for folder in (Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels"))
+    for wheel in folder.glob("pip-*.whl")
+)
 
 
 @dataclass(frozen=True)

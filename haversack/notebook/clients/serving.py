@@ -24,6 +24,7 @@ def main() -> None:
     """Answer requests until the input closes."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not be read as an answer
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # `os._exit` flushes nothing
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(requests,), daemon=True).start()
     while True:

@@ -30,7 +30,11 @@ def test_modules_scripts_and_packages_that_it_uses_come_along(tmp_path: Path, ru
     (tmp_path / "shapes" / "data" / "sides.txt").write_text("3")
     (tmp_path / "later.py").write_text("print(int(open('shapes/data/sides.txt').read()) + 1)\n")
     (tmp_path / "unused.py").write_text("")
-    report = run("import helper, os\nprint(helper.area(3))", "%run later.py", "print(sorted(os.listdir('/content')))")
+    report = run(
+        "import helper, os\nprint(helper.area(3))",
+        "%run later.py",
+        "print(sorted(name for name in os.listdir('/content') if name != '__pycache__'))",
+    )
     assert [notebooks.text(report.output, cell) for cell in (0, 1)] == ["9\n", "4\n"]
     assert notebooks.text(report.output, 2) == "['helper.py', 'later.py', 'sample_data', 'shapes']\n"
 
