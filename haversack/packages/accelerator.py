@@ -22,21 +22,19 @@ import os
 import platform
 import re
 import shutil
-import ssl
 import subprocess
 import time
-import tomllib
-import urllib.request
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from haversack import disk
 
 Accelerator = Literal["cpu", "cuda"]
 
-_INDEX = "https://download.pytorch.org/whl/cpu/"
+_INDEXES = "https://download.pytorch.org/whl"  # below it, one index for each build, such as "cpu" or "cu126"
 _PROBE_TIMEOUT = 3.0  # seconds
 # How long an answer counts, in seconds: the index is not moved away, but a machine gets a network.
 _REACHED, _NOT_REACHED = 7 * 86400, 3600
@@ -46,8 +44,9 @@ _CUDA = re.compile(r"nvidia-|cuda-|triton$|torch$")
 """Projects of which only the CUDA build of torch needs any; torch itself is the larger for it."""
 
 
+@cache
 def accelerator() -> Accelerator:
-    """Return "cuda" if NVIDIA's driver works on this machine, else "cpu"."""
+    """Return "cuda" if NVIDIA's driver works on this machine, else "cpu". The driver is asked once in each process."""
     if shutil.which("nvidia-smi") is None:
         return "cpu"
     try:
@@ -59,22 +58,31 @@ def accelerator() -> Accelerator:
     return "cuda" if done.returncode == 0 and "GPU" in done.stdout else "cpu"
 
 
-def pytorch_index_answers(cache: Path, variables: Mapping[str, str]) -> bool:
-    """Whether PyTorch's index can be reached. The answer is kept in the folder `cache`: a week if yes, an hour if not.
+def pytorch_index_answers(folder: Path, variables: Mapping[str, str]) -> bool:
+    """Whether PyTorch's index can be reached. The answer is cached in `folder`: for a week if yes, an hour if not.
 
     `variables` are uv's, with proxies and certificates.
     """
-    kept = cache / "pytorch-index"
+    kept = folder / "pytorch-index"
     try:
         answer, age = kept.read_text() == "yes", time.time() - kept.stat().st_mtime
         if age < (_REACHED if answer else _NOT_REACHED):
             return answer
     except OSError:
         pass  # nothing is kept yet
-    answer = _fetch(_INDEX, variables, method="HEAD") is not None
-    cache.mkdir(parents=True, exist_ok=True)
+    answer = _fetch(f"{_INDEXES}/cpu/", variables, method="HEAD") is not None
+    folder.mkdir(parents=True, exist_ok=True)
     disk.write(kept, "yes" if answer else "no", durable=False)
     return answer
+
+
+def pytorch_index(packages: Mapping[str, str]) -> str:
+    """Return the address of PyTorch's index for the build of torch in the locked `packages` (name → version).
+
+    "" if its version has no mark of a build, such as `+cpu`.
+    """
+    build = packages.get("torch", "").partition("+")[2]
+    return f"{_INDEXES}/{build}" if build else ""
 
 
 def is_cpu_build(packages: Mapping[str, str]) -> bool:
@@ -132,6 +140,8 @@ def cuda_size(pylock: str) -> int:
 
     0 if their sizes are unknown or there are none.
     """
+    import tomllib
+
     total = 0
     for package in tomllib.loads(pylock).get("packages", []):
         if _CUDA.match(package["name"]):
@@ -164,6 +174,10 @@ def _listings(variables: Mapping[str, str]) -> list[str]:
 
 def _fetch(url: str, variables: Mapping[str, str], method: str = "GET") -> str | None:
     """The text at `url`, an address with or without a sign-in; None if it cannot be had within 3 s."""
+    # Imported here: a job's kernel imports this module at its start, and rarely asks an index.
+    import ssl
+    import urllib.request
+
     parts = urlsplit(url)
     request = urllib.request.Request(
         urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])), method=method, headers=_sign_in(parts)
@@ -185,7 +199,7 @@ def _fetch(url: str, variables: Mapping[str, str], method: str = "GET") -> str |
         return None
 
 
-def _sign_in(parts: Any) -> dict[str, str]:
+def _sign_in(parts: SplitResult) -> dict[str, str]:
     if not parts.username:
         return {}
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from haversack.errors import HaversackError, InputError
-from haversack.packages.accelerator import accelerator
+from haversack.packages.accelerator import accelerator, pytorch_index
 from haversack.packages.lock import Lock, here
 from haversack.packages.requirements import Requirements
+from haversack.packages.table import normalized
 
 FOLDER = "haversack/environments"
 """The folder of the archives on the drive."""
@@ -58,24 +59,22 @@ class Archives:
     def fetch(self, key: str, folder: Path) -> Archived | None:
         """Fetch the archive `key` into the existing `folder`, check it, and return it.
 
-        None if there is none, or none that can be used, which is said.
+        None if there is none. None, with a notice, if it cannot be fetched or used.
         """
         path = f"{FOLDER}/{key}.zip"
         try:
             if not self._files.exists(path):
                 return None
             self._files.get_file(path, str(folder / "archive.zip"))
-            lock = _unpack(folder / "archive.zip", folder)
-            return Archived(lock, folder / "wheels") if lock.fits else None
+            return Archived(_unpack(folder / "archive.zip", folder), folder / "wheels")
         except (HaversackError, OSError, zipfile.BadZipFile) as error:
-            what = error.what if isinstance(error, HaversackError) else f"{error}."
-            self._notify(f"The environment on the drive cannot be used, so its packages are installed anew: {what}")
+            self._notify(f"{path} on the drive cannot be used, so the indexes are asked: {_reason(error)}")
             return None
 
     def store(self, key: str, lock: Lock, python: Path) -> None:
         """Store the wheels of `lock` on the drive, unless they are there; `python` has pip.
 
-        An error is said, not raised: the environment itself is made.
+        An error is a notice and is not raised: the environment itself is complete.
         """
         path = f"{FOLDER}/{key}.zip"
         try:
@@ -86,8 +85,11 @@ class Archives:
                 self._files.makedirs(FOLDER, exist_ok=True)
                 self._files.put_file(str(archive), path)
         except (HaversackError, OSError) as error:
-            what = error.what if isinstance(error, HaversackError) else f"{error}."
-            self._notify(f"The environment's packages were not stored on the drive: {what}")
+            self._notify(f"The environment's packages were not stored on the drive: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, HaversackError) else f"{error}."
 
 
 def key_of(page: Requirements, python: str, as_of: str) -> str:
@@ -107,23 +109,17 @@ def _packed(lock: Lock, python: Path, scratch: Path) -> Path:
 
     Raises `InputError` if one cannot be had as a wheel.
     """
+    if direct := [name for name, version in lock.packages.items() if "/" in version]:
+        # The lock keeps the address, which uv would fetch on the next machine too, and never takes the wheel instead.
+        raise InputError(f"{', '.join(direct)} comes from an address and not from an index.", "Name a version instead.")
     (scratch / _LOCK).write_text(lock.text)
     wheels = scratch / "wheels"
-    options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "-q"]
-    command = [
-        str(python),
-        "-I",
-        "-B",
-        "-m",
-        "pip",
-        "download",
-        *options,
-        "-r",
-        str(scratch / _LOCK),
-        "-d",
-        str(wheels),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=scratch)
+    options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "-q", "-r", _LOCK, "-d", "wheels"]
+    # pip has no --torch-backend.
+    if lock.torch and (index := pytorch_index(lock.packages)):
+        options += ["--extra-index-url", index]
+    command = [str(python), "-I", "-B", "-m", "pip", "download", *options]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=scratch)
     if done.returncode:
         reason = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "pip failed")
         raise InputError(f"{reason.removeprefix('ERROR: ').rstrip('.')}.", "Use packages that have wheels.")
@@ -138,14 +134,18 @@ def _packed(lock: Lock, python: Path, scratch: Path) -> Path:
 def _unpack(archive: Path, target: Path) -> Lock:
     """Unpack an archive's wheels into `target/wheels`, comparing each with the lock, and return the lock.
 
-    Raises `InputError` for an archive that is not whole or holds another wheel, and `zipfile.BadZipFile`.
+    Raises `InputError` for an archive that lacks a wheel, holds another one or is for another machine, and
+    `zipfile.BadZipFile`.
     """
     (target / "wheels").mkdir()
+    remedy = "Delete it on the drive, and it is stored again."
     with zipfile.ZipFile(archive) as packed:
         names = [name for name in packed.namelist() if _WHEEL.fullmatch(name)]
         if _LOCK not in packed.namelist():
-            raise InputError(f"{archive.name} has no lock.", "Delete it on the drive.")
-        lock = Lock.decode(packed.read(_LOCK).decode())
+            raise InputError("It has no lock.", remedy)
+        lock = Lock.decode(packed.read(_LOCK).decode(errors="replace"))
+        if not lock.fits:
+            raise InputError(f"Its lock is for {lock.platform} and {lock.accelerator}.", remedy)
         allowed = set(_HASH.findall(lock.pins))
         for name in names:
             with packed.open(name) as source, open(target / name, "wb") as copy:
@@ -153,10 +153,7 @@ def _unpack(archive: Path, target: Path) -> Lock:
             with open(target / name, "rb") as copy:
                 digest = hashlib.file_digest(copy, "sha256").hexdigest()
             if digest not in allowed:
-                raise InputError(f"{Path(name).name} is not the wheel that its lock names.", "Delete it on the drive.")
-        if len(names) != len(lock.packages):
-            raise InputError(
-                f"It has {len(names)} of the {len(lock.packages)} wheels that its lock names.",
-                "Delete it on the drive.",
-            )
+                raise InputError(f"{Path(name).name} is not the wheel that its lock names.", remedy)
+    if missing := lock.packages.keys() - {normalized(Path(name).name.partition("-")[0]) for name in names}:
+        raise InputError(f"It has no wheel of {', '.join(sorted(missing))}, which its lock names.", remedy)
     return lock

@@ -2,9 +2,11 @@
 
 uv installs no bytecode. A job would compile what it imports (10 s for pandas, scikit-learn and seaborn) and lose it
 with its private view, each time anew; to compile everything before the first job takes 40 s. So a process of the lowest
-priority, which outlives its parent, does it once for each environment: it makes hard links of the tree, which share
-every file, compiles beside them, and publishes them by a rename as the folder `compiled`. Jobs that run keep what they
-have; later ones take that.
+priority, which outlives its parent, compiles each environment once: it makes hard links of the tree, which share every
+file, compiles beside them, and publishes them by a rename as the folder `compiled`. Running jobs keep their tree; later
+jobs take the compiled one.
+
+A failure is not reported: the environment works without bytecode, and the next job that uses it starts this again.
 
     python -m haversack.packages.bytecode FOLDER KEY
 """
@@ -41,8 +43,8 @@ def start(folder: Path, key: str) -> None:
 def compile_tree(folder: Path, key: str) -> bool:
     """Compile the environment `key` in the store `folder`; return whether this process did it.
 
-    False if it is compiled already, if another process does it, and if the environment was deleted. Raises `OSError` if
-    the disk is full.
+    False if it is compiled already, if another process does it, if the compiler was killed, and if the environment was
+    deleted. Raises `OSError` if the disk is full.
     """
     lock = os.open(folder / f"{key}.{_LOCK}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -55,15 +57,20 @@ def compile_tree(folder: Path, key: str) -> bool:
 
 
 def _compile(folder: Path, key: str) -> bool:
-    """Compile and publish. Raises `FileNotFoundError` if the environment was deleted meanwhile."""
+    """Compile and publish; return whether that was done.
+
+    Race: another process may delete the environment at any time. Then this raises `FileNotFoundError`.
+    """
     # The name begins as the lock's does, so that nobody deletes it as a leftover while the lock is held.
     making = folder / f"{disk.TEMPORARY}{key}.{_LOCK}-{secrets.token_hex(4)}"
     try:
         shutil.copytree(folder / key / "tree", making, symlinks=True, copy_function=_link)
         packages = next(making.glob("lib/python*/site-packages"))
-        # Its exit status tells of files that do not compile, such as templates; Python would not import them either.
+        # Its exit status is 1 for files that do not compile, such as templates; Python would not import them either. It
+        # is negative if the process was killed, for example for memory.
         python = [str(making / "bin" / "python"), "-I", "-m", "compileall", "-q", "-j", "1", str(packages)]
-        subprocess.run(python, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if subprocess.run(python, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode < 0:
+            return False
         added = sum(path.stat().st_blocks * 512 for path in packages.rglob("*.pyc"))
         about = json.loads((folder / key / "about.json").read_text())
         making.rename(folder / key / COMPILED)

@@ -230,7 +230,8 @@ class _Cell:
     def add(self, module: str, required: bool) -> None:
         self._found.imports.append(Import(module, self._number, required))
         top = module.partition(".")[0]
-        found = self._reading.file(f"{top}.py", top) if top in self._found.local else None
+        is_beside = top in self._found.local | self._found.folders
+        found = self._reading.file(f"{top}.py", top) if is_beside else None
         if found is not None and found[0] not in self._found.files:
             self._read_beside(*found, required=False)
 

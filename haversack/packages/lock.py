@@ -272,7 +272,7 @@ class _Resolution:
                 lines.append(option)
             elif arguments := _TRANSLATED[name]:
                 self._arguments += arguments
-        lines += [_for(self._request.accelerator, one.text, one.why) for one in needed.requirements]
+        lines += [_for(self._request.accelerator, one.text) for one in needed.requirements]
         lines += [*KERNEL, *own_dependencies(needed)]
         (self._scratch / "requirements.in").write_text("\n".join(lines) + "\n")
 
@@ -357,7 +357,7 @@ class _Resolution:
         return lock
 
     def _warn_of_cuda(self) -> None:
-        """Tell that only a CUDA build can be had, and how large that is."""
+        """Print that only a CUDA build can be had, and how large that is."""
         try:
             self._compile(form="pylock.toml")
             size = accelerator_.cuda_size((self._scratch / "pylock.toml").read_text())
@@ -389,8 +389,8 @@ def own_dependencies(needed: Requirements) -> list[str]:
     return plain + [one.partition(";")[0].strip() for one in own if extra and re.search(rf"extra == .{extra}.", one)]
 
 
-def _for(accelerator: str, text: str, why: str) -> str:
-    """The requirement `text`; where the table asks for JAX and there is a GPU, JAX with CUDA, which Colab has too."""
+def _for(accelerator: str, text: str) -> str:
+    """The requirement `text`; on a machine with a GPU, JAX with CUDA for a plain `jax`, as on Colab."""
     return "jax[cuda12]" if accelerator == "cuda" and text == "jax" else text
 
 

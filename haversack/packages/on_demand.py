@@ -14,8 +14,8 @@ holds:
 
 Every distribution of which a module is imported stays at its version: replaced under a running process, it would be
 half old and half new. If that or anything else prevents the installation, one line says why, and the import fails with
-Python's own ModuleNotFoundError. One installation runs at a time: Python holds its import lock meanwhile, so an import
-in another thread waits.
+Python's own ModuleNotFoundError. Installations are serialized: Python holds its global import lock while it asks a
+finder, so imports in other threads wait. The date of `--as-of` limits neither them nor pip cells.
 """
 
 from __future__ import annotations

@@ -36,7 +36,6 @@ from haversack.packages.uv_pip import Outcome, PackageChanges
 # In the folder of the environment: a JSON line for each call that changed it.
 CHANGES = "haversack-changes.jsonl"
 _BY_PIP = "HAVERSACK_PIP"
-_UNREACHABLE = re.compile(r"error sending request|dns error|tcp connect error|Could not connect|operation timed out")
 _ABSENT_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w]+)")
 _FAILED_BUILD = re.compile(r"[Ff]ailed to build `([A-Za-z0-9][\w.-]*)")
 
@@ -149,7 +148,7 @@ def _print(line: str, error: bool = False) -> None:
 
 def _another_way(outcome: Outcome) -> tuple[str, list[str]] | None:
     """Return why and with which options uv may succeed after this failure; None if it would fail again."""
-    if _UNREACHABLE.search(outcome.error):
+    if uv_pip.UNREACHABLE.search(outcome.error):
         return "The package index cannot be reached: trying again with what is in the cache.", ["--offline"]
     absent = _ABSENT_MODULE.search(outcome.error)
     if absent and importlib.util.find_spec(absent[1]) and _has_backend(outcome.error):

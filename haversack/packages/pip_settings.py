@@ -102,7 +102,7 @@ def uv_settings(environment: Mapping[str, str] = os.environ, prefix: str = sys.p
 def pip_options(environment: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -> dict[str, str]:
     """Return the long names of pip's options, without dashes → their configured values, which are never empty."""
     found: dict[str, dict[str, str]] = {"global": {}, "install": {}}
-    for file in configuration_files(environment, prefix):
+    for file in _configuration_files(environment, prefix):
         for section, options in _sections(file).items():
             found.setdefault(section, {}).update(options)
     variables = {_name(name[4:]): value for name, value in environment.items() if name.startswith("PIP_")}
@@ -111,19 +111,24 @@ def pip_options(environment: Mapping[str, str] = os.environ, prefix: str = sys.p
     }
 
 
-def configuration_files(environment: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -> list[Path]:
-    """Return the paths of pip's configuration files, in the order in which pip reads them; they need not exist."""
+def _configuration_files(environment: Mapping[str, str], prefix: str) -> list[Path]:
+    """The paths of pip's configuration files, in the order in which pip reads them; they need not exist."""
     named = environment.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return []
-    home = Path(environment.get("HOME") or Path.home())
-    machine = (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
-    files = [*(Path(folder) / "pip" / "pip.conf" for folder in machine), Path("/etc/pip.conf")]
+    home, user, machine = _folders(environment)
+    files = [*(folder / "pip" / "pip.conf" for folder in machine), Path("/etc/pip.conf")]
     if not named or not Path(named).exists():
-        configuration = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
-        files += [home / ".pip" / "pip.conf", configuration / "pip" / "pip.conf"]
+        files += [home / ".pip" / "pip.conf", user / "pip" / "pip.conf"]
     files.append(Path(prefix) / "pip.conf")
     return [*files, Path(named)] if named else files
+
+
+def _folders(environment: Mapping[str, str]) -> tuple[Path, Path, list[Path]]:
+    """The user's home, and the folders for configuration of the user and of the machine."""
+    home = Path(environment.get("HOME") or Path.home())
+    machine = (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
+    return home, Path(environment.get("XDG_CONFIG_HOME") or home / ".config"), [Path(folder) for folder in machine]
 
 
 def _sections(file: Path) -> dict[str, dict[str, str]]:
@@ -138,7 +143,8 @@ def _sections(file: Path) -> dict[str, dict[str, str]]:
 
 
 def _name(option: str) -> str:
-    return option.lower().replace("_", "-").removeprefix("--")
+    name = option.lower().replace("_", "-").removeprefix("--")
+    return "timeout" if name == "default-timeout" else name  # PIP_DEFAULT_TIMEOUT is the variable of --timeout
 
 
 def _index_variables(values: Mapping[str, str]) -> dict[str, str]:
@@ -170,8 +176,7 @@ def _other_variables(values: Mapping[str, str]) -> dict[str, str]:
         found |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), proxy)
     if hosts := values.get("trusted-host"):
         found["UV_INSECURE_HOST"] = " ".join(hosts.split())
-    # pip's variable is PIP_DEFAULT_TIMEOUT; its option is --timeout.
-    timeout = values.get("timeout") or values.get("default-timeout", "")
+    timeout = values.get("timeout", "")
     if timeout.replace(".", "", 1).isdigit():
         found["UV_HTTP_TIMEOUT"] = str(max(1, round(float(timeout))))
     if values.get("retries", "").isdigit():
@@ -187,8 +192,6 @@ def _absolute(place: str) -> str:
 def _told_to_uv(environment: Mapping[str, str]) -> set[str]:
     """pip's options about which the user has told uv something else, by a variable or in a `uv.toml`."""
     told = {name for name, variables in _UV_VARIABLES.items() if any(environment.get(one) for one in variables)}
-    if told & {"timeout"}:
-        told.add("default-timeout")
     keys = {key for file in _uv_files(environment) for key in _uv_keys(file)}
     return told | {name for name, ours in _UV_KEYS.items() if keys.intersection(ours)}
 
@@ -199,10 +202,8 @@ def _uv_files(environment: Mapping[str, str]) -> list[Path]:
         return []
     if named := environment.get("UV_CONFIG_FILE"):
         return [Path(named)]
-    home = Path(environment.get("HOME") or Path.home())
-    user = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
-    machine = (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
-    return [folder / "uv" / "uv.toml" for folder in (user, *map(Path, machine), Path("/etc"))]
+    _, user, machine = _folders(environment)
+    return [folder / "uv" / "uv.toml" for folder in (user, *machine, Path("/etc"))]
 
 
 def _uv_keys(file: Path) -> set[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +240,10 @@ class _Search:
         return Module(module.name, module.cells, module.required, "maybe", why)
 
 
-def _closed() -> set[str]:
+@cache
+def _closed() -> frozenset[str]:
     """The projects that Colab has, with all that they depend on."""
-    return {project for row in table().values() if row.colab for project in row.projects}
+    return frozenset(project for row in table().values() if row.colab for project in row.projects)
 
 
 def _is_shared(name: str) -> bool:

@@ -18,6 +18,7 @@ write through such a link: it gets an overlay or a copy (`notebook.place.environ
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -35,7 +36,7 @@ from haversack.errors import DiskFull, InputError, NotFound
 from haversack.packages import bytecode
 from haversack.packages.lock import Lock
 from haversack.packages.python import Python
-from haversack.packages.uv import Uv
+from haversack.packages.uv import DISK_FULL, Uv
 
 _TREE, _LOCK, _ABOUT = "tree", "lock.txt", "about.json"
 _POLL = 0.1  # seconds between two tries to get a lock
@@ -119,9 +120,9 @@ class Store:
     def get(self, lock: Lock, python: Python, wheels: Path | None = None) -> Held:
         """Return the environment of `lock` on `python`, held; make it if it is not there.
 
-        With `wheels`, a folder that has all wheels of the lock, no index is asked. If another process makes it, wait
-        for that. Raises what `Uv.run` raises, `DiskFull` if the disk is full, and `OSError` if the folder cannot be
-        written. On an error and on `KeyboardInterrupt` nothing is left behind.
+        With `wheels`, a folder that has all wheels of the lock, no index is asked. If another process is making it,
+        wait for that process. Raises what `Uv.run` raises, `DiskFull` if the disk is full, and `OSError` if the folder
+        cannot be written. On an error and on `KeyboardInterrupt` nothing is left behind.
         """
         started = time.monotonic()
         key = key_of(lock, python)
@@ -135,7 +136,8 @@ class Store:
                     self._make(key, lock, python, descriptor, wheels)
             held = self._hold(key)
             if held is None:
-                raise InputError(f"The environment {key} was deleted while it was made.", "Run the same again.")
+                # Race: another process evicted or removed it between the rename and this process's shared lock.
+                raise InputError(f"Another process deleted the environment {key} after it was made.", "Try again.")
             held.from_store = not made
             if made:
                 self.evict()
@@ -204,11 +206,9 @@ class Store:
             disk.write(making / _ABOUT, json.dumps(written), durable=False)
             making.rename(self._folder / key)
         except OSError as error:
-            if isinstance(error, DiskFull) or error.errno not in (28, 122):  # ENOSPC, EDQUOT
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise DiskFull(
-                "The disk is full, so the packages were not installed.", "Free space: haversack env rm --all"
-            ) from None
+            raise DiskFull(*DISK_FULL) from None
         finally:
             shutil.rmtree(making, ignore_errors=True)
 
@@ -232,7 +232,7 @@ class Store:
         )
 
     def _delete_leftovers(self, held: str) -> None:
-        """Delete what killed processes have left. What is being made now has a lock that cannot be had.
+        """Delete the temporary folders of killed processes: those whose lock no process holds.
 
         The caller holds the lock of the key `held`.
         """
@@ -261,7 +261,8 @@ class Store:
         if self.find(key) is None:
             return None
         descriptor = self._open(key)
-        # What is complete is not being made, so at most somebody deletes it or looks whether it is in use.
+        # This blocks for a moment only: a complete environment is locked exclusively to delete it or to test its use,
+        # never to make it.
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         environment = self.find(key)  # again: race, it may have been deleted before the lock was taken
         if environment is None:
@@ -314,7 +315,7 @@ def key_of(lock: Lock, python: Python) -> str:
 
 
 def _progress_of(tree: Path, total: int) -> Callable[[], str]:
-    """Return a function that says how many of the `total` packages are in the environment `tree`."""
+    """Return a function that reports how many of the `total` packages are in the environment `tree`."""
 
     def line() -> str:
         count = sum(1 for _ in tree.glob("lib/python*/site-packages/*.dist-info"))

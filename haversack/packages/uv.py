@@ -1,8 +1,9 @@
-"""The one place that runs uv (https://docs.astral.sh/uv/): its program, its cache, pip's configuration, its errors.
+"""Run uv (https://docs.astral.sh/uv/) to lock and to make environments: its program, cache, configuration and errors.
 
-uv resolves and installs. What it writes while it works is shown as a line of progress, and what it says when it fails
-becomes one `HaversackError`. An index that cannot be reached is no failure yet: the same command is repeated with what
-is cached.
+uv resolves and installs. What it writes while it works is shown as a line of progress, and what it writes when it fails
+becomes one `HaversackError`. If an index cannot be reached, the same command is run again with what is cached.
+
+In a running job, for its cells, `uv_pip` runs it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from haversack.errors import (
     IntegrityError,
 )
 from haversack.packages.pip_settings import UvSettings, uv_settings
+from haversack.packages.uv_pip import UNREACHABLE
 
 Show = Callable[[str], None]
 """Shows a line of progress, which the next one replaces."""
@@ -34,10 +36,6 @@ _FOREIGN = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "UV_PROJE
 _POLL = 0.3  # seconds between two looks at how far an installation is
 _END_TIMEOUT = 10  # seconds that an interrupted uv has to end
 _PROGRESS = re.compile(r"^\s*(Downloading|Downloaded|Building|Built|Updating|Updated|Resolved|Prepared)\b.*")
-_UNREACHABLE = re.compile(
-    r"Request failed after|error sending request|dns error|Connection refused|tcp connect error|operation timed out"
-    r"|Network is unreachable|Could not connect|HTTP status server error"
-)
 
 
 def program() -> str:
@@ -101,7 +99,7 @@ class Uv:
             done = self._run(["--offline", *arguments], cwd, watch, keep)
         if done.status:
             done = self._run([*arguments], cwd, watch, keep)
-        if done.status and _UNREACHABLE.search(done.errors):
+        if done.status and UNREACHABLE.search(done.errors):
             index = _address(done.errors)
             self.show(f"{index} cannot be reached; using what is cached")
             cached = self._run(["--offline", *arguments], cwd, watch, keep)
@@ -151,8 +149,9 @@ class Uv:
                         self.show(line)
         finally:
             _end(process)
-            for reader in readers:
-                reader.join(_END_TIMEOUT)
+        # Not after an interrupt: a build's own process can outlive uv, and it holds the pipes open.
+        for reader in readers:
+            reader.join(_END_TIMEOUT)
         return _Run(process.returncode, "".join(output), "".join(lines))
 
     def _follow(self, stream: IO[str], lines: list[str]) -> None:
@@ -209,9 +208,10 @@ def error_of(errors: str) -> HaversackError:
     than locked, or `InstallFailed`.
     """
     text = " ".join(errors.split())
-    for pattern, make in _CAUSES:
+    for pattern, kind, what, next_step in _CAUSES:
         if found := re.search(pattern, text):
-            return make(found)
+            named = next((group.rstrip(". ^") for group in found.groups() if group), "")
+            return kind(what.format(named), next_step)
     if "No solution found" in text:
         return InstallFailed(f"The packages contradict each other: {_reasons(text)}.", _LOOSEN)
     told = [line.partition(":")[2].strip() for line in errors.splitlines() if re.match(r"error:|  cause:", line)]
@@ -220,101 +220,90 @@ def error_of(errors: str) -> HaversackError:
 
 
 _LOOSEN = "Change one of these requirements; `haversack env show NB.ipynb` says where each comes from."
+DISK_FULL = ("The disk is full, so the packages were not installed.", "Free space: haversack env rm --all")
+"""The sentence and the next step of a `DiskFull` while packages are installed."""
+_OTHER_VERSION = "Ask for another version of it, or for another Python with --python VERSION."
 
-
-def _full(found: re.Match[str]) -> HaversackError:
-    return DiskFull("The disk is full, so the packages were not installed.", "Free space: haversack env rm --all")
-
-
-def _no_python(found: re.Match[str]) -> HaversackError:
-    return InstallFailed(
-        f"There is no Python {found[1]} on this machine, and none could be fetched.",
-        "Install it, or name another with --python VERSION.",
-    )
-
-
-def _unreadable(found: re.Match[str]) -> HaversackError:
-    return InputError(f"A requirement cannot be read: {found[1].rstrip('. ^')}.", "Correct it, for example: pandas<3")
-
-
-def _no_dates(found: re.Match[str]) -> HaversackError:
-    return InstallFailed(
-        f"The index does not tell when {found[1]} was uploaded, so --as-of cannot be kept.",
+# What uv writes, with its white space made single → the error, its sentence and next step; {} stands for the group of
+# the pattern. The first that matches counts.
+_CAUSES: tuple[tuple[str, type[HaversackError], str, str], ...] = (
+    (r"No space left on device|os error 28\b|Disk quota exceeded", DiskFull, *DISK_FULL),
+    (
+        r"Couldn't parse requirement in .*? cause: (.*)",
+        InputError,
+        "A requirement cannot be read: {}.",
+        "Correct it, for example: pandas<3",
+    ),
+    (
+        r"Hash mismatch for `([^`]+)`",
+        IntegrityError,
+        "The file of {} is not the one that was locked.",
+        "Lock again: haversack env lock",
+    ),
+    (
+        r"401 Unauthorized|403 Forbidden|authentication",
+        InstallFailed,
+        "The package index refuses the sign-in.",
+        "Put it into pip's configuration: pip config set global.index-url URL",
+    ),
+    (
+        r"(?:hint: )?`?([\w.-]+)`? .{0,80}(?:missing an upload date|upload time|upload date)",
+        InstallFailed,
+        "The index does not tell when {} was uploaded, so --as-of cannot be kept.",
         "Leave out --as-of, or use an index with upload times, such as PyPI.",
-    )
-
-
-def _too_new(found: re.Match[str]) -> HaversackError:
-    return InstallFailed(f"{found[1]} had no release by that date.", "Give a later date with --as-of.")
-
-
-def _unknown(found: re.Match[str]) -> HaversackError:
-    return InstallFailed(
-        f"There is no package {found[1]} in the index.",
+    ),
+    (
+        r"Because (?:there are no versions of )?([\w.-]+) .{0,120}exclude-newer",
+        InstallFailed,
+        "{} had no release by that date.",
+        "Give a later date with --as-of.",
+    ),
+    (
+        r"Because ([\w.-]+) was not found in the (?:package registry|provided package locations)",
+        InstallFailed,
+        "There is no package {} in the index.",
         "Correct its name; `haversack env show NB.ipynb` says where it comes from.",
-    )
-
-
-def _no_wheel(found: re.Match[str]) -> HaversackError:
-    return InstallFailed(
-        f"{found[1]} has no wheel for this Python and machine, and no source to build it from.",
-        "Ask for another version of it, or for another Python with --python VERSION.",
-    )
-
-
-def _not_built(found: re.Match[str]) -> HaversackError:
-    return InstallFailed(
-        f"{found[1]} has no wheel for this Python and machine, and building it from its source failed.",
-        "Ask for another version of it, or for another Python with --python VERSION.",
-    )
-
-
-def _other_hash(found: re.Match[str]) -> HaversackError:
-    return IntegrityError(f"The file of {found[1]} is not the one that was locked.", "Lock again: haversack env lock")
-
-
-def _no_repository(found: re.Match[str]) -> HaversackError:
-    return InstallFailed(f"The repository of {found[1]} cannot be fetched.", "Correct its address, or sign in to it.")
-
-
-def _not_there(found: re.Match[str]) -> HaversackError:
-    return InstallFailed(f"There is nothing to install at {found[1]}.", "Correct the path or address.")
-
-
-def _refused(found: re.Match[str]) -> HaversackError:
-    return InstallFailed(
-        "The package index refuses the sign-in.", "Put it into pip's configuration: pip config set global.index-url URL"
-    )
-
-
-# What uv writes, with its white space made single → the error. The first that matches counts.
-_CAUSES: tuple[tuple[str, Callable[[re.Match[str]], HaversackError]], ...] = (
-    (r"No space left on device|os error 28\b|Disk quota exceeded", _full),
-    (r"No interpreter found for Python (\S+)", _no_python),
-    (r"No (?:download|Python download)s? (?:found|available) for request:? (\S+)", _no_python),
-    (r"Failed to install (?:Python )?cpython-(\d[\w.]*)", _no_python),
-    (r"Couldn't parse requirement in .*? cause: (.*)", _unreadable),
-    (r"Hash mismatch for `([^`]+)`", _other_hash),
-    (r"401 Unauthorized|403 Forbidden|authentication", _refused),
-    (r"(?:hint: )?`?([\w.-]+)`? .{0,80}(?:missing an upload date|upload time|upload date)", _no_dates),
-    (r"Because (?:there are no versions of )?([\w.-]+) .{0,120}exclude-newer", _too_new),
-    (r"Because ([\w.-]+) was not found in the (?:package registry|provided package locations)", _unknown),
-    (r"Because (?:all versions of )?([\w.=-]+) (?:has|have) no (?:wheels?|usable wheels|source)", _no_wheel),
-    (r"no wheels? .{0,60}and no source distribution .*?`?([\w.-]+)`?", _no_wheel),
-    (r"Failed to download and build `([^`]+)` cause: Git operation failed", _no_repository),
-    (r"Failed to (?:download and )?build `([^`]+)`", _not_built),
-    (r"Distribution not found at: (\S+)", _not_there),
+    ),
+    (
+        r"Because (?:all versions of )?([\w.=-]+) (?:has|have) no (?:wheels?|usable wheels|source)"
+        r"|no wheels? .{0,60}and no source distribution .*?`?([\w.-]+)`?",
+        InstallFailed,
+        "{} has no wheel for this Python and machine, and no source to build it from.",
+        _OTHER_VERSION,
+    ),
+    (
+        r"Failed to download and build `([^`]+)` cause: Git operation failed",
+        InstallFailed,
+        "The repository of {} cannot be fetched.",
+        "Correct its address, or sign in to it.",
+    ),
+    (
+        r"Failed to (?:download and )?build `([^`]+)`",
+        InstallFailed,
+        "{} has no wheel for this Python and machine, and building it from its source failed.",
+        _OTHER_VERSION,
+    ),
+    (
+        r"Distribution not found at: (\S+)",
+        InstallFailed,
+        "There is nothing to install at {}.",
+        "Correct the path or address.",
+    ),
 )
 
 
 def _reasons(text: str) -> str:
-    """The facts in uv's explanation of a contradiction, without its conclusions, at most two of them."""
+    """Two facts in uv's explanation of a contradiction, without its conclusions: what depends on what comes first."""
     explanation = text.partition("cause: ")[2].partition(" hint:")[0]
     facts: list[str] = []
     for sentence in re.split(r"(?<=\.) (?=And|Because)", explanation):
         premise = re.sub(r"^(And because|Because) ", "", sentence).partition(", we can conclude")[0]
         facts += [fact for fact in premise.split(" and ") if "your requirements are unsatisfiable" not in fact]
-    return " and ".join(dict.fromkeys(fact.strip(" .") for fact in facts[:2])) or explanation
+    stated = [fact.strip(" .") for fact in facts]
+    depends = [fact for fact in stated if re.search(r"\bdepends? on\b", fact)]
+    # uv states what the user requires where it is used, so the last one is the one that does not fit.
+    others = [fact for fact in reversed(stated) if fact not in depends]
+    return " and ".join(dict.fromkeys([*depends, *others][:2])) or explanation
 
 
 def _address(errors: str) -> str:

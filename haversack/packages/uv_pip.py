@@ -17,6 +17,11 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+UNREACHABLE = re.compile(
+    r"Request failed after|error sending request|dns error|Connection refused|tcp connect error|operation timed out"
+    r"|Network is unreachable|Could not connect|HTTP status server error"
+)
+"""What uv's error has in it if an index cannot be reached."""
 # uv's lines for an installed, a removed and a reinstalled package.
 _CHANGE = re.compile(r" ([+~-]) ([\w.-]+)==(\S+)")
 _HIDDEN = ("Using Python ", "warning: `--yes` has no effect")

@@ -18,7 +18,6 @@ from haversack.packages.lock import Locker
 from haversack.packages.requirements import Requirements, requirements_of
 from haversack.packages.store import Store
 from haversack.packages.uv import Uv
-from tests.packages import packages
 from tests.packages.wheels import index, wheel
 
 BUDGET = 10**9
@@ -43,7 +42,7 @@ class Workshop:
             wheel(self.wheels, name, "20.0")
         self.publish()
 
-    def publish(self, *wheels: Path) -> str:
+    def publish(self) -> str:
         """Put all wheels made so far into the index, and return its address."""
         return index(self.folder / "index", *self.wheels.glob("*.whl"))
 
@@ -81,9 +80,9 @@ ROOT = Path(__file__).parents[2]
 UV = uv.find_uv_bin()
 # Where Python keeps pip's wheel, and where Debian does.
 PIP = next(
-    wheel
+    path
     for folder in (Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels"))
-    for wheel in folder.glob("pip-*.whl")
+    for path in folder.glob("pip-*.whl")
 )
 
 
@@ -118,16 +117,16 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of wheels of all tests, with its index in `simple`. Some have the names of projects in the table."""
     folder = tmp_path_factory.mktemp("wheels")
     for version in ("1.0", "2.0"):
-        packages.wheel(folder, "tinybase", version)
-        packages.wheel(folder, "tinytop", version, requires=["tinybase"])
-    packages.wheel(folder, "tinyold", "1.0", requires=["tinybase<2"])
-    packages.wheel(folder, "tabulate", "1.0")
-    packages.wheel(folder, "gdown", "1.0", requires=["tinybase>=2"])
-    packages.wheel(folder, "boto3", "1.0")
-    packages.wheel(folder, "seaborn", "1.0", "import wordcloud")
-    packages.wheel(folder, "wordcloud", "1.0")
+        wheel(folder, "tinybase", version)
+        wheel(folder, "tinytop", version, needs=["tinybase"])
+    wheel(folder, "tinyold", "1.0", needs=["tinybase<2"])
+    wheel(folder, "tabulate", "1.0")
+    wheel(folder, "gdown", "1.0", needs=["tinybase>=2"])
+    wheel(folder, "boto3", "1.0")
+    wheel(folder, "seaborn", "1.0", source="import wordcloud")
+    wheel(folder, "wordcloud", "1.0")
     (folder / PIP.name).write_bytes(PIP.read_bytes())
-    packages.index(folder)
+    index(folder / "simple", *folder.glob("*.whl"))
     return folder
 
 

@@ -160,7 +160,7 @@ CPU = "cp{0}-cp{0}-manylinux_2_28_x86_64"
 @pytest.fixture
 def torches(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     """An index with torch for CUDA, as PyPI has it; PyTorch's own index cannot be reached, and there is no GPU."""
-    monkeypatch.setattr(accelerator, "_INDEX", "http://127.0.0.1:1/whl/cpu/")
+    monkeypatch.setattr(accelerator, "_INDEXES", "http://127.0.0.1:1/whl")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(accelerator, "accelerator", lambda: "cpu")
     tag = CPU.format(lock.python_.own().minor.replace(".", ""))
@@ -225,7 +225,7 @@ def test_the_size_of_the_cuda_build_is_that_of_its_wheels() -> None:
 def test_whether_pytorchs_index_answers_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "whl" / "cpu").mkdir(parents=True)
     with served(tmp_path) as (address, asked):
-        monkeypatch.setattr(accelerator, "_INDEX", f"{address}/whl/cpu/")
+        monkeypatch.setattr(accelerator, "_INDEXES", f"{address}/whl")
         assert accelerator.pytorch_index_answers(tmp_path / "kept", {})
         assert accelerator.pytorch_index_answers(tmp_path / "kept", {})
     assert len(asked) == 1

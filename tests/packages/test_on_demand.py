@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages import packages
 from tests.packages.conftest import UV, Environment
+from tests.packages.wheels import wheel
 
 _START = "from pathlib import Path\nfrom haversack.packages import on_demand\non_demand.install(Path('content'))\n"
 
@@ -159,7 +159,7 @@ def test_one_installation_runs_at_a_time(env: Environment, tmp_path: Path) -> No
 
 def test_a_module_of_a_shared_package(env: Environment, tmp_path: Path) -> None:
     folder = tmp_path / "google"
-    packages.wheel(folder, "google_cloud_bigquery", "1.0", module="google/cloud/bigquery")
+    wheel(folder, "google_cloud_bigquery", "1.0", module="google/cloud/bigquery")
     done = cell(env, "from google.cloud import bigquery\nprint(bigquery.__version__)", PIP_FIND_LINKS=str(folder))
     assert done.stdout.splitlines()[1:] == ["1.0"]
     assert "installed google-cloud-bigquery 1.0 (import google.cloud.bigquery" in done.stdout

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import subprocess
-import threading
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from haversack.notebook.place import environment
 from haversack.packages import pip_command
-from tests.packages import packages
 from tests.packages.conftest import PIP, Environment
+from tests.packages.wheels import index, project, served, wheel
 
 WAYS = {
     "pip": "pip install tinybase",
@@ -118,26 +114,26 @@ def test_a_conflict_is_said_and_installed_all_the_same(env: Environment) -> None
 
 
 def test_the_best_version_of_all_indexes_wins(env: Environment, tmp_path: Path) -> None:
-    packages.wheel(tmp_path / "more", "tinybase", "1.5")
-    done = env.pip("install", "tinybase", "--extra-index-url", packages.index(tmp_path / "more"))
+    more = index(tmp_path / "index", wheel(tmp_path, "tinybase", "1.5"))
+    done = env.pip("install", "tinybase", "--extra-index-url", more)
     assert "Successfully installed tinybase-2.0" in done.stdout
 
 
 def test_an_index_on_the_command_line_replaces_the_configured_one(env: Environment, tmp_path: Path) -> None:
-    packages.wheel(tmp_path / "other", "tinybase", "1.5")
-    done = env.pip("install", "tinybase", "-i", packages.index(tmp_path / "other"))
+    other = index(tmp_path / "index", wheel(tmp_path, "tinybase", "1.5"))
+    done = env.pip("install", "tinybase", "-i", other)
     assert "Successfully installed tinybase-1.5" in done.stdout
 
 
 def test_what_a_cell_configures_counts_from_the_next_call_on(env: Environment, tmp_path: Path) -> None:
-    packages.wheel(tmp_path / "other", "tinyother", "1.0")
-    env.pip("config", "set", "global.extra-index-url", packages.index(tmp_path / "other"))
+    other = index(tmp_path / "index", wheel(tmp_path, "tinyother"))
+    env.pip("config", "set", "global.extra-index-url", other)
     assert "Successfully installed tinyother-1.0" in env.pip("install", "tinyother").stdout
 
 
 def test_links_and_constraints(env: Environment, tmp_path: Path) -> None:
     (tmp_path / "my limits.txt").write_text("tinybase<2\n")
-    packages.wheel(tmp_path / "wheels", "tinylinked", "1.0", requires=["tinybase"])
+    wheel(tmp_path / "wheels", "tinylinked", "1.0", needs=["tinybase"])
     done = env.pip("install", "tinylinked", "-f", str(tmp_path / "wheels"), "-c", str(tmp_path / "my limits.txt"))
     assert "Successfully installed tinybase-1.0 tinylinked-1.0" in done.stdout
 
@@ -155,8 +151,8 @@ def test_a_dry_run_changes_nothing(env: Environment) -> None:
 
 
 def test_a_project_is_built_and_an_editable_one_stays_where_it_is(env: Environment, tmp_path: Path) -> None:
-    built = packages.project(tmp_path / "built", "tinybuilt", "1.0", "value = 7")
-    edited = packages.project(tmp_path / "edited", "tinyedited", "1.0")
+    built = project(tmp_path / "built", "tinybuilt", "1.0", "value = 7")
+    edited = project(tmp_path / "edited", "tinyedited", "1.0")
     assert env.pip("install", str(built), "-e", str(edited)).returncode == 0
     (edited / "tinyedited.py").write_text("value = 8")
     done = env.run("python", "-c", "import tinybuilt, tinyedited; print(tinybuilt.value, tinyedited.value)")
@@ -164,7 +160,7 @@ def test_a_project_is_built_and_an_editable_one_stays_where_it_is(env: Environme
 
 
 def test_a_changed_project_is_built_again(env: Environment, tmp_path: Path) -> None:
-    folder = packages.project(tmp_path / "built", "tinybuilt", "1.0", "value = 7")
+    folder = project(tmp_path / "built", "tinybuilt", "1.0", "value = 7")
     env.pip("install", str(folder))
     backend = folder / "backend.py"
     backend.write_text(backend.read_text().replace("value = 7", "value = 8"))
@@ -173,7 +169,7 @@ def test_a_changed_project_is_built_again(env: Environment, tmp_path: Path) -> N
 
 
 def test_a_repository(env: Environment, tmp_path: Path) -> None:
-    folder = packages.project(tmp_path / "repository", "tinybuilt", "1.0", "value = 7")
+    folder = project(tmp_path / "repository", "tinybuilt", "1.0", "value = 7")
     as_me = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
     for words in (["init", "-q"], ["add", "."], [*as_me, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", *words], cwd=folder, check=True)
@@ -182,7 +178,7 @@ def test_a_repository(env: Environment, tmp_path: Path) -> None:
 
 
 def test_a_build_that_needs_an_installed_module_has_it(env: Environment, tmp_path: Path) -> None:
-    folder = packages.project(tmp_path / "built", "tinybuilt", "1.0", "value = 7", needs="tinybase")
+    folder = project(tmp_path / "built", "tinybuilt", "1.0", "value = 7", needs="tinybase")
     assert env.pip("install", str(folder)).returncode == 1
     env.pip("install", "tinybase")
     done = env.pip("install", str(folder))
@@ -233,20 +229,11 @@ def test_an_installed_file_is_not_the_caches(env: Environment) -> None:
     assert (env.packages / "tinybase" / "__init__.py").stat().st_nlink == 1
 
 
-@pytest.fixture
-def server(wheels: Path) -> Iterator[http.server.ThreadingHTTPServer]:
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(wheels))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        yield found
-
-
-def test_without_its_registry_the_cache_is_used(env: Environment, server: http.server.ThreadingHTTPServer) -> None:
-    options = ["--retries", "0", "-i", f"http://127.0.0.1:{server.server_port}/simple"]
-    assert env.pip("install", *options, "tinybase").returncode == 0
+def test_without_its_registry_the_cache_is_used(env: Environment, wheels: Path) -> None:
+    with served(wheels / "simple") as (address, _):
+        options = ["--retries", "0", "-i", address]
+        assert env.pip("install", *options, "tinybase").returncode == 0
     env.pip("uninstall", "-y", "tinybase")
-    server.shutdown()
-    server.server_close()
     done = env.pip("install", *options, "-U", "tinybase")
     assert "The package index cannot be reached" in done.stdout
     assert done.stdout.endswith("Successfully installed tinybase-2.0\n")
@@ -258,8 +245,8 @@ def uv_command(env: Environment, *words: str) -> subprocess.CompletedProcess[str
     """Run `uv` as a cell would find it."""
     commands = env.folder.parent / "bin"
     commands.mkdir(exist_ok=True)
-    served = environment.Environment(env.folder, env.folder, env.packages.relative_to(env.folder))
-    environment.write_pip_by_uv(commands, served)
+    own = environment.Environment(env.folder, env.folder, env.packages.relative_to(env.folder))
+    environment.write_pip_by_uv(commands, own)
     return env.run("uv", *words, PATH=f"{commands}:{env.variables['PATH']}")
 
 

@@ -42,7 +42,7 @@ def base(workshop: Workshop) -> Workshop:
 def test_an_environment_has_the_packages_of_its_lock_and_its_own_python(base: Workshop) -> None:
     held = get(base, "base")
     python = held.environment.tree / "bin" / "python"
-    code = "import base, sys, importlib.metadata as m; print(base.version, m.version('pip'), sys.prefix)"
+    code = "import base, sys, importlib.metadata as m; print(base.__version__, m.version('pip'), sys.prefix)"
     shown = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.split() == ["1.0", "20.0", str(held.environment.tree)]
     assert not list(held.environment.tree.rglob("*.pth.haversack"))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages import packages
 from tests.packages.conftest import Environment
+from tests.packages.wheels import index, wheel
 
 pytestmark = pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="for a machine without a GPU")
 _TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
@@ -20,17 +20,17 @@ TAG = f"{_TAG}-{_TAG}-manylinux_2_17_{platform.machine()}"
 @pytest.fixture
 def options(env: Environment, tmp_path: Path) -> list[str]:
     """pip's options for an index with PyPI's torch, and a folder with an older one for the CPU. PyTorch's is away."""
-    packages.wheel(tmp_path / "pypi", "torch", "2.14.0", requires=["nvidia-cublas"])
-    packages.wheel(tmp_path / "pypi", "nvidia_cublas", "13.0")
-    packages.wheel(tmp_path / "pypi", "torchvision", "0.29.0", requires=["torch==2.14.0"])
-    packages.wheel(tmp_path / "pypi", "torchvision", "0.28.0", requires=["torch==2.13.0"])
-    packages.wheel(tmp_path / "pypi", "accelerate", "1.0", requires=["torch>=2"])
-    packages.wheel(tmp_path / "cpu", "torch", "2.13.0+cpu", tag=TAG)
+    wheel(tmp_path / "pypi", "torch", "2.14.0", needs=["nvidia-cublas"])
+    wheel(tmp_path / "pypi", "nvidia_cublas", "13.0")
+    wheel(tmp_path / "pypi", "torchvision", "0.29.0", needs=["torch==2.14.0"])
+    wheel(tmp_path / "pypi", "torchvision", "0.28.0", needs=["torch==2.13.0"])
+    wheel(tmp_path / "pypi", "accelerate", "1.0", needs=["torch>=2"])
+    wheel(tmp_path / "cpu", "torch", "2.13.0+cpu", tag=TAG)
     cache = tmp_path / "haversack"
     cache.mkdir()
     (cache / "pytorch-index").write_text("no")
     env.variables["HAVERSACK_CACHE"] = str(cache)
-    return ["-i", packages.index(tmp_path / "pypi"), "-f", str(tmp_path / "cpu")]
+    return ["-i", index(tmp_path / "index", *(tmp_path / "pypi").glob("*.whl")), "-f", str(tmp_path / "cpu")]
 
 
 @pytest.mark.parametrize("named", ["torch", "accelerate", "torch>=2.1"])
@@ -57,6 +57,6 @@ def test_where_only_cuda_fits_it_is_said_before(env: Environment, options: list[
 
 
 def test_a_build_that_is_named_is_installed(env: Environment, options: list[str], tmp_path: Path) -> None:
-    packages.wheel(tmp_path / "cpu", "torch", "2.0.1+cu118", tag=TAG)
+    wheel(tmp_path / "cpu", "torch", "2.0.1+cu118", tag=TAG)
     done = env.pip("install", *options, "torch==2.0.1+cu118")
     assert done.stdout.splitlines()[-1] == "Successfully installed torch-2.0.1+cu118"

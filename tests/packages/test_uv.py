@@ -51,6 +51,15 @@ def test_a_contradiction_names_the_two_facts(workshop: Workshop) -> None:
     assert "conclude" not in what
 
 
+def test_a_contradiction_with_a_requirement_of_the_users_names_it(workshop: Workshop) -> None:
+    wheel(workshop.wheels, "base", "1.0")
+    wheel(workshop.wheels, "base", "2.0")
+    wheel(workshop.wheels, "before", needs=["base<2"])
+    workshop.publish()
+    what = failure(workshop, "before==1.0", "base==2.0").what
+    assert "depend on base<2 and you require base==2.0" in what
+
+
 def test_a_requirement_that_cannot_be_read_is_an_input_error(workshop: Workshop) -> None:
     assert isinstance(failure(workshop, "base==="), InputError)
 

@@ -1,4 +1,4 @@
-"""Tiny wheels, made by hand, and indexes of them: a folder (`file://`) or a server on loopback that counts requests."""
+"""Tiny wheels and projects, and indexes of them: a folder (`file://`) or a server on loopback that counts requests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,24 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+# A project that is built without a network: its build backend is a file of its own, which packs the wheel by hand.
+_BACKEND = """
+import zipfile
+{first}
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(f"{{folder}}/{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr({content!r}, {source!r})
+        info = "{name}-{version}.dist-info"
+        archive.writestr(f"{{info}}/METADATA", "Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+        archive.writestr(f"{{info}}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(f"{{info}}/RECORD", "")
+    return "{name}-{version}-py3-none-any.whl"
+"""
+_EDITABLE = """
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    return build_wheel(folder)
+"""
+
 
 def wheel(
     folder: Path,
@@ -19,22 +37,22 @@ def wheel(
     version: str = "1.0",
     *,
     needs: Sequence[str] = (),
-    source: str | None = None,
+    source: str = "",
     files: Mapping[str, bytes] | None = None,
     tag: str = "py3-none-any",
-    python: str = "",
+    module: str = "",
 ) -> Path:
-    """A wheel of one module `name` whose `__init__.py` is `source`, with a valid RECORD; returns its path.
+    """Write a wheel of one module, with a valid RECORD, into `folder`, created if missing, and return its path.
 
-    `needs` are its requirements, `files` more files by their paths, `tag` its platform, `python` its Requires-Python.
+    `needs` are its requirements, `files` more files by their paths, `tag` its platform. The module has `__version__`,
+    then `source`, and the project's name, unless `module`, with slashes, names another.
     """
-    module = name.replace("-", "_")
-    info = f"{module}-{version}.dist-info"
+    project = name.replace("-", "_")
+    info = f"{project}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    metadata += f"Requires-Python: {python}\n" if python else ""
     metadata += "".join(f"Requires-Dist: {one}\n" for one in needs)
     content = {
-        f"{module}/__init__.py": (f"version = {version!r}\n" if source is None else source).encode(),
+        f"{module or project}/__init__.py": f"__version__ = {version!r}\n{source}".encode(),
         **(files or {}),
         f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
@@ -42,7 +60,7 @@ def wheel(
     record = "".join(f"{path},sha256={_digest(data)},{len(data)}\n" for path, data in content.items())
     content[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{module}-{version}-{tag}.whl"
+    path = folder / f"{project}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name_, data in content.items():
             archive.writestr(name_, data)
@@ -62,6 +80,22 @@ def index(folder: Path, *wheels: Path) -> str:
     for project, lines in links.items():
         (folder / project / "index.html").write_text(f"<!DOCTYPE html><html><body>{''.join(lines)}</body></html>")
     return folder.as_uri()
+
+
+def project(folder: Path, name: str, version: str, source: str = "", needs: str = "") -> Path:
+    """Write a project of one module, or with `source` "" an editable one, that needs the module `needs` to be built."""
+    folder.mkdir(parents=True)
+    backend = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    (folder / "pyproject.toml").write_text(f'[project]\nname = "{name}"\nversion = "{version}"\n{backend}')
+    first = f"import {needs}" if needs else ""
+    if source:
+        content, text, editable = f"{name}.py", source, ""
+    else:
+        content, text, editable = f"{name}.pth", str(folder), _EDITABLE
+        (folder / f"{name}.py").write_text("")
+    code = _BACKEND.format(first=first, name=name, version=version, content=content, source=text)
+    (folder / "backend.py").write_text(code + editable)
+    return folder
 
 
 class _Handler(SimpleHTTPRequestHandler):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from haversack import settings
 from haversack.errors import InputError
 from haversack.notebook.job import job
 from haversack.notebook.record import beside
@@ -39,17 +40,48 @@ def test_modules_scripts_and_packages_that_it_uses_come_along(tmp_path: Path, ru
     assert notebooks.text(report.output, 2) == "['helper.py', 'later.py', 'sample_data', 'shapes']\n"
 
 
+def test_a_folder_without_init_is_a_package_too(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "prices.py").write_text("total = 7\n")
+    report = run("from shop.prices import total\nprint(total)")
+    assert (report.status, notebooks.text(report.output, 0)) == ("done", "7\n")
+
+
 def test_a_cell_that_changes_one_changes_the_copy_only(tmp_path: Path, run: Run) -> None:
     (tmp_path / "helper.py").write_text("value = 1\n")
     run("import helper\nopen('helper.py', 'w').write('value = 2')")
     assert (tmp_path / "helper.py").read_text() == "value = 1\n"
 
 
-def test_what_is_too_large_is_refused(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_large_is_refused_before_there_is_a_job(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(beside, "_MAX_BYTES", 10)
     (tmp_path / "helper.py").write_text("value = 123456789\n")
     with pytest.raises(InputError, match="too much to come along"):
         run("import helper")
+    assert not list((settings.load().data / "jobs").glob("*"))
+
+
+def test_a_notebook_outside_the_notebooks_folder_is_not_copied(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    outer = write_page(tmp_path / "notebook.ipynb", "prepared = 1")
+    before = outer.read_bytes()
+    source = notebooks.write(tmp_path / "inner" / "source.ipynb", "%run ../notebook.ipynb")
+    report = job.run(source, tmp_path / "out.ipynb")
+    folder = Path(report.job)
+    assert report.status == "failed"
+    assert notebooks.read(folder / "notebook.ipynb").cells[0].source == "%run ../notebook.ipynb"
+    assert not (folder / "beside").exists()
+    assert outer.read_bytes() == before
+    assert "Not copied into the job, because it is outside the notebook's folder: ../notebook.ipynb." in report.notices
+
+
+def test_a_notebook_that_is_run_by_its_absolute_path_is_read_where_it_is(tmp_path: Path, run: Run) -> None:
+    page = write_page(tmp_path / "pages" / "setup.ipynb", "prepared = 1")
+    report = run(f"%run {page}", "print(prepared)")
+    assert notebooks.text(report.output, 1) == "1\n"
+    assert not (Path(report.job) / "beside").exists()
 
 
 def test_a_page_is_run_before_the_first_cell(tmp_path: Path, run: Run) -> None:
