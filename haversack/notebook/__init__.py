@@ -3,14 +3,15 @@ extension.
 
 A job involves two processes. The parent process (`haversack run`) starts a kernel, sends it the cells and writes the
 executed notebook. The kernel process executes the cells. These modules run in the kernel: `plainfit`, `files`,
-`uploads`, `ending` (the parent reads what it wrote), `colab.*` (except `colab.hints`), `secrets.watch`,
-`place.sample_data`, `place.kaggle_sign_in` and `clients` (which also has a process of its own, as has
+`uploads`, `environment_call`, `ending` (the parent reads what it wrote), `colab.*` (except `colab.hints`),
+`secrets.watch`, `place.sample_data`, `place.kaggle_sign_in` and `clients` (which also has a process of its own, as has
 `place.kaggle_command`). `packages.on_demand` runs in the kernel too, `packages.pip_command` and `uv_command` in
 child processes of it. `channel` is the kernel's side of the messages to the parent. `secrets.file` runs in both
 processes, all others run in the parent.
 
 A kernel's environment may hold nothing of haversack's but what `place.kernel_path` puts there. So the kernel's modules
-import only the standard library, IPython, ipykernel, the packages named there, and what the notebook imports itself.
+import only the standard library, IPython, ipykernel and what it needs, the packages named there, and what the notebook
+imports itself.
 
 The parent starts the kernel with `--ext haversack.notebook`; `%load_ext haversack.notebook` does the same in any other
 kernel. The extension adds what is missing and replaces nothing: an installed genuine `google.colab` is used as it is.

@@ -1,7 +1,8 @@
 """`haversack.environment(…)`, when a cell executes it.
 
 In a job the packages are there already: the parent has read the call before the first cell (`packages.declared`).
-Elsewhere, in Jupyter or on Colab, the call installs what is missing. Both set the variables and execute the commands.
+Elsewhere, in Jupyter, on Colab or in a job with `--no-install`, the call installs what is missing, as a cell with
+`%pip install` would. Everywhere it sets the variables and executes the commands.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def environment(
         env: environment variables to set, name → value.
         run: shell commands for what no package does, executed once in each session.
 
-    Raises `InstallFailed` if a package cannot be installed, and `InputError` if a command of `run` fails.
+    Raises `InstallFailed` if a package cannot be installed, and `InputError` if a command of `run` fails. Debian
+    packages that cannot be installed are only printed.
     """
     os.environ.update(env or {})
     if missing := [one for one in packages if not _is_installed(one)]:
@@ -64,7 +66,7 @@ def _is_installed(requirement: str) -> bool:
 
 
 def _install(packages: Sequence[str]) -> None:
-    """Install packages into this Python's environment: in a job by uv, which serves pip there."""
+    """Install packages into this Python's environment by its pip; in a job's own environment uv serves pip."""
     done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", *packages], check=False)
     if done.returncode:
         raise InstallFailed(

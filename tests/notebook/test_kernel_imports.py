@@ -18,9 +18,11 @@ from haversack.notebook.place import environment, kernel_path
 from tests.notebook import environments
 
 ROOT = Path(haversack.__file__).parent.parent
-# What runs in a kernel: the extension, all of google.colab, plain `model.fit`, `haversack.fit`, uploads and downloads.
+# What runs in a kernel: the extension, all of google.colab, plain `model.fit`, `haversack.fit`, uploads and downloads,
+# and `haversack.environment`.
 ENTRANCES = [
     "haversack.notebook",
+    "haversack.notebook.environment_call",
     "haversack.notebook.files",
     "haversack.notebook.plainfit",
     "haversack.notebook.clients.filesystem",
@@ -31,6 +33,7 @@ ENTRANCES = [
 NOT_APART = {"haversack.notebook.clients.actions", "haversack.notebook.clients.serving"}
 # Behind a check that another process does the work, a setting's default that a job's variables replace, or an error.
 EXCEPTIONS = {("haversack.settings", "platformdirs")}
+FROM_IPYKERNEL = {"packaging"}
 FROM_THE_NOTEBOOK = {"keras", "jax", "numpy", "ml_dtypes", "PIL", "IPython", "ipykernel", "google"}
 
 
@@ -75,7 +78,7 @@ def reached() -> dict[str, set[str]]:
 
 
 def test_kernel_modules_import_nothing_else_also_not_lazily() -> None:
-    allowed = {*sys.stdlib_module_names, "haversack", *kernel_path.PACKAGES, *FROM_THE_NOTEBOOK}
+    allowed = {*sys.stdlib_module_names, "haversack", *kernel_path.PACKAGES, *FROM_IPYKERNEL, *FROM_THE_NOTEBOOK}
     wrong = sorted(
         f"{module} imports {name}"
         for module, names in reached().items()

@@ -21,8 +21,9 @@ _BOOTSTRAP = (
     "import runpy, site, sys; folder, module = sys.argv[1:3]; del sys.argv[1:3]; "
     "folder in sys.path or site.addsitedir(folder); runpy.run_module(module, run_name='__main__', alter_sys=True)"
 )
-# The folder with our package. In a kernel the package is a link, and what it links to lies among its own dependencies.
-_IMPORTED_FROM = Path(__file__).resolve().parents[3]
+IMPORTED_FROM = Path(__file__).resolve().parents[3]
+"""The folder with our package: site-packages, or a checkout that is not installed. In a kernel the package is a link,
+and what it links to lies among its own dependencies."""
 # Variables that lead to the kernel's own environment. With `-I` Python ignores its own; uv and others do not.
 _PRIVATE = ("PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", VARIABLE)
 
@@ -34,7 +35,7 @@ def is_apart() -> bool:
 
 def command(module: str) -> list[str]:
     """Return the command that runs our `module` as a program in haversack's own Python; arguments may follow."""
-    return [place.interpreter(), "-I", "-c", _BOOTSTRAP, str(_IMPORTED_FROM), module]
+    return [place.interpreter(), "-I", "-c", _BOOTSTRAP, str(IMPORTED_FROM), module]
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:

@@ -179,14 +179,15 @@ def run(
     needed = packages.needed_by(source, notebook.absolute().parent, pages)
     if options.install:
         packages.check(needed, python)
+    files_beside = beside.find(needed.files)
     _check_options(options)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     record = JobRecord(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
-    notices = _unmount_abandoned(chosen.data)
+    notices = [*_unmount_abandoned(chosen.data), beside.outside_notice(needed.files)]
     with FileLock(folder / LOCK):
         job = Job(source, folder, record, chosen, notices)
         record.uploads = job.store.add_inputs(source, given)
-        record.beside = beside.keep(needed.files, folder)
+        record.beside = beside.keep(files_beside, folder)
         if options.install:
             packages.keep_needed(folder, needed)
         return job.execute()
@@ -206,9 +207,9 @@ def resume(
 
     A job that is missing on this machine, or that another machine has continued, is downloaded from the hub's drive. An
     error while the job runs is in the report's `failure`. Raises, before anything is executed, `InputError` or
-    `NotebookInvalid` if the job is unknown, done, being executed or lacks an upload, or an argument is unusable, and
-    `SignInError`, `ConnectionFailed` or `RemoteError` for an unusable hub. Raises `KeyboardInterrupt` for a second
-    Ctrl-C.
+    `NotebookInvalid` if the job is unknown, done, being executed or lacks a file that came with it, or an argument is
+    unusable, and `SignInError`, `ConnectionFailed` or `RemoteError` for an unusable hub. Raises `KeyboardInterrupt` for
+    a second Ctrl-C.
 
     Args:
         name: the job's name, or a path that ends with it.

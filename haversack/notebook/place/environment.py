@@ -37,8 +37,6 @@ from haversack.packages.pip_settings import uv_settings
 
 FOLDERS = ("env", "overlay", "kernel-path")
 """The folders of a job that have its session's environment."""
-# The parent folder of the package `haversack`: site-packages, or a checkout that is not installed.
-_IMPORTED_FROM = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,9 @@ def create(folder: Path) -> Environment:
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
     environment = Environment(folder, folder, _packages(folder))
     lines = [f"import site; site.addsitedir({str(path)!r})" for path in _parent_packages()]
-    (folder / environment.packages / kernel_path.PTH).write_text("\n".join([*lines, str(_IMPORTED_FROM)]) + "\n")
+    (folder / environment.packages / kernel_path.PTH).write_text(
+        "\n".join([*lines, str(interpreter.IMPORTED_FROM)]) + "\n"
+    )
     for name in ("pip", "pip3"):
         _write_program(environment.bin / name, f'exec "{environment.python}" -m pip "$@"')
     return environment

@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from haversack.errors import JobError
+from haversack.notebook.clients import interpreter
 from haversack.packages import uv
 from haversack.packages.pip_settings import UvSettings
 
 PACKAGES = ("fsspec", "xxhash")
 """The packages of ours that durable trainings need: the file systems of stores, and the hash of checkpoints."""
-_PACKAGE = Path(__file__).resolve().parents[2]
 PTH = "haversack.pth"
 
 
@@ -43,7 +43,7 @@ def make(folder: Path, environment: Path, cache: Path, settings: UvSettings | No
     Raises `OSError` if the folder cannot be written.
     """
     folder.mkdir()
-    (folder / "haversack").symlink_to(_PACKAGE, target_is_directory=True)
+    (folder / "haversack").symlink_to(interpreter.IMPORTED_FROM / "haversack", target_is_directory=True)
     tag, notice = python_tag(environment), ""
     try:
         packages = _own() if tag == _OWN_TAG else _installed(environment, tag, cache, settings or UvSettings())

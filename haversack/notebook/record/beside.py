@@ -1,7 +1,8 @@
 """Files beside a notebook that come along in its job: modules and packages that it imports, scripts and pages it runs.
 
 Runs in the process of `haversack run`. The job keeps copies, and each session gets them in its `/content`, where the
-cells look for them. So a cell that writes to one changes neither the user's file nor a later session's.
+cells look for them. So a cell that writes to one changes neither the user's file nor a later session's. A notebook or
+script outside the notebook's folder, such as `%run ../setup.ipynb`, is not copied: it has no place in `/content`.
 
 An environment page (`haversack run --env PAGE`) is such a notebook too: the job's notebook runs it in a cell of its
 own before all others.
@@ -10,8 +11,8 @@ own before all others.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 import nbformat
@@ -39,29 +40,49 @@ def insert_page(notebook: Any, page: Path) -> dict[str, Path]:
     return {page.name: page.absolute()}
 
 
-def keep(files: Mapping[str, str], job: Path) -> list[str]:
-    """Copy these files and folders, name → path, into the job's folder; return the paths of all files below `FOLDER`.
+def find(used: Mapping[str, str]) -> dict[str, Path]:
+    """Return the files that come along, path below `FOLDER` → path, of the files and folders `used`, name → path.
 
-    Raises `InputError` if they are too large to come along, and `OSError` if one cannot be copied.
+    What is outside the notebook's folder does not. Raises `InputError` if they are too large to come along.
     """
-    found = [(name, path) for top, place in sorted(files.items()) for name, path in _files(top, Path(place))]
-    total = sum(path.stat().st_size for _, path in found)
+    inside = {name: path for name, path in sorted(used.items()) if not _is_outside(name)}
+    found = {name: path for top, place in inside.items() for name, path in _files(top, Path(place))}
+    total = sum(path.stat().st_size for path in found.values())
     if total > _MAX_BYTES:
         raise InputError(
-            f"{', '.join(sorted(files))} beside the notebook have {total >> 20} MB, too much to come along with a job.",
+            f"{', '.join(inside)} beside the notebook have {total >> 20} MB, too much to come along with a job.",
             "Put their data on the drive, and read it there.",
         )
-    for name, path in found:
+    return found
+
+
+def outside_notice(used: Iterable[str]) -> str:
+    """Return a sentence for the user about those of `used` that `find` leaves out, "" if there are none."""
+    names = ", ".join(name for name in used if _is_outside(name))
+    return f"Not copied into the job, because it is outside the notebook's folder: {names}." if names else ""
+
+
+def keep(files: Mapping[str, Path], job: Path) -> list[str]:
+    """Copy `files`, which `find` found, into the job's folder; return their paths below `FOLDER`.
+
+    Raises `OSError` if one cannot be copied.
+    """
+    for name, path in files.items():
         target = job / FOLDER / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    return [name for name, _ in found]
+    return list(files)
 
 
 def place(job: Path, content: Path) -> None:
     """Copy what `keep` kept into the session's new `content`. Raises `OSError` if it cannot be written."""
     if (job / FOLDER).is_dir():
         shutil.copytree(job / FOLDER, content, dirs_exist_ok=True)
+
+
+def _is_outside(name: str) -> bool:
+    """Whether `name`, a path in a cell, may lead out of the notebook's folder: it is absolute or has `..`."""
+    return PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
 def _files(top: str, place: Path) -> Iterator[tuple[str, Path]]:

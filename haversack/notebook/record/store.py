@@ -3,7 +3,7 @@
     notebook.ipynb   the notebook to execute, with its parameters set
     uploads/N/NAME   the files that `files.upload()` receives
     beside/          the modules, scripts and notebooks beside the notebook that it imports or runs
-    lock/            what the notebook needs and the lock of its packages, unless installed with --no-install
+    lock/            what the notebook needs and the lock of its packages; missing with --no-install
     job.json         the record: options, sessions, finished `once` cells (`JobRecord`)
     executed.ipynb   the executed notebook so far; on the drive, and in a folder that was downloaded from there
 
@@ -11,7 +11,7 @@ Runs in the process of `haversack run`; the kernel only reads `job.json`. The fo
 machine. With a named hub, a copy in `haversack/jobs/JOB/` on its drive is enough to resume it on any machine. The
 notebook, the uploads, what lies beside it and the lock are uploaded once, before the first session of a `run` or
 `resume`; the record then, before and after each session, and after each newly finished `once` cell; the executed
-notebook after each session. The copy contains no secret: notebooks are masked, and an upload that holds a secret is
+notebook after each session. The copy contains no secret: notebooks are masked, and a file that holds a secret is
 left out. If an upload to the drive fails, the user is told once and the job continues. The embedded hub's drive is on
 the same disk as the folder, so with it there is no copy.
 """
@@ -309,12 +309,12 @@ def local_record(folder: Path) -> JobRecord | None:
 def check_inputs(folder: Path, record: JobRecord) -> None:
     """Raise `InputError` if an input that the record names is missing in `folder`.
 
-    That happens on another machine: a file that holds a secret is never stored on the drive.
+    That happens on another machine: a file that holds a secret is never stored on the drive, and an upload may fail.
     """
     for name in _inputs(record):
         if not (folder / name).is_file():
             raise InputError(
-                f"{Path(name).name} was not stored on the drive, because it holds a secret.",
+                f"{Path(name).name} was not stored on the drive, because it holds a secret or its upload failed.",
                 f"Copy it to {folder / name}, then resume again.",
             )
 
@@ -346,8 +346,9 @@ def _record_on_drive(job: str, hub: str) -> JobRecord | None:
 def _download(folder: Path, record: JobRecord, hub: str) -> None:
     """Download the drive's copy of a job to `folder`, whose record becomes `record`.
 
-    The record is written last, because a folder counts as a job once it has one. The notebook and the uploads never
-    change, and the local ones are not masked, so those that exist are kept; a local lock is of this machine's kind.
+    The record is written last, because a folder counts as a job once it has one. The notebook and the files that came
+    with it never change, and the local ones are not masked, so those that exist are kept; a local lock is of this
+    machine's kind. Raises `InputError` if the record names a file outside its folder.
     """
     filesystem = _drive(hub)
     for name in [NOTEBOOK, EXECUTED, NEEDED, LOCK, *_inputs(record)]:
@@ -358,15 +359,15 @@ def _download(folder: Path, record: JobRecord, hub: str) -> None:
         try:
             target.write_bytes(filesystem.cat_file(f"{_folder_of(folder.name)}/{name}"))
         except NotFound:
-            # No session has ended yet, the job has no lock, or the upload holds a secret (`check_inputs` reports it).
+            # No session has ended yet, the job has no lock, or a file holds a secret (`check_inputs` reports it).
             continue
     document.write_text(record.encode(), folder / RECORD)
 
 
 def _path_below(folder: Path, name: str) -> Path:
-    """Return `folder / name`. Raises `InputError` if that is outside `folder`: the record may be forged."""
+    """Return `folder / name`. Raises `InputError` if `name` has `..` or leaves `folder`: the record may be forged."""
     target = folder / name
-    if not target.resolve().is_relative_to(folder.resolve()):
+    if ".." in Path(name).parts or not target.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"The job on the drive names a file outside its folder: {name}.", "Run the notebook again.")
     return target
 
