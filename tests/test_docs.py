@@ -67,6 +67,15 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_the_house_in_the_design_has_every_module() -> None:
+    house = (ROOT / "docs" / "design.md").read_text().split("```")[1]
+    for path in (ROOT / "haversack").rglob("*.py"):
+        # The design lists these as a whole: the commands, and the modules of google.colab.
+        as_a_whole = path.parent.name == "cli" or path.is_relative_to(ROOT / "haversack" / "notebook" / "colab")
+        if not as_a_whole and not path.stem.startswith("__"):
+            assert re.search(rf"\b{path.stem}\b", house), path
+
+
 def test_the_chinese_readme_has_the_same_commands_tables_and_links() -> None:
     english, chinese = (path.read_text() for path in PAGES[:2])
     assert _code(chinese) == _code(english)
