@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scripts.real_notebooks import drawing, programs, replacements, stops
+from scripts.real_notebooks import drawing, programs, replacements, results, stops
 from scripts.real_notebooks.programs import Outcome
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "scripts" / "real.tsv"
 REPLACEMENTS = ROOT / "scripts" / "real_replacements.tsv"
+NO_MXNET = "ERROR: No matching distribution found for mxnet-cu112==1.9.1"
+OUR_FRAME = "/e/lib/python3.11/site-packages/haversack/notebook/plainfit.py in fit\n/site-packages/keras/a.py in b"
 
 
-def failed(error: str, message: str, **more: str) -> Outcome:
+def failed(error: str, message: str, **more: Any) -> Outcome:
     return Outcome("failed", 1.0, error=error, message=message, **more)
 
 
@@ -30,11 +33,6 @@ def failed(error: str, message: str, **more: str) -> Outcome:
             failed("FileNotFoundError", "'a.zip'", printed="wget: unable to resolve host address ‘a.example.com’"),
             "internet (a.example.com)",
         ),
-        (
-            failed("ModuleNotFoundError", "No module named 'a'", printed="Could not resolve host: github.com"),
-            "internet (github.com)",
-        ),
-        (failed("", "", printed="error: Could not resolve host: github.com"), "internet (github.com)"),
         (failed("SecretNotFoundError", "Secret KEY does not exist."), "internet (a sign-in)"),
         (failed("AssertionError", "Please insert your Comet API Key"), "internet (a sign-in)"),
         (failed("AssertionError", "Torch not compiled with CUDA enabled"), "GPU"),
@@ -47,11 +45,11 @@ def failed(error: str, message: str, **more: str) -> Outcome:
             "drift (numpy)",
         ),
         (
-            failed("ImportError", "x", printed="ERROR: No matching distribution found for mxnet-cu112==1.9.1"),
+            failed("ModuleNotFoundError", "No module named 'mxnet'", printed=NO_MXNET),
             "drift (mxnet-cu112)",
         ),
         (failed("SyntaxError", "invalid syntax", source="x = # Your Code Here"), "notebook (a blank to fill)"),
-        (failed("ValueError", "as wanted", published="ValueError"), "notebook (published with it)"),
+        (failed("ValueError", "as wanted", published="ValueError: as wanted"), "notebook (published with it)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -67,40 +65,72 @@ def test_a_stop_that_a_rule_knows(outcome: Outcome, expected: str) -> None:
         failed("ImportError", "cannot import name 'x' from 'google.colab' (a.py)"),
         failed("ConnectionRefusedError", "127.0.0.1: cannot connect to 127.0.0.1"),
         failed("TypeError", "x was removed", text="/site-packages/keras/a.py\n/site-packages/haversack/b.py"),
-        failed("ValueError", "1", published="KeyError"),
+        failed("ValueError", "1", published="ValueError: 2"),
         failed("RuntimeError", "x", printed="Could not resolve host: github.com"),
+        failed("ModuleNotFoundError", "No module named 'a'", printed="Could not resolve host: github.com"),
+        failed("NameError", "name 'a' is not defined", printed="Could not resolve host: github.com"),
+        failed("ModuleNotFoundError", "No module named 'pandas'", printed=NO_MXNET),
+        failed("ModuleNotFoundError", "No module named 'mpl_toolkits.basemap'"),
+        failed("TypeError", "f() got an unexpected keyword argument 'api_key'"),
+        failed("SyntaxError", "invalid syntax", source="x = 1  # TODO: another number\n!ls"),
+        *(failed(error, "x", source="x = f(1)  # TODO") for error in ("TypeError", "ValueError", "AttributeError")),
+        failed("AttributeError", "module 'numpy' has no attribute 'bool'", text=OUR_FRAME),
+        failed("ValueError", "as wanted", published="ValueError: as wanted", text=OUR_FRAME),
         failed("", "haversack: error: …"),
+        failed("", "", printed="error: Could not resolve host: github.com"),
         Outcome("time", 900.0),
     ],
-    ids=lambda outcome: outcome.error or outcome.status,
+    ids=lambda outcome: f"{outcome.error or outcome.status} {outcome.message}",
 )
 def test_what_no_rule_knows_is_ours(outcome: Outcome) -> None:
     assert stops.stop(outcome).sort == stops.OURS
 
 
-def test_a_file_of_the_repository_is_told_from_one_that_nobody_has() -> None:
-    missing = failed("FileNotFoundError", "[Errno 2] No such file or directory: 'data/a.csv'")
-    assert str(stops.stop(missing, {"notebooks/data/a.csv"})) == "notebook (a file of its repository: a.csv)"
-    assert stops.stop(missing, {"notebooks/data/b.csv"}).sort == stops.OURS
-    module = failed("ModuleNotFoundError", "No module named 'helpers.a'")
-    assert stops.stop(failed("ModuleNotFoundError", "No module named 'helpers'"), {"x/helpers.py"}).sort == "notebook"
-    assert stops.stop(module, set()).sort == stops.DRIFT
+NO_CSV = "[Errno 2] No such file or directory: 'data/a.csv'"
 
 
-def test_a_fetch_that_failed_without_a_word_is_known_by_its_host() -> None:
-    line = "wget -q https://no.such.host.invalid/data/a.csv"
-    away = programs._fetches([f"!{line}", "!curl -s http://localhost/b.csv"])
-    assert away == [("no.such.host.invalid", f"!{line}")]
-    missing = failed("FileNotFoundError", "[Errno 2] No such file or directory: 'data/a.csv'")
-    assert stops.stop(missing).sort == stops.OURS
-    missing.fetches = away
-    assert str(stops.stop(missing)) == "internet (no.such.host.invalid)"
-    other = failed("FileNotFoundError", "No such file or directory: 'b.csv'")
-    other.fetches = away
-    assert stops.stop(other).sort == stops.OURS
-    command = failed("CalledProcessError", "returned non-zero exit status 2.", source=f"!{line}\ntar xf a.csv")
-    command.fetches = away
-    assert stops.stop(command).sort == stops.INTERNET
+@pytest.mark.parametrize(
+    ("error", "message", "path", "expected"),
+    [
+        ("FileNotFoundError", NO_CSV, "notebooks/data/a.csv", "notebook (a file of its repository: a.csv)"),
+        ("FileNotFoundError", NO_CSV, "notebooks/data/b.csv", stops.OURS),
+        ("ModuleNotFoundError", "No module named 'helpers'", "x/helpers.py", stops.NOTEBOOK),
+        ("ModuleNotFoundError", "No module named 'helpers'", "x/helpers", stops.OURS),
+        ("ModuleNotFoundError", "No module named 'helpers.a'", "x/b.py", stops.DRIFT),
+    ],
+)
+def test_a_file_of_the_repository_is_told_from_one_that_nobody_has(
+    error: str, message: str, path: str, expected: str
+) -> None:
+    assert str(stops.stop(failed(error, message), {path})).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (failed("FileNotFoundError", NO_CSV), stops.INTERNET),
+        (failed("FileNotFoundError", "No such file or directory: 'b.csv'"), stops.OURS),
+        (failed("CalledProcessError", "returned 2.", source="!wget -q URL/data/a.csv\ntar xf a.csv"), stops.INTERNET),
+        (failed("ModuleNotFoundError", "No module named 'a_b'"), stops.INTERNET),
+        (failed("ModuleNotFoundError", "No module named 'b'"), stops.OURS),
+        (failed("ModuleNotFoundError", "No module named 'b'", source="!pip install URL/a-b.git"), stops.OURS),
+    ],
+)
+def test_a_fetch_that_failed_without_a_message_is_known_by_its_host(outcome: Outcome, expected: str) -> None:
+    host = "no.such.host.invalid"
+    lines = [f"!wget -q https://{host}/data/a.csv", f"!pip install git+https://{host}/a-b.git"]
+    outcome.source = outcome.source.replace("URL", f"https://{host}")
+    assert stops.stop(outcome).sort == stops.OURS
+    outcome.fetches = programs._fetches([*lines, "!curl -s http://localhost/b.csv"])
+    assert outcome.fetches == [(host, line) for line in lines]
+    assert stops.stop(outcome).sort == expected
+
+
+def test_a_stop_that_another_program_does_not_have_is_ours() -> None:
+    drift = failed("AttributeError", "module 'numpy' has no attribute 'bool'", cell=3)
+    later = failed("KeyError", "1", cell=4)
+    for other, expected in ((Outcome("done", 1.0), "ours"), (later, "ours"), (drift, "drift")):
+        assert results.sort({"haversack": drift, "papermill": other}, None)["haversack"].sort == expected
 
 
 def test_the_draw_follows_the_order_of_hashes_and_takes_at_most_eight(
@@ -178,7 +208,7 @@ def test_an_outcome_has_the_failing_cell_and_what_was_printed_before(tmp_path: P
         "KeyError",
         "'a'",
     )
-    assert (found.text, found.printed, found.published) == ("line", "sh: no such host\n\n", "KeyError")
+    assert (found.text, found.printed, found.published) == ("line", "sh: no such host\n\n", "KeyError: 'a'")
     assert programs.outcome(None, 9.0, executed, published, "log").status == "time"
     assert programs.outcome(1, 9.0, tmp_path / "none", published, "\x1b[1mbad\x1b[0m wheel").message == "bad wheel"
 

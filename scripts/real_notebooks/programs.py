@@ -46,7 +46,7 @@ class Outcome:
             printed, if no cell raised.
         fetches: the lines of the executed cells that fetch something from a host that this machine cannot resolve, as
             (host, line).
-        published: the class of the error that this cell has in the published notebook; "" if it has none.
+        published: the error that this cell has in the published notebook, "class: message"; "" if it has none.
         accelerator: the accelerator that the published notebook asks Colab for; "" if none.
     """
 
@@ -204,7 +204,9 @@ def _add_error(found: Outcome, failing: dict[str, Any], published: dict[str, Any
     for index, cell in enumerate(published["cells"]):
         if cell["cell_type"] == "code" and "".join(cell["source"]) == found.source:
             found.cell = index
-            found.published = (_error(cell) or {}).get("ename", "")
+            if as_published := _error(cell):
+                found.published = f"{as_published['ename']}: {_COLOR.sub('', as_published['evalue'])[:4000]}"
+            break
 
 
 def _fetches(sources: list[str]) -> list[tuple[str, str]]:

@@ -49,13 +49,21 @@ class Results:
         found = []
         for row in rows:
             outcomes = {name: outcome for name in programs if (outcome := self.get(name, row))}
-            sorted_ = {name: stops.stop(outcome, paths.get(row.repository)) for name, outcome in outcomes.items()}
             if outcomes:
-                found.append(Result(row, outcomes, sorted_))
+                found.append(Result(row, outcomes, sort(outcomes, paths.get(row.repository))))
         return found
 
     def _path(self, program: str, row: Listed) -> Path:
         return self._folder / program / f"{row.key}.json"
+
+
+def sort(outcomes: dict[str, Outcome], paths: set[str] | None) -> dict[str, Stop]:
+    """Where each program stopped, those that got further taken into account."""
+    found = {name: stops.stop(outcome, paths) for name, outcome in outcomes.items()}
+    for name, stop in found.items():
+        if stop.sort not in (stops.DONE, stops.OURS) and (other := stops.of_one_program(name, outcomes)):
+            found[name] = Stop(stops.OURS, f"{other} gets further: {stop}")
+    return found
 
 
 def counts(results: list[Result], program: str) -> Counter[str]:

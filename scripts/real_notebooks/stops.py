@@ -9,14 +9,17 @@
 | notebook | it stops everywhere: a blank for the reader to fill, or an error that it was published with |
 | ours | everything else: of the program that ran it |
 
-The rules are tried in the order in which they stand in `RULES`. Each looks at one part of an `Outcome` for a pattern;
-the group `what` of the pattern is named beside the sort.
+The checks of `stop` are tried in order. Most are `RULES`: each looks at one part of an `Outcome` for a pattern, and the
+group `what` of the pattern is named beside the sort. A fault of ours must never get another sort, so the rules are
+narrow: a traceback through haversack, a missing package that no failed command names, and a stop that another program
+does not have (`of_one_program`) stay ours.
 """
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +30,10 @@ SORTS = (DONE, INTERNET, GPU, DRIFT, NOTEBOOK, OURS)
 # A host's name; a host on this machine is never "the internet".
 _HOST = r"(?P<what>(?!localhost\b|127\.|0\.0\.0\.0)[\w-]+(?:\.[\w-]+)+)"
 _MODULE = r"(?P<what>[A-Za-z_]\w*)"
-# Modules that we provide: an error about them is no drift of a library.
-_OURS = r"(?!google\b|haversack\b|kaggle_secrets\b)"
+# An error about these is no drift of a library: we provide them, or several projects add to their modules.
+_NOT_DRIFT = r"(?!google\b|haversack\b|kaggle_secrets\b|mpl_toolkits\b)"
+# A file of haversack in a traceback. Folders of that name with an environment in them have a dot or hyphen below.
+_OUR_FRAME = re.compile(r"/haversack/(?:\w+/)*\w+\.py\b")
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,15 @@ class Rule:
         return Stop(self.sort, found.groupdict().get("what") or self.what)
 
 
-# What is raised where an earlier command should have brought a file or a package; "" where no cell was executed.
-MISSING = (
-    "FileNotFoundError|NotADirectoryError|ModuleNotFoundError|ImportError|BadZipFile|NameError|CalledProcessError|"
-)
-# What a blank that nobody filled raises.
-BLANK = "SyntaxError|IndentationError|NameError|TypeError|ValueError|AttributeError|FileNotFoundError"
+# What is raised where an earlier command should have brought a file.
+NO_FILE = "FileNotFoundError|NotADirectoryError|BadZipFile|CalledProcessError"
+# What is raised where a package is missing.
+NO_MODULE = "ModuleNotFoundError|ImportError"
+# What libraries raise on purpose: not what Python itself raises for a mistake in code.
+ON_PURPOSE = r"(?!(?:Type|Attribute|Name|Import|ModuleNotFound|Syntax|Indentation|Key|Index)Error$)\w+"
+# What google.colab raises for a sign-in that the user has to give.
+SIGN_IN = "SecretNotFoundError|AuthorizationError"
+BLANK = re.compile(r"YOUR (?:CODE|VALUE|KEY)|TODO|# ?Your [Cc]ode")
 NO_NETWORK = (
     rf"[Uu]nable to resolve host address [‘'\"]?{_HOST}",
     rf"Could not resolve host: {_HOST}",
@@ -90,26 +98,33 @@ NO_NETWORK = (
 # What a library says of something that it once had.
 _REMOVED = re.compile(r"\b(?:been|was|were) removed|no longer (?:supported|available)")
 RULES = (
-    Rule(NOTEBOOK, "source", r"YOUR (?:CODE|VALUE|KEY)|TODO|# ?Your [Cc]ode", "a blank to fill", only=BLANK),
-    Rule(NOTEBOOK, "printed", r"\[YOUR-KEY-HERE\]", "a blank to fill", only=MISSING),
-    Rule(INTERNET, "error", r"[Aa][Pp][Ii][ _-][Kk][Ee][Yy]", "a sign-in"),
-    Rule(INTERNET, "error", r"^SecretNotFoundError|^LocalTokenNotFoundError|^GatedRepoError", "a sign-in"),
-    Rule(INTERNET, "error", r"\b(?:log in|login|sign in)\b", "a sign-in"),
+    Rule(NOTEBOOK, "printed", r"\[YOUR-KEY-HERE\]", "a blank to fill", only=NO_FILE),
+    Rule(INTERNET, "error", r"[Aa][Pp][Ii][ _-][Kk][Ee][Yy]", "a sign-in", only=ON_PURPOSE),
+    Rule(INTERNET, "error", r"^LocalTokenNotFoundError|^GatedRepoError", "a sign-in"),
+    Rule(INTERNET, "error", r"\b(?:log in|login|sign in)\b", "a sign-in", only=ON_PURPOSE),
     Rule(INTERNET, "error", r"couldn't connect to 'https?://(?P<what>[\w.-]+)'"),
-    Rule(INTERNET, "error", r"on the Hub|Hugging Face Hub|HfHub|LocalEntryNotFound|OfflineMode", "huggingface.co"),
+    Rule(
+        INTERNET,
+        "error",
+        r"on the Hub|Hugging Face Hub|HfHub|LocalEntryNotFound|OfflineMode",
+        "huggingface.co",
+        only=ON_PURPOSE,
+    ),
     *(Rule(INTERNET, "error", pattern) for pattern in NO_NETWORK),
     *(Rule(INTERNET, "text", pattern) for pattern in NO_NETWORK),
-    *(Rule(INTERNET, "printed", pattern, only=MISSING) for pattern in NO_NETWORK),
+    *(Rule(INTERNET, "printed", pattern, only=NO_FILE) for pattern in NO_NETWORK),
     Rule(GPU, "error", r"Found no NVIDIA driver|not compiled with CUDA|No CUDA GPUs|CUDA (?:is not|isn't) available"),
     Rule(GPU, "error", r"(?:requires?|needs?|no) (?:a )?(?:CUDA|GPU)|libcuda|libcudart|libnvrtc|cuda runtime"),
-    Rule(DRIFT, "error", rf"^AttributeError: module '{_OURS}{_MODULE}(?:\.[\w.]+)?' has no attribute"),
-    Rule(DRIFT, "error", rf"^ImportError: cannot import name '\w+' from '{_OURS}{_MODULE}"),
-    Rule(DRIFT, "error", rf"^ModuleNotFoundError: No module named '{_OURS}{_MODULE}\.[\w.]+'"),
+    Rule(DRIFT, "error", rf"^AttributeError: module '{_NOT_DRIFT}{_MODULE}(?:\.[\w.]+)?' has no attribute"),
+    Rule(DRIFT, "error", rf"^ImportError: cannot import name '\w+' from '{_NOT_DRIFT}{_MODULE}"),
+    Rule(DRIFT, "error", rf"^ModuleNotFoundError: No module named '{_NOT_DRIFT}{_MODULE}\.[\w.]+'"),
     Rule(DRIFT, "error", r"is not a valid package style", "matplotlib"),
-    Rule(DRIFT, "printed", r"No matching distribution found for (?P<what>[\w.-]+)", only=MISSING),
-    Rule(DRIFT, "printed", r"there (?:is|are) no versions? of (?P<what>[\w.-]+)", only=MISSING),
-    Rule(DRIFT, "printed", r"(?P<what>[\w.-]+)(?:==\S+)? has no wheels? with a matching", only=MISSING),
-    Rule(DRIFT, "printed", r"Failed to build [`'\"]?(?P<what>[\w.-]+?)(?:==|[`'\"\s])", only=MISSING),
+)
+# What pip and uv print of a package that has no version, or none that can be installed.
+_NO_VERSION = re.compile(
+    r"No matching distribution found for (?P<pip>[\w.-]+)|there (?:is|are) no versions? of (?P<none>[\w.-]+)"
+    r"|(?P<wheel>[\w.-]+)(?:==\S+)? has no wheels? with a matching"
+    r"|Failed to build [`'\"]?(?P<build>[\w.-]+?)(?:==|[`'\"\s])"
 )
 
 
@@ -120,31 +135,76 @@ def part_of(outcome: Outcome, part: str) -> str:
 
 def published_error(outcome: Outcome) -> Stop | None:
     """The notebook was published with the same error in the same cell."""
-    return Stop(NOTEBOOK, "published with it") if outcome.error and outcome.published == outcome.error else None
+    same = outcome.published == part_of(outcome, "error")
+    return Stop(NOTEBOOK, "published with it") if outcome.error and same else None
+
+
+def blank(outcome: Outcome) -> Stop | None:
+    """A cell that is not Python as it stands, with a blank for the reader to fill.
+
+    A blank in a comment alone proves nothing: solutions keep the comments of their exercises.
+    """
+    if outcome.error not in ("SyntaxError", "IndentationError") or not BLANK.search(outcome.source):
+        return None
+    try:
+        ast.parse(re.sub(r"^(\s*)[!%].*", r"\1pass", outcome.source, flags=re.MULTILINE))
+    except SyntaxError:
+        return Stop(NOTEBOOK, "a blank to fill")
+    return None
+
+
+def sign_in(outcome: Outcome) -> Stop | None:
+    """google.colab asks for a sign-in or a secret that only the user has."""
+    return Stop(INTERNET, "a sign-in") if re.fullmatch(SIGN_IN, outcome.error) else None
 
 
 def fetched(outcome: Outcome) -> Stop | None:
     """Something is missing that a line should have fetched from a host that this machine cannot resolve.
 
-    The line is in the failing cell, or names what is missing. Commands such as `wget -q` fail without a word.
+    The line names what is missing or, for a file, is in the failing cell. Commands such as `wget -q` fail without a
+    message.
     """
-    if not re.fullmatch(MISSING, outcome.error):
-        return None
-    missing = {Path(name).name for name in re.findall(r"'([^']+)'", outcome.message)}
+    missing = missing_modules(outcome) | missing_files(outcome)
+    is_file = re.fullmatch(NO_FILE, outcome.error)
     for host, line in outcome.fetches:
-        if line in outcome.source or any(name in line for name in missing):
+        if (is_file and line in outcome.source) or any(_names(line, name) for name in missing):
             return Stop(INTERNET, host)
     return None
 
 
+def no_version(outcome: Outcome) -> Stop | None:
+    """A module is missing whose package, as its name begins, pip or uv could not install for a cell."""
+    modules = tuple(name.replace("_", "-").lower() for name in missing_modules(outcome))
+    projects = (next(name for name in found.groups() if name) for found in _NO_VERSION.finditer(outcome.printed))
+    named = (Stop(DRIFT, name) for name in projects if name.replace("_", "-").lower().startswith(modules))
+    return next(named, None)
+
+
 def repositorys_file(outcome: Outcome, paths: set[str]) -> Stop | None:
     """A file or module is missing that lies in the notebook's repository, of which Colab opens the notebook alone."""
-    if not outcome.error or not re.fullmatch(MISSING, outcome.error):
-        return None
-    named = [Path(name).name for name in re.findall(r"'([^']+)'", outcome.message)]
-    wanted = {name for module in named for name in (module, f"{module.split('.')[0]}.py")}
+    wanted = missing_files(outcome) | {f"{name}.py" for name in missing_modules(outcome)}
     here = wanted & {Path(path).name for path in paths}
     return Stop(NOTEBOOK, f"a file of its repository: {min(here)}") if here else None
+
+
+def missing_modules(outcome: Outcome) -> set[str]:
+    """The first names of the modules that an import error names, but not of those that we provide."""
+    if not re.fullmatch(NO_MODULE, outcome.error):
+        return set()
+    return set(re.findall(rf"(?:No module named|cannot import name '\w+' from) '{_NOT_DRIFT}(\w+)", outcome.message))
+
+
+def missing_files(outcome: Outcome) -> set[str]:
+    """The names of the files that the error of a missing file names, without their folders."""
+    if not re.fullmatch(NO_FILE, outcome.error):
+        return set()
+    return {Path(name).name for name in re.findall(r"'([^']+)'", outcome.message)}
+
+
+def _names(line: str, name: str) -> bool:
+    """Whether a line has `name` as a word, with hyphens and underscores alike."""
+    word = re.escape(name.replace("-", "_"))
+    return re.search(rf"(?<!\w){word}(?!\w)", line.replace("-", "_")) is not None
 
 
 def removed(outcome: Outcome) -> Stop | None:
@@ -152,7 +212,7 @@ def removed(outcome: Outcome) -> Stop | None:
     if not _REMOVED.search(outcome.message):
         return None
     libraries = re.findall(r"(?:site|dist)-packages/(\w+)", outcome.text)
-    return None if libraries and libraries[-1] == "haversack" else Stop(DRIFT, libraries[-1] if libraries else "")
+    return Stop(DRIFT, libraries[-1]) if libraries else None
 
 
 def out_of_time(outcome: Outcome) -> Stop | None:
@@ -164,16 +224,33 @@ def stop(outcome: Outcome, paths: set[str] | None = None) -> Stop:
     """Sort where a run stopped; `paths` are the files of the notebook's repository, if they are known."""
     if outcome.status == DONE:
         return Stop(DONE)
-    checks: list[Callable[[], Stop | None]] = [
-        lambda: published_error(outcome),
-        *(lambda rule=rule: rule.stop(outcome) for rule in RULES),
-        lambda: fetched(outcome),
-        lambda: removed(outcome),
-        lambda: repositorys_file(outcome, paths or set()),
-        lambda: out_of_time(outcome),
-    ]
+    checks: list[Callable[[], Stop | None]] = [lambda: sign_in(outcome)]
+    if not _OUR_FRAME.search(outcome.text):
+        checks += [
+            lambda: published_error(outcome),
+            lambda: blank(outcome),
+            *(lambda rule=rule: rule.stop(outcome) for rule in RULES),
+            lambda: fetched(outcome),
+            lambda: no_version(outcome),
+            lambda: removed(outcome),
+            lambda: repositorys_file(outcome, paths or set()),
+        ]
+    checks.append(lambda: out_of_time(outcome))
     found = (check() for check in checks)
     return next((one for one in found if one), Stop(OURS, _unknown(outcome)))
+
+
+def of_one_program(name: str, outcomes: Mapping[str, Outcome]) -> str:
+    """The program that executed the cell at which the program `name` stopped; "" if there is none.
+
+    A stop that another program does not have on the same machine is the fault of neither notebook, library nor network.
+    """
+    cell = outcomes[name].cell
+    for other, outcome in outcomes.items():
+        further = cell is not None and outcome.cell is not None and outcome.cell > cell
+        if other != name and (outcome.status == DONE or further):
+            return other
+    return ""
 
 
 def _unknown(outcome: Outcome) -> str:
