@@ -34,6 +34,7 @@ import downloads
 import pictures
 from loaders import LOADERS
 from record import Record
+from scratch import working_in
 
 PACKAGES = (
     "haversack",
@@ -213,9 +214,7 @@ def main() -> None:
         "--scratch", type=Path, help="a folder for the images, which is kept; by default one that is not"
     )
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as aside:
-        scratch = given.scratch or Path(aside)
-        scratch.mkdir(parents=True, exist_ok=True)
+    with working_in(given.scratch) as scratch:
         RUNS[given.what](given, scratch)
 
 

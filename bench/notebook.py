@@ -12,7 +12,7 @@
 Programs take turns, round by round; medians are printed and put into `bench/results/notebook.json` with the command,
 the versions and the machine. Packages come from the machine's own index, so "cold" includes its network; torch and the
 models come from servers on loopback, which count requests. An environment on a second machine, from its archive on the
-drive, is not measured yet.
+drive, is not measured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ import nbformat
 import registry
 from peers import Folders
 from record import Record
+from scratch import working_in
 
 RECORD = Record("notebook", ("nbclient", "ipykernel"))
 FOUR = ("pandas", "scikit-learn", "seaborn", "matplotlib")
@@ -163,7 +163,7 @@ def run_output(folders: Folders, rounds: int) -> None:
         f"{name}, {what}": lambda name=name, path=path: folders.run(name, path)
         for name in ("haversack", "papermill", "jupyter execute")
         for what, path in paths.items()
-        # nbclient took 9 minutes for a line of 400 kB, and its time grows with the square of the length.
+        # nbclient searches a line with a regular expression whose time grows with the square of the line's length.
         if name == "haversack" or what != "one line of 1 MB"
     }
     measured = in_turns(rounds, programs)
@@ -295,9 +295,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scratch", type=Path, help="a folder for environments, which is kept")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as aside:
-        root = (given.scratch or Path(aside)).absolute()
-        root.mkdir(parents=True, exist_ok=True)
+    with working_in(given.scratch) as root:
         for name in RUNS if given.what == "all" else [given.what]:
             RUNS[name](Folders(root), given.rounds)
 

@@ -368,6 +368,7 @@ def as_validation_data(x: Any) -> Any:
 def is_random_access(x: Any) -> bool:
     """Whether `x` is a random-access data set, such as haversack's images; see `RandomAccessSource`.
 
-    Told by the mark of its class, not by its methods: a `tf.data.Dataset` has `batch`, `fingerprint` and a length too.
+    Recognized by an attribute of its class, not by its methods: a `tf.data.Dataset` has `batch`, `fingerprint` and a
+    length too.
     """
     return getattr(type(x), "random_access_batches", False) is True

@@ -1,7 +1,7 @@
 """What the user would call the data that `model.fit` got: "a tf.data.Dataset", "a torch DataLoader", …
 
-A class is told by the module and the name of the classes that it derives from, as Keras itself does, so no framework is
-imported, and an object of another library that happens to have the same methods is not mistaken for one.
+A class is recognized by the module and name of the classes that it derives from, as in Keras itself. So no framework is
+imported, and an object of another library with the same methods is not mistaken for one.
 """
 
 from __future__ import annotations
@@ -34,4 +34,4 @@ def kind_of(x: Any) -> str:
             if parent.__name__ == name and f"{parent.__module__}.".startswith(f"{module}."):
                 return kind
     name = "iterator" if isinstance(x, Iterator) else type(x).__name__
-    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
