@@ -34,6 +34,8 @@ from peers import Folders
 from record import Record
 from scratch import working_in
 
+from haversack.packages.lock import KERNEL
+
 RECORD = Record("notebook", ("nbclient", "ipykernel"))
 FOUR = ("pandas", "scikit-learn", "seaborn", "matplotlib")
 # Imported, so that they are found; not executed, because imports are not what is measured.
@@ -47,7 +49,8 @@ MODELS = 4  # files
 MODEL_SIZE = 250 * 10**6  # bytes
 FETCH = """
 import os, urllib.request
-cache = os.environ.get('HF_HOME') or os.path.expanduser('~/.cache/huggingface')
+home = os.environ.get('HF_HOME') or os.path.expanduser('~/.cache/huggingface')
+cache = os.path.join(home, 'hub')
 os.makedirs(cache, exist_ok=True)
 for number in range({count}):
     path = os.path.join(cache, f'model-{{number}}.safetensors')
@@ -176,7 +179,7 @@ def run_torch(folders: Folders, rounds: int) -> None:
     shutil.rmtree(wheels, ignore_errors=True)
     registry.wheel(wheels / "cpu", "torch", "9.0.0+cpu", megabytes=5)
     for index in ("pypi", "cpu"):
-        download(folders, wheels / index, "ipykernel", "pip")
+        download(folders, wheels / index, *KERNEL)
     registry.wheel(wheels / "pypi", "torch", "9.0.0", requires=("nvidia-cublas==1.0",), megabytes=200)
     registry.wheel(wheels / "pypi", "nvidia-cublas", "1.0", megabytes=400)
     path = notebook(folders, "torch", "import torch\nprint(torch.__version__)")

@@ -7,6 +7,7 @@ index. So `torch` can have a CPU build in one and a CUDA build, with the large p
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 import threading
@@ -60,9 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
         """The page of a project: a link for each of its wheels."""
         wheels = sorted((self.server.folder / index).glob("*.whl"))
         mine = [wheel for wheel in wheels if _normal(wheel.name.split("-")[0]) == _normal(project)]
-        return "\n".join(
-            f'<a href="/{index}/{quote(wheel.name)}" data-core-metadata="true">{wheel.name}</a><br>' for wheel in mine
-        )
+        links = {wheel.name: f"/{index}/{quote(wheel.name)}#sha256={_digest(wheel)}" for wheel in mine}
+        return "\n".join(f'<a href="{url}" data-core-metadata="true">{name}</a><br>' for name, url in links.items())
 
     def _send(self, content: bytes, kind: str) -> None:
         self.send_response(200)
@@ -118,8 +118,15 @@ def wheel(folder: Path, name: str, version: str, requires: tuple[str, ...] = (),
 def _metadata(wheel: Path) -> bytes:
     """A wheel's metadata, which an index serves beside it (https://peps.python.org/pep-0658/)."""
     with zipfile.ZipFile(wheel) as archive:
-        [name] = [one for one in archive.namelist() if one.endswith(".dist-info/METADATA")]
+        [name] = [one for one in archive.namelist() if one.count("/") == 1 and one.endswith(".dist-info/METADATA")]
         return archive.read(name)
+
+
+@functools.cache
+def _digest(wheel: Path) -> str:
+    """The SHA-256 of a wheel. An index names it; without it, uv downloads a wheel to make a lock."""
+    with open(wheel, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hash(content: bytes) -> str:

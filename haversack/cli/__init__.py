@@ -10,6 +10,8 @@ options    shared by commands        output     how results are printed
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from typing import Annotated
@@ -49,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     A `HaversackError` or `OSError` is printed on standard error in one line, and the exit status is the error's
     `exit_code`: 2 for an `InputError`, else 1. With --debug the error is raised instead.
     """
+    # What lives at the exit is not searched for garbage, which takes 0.2 s after a job.
+    atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -10,13 +10,16 @@ directly, never on a command line or in a file.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import IO
+from queue import Empty
+from typing import IO, Any
 
 import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
@@ -28,6 +31,7 @@ from haversack.notebook.place.environment import Environment
 from haversack.notebook.secrets.masking import Secrets
 
 EXTENSION = "haversack.notebook"
+_READY_POLL = 1.0  # seconds that a kernel has to answer before it is asked again
 # The path of a Unix socket has at most 107 bytes (unix(7)). A temporary folder of at most 70 leaves room for our names.
 _MAX_FOLDER_LENGTH = 70
 
@@ -90,6 +94,32 @@ class _Client(AsyncKernelClient):
         context: zmq.asyncio.Context = super()._context_default()
         context.setsockopt(zmq.RCVHWM, 0)
         return context
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the base class's
+        """Wait until the kernel answers and its outputs arrive here.
+
+        The base class then waits 0.2 s for outputs that another client has asked for; a job's kernel has no other.
+        Raises `RuntimeError` if the kernel ends, and if it does not answer within `timeout` seconds; None: no limit.
+        """
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while time.monotonic() < end:
+            self.kernel_info()
+            if await _next(self.get_shell_msg(timeout=_READY_POLL)):
+                # The answer's status is an output. Without it, the subscription was too late for it: ask again.
+                if await _next(self.get_iopub_msg(timeout=_READY_POLL)):
+                    return
+            elif not await self.is_alive():
+                raise RuntimeError("it ended before it answered")
+        raise RuntimeError(f"it did not answer within {timeout:.0f} s")
+
+
+async def _next(message: Awaitable[dict[str, Any]]) -> bool:
+    """Wait for a message of a channel; return whether one came."""
+    try:
+        await message
+    except Empty:
+        return False
+    return True
 
 
 def variables(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
