@@ -50,12 +50,12 @@ def start(folder: Path, key: str) -> None:
 
 def import_kernel(tree: Path) -> None:
     """Import a kernel's modules in the new environment `tree`, so that their bytecode is written. Ignores failures."""
-    nothing = subprocess.DEVNULL
-    python = [str(tree / "bin" / "python"), "-I", "-c", _KERNEL]
     # -I ignores PYTHONDONTWRITEBYTECODE and PYTHONPYCACHEPREFIX.
-    subprocess.run(
-        python, stdin=nothing, stdout=nothing, stderr=nothing, cwd=tree, timeout=_IMPORT_TIMEOUT, check=False
-    )
+    python = [str(tree / "bin" / "python"), "-I", "-c", _KERNEL]
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            python, stdin=subprocess.DEVNULL, capture_output=True, cwd=tree, timeout=_IMPORT_TIMEOUT, check=False
+        )
 
 
 def compile_tree(folder: Path, key: str) -> bool:
