@@ -2,6 +2,7 @@
 
     uv run python bench/notebook.py environment   # pandas, scikit-learn, seaborn, matplotlib: cache cold and warm
     uv run python bench/notebook.py again         # the same lock in another job, beside no packages at all
+    uv run python bench/notebook.py archive       # those of a page on a second machine, from their archive on the drive
     uv run python bench/notebook.py pip           # `!pip install` of 18 packages
     uv run python bench/notebook.py empty         # an empty notebook, the whole process
     uv run python bench/notebook.py output        # one line of 1 MB, and a thousand lines of 1 kB
@@ -11,8 +12,7 @@
 
 Programs take turns, round by round; medians are printed and put into `bench/results/notebook.json` with the command,
 the versions and the machine. Packages come from the machine's own index, so "cold" includes its network; torch and the
-models come from servers on loopback, which count requests. An environment on a second machine, from its archive on the
-drive, is not measured.
+models come from servers on loopback, which count requests. The drive of `archive` is a hub on loopback.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,12 @@ for number in range({count}):
         urllib.request.urlretrieve(f'{url}/models/{{number}}', path)
     assert os.path.getsize(path) == {size}
 """
+WITHOUT_INDEX = {
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_EXTRA_INDEX_URL": "",
+    "PIP_FIND_LINKS": "",
+}
 COUNT_SESSIONS = """
 from google.colab import drive
 drive.mount('/content/drive')
@@ -123,6 +132,42 @@ def run_again(folders: Folders, rounds: int) -> None:
     put(folders, "again", "four packages", rounds, measured, "no packages at all")
 
 
+def run_archive(folders: Folders, rounds: int) -> None:
+    """The four packages on a second machine, from the archive of an environment page on the drive; pip with its index.
+
+    The first machine, which is not measured, stores the archive. The second one has empty folders and reaches no index.
+    """
+    plain = notebook(folders, "empty", "1")
+    page = notebook(folders, "page", f"import haversack\nhaversack.environment(packages={list(FOUR)})")
+    four = notebook(folders, "four", IMPORTS)
+    with hub(folders) as reached:
+        first = Folders(folders.root, reached)
+        first.empty("haversack", "data", "home")
+        first.run("haversack", four, "--env", str(page))
+        (stored,) = (folders.root / "hub" / "My Drive" / "haversack" / "environments").glob("*.zip")
+        second = Folders(folders.root, reached | WITHOUT_INDEX)
+
+        def by_haversack() -> float:
+            second.empty("uv", "haversack", "data", "home")
+            return second.run("haversack", four, "--env", str(page))
+
+        def by_pip() -> float:
+            folders.empty("pip")
+            return folders.pip_environment("ipykernel", *FOUR)
+
+        measured = in_turns(
+            rounds,
+            {
+                "haversack": by_haversack,
+                "haversack, an empty notebook": lambda: second.run("haversack", plain, "--no-install"),
+                "pip": by_pip,
+            },
+        )
+        measured["haversack, the environment alone"] = measured["haversack"] - measured["haversack, an empty notebook"]
+        name = f"four packages, an archive of {stored.stat().st_size / 10**6:.0f} MB"
+        put(folders, "second machine", name, rounds, measured, "pip")
+
+
 def run_pip(folders: Folders, rounds: int) -> None:
     """The seconds of the cell `!pip install` of 18 packages: in haversack, and in a kernel of nbclient's own."""
     cells = ["import time; begin = time.time()", f"!pip install -q {' '.join(EIGHTEEN)}", "print(time.time() - begin)"]
@@ -148,10 +193,13 @@ def run_pip(folders: Folders, rounds: int) -> None:
 def run_empty(folders: Folders, rounds: int) -> None:
     """An empty notebook, the whole process; every program has run it before."""
     path = notebook(folders, "empty", "1")
-    names = ("haversack", "papermill", "jupyter execute", "juv")
-    for name in names:
-        folders.run(name, path)
-    measured = in_turns(rounds, {name: lambda name=name: folders.run(name, path) for name in names})
+    programs: dict[str, Callable[[], float]] = {
+        name: lambda name=name: folders.run(name, path) for name in ("haversack", "papermill", "jupyter execute", "juv")
+    }
+    programs["haversack --no-install"] = lambda: folders.run("haversack", path, "--no-install")
+    for run in programs.values():
+        run()
+    measured = in_turns(rounds, programs)
     put(folders, "empty notebook", "one cell", rounds, measured, "papermill")
 
 
@@ -228,6 +276,29 @@ def run_models(folders: Folders, rounds: int) -> None:
     RECORD.put("models", "1 GB, three sessions", {"command": command(), **measured, "versions": folders.versions()})
 
 
+@contextmanager
+def hub(folders: Folders) -> Iterator[dict[str, str]]:
+    """Run a hub on loopback that serves an empty drive; yield the variables by which a machine reaches it."""
+    for name in ("hub", "hub-data"):
+        shutil.rmtree(folders.root / name, ignore_errors=True)
+    token, state = secrets.token_urlsafe(24), folders.root / "hub.json"
+    state.unlink(missing_ok=True)
+    command = [str(folders.program("haversack") / "haversack"), "hub", "--root", str(folders.root / "hub")]
+    variables = folders.variables | {"HAVERSACK_TOKEN": token, "HAVERSACK_DATA": str(folders.root / "hub-data")}
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--state", str(state)], env=variables, stdout=subprocess.DEVNULL
+    )
+    try:
+        while not state.exists():
+            if process.poll() is not None:
+                raise SystemExit("The hub ended before it answered.")
+            time.sleep(0.02)
+        yield {"HAVERSACK_HUB": json.loads(state.read_text())["url"], "HAVERSACK_TOKEN": token}
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def notebook(folders: Folders, name: str, *cells: str) -> Path:
     """A notebook of these cells."""
     made = nbformat.v4.new_notebook(
@@ -284,6 +355,7 @@ def command() -> str:
 RUNS: dict[str, Callable[[Folders, int], None]] = {
     "environment": run_environment,
     "again": run_again,
+    "archive": run_archive,
     "pip": run_pip,
     "empty": run_empty,
     "output": run_output,
