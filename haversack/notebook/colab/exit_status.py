@@ -1,9 +1,9 @@
 """Report to the parent which shell commands of a cell failed. Runs in the kernel.
 
 A `!` line that fails does not end its cell, so without a report nobody learns of it. Reported are `!` lines and what
-IPython runs like them, such as `%pip`, and commands whose failure ended the cell with `subprocess.CalledProcessError`,
-such as those of `%%bash` and `%shell`. Not reported is what the notebook judges by itself: `x = !command`, and a
-`CalledProcessError` that it catches.
+IPython runs like them, such as `%pip`; `x = !command`; cells such as `%%bash --no-raise-error`; and commands whose
+failure ended the cell with `subprocess.CalledProcessError`, such as those of `%%bash` and `%shell`. Not reported is a
+`CalledProcessError` that the notebook catches, and a script in the background (`%%bash --bg`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,20 +19,27 @@ from typing import Any
 
 from haversack.notebook import channel
 
+_QUIETLY = "--no-raise-error"
+
 
 def install(ipython: Any) -> None:
     """Report failed commands of this kernel's cells from now on. Does nothing outside a job."""
     if channel.job_folder() is None:
         return
     import ipykernel.zmqshell
+    import IPython.core.interactiveshell
 
     zmqshell: Any = ipykernel.zmqshell
+    shell: Any = IPython.core.interactiveshell
 
     # The shell's `system` expands variables of the frame that called it, so it cannot be wrapped. This function gets
     # the expanded command from it.
     run = getattr(zmqshell, "system", None)
     if run is not None and not hasattr(run, "__wrapped__"):
         zmqshell.system = _reporting(run)
+    if hasattr(shell, "getoutput"):
+        shell.getoutput = _output_of
+    _report_scripts(ipython.magics_manager)
     ipython.events.register("post_run_cell", _report_raised)
 
 
@@ -47,10 +55,53 @@ def _reporting(run: Callable[[str], int]) -> Callable[[str], int]:
     def system(command: str) -> int:
         status = run(command)
         if status:
-            report(f"!{command.replace(sys.executable, 'python', 1)}", status)
+            _report_line(command, status)
         return status
 
     return system
+
+
+def _report_line(command: str, status: int) -> None:
+    report(f"!{command.replace(sys.executable, 'python', 1)}", status)
+
+
+def _output_of(command: str) -> str:
+    """Return what `command` prints on both streams, as IPython's `getoutput` does, and report its status unless 0."""
+    from IPython.utils._process_common import process_handler
+    from IPython.utils.encoding import DEFAULT_ENCODING
+
+    status = 0
+
+    def read(process: subprocess.Popen[bytes]) -> bytes:
+        nonlocal status
+        output = process.communicate()[0]
+        status = process.returncode
+        return output
+
+    printed = process_handler(command, read, subprocess.STDOUT) or b""
+    if status:
+        _report_line(command, status)
+    return printed.decode(DEFAULT_ENCODING, errors="replace")
+
+
+def _report_scripts(magics: Any) -> None:
+    """Report scripts such as `%%bash` that fail with `--no-raise-error`. The other magics run them by this one."""
+    scripts = magics.registry.get("ScriptMagics")
+    if scripts is None or "shebang" in vars(scripts):
+        return
+    run = scripts.shebang
+
+    @functools.wraps(run)  # its options come along
+    def shebang(line: str, cell: str) -> None:
+        words = line.split()
+        if _QUIETLY not in words:
+            return run(line, cell)
+        try:
+            run(line.replace(_QUIETLY, ""), cell)
+        except subprocess.CalledProcessError as error:
+            report(cell, error.returncode or -signal.SIGKILL)
+
+    scripts.shebang = magics.magics["cell"]["script"] = shebang
 
 
 def _report_raised(result: Any) -> None:

@@ -113,6 +113,7 @@ class JobRecord:
     | `sessions` | list of `JobSession` | `JobSessions` | all sessions, oldest first |
     | `once` | dict of int to list of str | `JobSessions` | finished `once` cells → the uploads that each received |
     | `passed` | list of str | `JobSessions` | the uploads of the `once` cells that this session has skipped |
+    | `once_failures` | list of dict | `JobSessions` | the shell commands that failed in `once` (see `ShellFailure`) |
     | `cell` | int | `JobSessions` | the cell that is being executed, or was last; 0 while the kernel starts |
     | `done` | bool | `JobSessions` | whether the last session executed every cell |
     """
@@ -127,6 +128,7 @@ class JobRecord:
     once: dict[int, list[str]] = field(default_factory=dict)
     passed: list[str] = field(default_factory=list)
     cell: int = 0
+    once_failures: list[dict[str, Any]] = field(default_factory=list)
     done: bool = False
 
     @property

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from haversack.notebook.record import beside, document
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobSession, JobStore, Why
 from haversack.notebook.secrets.masking import Secrets
-from haversack.notebook.sessions import execution, kernel, processes
+from haversack.notebook.sessions import execution, finished_runs, kernel, processes
 from haversack.notebook.sessions.exit_cause import ExitCauseFinder
 from haversack.notebook.sessions.interruption import handle_signals
 from haversack.notebook.sessions.progress import JobProgress, Moved
@@ -50,7 +50,6 @@ _FRESH_FOLDERS = ("home", "content", *environment.FOLDERS, "bin", "jupyter", "ro
 _MAX_SESSIONS_WITHOUT_PROGRESS = 2
 # The user is told once that so many sessions in a row changed files of the job and nothing else.
 _SESSIONS_WITH_FILES_ONLY = 3
-_DELETE_TIMEOUT = 60  # seconds
 # How `haversack.fit` reports that a training resumes: the start of the line, and words in it.
 _RESUMED_PREFIX, _RESUMED_WORDS = "haversack: ", "resumed at"
 
@@ -134,7 +133,8 @@ class JobSessions:
         Args:
             notebook: the nbformat node to execute.
             store: the job's store.
-            record: the job's record, whose `sessions`, `once`, `passed`, `cell` and `done` this object updates.
+            record: the job's record, whose `sessions`, `once`, `once_failures`, `passed`, `cell` and `done` this object
+                updates.
             chosen: the user's settings.
             secrets: the secrets to mask; the kernels' are added.
             screen: the progress display.
@@ -146,7 +146,7 @@ class JobSessions:
         self.downloads: list[str] = []
         self.drive: str | None = None
         self.executed = 0
-        self.shell_failures: list[ShellFailure] = []
+        self.shell_failures = [ShellFailure(**failure) for failure in record.once_failures]
         self._notify = notify
         self._record = record
         self._store = store
@@ -446,6 +446,7 @@ class JobSessions:
         self._store.save(self._record)
 
     async def _execute_cell(self, running: execution.Execution, index: int, number: int, *, is_last: bool) -> None:
+                self._record.once_failures += [asdict(one) for one in self.shell_failures if one.cell == number]
         """Execute one cell; save the record before it and the executed notebook after it, however it ends.
 
         If the last cell ended its kernel itself, it counts as executed.
@@ -512,7 +513,7 @@ class JobSessions:
             return await running.execute_silently(plainfit.DELETE_CHECKPOINTS)
         if not any((self._settings.data / "runs").glob(f"{glob.escape(self.folder.name)}.cell-*/checkpoints")):
             return ""
-        return await asyncio.to_thread(_delete_without_kernel, variables)
+        return await asyncio.to_thread(finished_runs.delete_checkpoints, variables)
 
     def _handle_message(self, message: dict[str, Any]) -> None:
         """Handle one message of the kernel's `channel`. Unknown messages are ignored."""
@@ -580,22 +581,6 @@ class JobSessions:
                 "The notebook is done, and no training in it could be killed in the middle of an epoch.",
                 "Rehearse with a longer training, for example with --param epochs=50.",
             )
-
-
-def _delete_without_kernel(variables: dict[str, str]) -> str:
-    """Delete the job's checkpoints in a process of its own; return the last line of an error, "" if there was none.
-
-    `variables` is the environment of the job's kernels. Raises `TimeoutError` after 60 s.
-    """
-    command = [sys.executable, "-c", plainfit.DELETE_CHECKPOINTS]
-    own = {name: value for name, value in variables.items() if name != interpreter.VARIABLE}
-    try:
-        done = subprocess.run(
-            command, env=own, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_DELETE_TIMEOUT
-        )
-    except subprocess.TimeoutExpired:
-        raise TimeoutError(f"The checkpoints were not deleted within {_DELETE_TIMEOUT} s.") from None
-    return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
 
 
 def _iso(moment: float | None) -> str | None:

@@ -88,11 +88,14 @@ def failing(run_once: Run) -> tuple[job.JobReport, list[str]]:
         report = run_once(
             WGET,
             "print('a cell between')",
-            "def f():\n    what = 'sev' + 'en'\n    !exit 7 # {what} $$HOME\nf()\n!true\ncaptured = !exit 5",
+            "def f():\n    what = 'sev' + 'en'\n    !exit 7 # {what} $$HOME\nf()\n!true",
             "%%shell --ignore-errors\nexit 3",
             "%%bash\necho bash\nexit 6",
             "%shell exit 8",
             "%pip install --no-index no-such-package",
+            "captured = !echo both; echo streams >&2; exit 5\nprint(captured)",
+            "%%bash --no-raise-error --out said\necho said\nexit 9",
+            "print(said)\nquiet = !true",
             "import zipfile\nzipfile.ZipFile('data.zip')",
             tags={4: ["raises-exception"], 5: ["raises-exception"]},
         )
@@ -109,15 +112,26 @@ def test_every_failed_command_is_reported_with_its_status(failing: tuple[job.Job
         (5, "echo bash\nexit 6", 6),
         (6, "exit 8", 8),
     ]
-    assert found[5] == (7, "!python -m pip install --no-index no-such-package", 1)
+    assert found[5:] == [
+        (7, "!python -m pip install --no-index no-such-package", 1),
+        (8, "!echo both; echo streams >&2; exit 5", 5),
+        (9, "echo said\nexit 9", 9),
+    ]
+
+
+def test_a_command_whose_output_the_notebook_takes_gives_it_all_the_same(
+    failing: tuple[job.JobReport, list[str]],
+) -> None:
+    assert notebooks.text(failing[0].output, 7) == "['both', 'streams']\n"
+    assert notebooks.text(failing[0].output, 9) == "said\n\n"
 
 
 def test_a_failed_command_is_marked_below_its_cell(failing: tuple[job.JobReport, list[str]]) -> None:
     report, lines = failing
-    first = next(number for number, line in enumerate(lines) if line.startswith("✗ [1/8] !wget"))
+    first = next(number for number, line in enumerate(lines) if line.startswith("✗ [1/11] !wget"))
     assert lines[first + 1] == f"  exit status {report.shell_failures[0]['status']}: {WGET}"
-    assert lines[first + 2].startswith("✓ [2/8] print")
-    assert lines[first + 3].startswith("✗ [3/8] def f")
+    assert lines[first + 2].startswith("✓ [2/11] print")
+    assert lines[first + 3].startswith("✗ [3/11] def f")
     assert lines[first + 4] == "  exit status 7: !exit 7 # seven $HOME"
 
 
@@ -127,17 +141,17 @@ def test_the_first_failure_is_named_in_the_error_and_in_the_notebook(
     report, _ = failing
     advice = f"Look first at cell 1: its command `{WGET}` failed with exit status {report.shell_failures[0]['status']}."
     assert report.error is not None
-    assert report.error.startswith("Cell 8 failed: ")
+    assert report.error.startswith("Cell 11 failed: ")
     assert report.error.endswith(advice)
-    assert notebooks.text(report.output, 7).endswith(f"haversack: {advice}")
+    assert notebooks.text(report.output, 10).endswith(f"haversack: {advice}")
 
 
 def test_the_tracebacks_last_lines_are_printed(failing: tuple[job.JobReport, list[str]]) -> None:
     report, lines = failing
     assert report.error is not None
-    error = report.error.removeprefix("Cell 8 failed: ").split(". ")[0]
+    error = report.error.removeprefix("Cell 11 failed: ").split(". ")[0]
     assert lines[-1].startswith(f"  {error}")
-    last = next(number for number, line in enumerate(lines) if line.startswith("✗ [8/8]"))
+    last = next(number for number, line in enumerate(lines) if line.startswith("✗ [11/11]"))
     assert 2 <= len(lines) - last - 1 <= 10
 
 
@@ -156,4 +170,14 @@ def test_an_error_of_another_kind_names_no_command(run: Run) -> None:
     report = run("!exit 4", "1 / 0")
     assert report.error == (
         "Cell 2 failed: ZeroDivisionError: division by zero. The executed notebook has its traceback."
+    )
+
+
+def test_a_command_of_a_cell_that_is_not_repeated_is_named_after_a_resume(run: Run) -> None:
+    first = run("!exit 4 # brings data.zip", "open('data.zip')", tags={0: ["once"]})
+    second = job.resume(first.job)
+    assert second.shell_failures == first.shell_failures != []
+    assert second.error is not None
+    assert second.error.endswith(
+        "Look first at cell 1: its command `!exit 4 # brings data.zip` failed with exit status 4."
     )
