@@ -43,6 +43,10 @@ _HINTS = (
         "Keras 3 saves weights only to names that end in .weights.h5: write save_weights('x.weights.h5').",
     ),
     Hint(
+        re.compile(r"module 'tensorflow' has no attribute '(placeholder|Session|app|flags|global_\w+)'"),
+        "TensorFlow 1's names are elsewhere now: write import tensorflow.compat.v1 as tf; tf.disable_v2_behavior().",
+    ),
+    Hint(
         re.compile(r"^StdinNotImplementedError"),
         "A job has no user to answer a prompt: set the value with --param or userdata.get().",
     ),

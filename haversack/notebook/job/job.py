@@ -26,7 +26,7 @@ from haversack.errors import HaversackError, InputError, NotebookInvalid
 from haversack.notebook.job import kernel_variables, packages, summary
 from haversack.notebook.job.jobs import LOCK
 from haversack.notebook.place import caches, content
-from haversack.notebook.record import beside, document, store
+from haversack.notebook.record import beside, dated, document, store
 from haversack.notebook.record import parameters as parameters_
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobStore, Options
@@ -35,6 +35,7 @@ from haversack.notebook.secrets.masking import Secrets
 from haversack.notebook.sessions import processes
 from haversack.notebook.sessions.sessions import JobSessions
 from haversack.packages import keras_backend, lock
+from haversack.packages.drift import Drift
 from haversack.packages.pip_settings import uv_settings
 
 parse_parameters = parameters_.parse
@@ -183,6 +184,7 @@ def run(
     _check_options(options)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     record = JobRecord(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
+    record.written = dated.month_of(notebook)
     notices = [*_unmount_abandoned(chosen.data), beside.outside_notice(needed.files)]
     with FileLock(folder / LOCK):
         job = Job(source, folder, record, chosen, notices)
@@ -342,7 +344,7 @@ class Job:
                 available = keras_backend.importable() if installed is None else installed.frameworks
                 variables |= kernel_variables.of_keras(self.sessions.notebook, self.record.options.cores, available)
                 tree = None if installed is None else installed.tree
-                self.sessions.execute(private, variables, tree=tree, caches=shared)
+                self.sessions.execute(private, variables, tree=tree, caches=shared, drift=self._drift(installed))
         except HaversackError as error:
             failure = type(error)(self.secrets.mask(error.what), self.secrets.mask(error.next_step))
             if not self.record.sessions:
@@ -389,6 +391,11 @@ class Job:
         installed = packages.provide(self.folder, options, self.settings, self.screen, self._notify)
         self.screen.print_line(installed.summary)
         return installed
+
+    def _drift(self, installed: packages.Packages | None) -> Drift:
+        """Return what judges whether a cell's error comes of a library's newer version."""
+        locked = installed.lock.packages if installed is not None else {}
+        return Drift(locked, self.record.notebook, self.record.written, self.record.options.as_of or "")
 
     def _open_caches(self) -> caches.SharedCaches | None:
         """Open the caches that jobs share; None if this job shares none. Raises `OSError`."""

@@ -110,10 +110,11 @@ class JobRecord:
     | `options` | `Options` | `job.run`, `job.resume` | the options of the job |
     | `uploads` | list of str | `job.run` | paths below `uploads/`, in the order in which they were given |
     | `beside` | list of str | `job.run` | paths below `beside/` of the files that come along |
+    | `written` | str | `job.run` | the month in which the notebook was last executed (`dated`); "" if unknown |
     | `sessions` | list of `JobSession` | `JobSessions` | all sessions, oldest first |
     | `once` | dict of int to list of str | `JobSessions` | finished `once` cells → the uploads that each received |
-    | `passed` | list of str | `JobSessions` | the uploads of the `once` cells that this session has skipped |
     | `once_failures` | list of dict | `JobSessions` | the shell commands that failed in `once` (see `ShellFailure`) |
+    | `passed` | list of str | `JobSessions` | the uploads of the `once` cells that this session has skipped |
     | `cell` | int | `JobSessions` | the cell that is being executed, or was last; 0 while the kernel starts |
     | `done` | bool | `JobSessions` | whether the last session executed every cell |
     """
@@ -124,11 +125,12 @@ class JobRecord:
     options: Options
     uploads: list[str] = field(default_factory=list)
     beside: list[str] = field(default_factory=list)
+    written: str = ""
     sessions: list[JobSession] = field(default_factory=list)
     once: dict[int, list[str]] = field(default_factory=dict)
+    once_failures: list[dict[str, Any]] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
     cell: int = 0
-    once_failures: list[dict[str, Any]] = field(default_factory=list)
     done: bool = False
 
     @property

@@ -26,6 +26,7 @@ from haversack.notebook.record.screen import plain
 from haversack.notebook.sessions.exit_cause import ExitCauseFinder
 from haversack.notebook.sessions.output_text import CutText, StreamText
 from haversack.notebook.sessions.shell_failure import ShellFailure, named_cause, possible_cause
+from haversack.packages.drift import Drift
 
 _START_TIMEOUT = 120  # seconds; the first start compiles bytecode, which takes long on a slow disk
 _SILENT_TIMEOUT = 60  # seconds
@@ -56,6 +57,7 @@ class Execution(NotebookClient):
         mask: Callable[[str], str],
         output_limit: int,
         shell_failures: Sequence[ShellFailure],
+        drift: Drift,
         exit_cause: ExitCauseFinder,
     ) -> None:
         """Prepare the execution; `start` starts the kernel.
@@ -69,6 +71,7 @@ class Execution(NotebookClient):
             mask: returns a text with its secrets replaced.
             output_limit: the most characters that are kept of a text output.
             shell_failures: the shell commands that have failed so far; the caller appends to it while cells run.
+            drift: judges whether an error comes of a library's newer version.
             exit_cause: finds out why the kernel died.
         """
         quiet = logging.getLogger("haversack.notebook.nbclient")
@@ -93,6 +96,7 @@ class Execution(NotebookClient):
         self._mask = mask
         self._output_limit = output_limit
         self._shell_failures = shell_failures
+        self._drift = drift
         self.left_out: list[str] = []
         # The running cell's streams by name: each one's output in the notebook, and its text.
         self._streams: dict[str, tuple[Any, StreamText]] = {}
@@ -246,14 +250,14 @@ class Execution(NotebookClient):
     def _cell_failed(self, cell: Any, number: int, source: str, error: CellExecutionError) -> CellFailed:
         """Return the error for a cell that raised, and append any advice to the traceback in its output."""
         summary = f"{error.ename}: {error.evalue}".strip().rstrip(":")
-        advice = " ".join(self._advice(number, source, error.ename, summary))
-        if advice:
-            for output in cell.outputs:
-                if output.output_type == "error":
-                    output.traceback.append(f"haversack: {advice}")
+        raised = [output for output in cell.outputs if output.output_type == "error"]
+        traceback = plain(" ".join(line for output in raised for line in output.traceback))
+        advice = " ".join(self._advice(number, source, error.ename, summary, traceback))
+        for output in raised if advice else ():
+            output.traceback.append(f"haversack: {advice}")
         return CellFailed(f"Cell {number} failed: {_one_line(self._mask(summary))}.", advice or _SEE_TRACEBACK)
 
-    def _advice(self, number: int, source: str, name: str, summary: str) -> list[str]:
+    def _advice(self, number: int, source: str, name: str, summary: str, traceback: str) -> list[str]:
         """Return sentences of advice for the exception `name` in cell `number`; `summary` is its "Name: message".
 
         A shell command that failed before comes first.
@@ -261,7 +265,7 @@ class Execution(NotebookClient):
         before = [failure for failure in self._shell_failures if failure.cell <= number]
         if name == "CalledProcessError" and before and before[-1].cell == number:
             before.pop()  # the exception itself
-        hint = hints.advice(source, summary)
+        hint = self._drift.advice(summary, traceback) or hints.advice(source, summary)
         if cause := named_cause(before, source, summary):
             return [cause.advice(number)]
         cause = possible_cause(before, summary)

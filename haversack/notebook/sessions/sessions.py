@@ -14,8 +14,6 @@ import glob
 import math
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -41,6 +39,7 @@ from haversack.notebook.sessions.progress import JobProgress, Moved
 from haversack.notebook.sessions.rehearsal import Rehearsal
 from haversack.notebook.sessions.shell_failure import ShellFailure
 from haversack.notebook.sessions.watchdog import Watchdog
+from haversack.packages.drift import Drift
 from haversack.training import clock
 
 ONCE = "once"
@@ -162,6 +161,7 @@ class JobSessions:
         # Whether this session has mounted the embedded drive as a symbolic link.
         self._is_drive_linked = False
         self._tree: Path | None = None
+        self._drift = Drift({})
 
     def execute(
         self,
@@ -170,6 +170,7 @@ class JobSessions:
         *,
         tree: Path | None = None,
         caches: SharedCaches | None = None,
+        drift: Drift | None = None,
     ) -> None:
         """Execute every cell, over as many sessions as it takes; return when the notebook is done.
 
@@ -179,6 +180,7 @@ class JobSessions:
             tree: the environment with the notebook's packages, of which each session gets a private view; None for the
                 packages that haversack runs with.
             caches: the caches that jobs share; None if this one shares none.
+            drift: judges whether a cell's error comes of a library's newer version; None for no judgement.
 
         If the job is given up, raises the `HaversackError` of the last session: `JobError` (`CellFailed`,
         `KernelDied`), `DiskFull` or `MountError`. Raises `OSError` if the session's folders cannot be written,
@@ -187,6 +189,7 @@ class JobSessions:
         """
         self._tree = tree
         self._caches = caches
+        self._drift = drift or Drift({})
         asyncio.run(self._run(private, variables))
 
     async def _run(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
@@ -298,6 +301,7 @@ class JobSessions:
             mask=self._secrets.mask,
             output_limit=self._settings.output,
             shell_failures=self.shell_failures,
+            drift=self._drift,
             exit_cause=ExitCauseFinder(log.path),
         )
         watchdog = Watchdog(
@@ -442,11 +446,11 @@ class JobSessions:
             session.cells = number
             if is_once and number not in self._record.once:
                 self._record.once[number] = self._cell_uploads
+                self._record.once_failures += [asdict(one) for one in self.shell_failures if one.cell == number]
                 await asyncio.to_thread(self._store.upload_record, self._record)
         self._store.save(self._record)
 
     async def _execute_cell(self, running: execution.Execution, index: int, number: int, *, is_last: bool) -> None:
-                self._record.once_failures += [asdict(one) for one in self.shell_failures if one.cell == number]
         """Execute one cell; save the record before it and the executed notebook after it, however it ends.
 
         If the last cell ended its kernel itself, it counts as executed.
