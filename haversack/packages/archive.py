@@ -134,8 +134,8 @@ def _packed(lock: Lock, python: Path, scratch: Path) -> Path:
 def _unpack(archive: Path, target: Path) -> Lock:
     """Unpack an archive's wheels into `target/wheels`, comparing each with the lock, and return the lock.
 
-    Raises `InputError` for an archive that lacks a wheel, holds another one or is for another machine, and
-    `zipfile.BadZipFile`.
+    Raises `InputError` for an archive that lacks a wheel, holds another one, is for another machine or is not one that
+    `_packed` writes, and `zipfile.BadZipFile`.
     """
     (target / "wheels").mkdir()
     remedy = "Delete it on the drive, and it is stored again."
@@ -143,6 +143,9 @@ def _unpack(archive: Path, target: Path) -> Lock:
         names = [name for name in packed.namelist() if _WHEEL.fullmatch(name)]
         if _LOCK not in packed.namelist():
             raise InputError("It has no lock.", remedy)
+        # A compressed member can be of any size, and zipfile raises as many kinds of errors as it knows compressions.
+        if foreign := next((name for name in (_LOCK, *names) if not _is_stored(packed.getinfo(name))), None):
+            raise InputError(f"Its {Path(foreign).name} is compressed or encrypted, which haversack's are not.", remedy)
         lock = Lock.decode(packed.read(_LOCK).decode(errors="replace"))
         if not lock.fits:
             raise InputError(f"Its lock is for {lock.platform} and {lock.accelerator}.", remedy)
@@ -157,3 +160,9 @@ def _unpack(archive: Path, target: Path) -> Lock:
     if missing := lock.packages.keys() - {normalized(Path(name).name.partition("-")[0]) for name in names}:
         raise InputError(f"It has no wheel of {', '.join(sorted(missing))}, which its lock names.", remedy)
     return lock
+
+
+def _is_stored(member: zipfile.ZipInfo) -> bool:
+    """Whether the member is written as `_packed` writes it: neither compressed nor encrypted (bit 0), of its own size."""
+    is_plain = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
+    return is_plain and member.compress_size == member.file_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,14 @@ class Drive:
             for name, data in content.items():
                 if data is not None:
                     new.writestr(name, data)
+
+
+def places(content: bytes | bytearray, part: bytes) -> Iterator[int]:
+    """Where `part` begins in `content`."""
+    at = content.find(part)
+    while at >= 0:
+        yield at
+        at = content.find(part, at + 1)
 
 
 @pytest.fixture
@@ -99,6 +108,24 @@ def test_a_lock_for_another_machine_is_not_used_and_that_is_printed(drive: Drive
     drive.rewrite(**{"packages.lock": replace(lock, accelerator="tpu").text.encode()})
     assert drive.fetch() is None
     assert f"Its lock is for {lock.platform} and tpu." in drive.notices[0]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+@pytest.mark.parametrize("doctored", ["packages.lock", "wheels/base-1.0-py3-none-any.whl"])
+def test_a_member_that_claims_to_be_compressed_is_a_notice(
+    drive: Drive, lock: Lock, method: int, doctored: str
+) -> None:
+    drive.store(lock)
+    content = bytearray(drive.path.read_bytes())
+    name = doctored.encode()
+    # The compression method, two bytes, in the member's own header and in the central directory.
+    for signature, method_at, name_at in ((b"PK\3\4", 8, 30), (b"PK\1\2", 10, 46)):
+        start = next(at for at in places(content, signature) if content[at + name_at :].startswith(name))
+        content[start + method_at : start + method_at + 2] = method.to_bytes(2, "little")
+    drive.path.write_bytes(content)
+    assert drive.fetch() is None
+    assert f"Its {Path(doctored).name} is compressed or encrypted" in drive.notices[0]
+    assert "Delete it on the drive" in drive.notices[0]
 
 
 def test_what_is_no_archive_is_a_notice(drive: Drive, lock: Lock) -> None:
