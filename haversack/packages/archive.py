@@ -67,7 +67,7 @@ class Archives:
                 return None
             self._files.get_file(path, str(folder / "archive.zip"))
             return Archived(_unpack(folder / "archive.zip", folder), folder / "wheels")
-        except (HaversackError, OSError, zipfile.BadZipFile) as error:
+        except (HaversackError, OSError, EOFError, zipfile.BadZipFile) as error:
             self._notify(f"{path} on the drive cannot be used, so the indexes are asked: {_reason(error)}")
             return None
 
@@ -89,7 +89,7 @@ class Archives:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, HaversackError) else f"{error}."
+    return str(error) if isinstance(error, HaversackError) else f"{error or 'it is cut off'}."
 
 
 def key_of(page: Requirements, python: str, as_of: str) -> str:
@@ -163,6 +163,6 @@ def _unpack(archive: Path, target: Path) -> Lock:
 
 
 def _is_stored(member: zipfile.ZipInfo) -> bool:
-    """Whether the member is written as `_packed` writes it: neither compressed nor encrypted (bit 0), of its own size."""
+    """Whether the member is written as `_packed` writes it: neither compressed nor encrypted (bit 0)."""
     is_plain = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
     return is_plain and member.compress_size == member.file_size

@@ -128,6 +128,16 @@ def test_a_member_that_claims_to_be_compressed_is_a_notice(
     assert "Delete it on the drive" in drive.notices[0]
 
 
+def test_a_member_that_claims_to_be_longer_than_the_file_is_a_notice(drive: Drive, lock: Lock) -> None:
+    drive.store(lock)
+    content = bytearray(drive.path.read_bytes())
+    entry = next(at for at in places(content, b"PK\1\2") if content[at + 46 :].startswith(b"wheels/base"))
+    content[entry + 20 : entry + 28] = (10**9).to_bytes(4, "little") * 2
+    drive.path.write_bytes(content)
+    assert drive.fetch() is None
+    assert "key.zip on the drive cannot be used" in drive.notices[0]
+
+
 def test_what_is_no_archive_is_a_notice(drive: Drive, lock: Lock) -> None:
     drive.store(lock)
     drive.path.write_bytes(b"no zip")
