@@ -27,7 +27,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -38,6 +38,7 @@ from haversack import disk, progress
 from haversack.errors import HaversackError, InputError, InstallFailed, IntegrityError
 from haversack.packages import accelerator as accelerator_
 from haversack.packages import python as python_
+from haversack.packages.pip_settings import uv_files
 from haversack.packages.python import Python
 from haversack.packages.requirements import Requirements
 from haversack.packages.table import normalized
@@ -215,20 +216,39 @@ class Locker:
             shutil.rmtree(place, ignore_errors=True)
 
     def _file(self, request: _Request, known: Lock | None) -> Path:
-        """Where the lock is kept: its name is a hash of everything that decides it, indexes and sign-ins included."""
+        """Where the lock is kept: its name is a hash of everything that decides it, indexes and sign-ins included.
+
+        What an index or a folder of wheels has is not among it: that is looked at again after a day.
+        """
         settings = self.uv.settings
         parts = (
             *(one.text for one in request.needed.requirements),
             *request.needed.options,
             *KERNEL,
             *own_dependencies(request.needed),
-            request.needed.lock,
+            *(request.needed.lock, request.needed.block),
             *(request.python.version, here(), request.accelerator, request.as_of),
             *(f"{name}={value}" for name, value in sorted(self.uv.variables().items()) if name.startswith("UV_")),
             *settings.arguments,
+            *_contents(_files_read(request.needed.options, self.uv.variables())),
             known.text if known else "",
         )
         return self.folder / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}.lock"
+
+
+def _files_read(options: Sequence[str], variables: Mapping[str, str]) -> list[Path]:
+    """The files that uv reads besides: constraints that the notebook or pip's configuration names, and its own."""
+    named = [value for option in options for name, _, value in [option.partition(" ")] if name == "-c"]
+    return [*map(Path, [*named, *variables.get("UV_CONSTRAINT", "").split()]), *uv_files(variables)]
+
+
+def _contents(files: Iterable[Path]) -> Iterator[str]:
+    """Yield the text of each file; "" for one that is not there or is an address."""
+    for file in files:
+        try:
+            yield file.read_text(errors="replace")
+        except OSError:
+            yield ""
 
 
 def _is_fresh(file: Path) -> bool:

@@ -192,12 +192,15 @@ def _absolute(place: str) -> str:
 def _told_to_uv(environment: Mapping[str, str]) -> set[str]:
     """pip's options about which the user has told uv something else, by a variable or in a `uv.toml`."""
     told = {name for name, variables in _UV_VARIABLES.items() if any(environment.get(one) for one in variables)}
-    keys = {key for file in _uv_files(environment) for key in _uv_keys(file)}
+    keys = {key for file in uv_files(environment) for key in _uv_keys(file)}
     return told | {name for name, ours in _UV_KEYS.items() if keys.intersection(ours)}
 
 
-def _uv_files(environment: Mapping[str, str]) -> list[Path]:
-    """uv's configuration files of the user and of the machine (https://docs.astral.sh/uv/concepts/configuration-files)."""
+def uv_files(environment: Mapping[str, str]) -> list[Path]:
+    """Return the paths of uv's configuration files of the user and of the machine; they need not exist.
+
+    See https://docs.astral.sh/uv/concepts/configuration-files.
+    """
     if environment.get("UV_NO_CONFIG"):
         return []
     if named := environment.get("UV_CONFIG_FILE"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -64,6 +65,25 @@ def test_pips_constraints_hold(workshop: Workshop, monkeypatch: pytest.MonkeyPat
     (tmp_path / "constraints.txt").write_text("base<2\n")
     monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraints.txt"))
     assert workshop.locker.find(needs("base")).packages["base"] == "1.0"
+
+
+def test_changed_constraints_and_another_block_are_resolved_anew(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for version in ("1.0", "2.0", "3.0"):
+        wheel(workshop.wheels, "base", version)
+    workshop.publish()
+    constraints, needed = tmp_path / "constraints.txt", needs("base")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(constraints))
+    found = []
+    for text in ("base<3\n", "base<2\n"):
+        constraints.write_text(text)
+        found.append(workshop.locker.find(needed).packages["base"])
+    wheel(workshop.wheels, "base", "1.5")
+    workshop.publish()
+    found.append(workshop.locker.find(needed).packages["base"])
+    found.append(workshop.locker.find(replace(needed, block=f"{needed.block}# other")).packages["base"])
+    assert found == ["2.0", "1.0", "1.0", "1.5"]
 
 
 def test_options_of_requirements_txt_hold(workshop: Workshop, tmp_path: Path) -> None:
