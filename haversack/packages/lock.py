@@ -43,6 +43,7 @@ from haversack.packages.python import Python
 from haversack.packages.requirements import Requirements
 from haversack.packages.table import normalized
 from haversack.packages.uv import Uv
+from haversack.packages.uv_pip import until
 
 KERNEL = ("ipykernel>=6.17.1", "pip", "setuptools", "six")
 """What every kernel's environment holds; many packages need the last two, which Colab has, without saying so."""
@@ -308,9 +309,7 @@ class _Resolution:
         for constraint in self._uv.variables().get("UV_CONSTRAINT", "").split():
             command += ["-c", constraint]
         command += [*self._uv.settings.arguments, *self._arguments]
-        if self._request.as_of:
-            after = date.fromisoformat(self._request.as_of) + timedelta(days=1)
-            command += ["--exclude-newer", f"{after}T00:00:00Z"]
+        command += until(self._request.as_of)
         if torch:
             command += ["--torch-backend", torch]
         self._uv.run(*command, cwd=self._scratch)

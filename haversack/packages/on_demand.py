@@ -15,7 +15,8 @@ holds:
 Every distribution of which a module is imported stays at its version: replaced under a running process, it would be
 half old and half new. If that or anything else prevents the installation, one line says why, and the import fails with
 Python's own ModuleNotFoundError. Installations are serialized: Python holds its global import lock while it asks a
-finder, so imports in other threads wait. The date of `--as-of` limits neither them nor pip cells.
+finder, so imports in other threads wait. The date of `--as-of` limits them, and not pip cells, which say themselves
+what they install.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from haversack.packages.pip_settings import uv_settings
 from haversack.packages.table import Provider, normalized, provider_of
 from haversack.packages.uv_pip import Outcome, PackageChanges
 
+AS_OF = "HAVERSACK_AS_OF"
+"""The variable by which the parent passes the day of `--as-of` to the kernel."""
 _NO = ("no", "off", "false", "0")
 _IMPORT_SYSTEM = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
 _IMPORT_MODULE = importlib.import_module.__code__
@@ -161,6 +164,7 @@ def _run(requirements: Sequence[str]) -> Outcome:
         file.write("\n".join(constraints()))
         file.flush()
         options = ["--python", sys.executable, *settings.arguments, "--constraints", file.name]
+        options += uv_pip.until(os.environ.get(AS_OF, ""))
         command = [os.environ["HAVERSACK_UV"], "pip", "install", *options, *requirements]
         chosen = torch_build.choose(command, variables)
         if chosen.notice:

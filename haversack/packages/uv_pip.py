@@ -16,6 +16,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 
 UNREACHABLE = re.compile(
     r"Request failed after|error sending request|dns error|Connection refused|tcp connect error|operation timed out"
@@ -60,6 +61,12 @@ class Outcome:
         """uv's error and what follows it, on one line; "" if it reported none."""
         text = " ".join(line.strip() for line in self.lines)
         return text[start:] if (start := text.find("error: ")) >= 0 else ""
+
+
+def until(day: str) -> list[str]:
+    """Return uv's options to use no release after `day`, such as "2026-07-31", in UTC; [] for ""."""
+    after = date.fromisoformat(day) + timedelta(days=1) if day else None
+    return ["--exclude-newer", f"{after}T00:00:00Z"] if after else []
 
 
 def uv_program(environment: Mapping[str, str] = os.environ) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.packages.conftest import UV, Environment
-from tests.packages.wheels import wheel
+from tests.packages.wheels import JSON_PAGE, dated_index, served, wheel
 
 _START = "from pathlib import Path\nfrom haversack.packages import on_demand\non_demand.install(Path('content'))\n"
 
@@ -118,6 +118,14 @@ def test_what_is_imported_stays_at_its_version(env: Environment) -> None:
     assert "ModuleNotFoundError: No module named 'gdown'" in done.stderr
     assert env.version("tinybase") == "1.0"
     assert "installed gdown 1.0" in cell(env, "import gdown").stdout
+
+
+def test_no_release_after_the_day_of_as_of_is_installed(env: Environment, tmp_path: Path) -> None:
+    first, second = (wheel(tmp_path / "dated", "tabulate", version) for version in ("1.0", "2.0"))
+    dated_index(tmp_path / "index", "tabulate", {first: "2020-01-31", second: "2020-02-01"})
+    with served(tmp_path / "index", JSON_PAGE) as (address, _):
+        done = cell(env, "import tabulate", HAVERSACK_AS_OF="2020-01-31", PIP_INDEX_URL=address)
+    assert "installed tabulate 1.0" in done.stdout, done.stdout
 
 
 def test_a_failure_is_said_once(env: Environment) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+JSON_PAGE = "application/vnd.pypi.simple.v1+json"
 # A project that is built without a network: its build backend is a file of its own, which packs the wheel by hand.
 _BACKEND = """
 import zipfile
@@ -82,6 +84,21 @@ def index(folder: Path, *wheels: Path) -> str:
     return folder.as_uri()
 
 
+def dated_index(folder: Path, project: str, wheels: Mapping[Path, str]) -> None:
+    """Write an index of one project's wheels, path → day, that tells when each was uploaded (PEP 700); see `served`."""
+    place = folder / project
+    place.mkdir(parents=True)
+    files = []
+    for path, day in wheels.items():
+        (place / path.name).write_bytes(path.read_bytes())
+        hashes = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        size, uploaded = path.stat().st_size, f"{day}T00:00:00Z"
+        files.append({"filename": path.name, "url": path.name, "hashes": hashes, "size": size, "upload-time": uploaded})
+    versions = [path.name.split("-")[1] for path in wheels]
+    page = {"meta": {"api-version": "1.1"}, "name": project, "versions": versions, "files": files}
+    (place / "index.html").write_text(json.dumps(page))
+
+
 def project(folder: Path, name: str, version: str, source: str = "", needs: str = "") -> Path:
     """Write a project of one module, or with `source` "" an editable one, that needs the module `needs` to be built."""
     folder.mkdir(parents=True)
@@ -110,10 +127,14 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve `folder` on loopback; yield its address and the growing list of the paths that were asked for."""
+def served(folder: Path, page: str = "text/html") -> Iterator[tuple[str, list[str]]]:
+    """Serve `folder` on loopback; yield its address and the growing list of the paths that were asked for.
+
+    `page` is the kind of its `index.html`s: `JSON_PAGE` for a `dated_index`.
+    """
     asked: list[str] = []
-    handler = type("_Counting", (_Handler,), {"requests": asked})
+    kinds = {**SimpleHTTPRequestHandler.extensions_map, ".html": page}
+    handler = type("_Counting", (_Handler,), {"requests": asked, "extensions_map": kinds})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -15,7 +15,7 @@ from haversack.notebook.place import kaggle_sign_in
 from haversack.notebook.record.store import Options
 from haversack.notebook.secrets import file
 from haversack.notebook.sessions import kernel
-from haversack.packages import keras_backend
+from haversack.packages import keras_backend, on_demand
 from haversack.packages.imports import code_cells
 
 
@@ -34,10 +34,12 @@ def of_job(chosen: settings.Settings, folder: Path, options: Options) -> dict[st
         "MPLCONFIGDIR": variables.get("MPLCONFIGDIR", str(chosen.cache / "matplotlib")),
     }
     # Of a job that runs this one as a cell of its own.
-    for name in (plainfit.PLAIN_VARIABLE, interpreter.VARIABLE):
+    for name in (plainfit.PLAIN_VARIABLE, interpreter.VARIABLE, on_demand.AS_OF):
         variables.pop(name, None)
     if options.plain:
         variables[plainfit.PLAIN_VARIABLE] = "1"
+    if options.as_of:
+        variables[on_demand.AS_OF] = options.as_of
     if hub:
         variables["HAVERSACK_HUB"] = hub
     variables |= _kaggle_variables(hub)
