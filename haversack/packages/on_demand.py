@@ -37,6 +37,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import FrameType, ModuleType
 
+from haversack.errors import InputError
 from haversack.packages import pip_command, pip_hook, torch_build, uv_pip
 from haversack.packages.companions import companions_of
 from haversack.packages.imports import handles_import_error
@@ -141,7 +142,7 @@ class OnDemandFinder(MetaPathFinder):
         start = time.monotonic()
         try:
             outcome = _run(requirements)
-        except OSError as error:  # no uv, or no room for its constraints
+        except (OSError, InputError) as error:  # no uv, no room for its constraints, or a pip.conf that is none
             outcome = Outcome(1, PackageChanges(), (f"error: {error}",))
         took = time.monotonic() - start
         if outcome.status:

@@ -27,6 +27,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from haversack.errors import InputError
 from haversack.packages import torch_build, uv_pip
 from haversack.packages.pip import LeftToPip, UvCall, translated
 from haversack.packages.pip_settings import UvSettings, uv_settings
@@ -52,7 +53,13 @@ def serve(arguments: Sequence[str], pip: Callable[[list[str]], int]) -> int:
         if call.verbose:
             _print(f"haversack: pip does this itself, not uv: {call.reason}.")
         return _by_pip(arguments, pip)
-    return _by_pip(arguments, pip) if uv is None else _Service(uv, call).run()
+    if uv is None:
+        return _by_pip(arguments, pip)
+    try:
+        service = _Service(uv, call)
+    except InputError:
+        return _by_pip(arguments, pip)  # pip says what is wrong with its configuration
+    return service.run()
 
 
 def _by_pip(arguments: Sequence[str], pip: Callable[[list[str]], int]) -> int:

@@ -42,6 +42,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from haversack.errors import InputError
+
 _YES = ("y", "yes", "t", "true", "on", "1")
 # What the user may have told uv itself: pip's option → uv's variables, and keys of a uv.toml.
 _UV_VARIABLES = {
@@ -86,7 +88,8 @@ def uv_settings(environment: Mapping[str, str] = os.environ, prefix: str = sys.p
     """Return pip's configuration for uv.
 
     `environment` has HOME, `PIP_*`, `XDG_*` and the variables that uv will inherit; `prefix` is the environment whose
-    pip is meant, like `sys.prefix`. A file that cannot be read is ignored, as pip ignores it where it is not readable.
+    pip is meant, like `sys.prefix`. A file that cannot be opened is ignored, as pip ignores it. Raises `InputError` for
+    one that is no configuration, with which pip does not start.
     """
     own = _told_to_uv(environment)
     values = {name: value for name, value in pip_options(environment, prefix).items() if name not in own}
@@ -100,7 +103,10 @@ def uv_settings(environment: Mapping[str, str] = os.environ, prefix: str = sys.p
 
 
 def pip_options(environment: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -> dict[str, str]:
-    """Return the long names of pip's options, without dashes → their configured values, which are never empty."""
+    """Return the long names of pip's options, without dashes → their configured values, which are never empty.
+
+    Raises `InputError` for a file that is no configuration.
+    """
     found: dict[str, dict[str, str]] = {"global": {}, "install": {}}
     for file in _configuration_files(environment, prefix):
         for section, options in _sections(file).items():
@@ -132,14 +138,29 @@ def _folders(environment: Mapping[str, str]) -> tuple[Path, Path, list[Path]]:
 
 
 def _sections(file: Path) -> dict[str, dict[str, str]]:
-    """The sections of a configuration file, with the names of options as pip compares them; {} if unreadable."""
+    """The sections of a configuration file, with the names of options as pip compares them; {} if it cannot be opened.
+
+    Raises `InputError` if it is no configuration. The sentence does not have its lines, which may hold passwords.
+    """
     parser = configparser.RawConfigParser()
     parser.optionxform = _name  # type: ignore[assignment,method-assign]
     try:
         parser.read(file, encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError, OSError):
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file} is no configuration that pip can read{_where(error)}.",
+            "Correct it, or name another file with PIP_CONFIG_FILE.",
+        ) from None
+    except OSError:
         return {}
     return {section: dict(parser.items(section)) for section in parser.sections()}
+
+
+def _where(error: Exception) -> str:
+    """The line of the first mistake; "" if it is unknown."""
+    errors = getattr(error, "errors", None)
+    line = errors[0][0] if errors else getattr(error, "lineno", None)
+    return f": see line {line}" if line else ""
 
 
 def _name(option: str) -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from haversack.errors import InputError
 from haversack.packages import pip_command, uv_pip
 from haversack.packages.pip_settings import uv_settings
 
@@ -24,7 +25,10 @@ def main() -> None:
         print("uv: command not found. Install it in an earlier cell: !pip install -q uv", file=sys.stderr)
         sys.exit(127)
     words = in_environment(sys.argv[1:])
-    settings = uv_settings().variables
+    try:
+        settings = uv_settings().variables
+    except InputError as error:
+        sys.exit(f"uv: {error}")
     if not _changes_environment(words):
         os.execve(program, [program, *words], uv_pip.variables(settings))
     outcome = uv_pip.run([program, *words], settings, lambda line: print(line, file=sys.stderr, flush=True))

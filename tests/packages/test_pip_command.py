@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from haversack.notebook.place import environment
+from haversack.notebook.place import environment, system_packages
 from haversack.packages import pip_command
 from tests.packages.conftest import PIP, Environment
 from tests.packages.wheels import index, project, served, wheel
@@ -30,6 +30,36 @@ def test_every_way_to_pip_is_served_by_uv(env: Environment, way: str) -> None:
     assert "Resolved 1 package" in done.stdout
     assert done.stdout.splitlines()[-1] == "Successfully installed tinybase-2.0"
     assert env.version("tinybase") == "2.0"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pip install tinybase",
+        "-H -E pip3 install -q tinybase",
+        "-u root python3 -m pip install tinybase",
+        "-- pip install tinybase",
+    ],
+)
+def test_sudo_reaches_no_other_pip(env: Environment, tmp_path: Path, command: str) -> None:
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    system_packages.write_commands(commands, env.folder / "bin" / "python")
+    done = env.run("bash", "-c", f"sudo {command}", PATH=f"{commands}:{env.variables['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert env.version("tinybase") == "2.0"
+    assert (env.folder / pip_command.CHANGES).read_text().count("tinybase") == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["python -m pip install tinybase", "python -m haversack.packages.uv_command pip list"]
+)
+def test_with_a_pip_conf_that_is_none_a_cell_gets_one_sentence(env: Environment, tmp_path: Path, command: str) -> None:
+    (tmp_path / "pip.conf").write_text("index-url https://me:word@here/\n")
+    done = env.run(*command.split())
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path / 'pip.conf'}" in done.stderr
 
 
 def test_a_process_like_the_kernel_calls_pip_in_itself(env: Environment) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from haversack.errors import InputError
 from haversack.packages.pip_settings import UvSettings, pip_options, uv_settings
 
 
@@ -141,9 +142,34 @@ def test_a_uv_toml_wins_over_pips_configuration(machine: Machine) -> None:
     assert machine.uv(UV_NO_CONFIG="1").variables["UV_DEFAULT_INDEX"] == "http://pip/"
 
 
-def test_a_file_that_is_no_configuration_is_ignored(machine: Machine) -> None:
-    machine.write(".config/pip/pip.conf", "this is not one\n")
-    assert "index-url" not in machine.options()
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ("index-url https://me:word@here/\n", ": see line 1"),
+        ("[global]\nindex-url https://me:word@here/\n", ": see line 2"),
+        ("[global]\ncert = a\ncert = word\n", ": see line 3"),
+        ("\ufffd[global]\n", ": see line 1"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named_without_what_is_in_it(
+    machine: Machine, content: str, where: str
+) -> None:
+    file = machine.write(".config/pip/pip.conf", content)
+    with pytest.raises(InputError) as raised:
+        machine.uv()
+    assert raised.value.what == f"{file} is no configuration that pip can read{where}."
+    assert "word" not in str(raised.value)
+
+
+def test_so_is_one_that_is_no_text(machine: Machine) -> None:
+    machine.write("pip.conf", "").write_bytes(b"[global]\nuser = \xff\xfe\n")
+    with pytest.raises(InputError, match=r"pip\.conf is no configuration that pip can read\. Correct it"):
+        machine.uv(PIP_CONFIG_FILE=str(machine.folder / "pip.conf"))
+
+
+def test_one_that_cannot_be_opened_is_ignored(machine: Machine) -> None:
+    (machine.folder / ".config" / "pip" / "pip.conf").mkdir(parents=True)
+    assert machine.options() == {}
 
 
 def test_only_the_standard_library_is_imported() -> None:

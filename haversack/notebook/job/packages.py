@@ -30,6 +30,7 @@ from haversack.packages import python as python_
 from haversack.packages.cache import open_cache
 from haversack.packages.imports import code_cells
 from haversack.packages.lock import Lock, Locker, day_of
+from haversack.packages.pip_settings import uv_settings
 from haversack.packages.requirements import Requirements, requirements_of
 from haversack.packages.store import Held, Store
 
@@ -118,10 +119,12 @@ def needed_by(notebook: Any, folder: Path, pages: Mapping[str, Path]) -> Require
 
 
 def check(needed: Requirements, python: str | None) -> None:
-    """Raise `InputError` if imports are unknown, or haversack does not run on the Python that is asked for.
+    """Raise `InputError` if imports are unknown, haversack does not run on the Python that is asked for, or pip's
+    configuration cannot be read.
 
     `python` is the version that takes precedence over the notebook's own; None for none.
     """
+    uv_settings()
     needed.check()
     python_.check(python or needed.python)
 
