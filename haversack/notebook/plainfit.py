@@ -7,9 +7,10 @@ in the same way.
 
 A training that cannot be resumed exactly is trained from the beginning by Keras's own `fit`, without checkpoints, and a
 line says why: its data have no random access (`tf.data`, generators, a torch DataLoader) or are drawn at random in each
-session; Keras runs on another backend than JAX; or the installed Keras is a version that haversack cannot resume with.
-What holds for the whole session is said once. Keras is patched only when a cell imports it, and only `keras.Model.fit`:
-a subclass with a `fit` of its own keeps it. Nothing is patched outside a job's kernel or with `--plain`.
+session; Keras runs on another backend than JAX; the installed Keras is a version that haversack cannot resume with; or
+the model is one of `tf_keras`, which is Keras 2 and which `TF_USE_LEGACY_KERAS` makes `tf.keras`. What holds for the
+whole session is said once. Keras is patched only when a cell imports it, and only `keras.Model.fit`: a subclass with a
+`fit` of its own keeps it. Nothing is patched outside a job's kernel or with `--plain`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -46,17 +47,20 @@ _started = 0
 
 
 def install(ipython: Any) -> None:
-    """Patch `keras.Model.fit` now, or as soon as Keras is imported. Does nothing outside a job or with `--plain`.
+    """Patch `fit` of `keras.Model` and `tf_keras.Model` now, or as soon as they are imported.
+
+    Does nothing outside a job or with `--plain`.
 
     `ipython` is the kernel's shell; its event before each cell restarts the count of the cell's trainings.
     """
     if channel.job_folder() is None or os.environ.get(PLAIN_VARIABLE):
         return
     ipython.events.register("pre_run_cell", lambda info: _reset_count())
-    if "keras" in sys.modules:
-        _patch_fit(sys.modules["keras"])
-    else:
-        sys.meta_path.insert(0, _KerasImportHook())
+    for name, patch in (("keras", _patch_fit), ("tf_keras", _patch_legacy_fit)):
+        if name in sys.modules:
+            patch(sys.modules[name])
+        else:
+            sys.meta_path.insert(0, _ImportHook(name, patch))
 
 
 def delete_checkpoints() -> None:
@@ -79,17 +83,21 @@ def delete_checkpoints() -> None:
                 checkpoints.delete(step)
 
 
-class _KerasImportHook(MetaPathFinder):
-    """A finder, first on `sys.meta_path`, that patches `fit` right after the module `keras` is executed.
+class _ImportHook(MetaPathFinder):
+    """A finder, first on `sys.meta_path`, that calls `patch` with the module `name` right after it is executed.
 
-    The other finders still find and load the module. The hook stays installed until Keras is really imported, because
-    many libraries only look up its spec to see whether it is installed.
+    The other finders still find and load the module. The hook stays installed until it is really imported, because
+    many libraries only look up Keras's spec to see whether it is installed.
     """
+
+    def __init__(self, name: str, patch: Callable[[Any], None]) -> None:
+        self._name = name
+        self._patch = patch
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "keras":
+        if fullname != self._name:
             return None
         sys.meta_path.remove(self)
         try:
@@ -104,7 +112,7 @@ class _KerasImportHook(MetaPathFinder):
             load(module)
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
-                _patch_fit(module)
+                self._patch(module)
 
         # Safe to assign: this loader object was created for this import alone.
         spec.loader.exec_module = load_and_patch  # type: ignore[method-assign]
@@ -128,7 +136,7 @@ def _patch_fit(keras: Any) -> None:
             return keras_fit(self, *arguments, **named)
         reason = _reason_not_durable(keras)
         if reason:
-            _say_once(f"not durable: {reason}. Keras's own fit trains, and in another session it begins anew")
+            _say_not_durable(reason)
             return keras_fit(self, *arguments, **named)
         try:
             given = dict(inspect.signature(keras_fit).bind(self, *arguments, **named).arguments)
@@ -148,6 +156,18 @@ def _patch_fit(keras: Any) -> None:
     training.name_unnamed(_next_name)
 
 
+def _patch_legacy_fit(tf_keras: Any) -> None:
+    """Let `tf_keras.Model.fit` print that its trainings are not durable, and train as before."""
+    keras_fit = tf_keras.Model.fit
+
+    @functools.wraps(keras_fit)
+    def fit(self: Any, *arguments: Any, **named: Any) -> Any:
+        _say_not_durable("tf_keras is Keras 2, and haversack resumes trainings of Keras 3")
+        return keras_fit(self, *arguments, **named)
+
+    tf_keras.Model.fit = fit
+
+
 def _reason_not_durable(keras: Any) -> str | None:
     """Why no training of this session can be resumed, in words; None if nothing stands against it."""
     backend = keras.backend.backend()
@@ -156,6 +176,10 @@ def _reason_not_durable(keras: Any) -> str | None:
     from haversack.training.keras import support
 
     return support.reason_unsupported()
+
+
+def _say_not_durable(reason: str) -> None:
+    _say_once(f"not durable: {reason}. Keras's own fit trains, and in another session it begins anew")
 
 
 def _say(text: str) -> None:

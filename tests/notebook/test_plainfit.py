@@ -54,6 +54,8 @@ def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.JobRe
         drawn,
         die,
         "import inspect; print(list(inspect.signature(model.fit).parameters)[:3])",
+        "%%writefile tf_keras.py\nclass Model:\n    def fit(self, x):\n        return x\nclass Sequential(Model):\n    pass",
+        "import tf_keras\nprint(tf_keras.Sequential().fit(1), tf_keras.Model().fit(2))",
     )
 
 
@@ -76,6 +78,12 @@ def test_a_training_whose_data_are_others_in_each_session_is_trained_plainly(rep
 
 def test_the_method_looks_like_keras_own(report: job.JobReport) -> None:
     assert notebooks.text(report.output, 6) == "['x', 'y', 'batch_size']\n"
+
+
+def test_keras_2_trains_plainly_and_says_so_once(report: job.JobReport) -> None:
+    told = notebooks.text(report.output, 8)
+    assert told.startswith("1 2\n")
+    assert told.count("haversack: not durable: tf_keras is Keras 2") == 1
 
 
 def test_a_job_that_is_done_leaves_no_checkpoints(report: job.JobReport) -> None:
