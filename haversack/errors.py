@@ -25,6 +25,7 @@
     ├── MountError                            a drive that cannot be mounted or unmounted as asked
     ├── JobError                              a notebook that was not executed to its end
     │   ├── CellFailed                        a cell raised
+    │   ├── Interrupted                       Ctrl-C or SIGTERM ended it; exit code 130
     │   └── KernelDied                        the kernel's process died
     ├── TrainingError                         a training that cannot run as asked
     │   ├── RunTaken                          the run is owned by another session
@@ -53,6 +54,7 @@ __all__ = [
     "InputError",
     "InstallFailed",
     "IntegrityError",
+    "Interrupted",
     "IsAFolder",
     "JobError",
     "KernelDied",
@@ -79,7 +81,7 @@ class HaversackError(Exception):
     Attributes:
         what: one sentence that says what happened.
         next_step: one sentence that says what to do; "" for none.
-        exit_code: the exit status of the command line: 2 for an `InputError`, else 1.
+        exit_code: the exit status of the command line: 2 for an `InputError`, 130 for `Interrupted`, else 1.
     """
 
     exit_code = 1
@@ -209,6 +211,10 @@ class JobError(HaversackError):
 
 class CellFailed(JobError):
     pass
+
+
+class Interrupted(JobError):
+    exit_code = 130
 
 
 class KernelDied(JobError):

@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from haversack.cli import accounts, data, doctor, drive, env, hub, jobs, notebook, runs
-from haversack.errors import HaversackError, InputError
+from haversack.errors import HaversackError, InputError, Interrupted
 
 app = typer.Typer(
     help="Run Colab notebooks anywhere: the drive, Kaggle data, the environment and the training come along.",
@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line `arguments`; None for those of this process. Exits by `SystemExit`, except for --version.
 
     A `HaversackError` or `OSError` is printed on standard error in one line, and the exit status is the error's
-    `exit_code`: 2 for an `InputError`, else 1. With --debug the error is raised instead.
+    `exit_code`: 2 for an `InputError`, 130 for `Interrupted`, else 1. With --debug the error is raised instead. An
+    interrupt that no command turned into an error also ends with a sentence and status 130.
     """
     # What lives at the exit is not searched for garbage, which takes 0.2 s after a job.
     atexit.register(gc.freeze)
@@ -69,6 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"haversack: {error}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))
+    except SystemExit as end:
+        if end.code == Interrupted.exit_code:  # typer's status for a KeyboardInterrupt, of which it says nothing
+            print("haversack: Interrupted.", file=sys.stderr)
+        raise
 
 
 def _check_current_directory() -> None:

@@ -24,24 +24,31 @@ OLDEST = "2023-06"
 """The month by which the usual libraries had wheels for Python 3.11, TensorFlow and PyTorch among them."""
 _TENSORFLOW = "2023-03"  # the first month with a TensorFlow for Python 3.11
 
+
+def _name_of(module: str, names: str) -> str:
+    """Return the pattern of both errors for one of `names`, separated by "|", that `module` lacks."""
+    quoted = re.escape(module)
+    return rf"module '{quoted}' has no attribute '({names})'|cannot import name '({names})' from '{quoted}'"
+
+
 # Project, last month in which the project still had the name, pattern of the error as "Name: message".
 _REMOVALS = (
-    ("numpy", "2022-11", r"module 'numpy' has no attribute '(float|int|bool|object|str|complex|long|unicode)'"),
+    ("numpy", "2022-11", _name_of("numpy", "float|int|bool|object|str|complex|long|unicode")),
     ("numpy", "2024-05", r"`np\.\w+` was removed in the NumPy 2\.0 release"),
-    ("numpy", "2025-11", r"module 'numpy' has no attribute '(trapz|in1d)'"),
+    ("numpy", "2025-11", _name_of("numpy", "trapz|in1d")),
     ("pandas", "2023-03", r"'(DataFrame|Series)' object has no attribute '(append|iteritems|mad|lookup|slice_shift)'"),
     ("pandas", "2025-12", r"'DataFrame' object has no attribute 'applymap'"),
     ("pandas", "2025-12", r"\.fillna\(\) got an unexpected keyword argument 'method'"),
-    ("scikit-learn", "2022-11", r"`?load_boston`? has been removed|import name 'load_boston'"),
-    ("scikit-learn", "2022-11", r"cannot import name 'plot_\w+' from 'sklearn\.metrics'"),
+    ("scikit-learn", "2022-11", rf"`load_boston` has been removed|{_name_of('sklearn.datasets', 'load_boston')}"),
+    ("scikit-learn", "2022-11", _name_of("sklearn.metrics", r"plot_\w+")),
     ("scikit-learn", "2022-11", r"\w(Vectorizer|Encoder)' object has no attribute 'get_feature_names'"),
     ("scikit-learn", "2022-11", r"^TypeError: \w+\.__init__\(\) got an unexpected keyword argument 'normalize'"),
     ("scikit-learn", "2023-12", r"OneHotEncoder\.__init__\(\) got an unexpected keyword argument 'sparse'"),
     ("matplotlib", "2023-08", r"'seaborn(-[\w-]+)?' is not a valid package style"),
-    ("matplotlib", "2024-04", r"module 'matplotlib\.(cm|pyplot\.cm)' has no attribute 'get_cmap'"),
-    ("scipy", "2023-12", r"(import name|no attribute) '(face|ascent|electrocardiogram|derivative)'.*scipy\.misc"),
-    ("scipy", "2024-03", r"(module 'scipy\.signal' has no attribute|import name) '(gaussian|hann|hamming|blackman)'"),
-    ("scipy", "2024-05", r"(module 'scipy\.integrate' has no attribute|import name) '(simps|trapz|cumtrapz)'"),
+    ("matplotlib", "2024-04", _name_of("matplotlib.cm", "get_cmap")),
+    ("scipy", "2023-12", _name_of("scipy.misc", "face|ascent|electrocardiogram|derivative")),
+    ("scipy", "2024-03", _name_of("scipy.signal", "gaussian|hann|hamming|blackman|kaiser")),
+    ("scipy", "2024-05", _name_of("scipy.integrate", "simps|trapz|cumtrapz")),
     ("keras", "2023-06", r"Argument\(s\) not recognized: \{'(lr|decay)'"),
     ("keras", "2023-06", r"has no attribute '(fit|predict|evaluate)_generator'"),
     ("keras", "2023-06", r"No module named '(tensorflow\.)?keras\.(preprocessing\.(text|image)|utils\.np_utils)"),

@@ -54,7 +54,7 @@ def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.JobRe
         drawn,
         die,
         "import inspect; print(list(inspect.signature(model.fit).parameters)[:3])",
-        "%%writefile tf_keras.py\nclass Model:\n    def fit(self, x):\n        return x\nclass Sequential(Model):\n    pass",
+        "%%writefile tf_keras.py\nclass Model:\n    def fit(self, x): return x\nclass Sequential(Model): pass",
         "import tf_keras\nprint(tf_keras.Sequential().fit(1), tf_keras.Model().fit(2))",
     )
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings, signin
-from haversack.errors import HaversackError, InputError, NotebookInvalid
+from haversack.errors import ConnectionFailed, DiskFull, HaversackError, InputError, Interrupted, NotebookInvalid
 from haversack.notebook.job import kernel_variables, packages, summary
 from haversack.notebook.job.jobs import LOCK
 from haversack.notebook.place import caches, content
@@ -68,6 +68,8 @@ class JobReport:
         shell_failures: the shell commands that failed without ending the job, or that ended it, in the last session:
             `cell`, `command` and `status` (the exit status; a signal's number is negative) of each.
         notices: sentences that the user should know, as printed.
+        resumable: whether `--resume` can do more than fail in the same way: it cannot where the notebook is done, or
+            where its packages contradict each other.
         error: the error's message; None if `status` is "done".
         failure: the error itself; None if `status` is "done".
     """
@@ -87,6 +89,7 @@ class JobReport:
     drive: str | None = None
     shell_failures: list[dict[str, Any]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    resumable: bool = False
     error: str | None = None
     failure: HaversackError | None = field(default=None, repr=False)
 
@@ -108,7 +111,7 @@ class JobReport:
         if self.drive:
             lines.append(f"  drive      {self.drive}")
         lines.append(f"  job        {self.job}")
-        if self.status == "failed":
+        if self.resumable:
             lines.append(f"  resume     haversack run --resume {Path(self.job).name}")
         return "\n".join(lines)
 
@@ -138,8 +141,8 @@ def run(
     An error while the job runs is in the report's `failure`. Raises, before anything is executed, `InputError` or one
     of its subclasses (`NotebookInvalid`, `ParameterUnknown`) for an unusable argument or setting; `SignInError`,
     `ConnectionFailed` or `RemoteError` for an unusable hub; `SignInError` if the stored sign-ins are unreadable; and
-    `DiskFull`, `JobError` or `OSError` if the job's folder cannot be written. Raises `KeyboardInterrupt` for a second
-    Ctrl-C.
+    `DiskFull`, `JobError` or `OSError` if the job's folder cannot be written. A Ctrl-C while the job runs is
+    `Interrupted` in the report.
 
     Args:
         notebook: the notebook to execute; it is not changed.
@@ -210,8 +213,7 @@ def resume(
     A job that is missing on this machine, or that another machine has continued, is downloaded from the hub's drive. An
     error while the job runs is in the report's `failure`. Raises, before anything is executed, `InputError` or
     `NotebookInvalid` if the job is unknown, done, being executed or lacks a file that came with it, or an argument is
-    unusable, and `SignInError`, `ConnectionFailed` or `RemoteError` for an unusable hub. Raises `KeyboardInterrupt` for
-    a second Ctrl-C.
+    unusable, and `SignInError`, `ConnectionFailed` or `RemoteError` for an unusable hub.
 
     Args:
         name: the job's name, or a path that ends with it.
@@ -318,9 +320,9 @@ class Job:
     def execute(self) -> JobReport:
         """Execute the notebook, write the web page if there is one, and return the report.
 
-        A `HaversackError` while cells run or while the page is written is in the report. Raises `JobError` or
-        `InputError` if `/content` cannot be provided as `HAVERSACK_CONTENT` asks, `OSError` if the job's folder cannot
-        be written, and `KeyboardInterrupt` for a second Ctrl-C.
+        A `HaversackError` while cells run or while the page is written is in the report, `Interrupted` among them.
+        Raises `JobError` or `InputError` if `/content` cannot be provided as `HAVERSACK_CONTENT` asks, `OSError` if the
+        job's folder cannot be written, and `KeyboardInterrupt` for a Ctrl-C before the first or after the last session.
         """
         started = time.monotonic()
         failure: HaversackError | None = None
@@ -349,6 +351,8 @@ class Job:
             failure = type(error)(self.secrets.mask(error.what), self.secrets.mask(error.next_step))
             if not self.record.sessions:
                 self.sessions.save_notebook()
+        except KeyboardInterrupt:
+            failure = Interrupted(self._interrupted, self.store.how_to_resume)
         finally:
             private.release()
             if installed is not None:
@@ -375,8 +379,18 @@ class Job:
             drive=self.sessions.drive,
             shell_failures=[asdict(failure) for failure in self.sessions.shell_failures],
             notices=self.notices,
+            resumable=self._is_resumable(failure),
             error=str(failure) if failure else None,
             failure=failure,
+        )
+
+    @property
+    def _interrupted(self) -> str:
+        """The sentence for an interrupt that ends the job at once: while no cell runs, or the second one."""
+        if not self.record.sessions:
+            return "The job was interrupted before its first session."
+        return (
+            f"The job was interrupted {f'in cell {self.record.cell}' if self.record.cell else 'before its first cell'}."
         )
 
     def _install(self) -> packages.Packages | None:
@@ -408,6 +422,15 @@ class Job:
         if text and text not in self.notices:
             self.notices.append(text)
             self.screen.print_line(text)
+
+    def _is_resumable(self, failure: HaversackError | None) -> bool:
+        """Whether the job, which ended with `failure`, can get further when it is resumed.
+
+        Before its first session, it can if what stopped it may change without the notebook: the network, the disk, the
+        user.
+        """
+        may_change = isinstance(failure, ConnectionFailed | DiskFull | Interrupted)
+        return failure is not None and not self.record.done and (bool(self.record.sessions) or may_change)
 
     def _trainings(self) -> list[str]:
         """Return the names of the runs that this job named and that have a log, sorted."""

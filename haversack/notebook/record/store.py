@@ -177,6 +177,11 @@ class JobStore:
         self._notified: set[str] = set()
         self._filesystem: Any = None
 
+    @property
+    def how_to_resume(self) -> str:
+        """The sentence with the command that resumes the job."""
+        return f"Resume it with: haversack run --resume {self.name}"
+
     def add_inputs(self, notebook: Any, uploads: Sequence[Path]) -> list[str]:
         """Write the notebook and copies of the uploads to the folder; return the copies' paths below `uploads/`.
 

@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbclient.util import ensure_async
 
-from haversack.errors import CellFailed, JobError, KernelDied
+from haversack.errors import CellFailed, Interrupted, JobError, KernelDied
 from haversack.notebook import channel
 from haversack.notebook.colab import hints
 from haversack.notebook.record.screen import plain
@@ -120,10 +120,11 @@ class Execution(NotebookClient):
         """Execute the cell at `index` of the notebook's cells, and add its outputs to the notebook.
 
         `number` is the cell's number in messages and its execution count. Raises `CellFailed` if the cell raises and is
-        not tagged `raises-exception`, `KernelDied` if the kernel dies, and `JobError` if `interrupt` is or was called.
+        not tagged `raises-exception`, `KernelDied` if the kernel dies, and `Interrupted` if `interrupt` is or was
+        called.
         """
         if self.interrupted:
-            raise JobError(f"The job was interrupted before cell {number}.")
+            raise Interrupted(f"The job was interrupted before cell {number}.")
         cell = self.nb.cells[index]
         original = cell.source
         cell.source = self._rewrite(original)
@@ -133,18 +134,18 @@ class Execution(NotebookClient):
             await self.async_execute_cell(cell, index, execution_count=number)
         except CellExecutionError as error:
             if self.interrupted:
-                raise JobError(f"The job was interrupted in cell {number}.") from None
+                raise Interrupted(f"The job was interrupted in cell {number}.") from None
             raise self._cell_failed(cell, number, original, error) from None
         except DeadKernelError:
             if self.interrupted:
-                raise JobError(f"The job was interrupted in cell {number}.") from None
+                raise Interrupted(f"The job was interrupted in cell {number}.") from None
             raise self._kernel_died(number) from None
         finally:
             self.last_message_at = None
             cell.source = original
             self._finish_outputs(cell.outputs)
         if self.interrupted:
-            raise JobError(f"The job was interrupted in cell {number}.")
+            raise Interrupted(f"The job was interrupted in cell {number}.")
 
     async def execute_silently(self, code: str) -> str:
         """Execute code that is not part of the notebook, without history or outputs.
@@ -158,7 +159,7 @@ class Execution(NotebookClient):
         return "" if content["status"] == "ok" else str(content.get("evalue") or content["status"])
 
     def interrupt(self) -> None:
-        """Interrupt the running cell, which gets a `KeyboardInterrupt`; from now on `execute_one` raises `JobError`.
+        """Interrupt the running cell, which gets a `KeyboardInterrupt`; from now on `execute_one` raises `Interrupted`.
 
         Returns at once. A kernel that is not started gets no message.
         """

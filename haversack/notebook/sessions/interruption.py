@@ -17,7 +17,7 @@ from haversack.notebook.sessions.execution import Execution
 def handle_signals(running: Execution) -> Iterator[None]:
     """Handle SIGINT and SIGTERM in the block, which must run in a task of the event loop on the main thread.
 
-    The first signal interrupts the running cell of `running`, whose `execute_one` then raises `JobError`. The second
+    The first signal interrupts the running cell of `running`, whose `execute_one` then raises `Interrupted`. The second
     one, or the first before the kernel has started, cancels the task, and the block raises `KeyboardInterrupt`.
     """
     loop = asyncio.get_running_loop()

@@ -23,7 +23,7 @@ from typing import Any
 
 from haversack import disk, embedded, google, settings
 from haversack.drive import ROOT
-from haversack.errors import CellFailed, HaversackError, JobError, KernelDied
+from haversack.errors import CellFailed, HaversackError, Interrupted, JobError, KernelDied
 from haversack.notebook import ending, plainfit
 from haversack.notebook.clients import interpreter
 from haversack.notebook.place import content, environment, system_packages
@@ -203,7 +203,8 @@ class JobSessions:
             upload = self._store.upload_record
             try:
                 outcome = await self._run_session(session, private, variables)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                # Outside `handle_signals`, asyncio's own handler cancels this task.
                 self._end_session(session, SessionOutcome("interrupted"))
                 raise
             except HaversackError as error:
@@ -341,9 +342,7 @@ class JobSessions:
         """
         where = f"in cell {self._record.cell}" if self._record.cell else "while the kernel started"
         if running.interrupted:
-            return SessionOutcome(
-                "interrupted", type(error)(error.what, f"Resume it with: haversack run --resume {self._store.name}")
-            )
+            return SessionOutcome("interrupted", Interrupted(error.what, self._store.how_to_resume))
         if watchdog.ended:
             return SessionOutcome(watchdog.ended, watchdog.error(where), retry=True)
         if isinstance(error, KernelDied):

@@ -109,6 +109,8 @@ def test_a_package_that_cannot_be_had_fails_the_job_before_its_first_cell(wheels
     assert report.error.startswith("There is no package no-such-package-of-anybody in the index.")
     assert (report.environment, report.sessions) == (None, 0)
     assert notebooks.read(report.output).cells[1].outputs == []
+    assert not report.resumable
+    assert "--resume" not in report.summary
     assert not (Path(report.job) / "env").exists()
 
 
