@@ -146,7 +146,7 @@ def test_a_uv_toml_wins_over_pips_configuration(machine: Machine) -> None:
     ("content", "where"),
     [
         ("index-url https://me:word@here/\n", ": see line 1"),
-        ("[global]\nindex-url https://me:word@here/\n", ": see line 2"),
+        ("[global]\nindex-url word\n", ": see line 2"),
         ("[global]\ncert = a\ncert = word\n", ": see line 3"),
         ("\ufffd[global]\n", ": see line 1"),
     ],
@@ -169,7 +169,7 @@ def test_so_is_one_that_is_no_text(machine: Machine) -> None:
 
 def test_one_that_cannot_be_opened_is_ignored(machine: Machine) -> None:
     (machine.folder / ".config" / "pip" / "pip.conf").mkdir(parents=True)
-    assert machine.options() == {}
+    assert "index-url" not in machine.options()
 
 
 def test_only_the_standard_library_is_imported() -> None:

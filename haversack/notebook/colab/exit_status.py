@@ -92,14 +92,14 @@ def _report_scripts(magics: Any) -> None:
     run = scripts.shebang
 
     @functools.wraps(run)  # its options come along
-    def shebang(line: str, cell: str) -> None:
+    def shebang(line: str, cell: str) -> Any:
         words = line.split()
         if _QUIETLY not in words:
             return run(line, cell)
         try:
-            run(line.replace(_QUIETLY, ""), cell)
+            return run(line.replace(_QUIETLY, ""), cell)
         except subprocess.CalledProcessError as error:
-            report(cell, error.returncode or -signal.SIGKILL)
+            return report(cell, error.returncode or -signal.SIGKILL)
 
     scripts.shebang = magics.magics["cell"]["script"] = shebang
 

@@ -228,7 +228,7 @@ def start(notebook: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def wait_for(path: Path) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not (path.exists() and (path.stat().st_size or not path.suffix)):
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.05)
