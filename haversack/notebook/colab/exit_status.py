@@ -85,23 +85,29 @@ def _output_of(command: str) -> str:
 
 
 def _report_scripts(magics: Any) -> None:
-    """Report scripts such as `%%bash` that fail with `--no-raise-error`. The other magics run them by this one."""
-    scripts = magics.registry.get("ScriptMagics")
-    if scripts is None or "shebang" in vars(scripts):
-        return
+    """Report scripts such as `%%bash` that fail with `--no-raise-error`. The other magics run them by this one.
+
+    The class is changed, because IPython makes its object when a cell first uses it; older versions made it before.
+    """
+    from IPython.core.magics.script import ScriptMagics
+
+    scripts: Any = ScriptMagics
     run = scripts.shebang
+    if run.__code__.co_filename == __file__:
+        return
 
     @functools.wraps(run)  # its options come along
-    def shebang(line: str, cell: str) -> Any:
-        words = line.split()
-        if _QUIETLY not in words:
-            return run(line, cell)
+    def shebang(self: Any, line: str, cell: str) -> Any:
+        if _QUIETLY not in line.split():
+            return run(self, line, cell)
         try:
-            return run(line.replace(_QUIETLY, ""), cell)
+            return run(self, line.replace(_QUIETLY, ""), cell)
         except subprocess.CalledProcessError as error:
             return report(cell, error.returncode or -signal.SIGKILL)
 
-    scripts.shebang = magics.magics["cell"]["script"] = shebang
+    scripts.shebang = shebang
+    if made := magics.registry.get(scripts.__name__):
+        magics.magics["cell"]["script"] = made.shebang
 
 
 def _report_raised(result: Any) -> None:
