@@ -37,6 +37,7 @@ from haversack.packages.uv_pip import Outcome, PackageChanges
 # In the folder of the environment: a JSON line for each call that changed it.
 CHANGES = "haversack-changes.jsonl"
 _BY_PIP = "HAVERSACK_PIP"
+_CONFIGURATION_ERROR = 2
 _ABSENT_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w]+)")
 _FAILED_BUILD = re.compile(r"[Ff]ailed to build `([A-Za-z0-9][\w.-]*)")
 
@@ -57,8 +58,10 @@ def serve(arguments: Sequence[str], pip: Callable[[list[str]], int]) -> int:
         return _by_pip(arguments, pip)
     try:
         service = _Service(uv, call)
-    except InputError:
-        return _by_pip(arguments, pip)  # pip says what is wrong with its configuration
+    except InputError as error:
+        # pip would print the line that is wrong, which may hold a password, and end with the same status.
+        _print(f"ERROR: {error}", error=True)
+        return _CONFIGURATION_ERROR
     return service.run()
 
 

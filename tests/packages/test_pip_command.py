@@ -57,8 +57,9 @@ def test_sudo_reaches_no_other_pip(env: Environment, tmp_path: Path, command: st
 def test_with_a_pip_conf_that_is_none_a_cell_gets_one_sentence(env: Environment, tmp_path: Path, command: str) -> None:
     (tmp_path / "pip.conf").write_text("index-url https://me:word@here/\n")
     done = env.run(*command.split())
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    assert done.returncode > 0
+    assert len(done.stderr.splitlines()) == 1
+    assert "word" not in done.stderr
     assert f"{tmp_path / 'pip.conf'}" in done.stderr
 
 
