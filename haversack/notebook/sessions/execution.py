@@ -38,6 +38,7 @@ class Execution(NotebookClient):
     """One kernel and the notebook that it executes. Used on the parent's event loop only.
 
     Attributes:
+        is_ready: whether the kernel has answered; before that it can only be killed.
         interrupted: whether `interrupt` was called.
         last_message_at: when the running cell's last message arrived or, before one did, when the cell started
             (`time.monotonic`); None between cells.
@@ -86,6 +87,7 @@ class Execution(NotebookClient):
             coalesce_streams=False,  # `output` does it, in linear time
             store_widget_state=True,
         )
+        self.is_ready = False
         self.interrupted = False
         self.last_message_at: float | None = None
         self.death: Literal["memory", "died"] = "died"
@@ -115,6 +117,7 @@ class Execution(NotebookClient):
                 f"The kernel did not start: {reason}.", "See kernel.log in the job's folder for details."
             ) from error
         self.reset_execution_trackers()
+        self.is_ready = True
 
     async def execute_one(self, index: int, number: int) -> None:
         """Execute the cell at `index` of the notebook's cells, and add its outputs to the notebook.
@@ -185,7 +188,7 @@ class Execution(NotebookClient):
         if self.kc is not None:
             self.kc.stop_channels()
         provisioner = manager.provisioner
-        await ensure_async(manager.shutdown_kernel(now=self.kc is None))
+        await ensure_async(manager.shutdown_kernel(now=not self.is_ready))
         try:
             assert provisioner is not None
             await provisioner.send_signal(signal.SIGKILL)

@@ -18,14 +18,14 @@ def handle_signals(running: Execution) -> Iterator[None]:
     """Handle SIGINT and SIGTERM in the block, which must run in a task of the event loop on the main thread.
 
     The first signal interrupts the running cell of `running`, whose `execute_one` then raises `Interrupted`. The second
-    one, or the first before the kernel has started, cancels the task, and the block raises `KeyboardInterrupt`.
+    one, or the first before the kernel has answered, cancels the task, and the block raises `KeyboardInterrupt`.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
 
     def on_signal() -> None:
-        if running.interrupted or running.kc is None:
+        if running.interrupted or not running.is_ready:
             task.cancel()
         else:
             running.interrupt()
