@@ -32,6 +32,7 @@ from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobStore, Options
 from haversack.notebook.secrets import file
 from haversack.notebook.secrets.masking import Secrets
+from haversack.notebook.secrets.variables import secret_values
 from haversack.notebook.sessions import processes
 from haversack.notebook.sessions.sessions import JobSessions
 from haversack.packages import keras_backend, lock
@@ -502,14 +503,14 @@ def _uploads_in_metadata(source: Any, notebook: Path) -> list[str]:
 
 
 def _known_secrets(chosen: settings.Settings) -> Secrets:
-    """Return the secrets that are known before the job starts: sign-ins, tokens, and the user's secrets file.
+    """Return the secrets that are known before the job starts: sign-ins, tokens, the user's variables and secrets file.
 
     Raises `InputError` if the secrets file is unusable.
     """
     secrets = Secrets()
     names = ("HAVERSACK_TOKEN", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
     secrets.add(*(os.environ.get(name) for name in names), *embedded.secrets_of(chosen.data))
-    secrets.add(*signin.load().secrets())
+    secrets.add(*signin.load().secrets(), *secret_values(os.environ))
     # A variable may hold the path of a file with the secret rather than the secret; this sign-in has read the file.
     if (kaggle := kernel_variables.user_kaggle()) is not None:
         secrets.add(*kaggle.secrets)

@@ -1,48 +1,34 @@
 """Replace secrets by `***` in everything that a job writes or shows.
 
-Runs in the process of `haversack run`. Two things are masked: known secret values, also as JSON, HTML, URLs, `repr` and
-base64 spell them; and strings in the format of well-known services' tokens. Known values of fewer than 6 characters are
-not masked, because they also occur in ordinary text. Images, audio, video and PDF are not searched.
+Runs in the process of `haversack run`. Two things are masked: known secret values in all their spellings (`spellings`),
+and strings in the format of well-known services' tokens (`formats`). Known values of fewer than 6 characters, or of
+fewer than 3 different ones, are not masked, because they also occur in ordinary text. Images, audio, video and other
+files in outputs are not searched.
 
-`sessions.JobSessions` masks what it saves and shows: the executed notebook and its cell outputs, and the log.
+`sessions.JobSessions` masks what it saves and shows: the executed notebook and its cell outputs, and the log. All that
+a cell writes to one stream is one text by then, so a secret may be split over messages.
 """
 
 from __future__ import annotations
 
-import base64
-import html
-import json
 import re
 import threading
+from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
+
+from haversack.notebook.secrets import formats
+from haversack.notebook.secrets.formats import Span
+from haversack.notebook.secrets.spellings import Spelling, spellings
 
 MASK = "***"
 _MIN_LENGTH = 6
+_MIN_DIFFERENT = 3
 # Texts of at least this many characters are cached with their masked form.
 _MIN_CACHED_LENGTH = 1000
-
-_QUOTE = r"""(?:\\?["']|&quot;|&\#34;|&\#39;|&\#x27;)"""
-# Token formats. The secret is the named group that matched; in a format without a named group, the whole match.
-_TOKENS = re.compile(
-    "|".join(
-        [
-            # kaggle.json, and other key files of the form "key": "32 hexadecimal digits"
-            rf"(?<=key){_QUOTE}?\s*[:=]\s*{_QUOTE}?(?P<key>[0-9a-fA-F]{{32}}(?:[0-9a-fA-F]{{8}})?)\b",
-            rf"(?i:wandb_api_key|kaggle_key|api[_-]?key){_QUOTE}?\]?\s*[:=]\s*{_QUOTE}?(?P<named>[0-9a-fA-F]{{32,40}})\b",
-            r"\bya29\.[\w-]{20,}",
-            r"\bAIza[\w-]{35}",
-            r"\bgh[pousr]_[A-Za-z0-9]{20,}",
-            r"\bgithub_pat_\w{22,}",
-            r"\bhf_[A-Za-z0-9]{20,}",
-            r"\bsk-[\w-]{20,}",
-            r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-            r"\bxox[abprs]-[\w-]{10,}",
-            r"\bKGAT_[A-Za-z0-9]{20,}",
-            r"(?i:\bBearer)\s+(?P<bearer>[\w.~+/=-]{20,})",
-            r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]*?(?:-----END (?:[A-Z]+ )*PRIVATE KEY-----|\Z)",
-        ]
-    )
+# MIME types whose data is a file in base64. SVG is text, and so is what ends with +json or +xml.
+_FILE = re.compile(
+    r"(?:image|audio|video|font|model)/(?!svg)[^+]*(?:\+zip)?"
+    r"|application/(?:pdf|octet-stream|wasm|zip|gzip|x-tar|x-hdf5?|vnd\.[\w.-]+)(?:\+zip|\+gzip)?"
 )
 
 
@@ -54,8 +40,8 @@ class Secrets:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._values: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
+        # Each known value, with its spellings once a text was masked.
+        self._values: dict[str, list[Spelling] | None] = {}
         # Long text → masked text. Each save masks all outputs again; this searches each only once per set of secrets.
         self._cache: dict[str, str] = {}
 
@@ -65,15 +51,14 @@ class Secrets:
     def add(self, *values: str | None) -> None:
         """Add secret values, to be masked from now on.
 
-        Of a value of several lines, each line is a secret too. None, "" and values of fewer than 6 characters are
+        Of a value of several lines, each line is a secret too. None, "" and values that also occur in ordinary text are
         ignored.
         """
         texts = {text.strip() for value in values if value for text in (value, *value.splitlines())}
         with self._lock:
-            new = {text for text in texts if len(text) >= _MIN_LENGTH} - self._values
+            new = {text for text in texts if _is_distinctive(text)} - self._values.keys()
             if new:
-                self._values |= new
-                self._pattern = None
+                self._values.update(dict.fromkeys(new))
                 self._cache.clear()
 
     def mask(self, text: str, *, cached: bool = True) -> str:
@@ -85,57 +70,51 @@ class Secrets:
         with self._lock:
             if text in self._cache:
                 return self._cache[text]
-            masked = self._mask_uncached(text)
+            masked = _replaced(text, [*self._known_spans(text), *formats.spans(text)])
             if cached and len(text) >= _MIN_CACHED_LENGTH:
                 self._cache[text] = masked
             return masked
 
-    def _mask_uncached(self, text: str) -> str:
-        """Mask `text` without the cache. The caller holds `_lock`."""
-        if self._values:
-            if self._pattern is None:
-                spellings = {spelling for value in self._values for spelling in _spellings(value)}
-                # The longest first, because one secret may be a prefix of another.
-                self._pattern = re.compile("|".join(map(re.escape, sorted(spellings, key=len, reverse=True))))
-            text = self._pattern.sub(MASK, text)
-        return _TOKENS.sub(_mask_token, text)
+    def _known_spans(self, text: str) -> Iterable[Span]:
+        """Yield where known values are in `text`. The caller holds `_lock`."""
+        for value, found in self._values.items():
+            if found is None:
+                found = self._values[value] = spellings(value)
+            for spelling in found:
+                yield from spelling.spans(text)
 
     def mask_json(self, value: Any) -> Any:
         """Return a copy of a JSON value, such as a notebook, with all strings and field names masked.
 
-        The values of fields named by the MIME type of an image, audio, video or PDF are kept as they are, except SVG.
+        The values of fields named by the MIME type of an image, audio, video or other file are kept as they are. No
+        field is lost: names that are the same once masked get more stars.
         """
         if isinstance(value, str):
             return self.mask(value)
         if isinstance(value, list):
             return [self.mask_json(item) for item in value]
         if isinstance(value, dict):
-            return type(value)(
-                {self.mask(name): item if _is_binary(name) else self.mask_json(item) for name, item in value.items()}
-            )
+            masked = type(value)()
+            for name, item in value.items():
+                name = self.mask(name)
+                while name in masked:
+                    name += "*"
+                masked[name] = item if _FILE.fullmatch(name) else self.mask_json(item)
+            return masked
         return value
 
 
-def _spellings(value: str) -> set[str]:
-    """Return `value` as plain text, JSON, HTML, URLs, `repr` and base64 write it."""
-    return {
-        value,
-        json.dumps(value)[1:-1],
-        html.escape(value),
-        quote(value, safe=""),
-        repr(value)[1:-1],
-        base64.b64encode(value.encode()).decode(),
-    }
+def _is_distinctive(value: str) -> bool:
+    """Whether `value` is unlikely to occur in ordinary text."""
+    return len(value) >= _MIN_LENGTH and len(set(value)) >= _MIN_DIFFERENT
 
 
-def _mask_token(match: re.Match[str]) -> str:
-    for group, secret in match.groupdict().items():
-        if secret:
-            start = match.start(group) - match.start()
-            return match.group()[:start] + MASK + match.group()[start + len(secret) :]
-    return MASK
-
-
-def _is_binary(mime: str) -> bool:
-    """Whether a field of this name holds base64 of a file. SVG is text, so it is masked."""
-    return (mime.startswith(("image/", "audio/", "video/")) and mime != "image/svg+xml") or mime == "application/pdf"
+def _replaced(text: str, spans: list[Span]) -> str:
+    """Return `text` with `***` in place of all `spans`, in any order; those that overlap or touch are one."""
+    pieces: list[str] = []
+    copied = 0
+    for start, end in sorted(spans):
+        if start > copied or not pieces:
+            pieces += [text[copied:start], MASK]
+        copied = max(copied, end)
+    return "".join([*pieces, text[copied:]]) if pieces else text

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from pathlib import Path
 from queue import Empty
 from typing import IO, Any
@@ -34,6 +34,8 @@ EXTENSION = "haversack.notebook"
 _READY_POLL = 1.0  # seconds that a kernel has to answer before it is asked again
 # The path of a Unix socket has at most 107 bytes (unix(7)). A temporary folder of at most 70 leaves room for our names.
 _MAX_FOLDER_LENGTH = 70
+# The most lines of a private key that are held back until its end: RSA with 16384 bits has 200.
+_MAX_KEY_LINES = 250
 
 
 def write_spec(folder: Path, environment: Environment, content: ContentFolder) -> Path:
@@ -137,7 +139,8 @@ def variables(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
 class KernelLog:
     """Copies the kernel's own output, masked line by line, from a pipe to the file `path`, in a thread.
 
-    `pipe` is the file descriptor of the pipe's write end, for the kernel's process.
+    The lines of a private key are masked together, because one alone does not show what it is. `pipe` is the file
+    descriptor of the pipe's write end, for the kernel's process.
     """
 
     def __init__(self, path: Path, secrets: Secrets) -> None:
@@ -158,6 +161,19 @@ class KernelLog:
     def _copy(self, reader: IO[str]) -> None:
         """Run in the thread: copy until all write ends are closed."""
         with reader, open(self.path, "a") as log:
-            for line in reader:
-                log.write(self._secrets.mask(line))
+            for lines in _with_whole_keys(reader):
+                log.write(self._secrets.mask(lines))
                 log.flush()
+
+
+def _with_whole_keys(lines: Iterable[str]) -> Iterator[str]:
+    """Yield each line, but those of a private key as one text."""
+    held: list[str] = []
+    for line in lines:
+        held.append(line)
+        is_key = "-----BEGIN " in held[0] and "PRIVATE KEY" in held[0]
+        if not is_key or "-----END " in line or len(held) == _MAX_KEY_LINES:
+            yield "".join(held)
+            held.clear()
+    if held:
+        yield "".join(held)

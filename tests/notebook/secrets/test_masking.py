@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from haversack.notebook.secrets.masking import Secrets
+from haversack.notebook.sessions import kernel
 from tests.notebook import notebooks
 from tests.notebook.conftest import Run
 
@@ -21,7 +23,7 @@ KEY = "0123456789abcdef0123456789abcdef"
         f'{{"username":"u","key":"{KEY}"}}',
         f"{{'username': 'u', 'key': '{KEY}'}}",
         f'{{\\"username\\":\\"u\\",\\"key\\":\\"{KEY}\\"}}',
-        f"{{&quot;key&quot;:&quot;{KEY}&quot;}}",
+        f"{{&quot;username&quot;:&quot;u&quot;,&quot;key&quot;:&quot;{KEY}&quot;}}",
         "token ya29." + "a" * 30,
         "AIza" + "b" * 35,
         "ghp_" + "c" * 36,
@@ -44,7 +46,7 @@ def test_shapes_of_known_tokens_are_masked(secret: str) -> None:
     assert KEY not in cleaned
 
 
-@pytest.mark.parametrize("text", ["key: value", "md5 0123456789abcdef0123456789abcdef", "sk-learn", "Bearer of news"])
+@pytest.mark.parametrize("text", ["key: value", f"key: {KEY}", "sk-learn", "Bearer of news"])
 def test_ordinary_text_stays(text: str) -> None:
     assert Secrets().mask(text) == text
 
@@ -90,8 +92,22 @@ def test_progress_that_is_shown_once_is_not_kept() -> None:
 
 
 def test_pictures_are_kept_byte_for_byte() -> None:
-    data = {"image/png": "sk-" + "f" * 40, "text/plain": "sk-" + "f" * 40}
-    assert Secrets().mask_json(data) == {"image/png": data["image/png"], "text/plain": "***"}
+    token = "sk-" + "f" * 40
+    files = dict.fromkeys(("image/png", "font/woff2", "application/pdf", "application/vnd.ms-excel"), token)
+    texts = ("text/plain", "image/svg+xml", "application/json", "application/vnd.plotly.v1+json")
+    assert Secrets().mask_json({**files, **dict.fromkeys(texts, token)}) == {**files, **dict.fromkeys(texts, "***")}
+
+
+def test_no_field_is_lost_whose_name_is_masked() -> None:
+    secrets = Secrets()
+    secrets.add("hunter-two", "correct-horse")
+    assert secrets.mask_json({"hunter-two": 1, "correct-horse": 2}) == {"***": 1, "****": 2}
+
+
+def test_neighbours_become_one_mask() -> None:
+    secrets = Secrets()
+    secrets.add("hunter-two", "hunter-two-three", "three-four")
+    assert secrets.mask("hunter-two-three-four hunter-two") == "*** ***"
 
 
 def test_no_repr_shows_a_secret() -> None:
@@ -137,3 +153,13 @@ def test_userdata_is_masked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     report = run("from google.colab import userdata\nprint(userdata.get('MY_KEY'))", "!env | grep MY_KEY")
     assert notebooks.text(report.output, 0) == "***\n"
     assert "no-shape" not in Path(report.output).read_text()
+
+
+def test_a_private_key_in_the_kernels_log_is_masked(tmp_path: Path) -> None:
+    log = kernel.KernelLog(tmp_path / "kernel.log", Secrets())
+    body = "\n".join("abcdefgh" * 8 for _ in range(3))
+    text = f"before\n-----BEGIN RSA PRIVATE KEY-----\n{body}\n-----END RSA PRIVATE KEY-----\nafter\n"
+    os.write(log.pipe, text.encode())
+    os.close(log.pipe)
+    log._thread.join()
+    assert (tmp_path / "kernel.log").read_text() == "before\n***\nafter\n"
