@@ -78,7 +78,7 @@ class Settings:
 
 
 def folder() -> Path:
-    """The folder of the user's configuration, such as `settings.toml`. haversack reads it and never writes to it."""
+    """The folder of the user's configuration, such as `settings.toml`. Only secrets are written there."""
     import platformdirs
 
     return platformdirs.user_config_path(_APPLICATION)

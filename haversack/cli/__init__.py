@@ -4,7 +4,7 @@ The modules and the commands or parts that each defines:
 
 notebook   run, clock                drive      mount, unmount, drive …     hub        hub
 accounts   login, logout, whoami     data       data …                      runs, jobs, env
-doctor     doctor
+doctor     doctor                    secrets    secrets …
 options    shared by commands        output     how results are printed
 """
 
@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from haversack.cli import accounts, data, doctor, drive, env, hub, jobs, notebook, runs
+from haversack.cli import accounts, data, doctor, drive, env, hub, jobs, notebook, runs, secrets
 from haversack.errors import HaversackError, InputError, Interrupted
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(env.app, name="env")
+app.add_typer(secrets.app, name="secrets")
 
 
 @app.callback()

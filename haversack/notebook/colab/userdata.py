@@ -44,8 +44,8 @@ def get(key: str) -> str:
         raise NotebookAccessError(str(error)) from error
     if value is None:
         raise SecretNotFoundError(
-            f"Secret {key} does not exist. Set the environment variable HAVERSACK_SECRET_{key}, "
-            f'or add the line {key} = "…" to {_file.path()}, mode 600.'
+            f"Secret {key} does not exist. Store it with `haversack secrets set {key}`, "
+            f"or set the environment variable HAVERSACK_SECRET_{key}."
         )
     _watch.report(value)
     return value

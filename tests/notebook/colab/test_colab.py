@@ -155,9 +155,9 @@ def test_userdata_comes_from_a_file_of_the_users(output: str) -> None:
 def test_a_missing_secret_says_where_to_put_it_and_nothing_else(output: str, shell: str) -> None:
     text = shown(output, "no secret") if shell == "job" else python(MISSING_SECRET).strip()
     assert text.startswith(
-        "SecretNotFoundError: Secret NONE does not exist. Set the environment variable HAVERSACK_SECR"
+        "SecretNotFoundError: Secret NONE does not exist. Store it with `haversack secrets set NONE`, o"
     )
-    assert text.endswith("secrets.toml, mode 600.")
+    assert text.endswith("variable HAVERSACK_SECRET_NONE.")
     assert "\n" not in text
 
 
