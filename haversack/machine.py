@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 from haversack import __version__, credentials, google, place, progress, settings, signin
 from haversack.drive.fuse.mount import why_no_fuse
-from haversack.errors import HaversackError
+from haversack.errors import HaversackError, JobError
+from haversack.gpus import locks, nvidia_smi
 from haversack.notebook.place import content
 
 LITTLE_DISK = 5 * 10**9
@@ -192,24 +193,37 @@ def _content(name: str) -> Fact:
 
 
 def _gpu(name: str) -> Fact:
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    if shutil.which(query[0]) is None:
+    if shutil.which("nvidia-smi") is None:
         if _has_nvidia_card():
             remedy = "Install NVIDIA's driver; in a container start it with --gpus all."
             return Fact(name, "There is an NVIDIA card, but no nvidia-smi.", False, remedy, {"gpus": []})
         what = "No NVIDIA card; trainings use the CPU's cores. Other accelerators are not looked for."
         return Fact(name, what, values={"gpus": []})
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL)
-        answer, works = (done.stdout or done.stderr).strip(), done.returncode == 0
-    except subprocess.TimeoutExpired:
-        answer, works = f"it did not answer in {_TIMEOUT:.0f} s", False
-    gpus = [line for line in answer.splitlines() if "," in line] if works else []
+        gpus = nvidia_smi.present()
+    except JobError as error:
+        return Fact(name, error.what, False, error.next_step, {"gpus": []})
     if not gpus:
-        why = answer.splitlines()[0].rstrip(".") if answer else "it printed nothing"
         remedy = "Run nvidia-smi by hand; reinstall the driver or restart the machine."
-        return Fact(name, f"nvidia-smi fails: {why}.", False, remedy, {"gpus": []})
-    return Fact(name, f"{'; '.join(gpus)}.", values={"gpus": gpus})
+        return Fact(name, "nvidia-smi shows no GPU.", False, remedy, {"gpus": []})
+    holders = [locks.holder(gpu) for gpu in gpus]
+    values = [{**asdict(gpu), "holder": held and asdict(held)} for gpu, held in zip(gpus, holders, strict=True)]
+    what = "; ".join(_of_gpu(gpu, held) for gpu, held in zip(gpus, holders, strict=True))
+    return Fact(name, f"{what}. Driver {gpus[0].driver or 'unknown'}.", values={"gpus": values})
+
+
+def _of_gpu(gpu: nvidia_smi.Gpu, held: locks.GpuHolder | None) -> str:
+    """Return a clause on a GPU: its name, memory, and who uses it. `held` is the job that holds it, if one does."""
+    memory = ""
+    if gpu.memory is not None and gpu.used is not None:
+        memory = f", {progress.size(gpu.used)} of {progress.size(gpu.memory)} used"
+    if held:
+        use = f"held by {held}"
+    elif gpu.processes:
+        use = f"used by process {', '.join(gpu.processes)}"
+    else:
+        use = "free" if gpu.is_idle else "used by programs that are not shown"
+    return f"{gpu}: {gpu.name}{memory}, {use}"
 
 
 def _has_nvidia_card(bus: Path = Path("/sys/bus/pci/devices")) -> bool:

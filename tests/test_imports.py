@@ -39,7 +39,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"hub"},
         {"signin", "consent"},
         {"progress"},
-        {"place"},
+        {"place", "gpus"},
         {"settings"},
         {"answer", "disk"},
         {"errors"},
@@ -56,6 +56,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"remote"},
         {"__init__"},
     ],
+    "gpus": [{"taken"}, {"queue"}, {"locks"}, {"nvidia_smi"}, {"__init__"}],
     "training": [{"keras"}, {"runs"}, {"checkpoints"}, {"devices", "location", "interrupts", "clock"}, {"__init__"}],
     "notebook": [
         {"__init__"},

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from haversack import account, machine, settings, signin
+from haversack.gpus import locks, nvidia_smi
 from haversack.machine import Fact
 from tests.conftest import RunningHub
 
@@ -147,11 +148,27 @@ def test_a_container_that_may_not_mount_is_known(
     assert machine._may_mount(tmp_path / "status") is may
 
 
-def test_gpus_are_those_of_nvidia_smi(no_programs: Path) -> None:
-    program(no_programs / "nvidia-smi", "echo 'Tesla T4, 15360 MiB, 550.54.15'")
+def test_gpus_and_who_holds_them_are_shown(no_programs: Path) -> None:
+    program(
+        no_programs / "nvidia-smi",
+        "case $1 in\n"
+        "-L) echo 'GPU 0: Tesla T4 (UUID: GPU-a)'; echo 'GPU 1: Tesla T4 (UUID: GPU-b)';;\n"
+        "--query-gpu=*) echo 'GPU-a, 15360, 3, 550.54'; echo 'GPU-b, 15360, 5000, 550.54';;\n"
+        "esac",
+    )
+    first = nvidia_smi.present()[0]
+    assert finding("GPU").what.startswith("GPU 0: Tesla T4, 3.1 MB of 16.1 GB used, free; GPU 1:")
+    held = locks.lock(first)
+    assert held is not None
+    locks.sign(held, locks.GpuHolder("train-1", 7))
     found = finding("GPU")
+    os.close(held)
     assert found.ok
-    assert found.values == {"gpus": ["Tesla T4, 15360 MiB, 550.54.15"]}
+    assert "GPU 0: Tesla T4, 3.1 MB of 16.1 GB used, held by the job train-1 (process 7); " in found.what
+    assert found.what.endswith(
+        "GPU 1: Tesla T4, 5.2 GB of 16.1 GB used, used by programs that are not shown. Driver 550.54."
+    )
+    assert [gpu["holder"] for gpu in found.values["gpus"]] == [{"job": "train-1", "pid": 7}, None]
 
 
 @pytest.mark.parametrize("text", ["echo 'NVIDIA-SMI has failed.'; exit 9", "echo No devices were found", "exit 0"])

@@ -30,6 +30,10 @@ def run(
         list[str] | None, typer.Option(metavar="k=v", help="Set a variable of the notebook; may be repeated.")
     ] = None,
     cores: Annotated[int | None, typer.Option(metavar="N", help="Simulate N accelerator cores on the CPU.")] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Have N GPUs for this job alone, and wait until they are free; 0 hides all."),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the executed notebook as a web page.")
     ] = None,
@@ -93,10 +97,17 @@ def run(
         if any(kept):
             raise InputError(
                 "A resumed job keeps its notebook and all options about what is executed, and with which packages.",
-                "Give --resume with --output, --html, --hub, --session, --cell-timeout or --max-sessions only.",
+                "Give --resume with --output, --html, --hub, --gpus, --session, --cell-timeout or --max-sessions only.",
             )
         report = job.resume(
-            resume, output, hub=hub, html=html, session=limit, cell_timeout=timeout, max_sessions=max_sessions
+            resume,
+            output,
+            hub=hub,
+            gpus=gpus,
+            html=html,
+            session=limit,
+            cell_timeout=timeout,
+            max_sessions=max_sessions,
         )
     elif notebook:
         report = job.run(
@@ -106,6 +117,7 @@ def run(
             uploads=upload or [],
             parameters=job.parse_parameters(param or []),
             cores=cores,
+            gpus=gpus,
             html=html,
             session=limit,
             cell_timeout=timeout,

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from haversack import credentials, embedded, settings, signin
 from haversack.errors import ConnectionFailed, DiskFull, HaversackError, InputError, Interrupted, NotebookInvalid
+from haversack.gpus import taken
 from haversack.notebook.job import kernel_variables, packages, summary
 from haversack.notebook.job.jobs import LOCK
 from haversack.notebook.place import caches, content
@@ -125,6 +126,7 @@ def run(
     uploads: Sequence[Path] = (),
     parameters: Mapping[str, Any] | None = None,
     cores: int | None = None,
+    gpus: int | None = None,
     html: Path | None = None,
     session: float | None = None,
     cell_timeout: float | None = None,
@@ -154,6 +156,8 @@ def run(
             notebook's metadata.
         parameters: variable name → JSON value, set in the notebook before it is executed.
         cores: simulate this number of accelerator cores on the CPU; None to simulate none.
+        gpus: have this number of GPUs for the job alone, and wait until so many are free; 0 to hide all from it, None
+            to let it see all.
         html: also write the executed notebook to this path as a web page.
         session: end each session after this many seconds, then start the next one; None for no limit.
         cell_timeout: end a session if a cell shows no output and no training step for this many seconds; None for
@@ -177,7 +181,8 @@ def run(
         document.check_output(path, notebook)
     given = _uploads(uploads, source, notebook)
     chosen = settings.load()
-    options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse, private_caches=private_caches)
+    options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse)
+    options = replace(options, private_caches=private_caches, gpus=gpus)
     options = replace(options, **_package_options(chosen.install if install is None else install, as_of, python))
     if max_sessions is not None:
         options = replace(options, max_sessions=max_sessions)
@@ -204,6 +209,7 @@ def resume(
     output: Path | None = None,
     *,
     hub: str | None = None,
+    gpus: int | None = None,
     html: Path | None = None,
     session: float | None = None,
     cell_timeout: float | None = None,
@@ -221,6 +227,7 @@ def resume(
         output: where the executed notebook is written; by default where it was written before or, if that folder
             does not exist on this machine, `<name>.executed.ipynb` in the working directory.
         hub: a hub's URL, "google" or "embedded"; None for the user's setting or, without one, the job's own hub.
+        gpus: as in `run`; None for the job's own number.
         html: also write the executed notebook to this path as a web page; None for the job's own choice.
         session: end each session after this many seconds; None for the job's own limit.
         cell_timeout: end a session if a cell shows no output and no training step for this many seconds; None for
@@ -242,6 +249,7 @@ def resume(
             session=session or record.options.session,
             cell_timeout=cell_timeout or record.options.cell_timeout,
             max_sessions=record.options.max_sessions if max_sessions is None else max_sessions,
+            gpus=record.options.gpus if gpus is None else gpus,
         )
         if output is None:
             usual = Path(record.output)
@@ -333,6 +341,7 @@ class Job:
         for name in ("home", "content", "downloads"):
             (self.folder / name).mkdir(exist_ok=True)
         installed: packages.Packages | None = None
+        held: taken.TakenGpus | None = None
         shared = self._open_caches()
         if shared is not None:
             variables = {name: str(self.folder / "home" / path) for name, path in caches.VARIABLES.items()} | variables
@@ -347,7 +356,12 @@ class Job:
                 available = keras_backend.importable() if installed is None else installed.frameworks
                 variables |= kernel_variables.of_keras(self.sessions.notebook, self.record.options.cores, available)
                 tree = None if installed is None else installed.tree
-                self.sessions.execute(private, variables, tree=tree, caches=shared, drift=self._drift(installed))
+                held = self._take_gpus()
+                variables |= held.variables if held else {}
+                locks = held.locks if held else ()
+                self.sessions.execute(
+                    private, variables, tree=tree, caches=shared, locks=locks, drift=self._drift(installed)
+                )
         except HaversackError as error:
             failure = type(error)(self.secrets.mask(error.what), self.secrets.mask(error.next_step))
             if not self.record.sessions:
@@ -356,6 +370,8 @@ class Job:
             failure = Interrupted(self._interrupted, self.store.how_to_resume)
         finally:
             private.release()
+            if held is not None:
+                held.release()
             if installed is not None:
                 installed.release()
             self._notify(shared.close() if shared else "")
@@ -412,6 +428,18 @@ class Job:
         locked = installed.lock.packages if installed is not None else {}
         return Drift(locked, self.record.notebook, self.record.written, self.record.options.as_of or "")
 
+    def _take_gpus(self) -> taken.TakenGpus | None:
+        """Take the GPUs that the job asks for, which it keeps over its sessions; None if it asks for none.
+
+        Waits until they are free. Raises what `taken.take` raises.
+        """
+        if self.record.options.gpus is None:
+            return None
+        held = taken.take(self.record.options.gpus, self.folder.name, self._notify)
+        if held.gpus:
+            self.screen.print_line(f"GPUs of this job: {held}")
+        return held
+
     def _open_caches(self) -> caches.SharedCaches | None:
         """Open the caches that jobs share; None if this job shares none. Raises `OSError`."""
         if self.record.options.private_caches or self.settings.caches == 0:
@@ -448,7 +476,7 @@ class Job:
 
 
 def _check_options(options: Options) -> None:
-    """Raise `InputError` for unusable options, and what `_check_hub` raises."""
+    """Raise `InputError` for unusable options, and what `taken.check` and `_check_hub` raise."""
     if options.cores is not None and options.cores < 1:
         raise InputError(f"{options.cores} cores cannot be simulated.", "Give --cores a number of at least 1.")
     if options.max_sessions < 1:
@@ -457,6 +485,10 @@ def _check_options(options: Options) -> None:
         )
     if options.rehearse and options.plain:
         raise InputError("With --plain no training resumes, so --rehearse is useless.", "Leave out one of the two.")
+    if options.gpus and options.cores is not None:
+        raise InputError("--cores simulates cores on the CPU, so --gpus is useless.", "Leave out one of the two.")
+    if options.gpus is not None:
+        taken.check(options.gpus)
     _check_hub(options.hub)
 
 

@@ -58,6 +58,7 @@ class Options:
         as_of: the day after which no release of a package is used, such as "2026-07-31"; None for none.
         python: the version of Python, such as "3.12"; None for the notebook's own or haversack's.
         private_caches: whether the libraries' caches are the session's own (see `place.caches`).
+        gpus: number of GPUs that the job has to itself; 0 to hide all, None to see all and have none to itself.
     """
 
     hub: str | None = None
@@ -71,6 +72,7 @@ class Options:
     as_of: str | None = None
     python: str | None = None
     private_caches: bool = False
+    gpus: int | None = None
 
 
 @dataclass

@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,6 +156,7 @@ class JobSessions:
         self._cell_output = ""
         self._cell_uploads: list[str] = []
         self._caches: SharedCaches | None = None
+        self._locks: Sequence[int] = ()
         # When the last cell started that has not ended, in seconds since 1970; infinite if it has.
         self._cell_started = math.inf
         # Whether this session has mounted the embedded drive as a symbolic link.
@@ -171,6 +172,7 @@ class JobSessions:
         tree: Path | None = None,
         caches: SharedCaches | None = None,
         drift: Drift | None = None,
+        locks: Sequence[int] = (),
     ) -> None:
         """Execute every cell, over as many sessions as it takes; return when the notebook is done.
 
@@ -181,6 +183,7 @@ class JobSessions:
                 packages that haversack runs with.
             caches: the caches that jobs share; None if this one shares none.
             drift: judges whether a cell's error comes of a library's newer version; None for no judgement.
+            locks: file descriptors of locks that the kernels inherit, as they may outlive this process.
 
         If the job is given up, raises the `HaversackError` of the last session: `JobError` (`CellFailed`,
         `KernelDied`), `DiskFull` or `MountError`. Raises `OSError` if the session's folders cannot be written,
@@ -190,6 +193,7 @@ class JobSessions:
         self._tree = tree
         self._caches = caches
         self._drift = drift or Drift({})
+        self._locks = (*locks, caches.lock) if caches else locks
         asyncio.run(self._run(private, variables))
 
     async def _run(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
@@ -317,9 +321,12 @@ class JobSessions:
             ending.clear(self.folder)
             with handle_signals(running):
                 async with watchdog:
-                    locks = (self._caches.lock,) if self._caches else ()
                     await running.start(
-                        env=variables, cwd=str(private.folder), stdout=log.pipe, stderr=log.pipe, pass_fds=locks
+                        env=variables,
+                        cwd=str(private.folder),
+                        stdout=log.pipe,
+                        stderr=log.pipe,
+                        pass_fds=tuple(self._locks),
                     )
                     await self._execute_cells(running, session)
             if error := await self._delete_checkpoints(running, variables):
