@@ -20,7 +20,7 @@ from haversack.gpus.nvidia_smi import present
 from tests.gpus.conftest import StandIn, card
 from tests.notebook import notebooks
 
-LIMIT = 120  # seconds
+LIMIT = 300  # seconds
 # Takes GPUs, prints what it waits for and then what it got, and keeps them until a line comes.
 _JOB = """
 import json, sys

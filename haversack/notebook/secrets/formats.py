@@ -170,7 +170,7 @@ _NAMES: dict[str, str] = {
     # Amazon's secret keys: behind their name, or behind the id that they belong to
     **{
         name: rf"{name}{_IS}{_AWS_SECRET}"
-        for name in ("secret_access_key", "secretaccesskey", "aws_secret", "aws_secret_key", "secret_key", "secretkey")
+        for name in ("secret_access_key", "secretaccesskey", "aws_secret", "secret_key", "secretkey")
     },
     **{
         name: rf"{name}[A-Z2-7]{{16}}[^\w+/]{{1,12}}(?:(?:aws_)?secret\w{{0,20}}[^\w+/]{{1,12}})?{_AWS_SECRET}"

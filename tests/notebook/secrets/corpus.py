@@ -364,7 +364,7 @@ def _fakes(draw: random.Random) -> Iterator[Fake]:
     yield plain("AWS secret behind its id", of(draw, BASE64, 40), "AKIA" + of(draw, upper, 16) + ",{}\n")
     yield plain("AWS session", of(draw, BASE64, 300) + "==", "aws_session_token = {}\n")
     yield plain("Google OAuth client", key("GOCSPX-", URL64, 28))
-    yield plain("Google refresh token", key("1//0", URL64, 98), '{{"refresh_token": "{}"}}')
+    yield plain("Google refresh token", key("1//0", URL64, 98), "credentials: {}")
     yield plain("Google access token", "ya29.a0" + of(draw, URL64, 160))
     yield plain("Google API key", key("AIza", URL64, 35), "https://maps.example/api/js?key={}&libraries=places")
     yield plain("Google code", key("4/0A", URL64, 69))
@@ -410,7 +410,7 @@ def _fakes(draw: random.Random) -> Iterator[Fake]:
     yield plain("password in a URL in JSON", of(draw, ALNUM, 10), '{{"dsn": "redis:\\/\\/:{}@cache.example:6379\\/0"}}')
     pair = base64.b64encode(f"ada:{of(draw, ALNUM, 11)}".encode()).decode()
     yield plain("Basic header", pair, "> Authorization: Basic {}")
-    yield plain("Bearer header", of(draw, ALNUM, 32) + "7", "authorization: bearer {}")
+    yield plain("Bearer header", of(draw, ALNUM, 32) + "7", "sent bearer {} to the server")
     body = "\n".join(of(draw, BASE64, 64) for _ in range(5))
     yield plain("private key", body, "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----")
     yield plain(

@@ -74,7 +74,7 @@ MORE = {
     "tvly-": f"tvly-dev-{_A[:32]}",
     "key": f'{{"key":"{_H[:32]}","username":"ada"}}',
     "wandb login ": f"!wandb login {_H[:40]}",
-    **{name: f"{name}={_A[:40]}" for name in ("aws_secret", "aws_secret_key", "secret_key", "secretkey")},
+    **{name: f"{name}={_A[:40]}" for name in ("aws_secret", "secret_key", "secretkey")},
     "asia": f"ASIA{_U} {_A[:40]}",
     "sessiontoken": f'"SessionToken": "{_A[:200]}"',
     **{name: f"X-{name}: {_H[:32]}" for name in ("api_key", "api-key", "apikey")},
