@@ -61,7 +61,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "notebook": [
         {"__init__"},
         {"job"},
-        {"sessions"},
+        {"sessions", "sources"},
         {"record"},
         {"colab"},
         {"place"},

@@ -20,7 +20,12 @@ app = typer.Typer(
 )
 
 _Notebook = Annotated[
-    Path, typer.Argument(metavar="NB.ipynb", help="The notebook; none of its cells is executed.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="NOTEBOOK",
+        help="The notebook, as `haversack run` takes it; none of its cells is executed.",
+        show_default=False,
+    ),
 ]
 _AsOf = Annotated[
     str | None, typer.Option(metavar="DATE", help="Use no release of a package after this day or month: 2026-07.")
@@ -30,19 +35,21 @@ _Python = Annotated[
 ]
 
 
-@app.command("show", epilog="Example: `haversack env show train.ipynb`")
+@app.command("show", epilog="Example: `haversack env show https://github.com/OWNER/REPO/blob/main/x.ipynb`")
 def env_show(notebook: _Notebook, json: Json = False) -> None:
     """Show what a notebook imports, which package provides each import and why, what is unknown, and its lock."""
     from haversack import settings
     from haversack.notebook.record import document
+    from haversack.notebook.sources import source
     from haversack.packages import report
     from haversack.packages.cache import open_cache
     from haversack.packages.imports import code_cells
     from haversack.packages.requirements import requirements_of
 
-    content = document.read(notebook)
-    found = requirements_of(code_cells(content), content["metadata"], notebook.resolve().parent)
-    lock = open_cache(settings.load())[0].kept(found)
+    with source.opened(notebook) as given:
+        content = document.read(given.path, given.address)
+        found = requirements_of(code_cells(content), content["metadata"], given.path.resolve().parent)
+    lock = open_cache(settings.load(), builds=given.is_own)[0].kept(found)
     show(report.as_json(found, lock), json, report.as_text(found, lock))
 
 
@@ -63,8 +70,10 @@ def env_lock(
     """Print the exact version and hashes of every package that a notebook needs, as pip and uv read them."""
     from haversack import disk
     from haversack.notebook.job.packages import lock_notebook
+    from haversack.notebook.sources import source
 
-    _, lock = lock_notebook(notebook, python=python, as_of=as_of, fresh=upgrade)
+    with source.opened(notebook) as given:
+        _, lock = lock_notebook(given.path, python=python, as_of=as_of, fresh=upgrade, trusted=given.is_own)
     if output:
         disk.write(output, lock.text)
     told = {"python": lock.python, "platform": lock.platform, "accelerator": lock.accelerator, "locked": lock.packages}
@@ -76,8 +85,10 @@ def env_lock(
 def env_sync(notebook: _Notebook, as_of: _AsOf = None, python: _Python = None, json: Json = False) -> None:
     """Make a notebook's environment now, so that its next job starts at once."""
     from haversack.notebook.job import packages
+    from haversack.notebook.sources import source
 
-    made = packages.sync(notebook, python=python, as_of=as_of)
+    with source.opened(notebook) as given:
+        made = packages.sync(given.path, python=python, as_of=as_of, trusted=given.is_own)
     show(made.json(), json, f"{made.summary} ({made.held.environment.key})")
 
 

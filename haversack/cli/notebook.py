@@ -14,10 +14,18 @@ from haversack.errors import InputError
 commands = typer.Typer()
 
 
-@commands.command(epilog="Example: `haversack run train.ipynb -o done.ipynb --upload labels.csv --session 12h`")
+@commands.command(
+    epilog="Examples: `haversack run train.ipynb -o done.ipynb --upload labels.csv --session 12h`, "
+    "`haversack run https://github.com/OWNER/REPO/blob/main/x.ipynb`, `haversack run 'drive:/My Drive/x.ipynb'`"
+)
 def run(
     notebook: Annotated[
-        Path | None, typer.Argument(metavar="NB.ipynb", help="The notebook to execute. Leave it out with --resume.")
+        str | None,
+        typer.Argument(
+            metavar="NOTEBOOK",
+            help="The notebook to execute: a path, drive:/My Drive/x.ipynb, or the address of an .ipynb file or of its "
+            "page on GitHub, Colab, Kaggle, Hugging Face, nbviewer. Leave it out with --resume.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="OUT", help="Where to write the executed notebook.")
@@ -80,6 +88,12 @@ def run(
             "--private-caches", help="Share no cached models and data sets (Hugging Face, torch, …) with other jobs."
         ),
     ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Run a notebook from the web like your own: not isolated, with your sign-ins and secrets."
+        ),
+    ] = False,
     resume: Annotated[
         str | None,
         typer.Option(metavar="JOB", help="Resume a job that is not done, from this machine or from the hub's drive."),
@@ -88,12 +102,13 @@ def run(
 ) -> None:
     """Execute a Colab notebook on this machine, unchanged, over as many sessions as it takes."""
     from haversack.notebook.job import job
+    from haversack.notebook.sources import source
     from haversack.training import clock
 
     limit = clock.seconds(session) if session else None
     timeout = clock.seconds(cell_timeout) if cell_timeout else None
     if resume:
-        kept = (notebook, upload, param, cores, plain, rehearse, no_install, as_of, python, env, private_caches)
+        kept = (notebook, upload, param, cores, plain, rehearse, no_install, as_of, python, env, private_caches, trust)
         if any(kept):
             raise InputError(
                 "A resumed job keeps its notebook and all options about what is executed, and with which packages.",
@@ -110,26 +125,29 @@ def run(
             max_sessions=max_sessions,
         )
     elif notebook:
-        report = job.run(
-            notebook,
-            output,
-            hub=hub,
-            uploads=upload or [],
-            parameters=job.parse_parameters(param or []),
-            cores=cores,
-            gpus=gpus,
-            html=html,
-            session=limit,
-            cell_timeout=timeout,
-            max_sessions=max_sessions,
-            plain=plain,
-            rehearse=rehearse,
-            install=False if no_install else None,
-            as_of=as_of,
-            python=python,
-            page=env,
-            private_caches=private_caches,
-        )
+        with source.opened(notebook, hub) as given:
+            report = job.run(
+                given.path,
+                output,
+                hub=hub,
+                uploads=upload or [],
+                parameters=job.parse_parameters(param or []),
+                cores=cores,
+                gpus=gpus,
+                html=html,
+                session=limit,
+                cell_timeout=timeout,
+                max_sessions=max_sessions,
+                plain=plain,
+                rehearse=rehearse,
+                install=False if no_install else None,
+                as_of=as_of,
+                python=python,
+                page=env,
+                private_caches=private_caches,
+                address=given.address,
+                trusted=trust or given.is_own,
+            )
     else:
         raise InputError("No notebook is given.", "Name one, or resume a job: haversack run --resume JOB")
     show(report.json(), json, report.summary)

@@ -3,7 +3,8 @@
 Each call is `POST …/v1/{package.Service}/{Method}` with camelCase JSON that omits fields with default values; an error
 is a status with `{"code", "message"}`. A download is answered with a redirect to a signed link that needs no header
 and expires; an upload goes to a secret link. Anyone on this machine can read public data sets, as on Kaggle; everything
-else needs the token or the Kaggle key. Models and kernels are not served; of competitions only their data files are.
+else needs the token or the Kaggle key. Models are not served; of competitions only their data files are, and of
+notebooks (Kaggle's kernels) only their source.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from haversack.hub import content, uploads
 from haversack.hub.datasets import Blob, DatasetStore, Version
 from haversack.hub.index import guess_mime
 from haversack.hub.media import read_json
+from haversack.hub.notebooks import NotebookStore
 from haversack.hub.refusal import Refusal
 from haversack.hub.signin import KAGGLE_USERNAME, SignIn
 from haversack.hub.uploads import Uploads
@@ -27,6 +29,7 @@ from haversack.hub.uploads import Uploads
 _SETS = "datasets.DatasetApiService"
 _COMPETITIONS = "competitions.CompetitionApiService"
 _COMPETITIONS_OWNER = "c"
+_KERNELS = "kernels.KernelsApiService"
 _MAX_DEPTH = 100
 _INTROSPECT = "security.OAuthService/IntrospectToken"
 
@@ -36,15 +39,22 @@ class KaggleService:
 
     Args:
         store: the published data sets.
+        notebooks: the notebooks.
         blobs: the uploads of files for new versions.
         signin: checks credentials, signs download links.
         origin: returns the scheme and host that a request was sent to, for links.
     """
 
     def __init__(
-        self, store: DatasetStore, blobs: Uploads, signin: SignIn, origin: Callable[[web.Request], str]
+        self,
+        store: DatasetStore,
+        notebooks: NotebookStore,
+        blobs: Uploads,
+        signin: SignIn,
+        origin: Callable[[web.Request], str],
     ) -> None:
         self.store = store
+        self.notebooks = notebooks
         self.blobs = blobs
         self.signin = signin
         self.origin = origin
@@ -57,6 +67,7 @@ class KaggleService:
             f"{_SETS}/ListDatasets": self._list,
             f"{_COMPETITIONS}/GetCompetition": self._get_competition,
             f"{_COMPETITIONS}/ListDataFiles": self._list_data_files,
+            f"{_KERNELS}/GetKernel": self._get_notebook,
             f"{_SETS}/CreateDataset": self._create,
             f"{_SETS}/CreateDatasetVersion": self._create_version,
         }
@@ -281,6 +292,13 @@ class KaggleService:
 
     def _competition_download_path(self, body: dict[str, Any], signed_in: bool) -> str:
         return self._download_path(self._competition_body(body, signed_in), signed_in)
+
+    def _get_notebook(self, body: dict[str, Any], signed_in: bool) -> dict[str, Any]:
+        _require_sign_in(signed_in)
+        found = self.notebooks.find(_text(body, "userName"), _text(body, "kernelSlug"))
+        kind = {"language": "python", "kernelType": "notebook", "slug": found.slug}
+        about = {"ref": found.ref, "title": found.slug, "author": found.owner, "isPrivate": True, "enableInternet": True}
+        return {"metadata": {**about, **kind}, "blob": {"source": found.source, **kind}}
 
     def _start_blob(self, body: dict[str, Any], signed_in: bool) -> str:
         _require_sign_in(signed_in)

@@ -38,6 +38,7 @@ from haversack.hub.drive import DriveService
 from haversack.hub.faults import FaultPlan, Faults
 from haversack.hub.kaggle import KaggleService
 from haversack.hub.media import Media
+from haversack.hub.notebooks import NotebookStore
 from haversack.hub.page.site import Site
 from haversack.hub.proxy import GOOGLE_DOMAIN, ConnectProxy
 from haversack.hub.records import Records
@@ -155,7 +156,8 @@ class Hub:
         self.log = CallLog(log) if log else None
         self.faults = Faults(fault_plan, self.ended) if fault_plan else None
         self.media = Media(DriveService(self.tree, uploads.folder, self.signin), uploads, origin, self.faults)
-        self.kaggle = KaggleService(DatasetStore(root / "kaggle", inside, self.records), uploads, self.signin, origin)
+        stores = DatasetStore(root / "kaggle", inside, self.records), NotebookStore(root / "notebooks")
+        self.kaggle = KaggleService(*stores, uploads, self.signin, origin)
         self.site = Site(self.tree, self.kaggle.store, self.signin)
         self.leases = 0
 

@@ -12,6 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from haversack.errors import SignInError
+
+UNTRUSTED = "HAVERSACK_UNTRUSTED"
+"""The environment variable that is set in the kernel of a job whose notebook is somebody else's program."""
 MESSAGE_TYPE = "haversack"
 
 
@@ -35,6 +39,23 @@ def job_folder() -> Path | None:
     """Return the folder of the job that this process belongs to (`HAVERSACK_JOB`); None outside a job."""
     folder = os.environ.get("HAVERSACK_JOB")
     return Path(folder) if folder else None
+
+
+def is_trusted() -> bool:
+    """Whether this process belongs to no job, or to one whose notebook is the user's own or trusted with `--trust`."""
+    return not os.environ.get(UNTRUSTED)
+
+
+def check_trusted(wanted: str) -> None:
+    """Raise `SignInError` in the job of a notebook that is somebody else's; `wanted` is what it does not get.
+
+    This only explains: nothing that is refused is within such a kernel's reach.
+    """
+    if not is_trusted():
+        raise SignInError(
+            f"This notebook is somebody else's program, so it gets no {wanted}.",
+            "Read it, and if you trust it, run it with --trust.",
+        )
 
 
 def _kernel() -> Any:

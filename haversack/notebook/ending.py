@@ -3,7 +3,7 @@
 Notebooks that were left alone overnight end with `runtime.unassign()`, `os.kill(os.getpid(), 9)` or `exit()`, so that
 their machine is released. In the last cell that is the end of the notebook, not a failure. Only the kernel can tell its
 own SIGKILL from one of another process or of the OOM killer, so in a job's kernel `os.kill` is wrapped: before it sends
-SIGKILL to the kernel itself, it writes the file `ending.json` in the job's folder. A message on a socket would be lost
+SIGKILL to the kernel itself, it writes `ending/ending.json` in the job's folder. A message on a socket would be lost
 with the kernel. Signals other than SIGKILL are passed on unmarked, since a kernel may survive them.
 
 `install`, `mark` and `end_kernel` run in the kernel, `clear` and `of_cell` in the process of `haversack run`.
@@ -26,7 +26,8 @@ from haversack.notebook import channel
 Way = Literal["unassign", "kill", "exit"]
 """How a cell ended its kernel: `runtime.unassign()`, SIGKILL to itself, or `exit()` or `quit()`."""
 
-_FILE = "ending.json"
+# In a folder of its own, because a sandbox lets the kernel write to a few folders of the job only.
+_FILE = "ending/ending.json"
 # Outputs leave the kernel through a thread and a socket, which takes a moment. In seconds.
 _OUTPUT_DELAY = 0.3
 _kill = os.kill
@@ -78,6 +79,7 @@ def end_kernel(way: Way) -> NoReturn:
 
 def clear(job: Path) -> None:
     """Forget how an earlier session of the job with the folder `job` ended; the parent calls it before each session."""
+    (job / _FILE).parent.mkdir(exist_ok=True)
     (job / _FILE).unlink(missing_ok=True)
 
 

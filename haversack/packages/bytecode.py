@@ -86,7 +86,7 @@ def _compile(folder: Path, key: str) -> bool:
         packages = next(making.glob("lib/python*/site-packages"))
         # Its exit status is 1 for files that do not compile, such as templates; Python would not import them either. It
         # is negative if the process was killed, for example for memory.
-        python = [str(making / "bin" / "python"), "-I", "-m", "compileall", "-q", "-j", "1", str(packages)]
+        python = [str(making / "bin" / "python"), "-I", "-S", "-m", "compileall", "-q", "-j", "1", str(packages)]
         if subprocess.run(python, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode < 0:
             return False
         added = sum(path.stat().st_blocks * 512 for path in packages.rglob("*.pyc"))

@@ -13,7 +13,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -70,9 +70,17 @@ class Uv:
     settings: UvSettings
 
     @classmethod
-    def make(cls, cache: Path, show: Show = lambda line: None, notify: Show = lambda line: None) -> Uv:
-        """Return uv with pip's configuration of this process. `cache` is haversack's cache folder."""
-        return cls(cache / "uv", show, notify, uv_settings())
+    def make(
+        cls, cache: Path, show: Show = lambda line: None, notify: Show = lambda line: None, *, builds: bool = True
+    ) -> Uv:
+        """Return uv with pip's configuration of this process. `cache` is haversack's cache folder.
+
+        Without `builds` only wheels are installed, because building a package runs its code.
+        """
+        settings = uv_settings()
+        if not builds:
+            settings = replace(settings, arguments=(*settings.arguments, "--no-build"))
+        return cls(cache / "uv", show, notify, settings)
 
     def run(
         self,

@@ -41,7 +41,7 @@ def environment(hub: RunningHub, own_folders: Path) -> dict[str, str]:
 @pytest.fixture
 def kaggle(environment: dict[str, str], tmp_path: Path) -> Command:
     def run(*arguments: str | Path, fails: bool = False) -> subprocess.CompletedProcess[str]:
-        whole = arguments[0] == "competitions"
+        whole = arguments[0] in ("competitions", "kernels")
         command = [KAGGLE, *([] if whole else ["datasets"]), *arguments]
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
@@ -380,3 +380,30 @@ def test_a_competition_is_for_who_is_signed_in(hub: RunningHub, competition: str
 def test_a_competition_that_is_not_there_is_said_so(hub: RunningHub, name: str) -> None:
     target = "/api/v1/competitions.CompetitionApiService/ListDataFiles"
     assert send(hub, "POST", target, json.dumps({"competitionName": name})).status == 404
+
+
+def test_a_notebook_is_pulled_by_the_official_command(kaggle: Command, hub: RunningHub, tmp_path: Path) -> None:
+    name = f"nb-{uuid.uuid4().hex}"
+    folder = hub.root / "notebooks" / "somebody"
+    folder.mkdir(parents=True, exist_ok=True)
+    source = json.dumps({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    (folder / f"{name}.ipynb").write_text(source)
+    kaggle("kernels", "pull", f"somebody/{name}", "-p", tmp_path / "got", "-m")
+    assert (tmp_path / "got" / f"{name}.ipynb").read_text() == source
+    about = json.loads((tmp_path / "got" / "kernel-metadata.json").read_text())
+    assert (about["id"], about["kernel_type"], about["language"]) == (f"somebody/{name}", "notebook", "python")
+    kaggle("kernels", "pull", "somebody/else", "-p", tmp_path / "got", fails=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "signed_in", "status"),
+    [
+        ({"userName": "..", "kernelSlug": "x"}, True, 404),
+        ({"userName": "me", "kernelSlug": "../../token"}, True, 404),
+        ({"userName": "me", "kernelSlug": "x"}, False, 403),
+        ({"userName": 1, "kernelSlug": "x"}, True, 400),
+    ],
+)
+def test_a_notebook_that_is_not_served(hub: RunningHub, body: dict[str, Any], signed_in: bool, status: int) -> None:
+    target = "/api/v1/kernels.KernelsApiService/GetKernel"
+    assert send(hub, "POST", target, json.dumps(body), signed_in=signed_in).status == status

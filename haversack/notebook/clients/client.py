@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from haversack.errors import ConnectionFailed
+from haversack.notebook import channel
 from haversack.notebook.clients import failures, interpreter
 
 _SERVER = "haversack.notebook.clients.serving"
@@ -22,8 +23,10 @@ def call(action: str, **arguments: Any) -> Any:
     """Carry out one of `actions.ACTIONS`, in a process of its own if clients are apart, else in this process.
 
     `arguments` are JSON values, as is what is returned. Raises what the action raises (`failures.decode` says how it
-    arrives), and `ConnectionFailed` if the process dies before it has answered.
+    arrives), `ConnectionFailed` if the process dies before it has answered, and `SignInError` in the job of a notebook
+    that is somebody else's.
     """
+    channel.check_trusted("drive and no sign-in of yours")
     if not interpreter.is_apart():
         from haversack.notebook.clients import actions
 
@@ -56,8 +59,10 @@ class Client:
         """Carry out an action as `call` does, by this client's process, started if there is none.
 
         The process keeps the environment variables and the working directory that it was started with. Raises
-        `ConnectionFailed` if it died, and what the action raises; the next call after a death starts another one.
+        `ConnectionFailed` if it died, and what the action raises; the next call after a death starts another one. Raises
+        `SignInError` in the job of a notebook that is somebody else's.
         """
+        channel.check_trusted("drive and no sign-in of yours")
         with self._lock:
             if self._process is None:
                 self._process = _start()

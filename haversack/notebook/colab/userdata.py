@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from haversack.errors import SignInError as _SignInError
+from haversack.notebook import channel as _channel
 from haversack.notebook.colab import errors as _errors
 from haversack.notebook.secrets import file as _file
 
@@ -33,13 +35,16 @@ class TimeoutException(_errors.Error):
 def get(key: str) -> str:
     """Return the secret named `key`, and mask it in outputs from now on.
 
-    Raises `SecretNotFoundError` if there is no such secret, `NotebookAccessError` if other users may read the secrets
+    Raises `SecretNotFoundError` if there is no such secret or the notebook is somebody else's, `NotebookAccessError` if other users may read the secrets
     file, and `InputError` if that file is not TOML.
     """
     from haversack.notebook.secrets import watch as _watch
 
     try:
+        _channel.check_trusted(f"secret {key}")
         value = _file.value(key)
+    except _SignInError as error:
+        raise SecretNotFoundError(str(error)) from None
     except PermissionError as error:
         raise NotebookAccessError(str(error)) from error
     if value is None:

@@ -24,9 +24,9 @@ from filelock import FileLock, Timeout
 from haversack import credentials, embedded, settings, signin
 from haversack.errors import ConnectionFailed, DiskFull, HaversackError, InputError, Interrupted, NotebookInvalid
 from haversack.gpus import taken
-from haversack.notebook.job import kernel_variables, packages, summary
+from haversack.notebook.job import kernel_variables, packages, summary, untrusted
 from haversack.notebook.job.jobs import LOCK
-from haversack.notebook.place import caches, content
+from haversack.notebook.place import caches, content, sandbox
 from haversack.notebook.record import beside, dated, document, store
 from haversack.notebook.record import parameters as parameters_
 from haversack.notebook.record.screen import Screen
@@ -52,7 +52,9 @@ class JobReport:
 
     Attributes:
         status: "done" or "failed".
-        notebook, output: paths of the given and of the executed notebook.
+        notebook, output: paths of the given and of the executed notebook. Of one that was fetched, `notebook` is the
+            address, without secrets.
+        trusted: whether the notebook ran like the user's own, and not isolated.
         job: the job's folder, whose name is the job's.
         html: path of the web page; None if none was written.
         sessions: number of sessions so far, those before a resume included.
@@ -89,6 +91,7 @@ class JobReport:
     content: str = ""
     downloads: list[str] = field(default_factory=list)
     drive: str | None = None
+    trusted: bool = True
     shell_failures: list[dict[str, Any]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     resumable: bool = False
@@ -106,6 +109,8 @@ class JobReport:
         over = f", over {self.sessions} sessions" if self.sessions > 1 else ""
         lines = [f"{'Done' if self.status == 'done' else 'Failed'}: {cells} in {self.seconds:.0f} s{over}."]
         lines.append(f"  notebook   {self.output}")
+        if not os.path.isabs(self.notebook):
+            lines.append(f"  source     {self.notebook}{'' if self.trusted else ' (not trusted)'}")
         if self.html:
             lines.append(f"  web page   {self.html}")
         lines += [f"  download   {path}" for path in self.downloads]
@@ -138,6 +143,8 @@ def run(
     python: str | None = None,
     page: Path | None = None,
     private_caches: bool = False,
+    address: str = "",
+    trusted: bool = True,
 ) -> JobReport:
     """Execute a notebook as a new job, over as many sessions as it takes, and return its report.
 
@@ -172,29 +179,34 @@ def run(
         python: the version of Python, such as "3.12"; None for the notebook's own or haversack's.
         page: the environment page: a notebook that is run before the first cell; None for none.
         private_caches: share no models and data sets that libraries cache in HOME with other jobs and sessions.
+        address: where the notebook was fetched from; "" for a file of this machine.
+        trusted: run it like the user's own; otherwise isolated, see `untrusted`.
     """
-    source = document.read(notebook)
+    source = document.read(notebook, address)
     parameters_.apply(source, parameters or {})
     pages = beside.insert_page(source, page) if page else {}
-    output = (output or _default_output(notebook)).absolute()
+    chosen_output, taken = _free_output(notebook, address)
+    output = (output or chosen_output).absolute()
     for path in [output, html] if html else [output]:
         document.check_output(path, notebook)
     given = _uploads(uploads, source, notebook)
     chosen = settings.load()
-    options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse)
-    options = replace(options, private_caches=private_caches, gpus=gpus)
+    options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse, trusted=trusted)
+    options = replace(options, private_caches=private_caches or not trusted, gpus=gpus)
     options = replace(options, **_package_options(chosen.install if install is None else install, as_of, python))
     if max_sessions is not None:
         options = replace(options, max_sessions=max_sessions)
     needed = packages.needed_by(source, notebook.absolute().parent, pages)
     if options.install:
-        packages.check(needed, python)
+        packages.check(needed, python, trusted=trusted)
     files_beside = beside.find(needed.files)
     _check_options(options)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
-    record = JobRecord(str(notebook.absolute()), str(output), str(html.absolute()) if html else None, options)
+    given_as = address or str(notebook.absolute())
+    record = JobRecord(given_as, str(output), str(html.absolute()) if html else None, options)
     record.written = dated.month_of(notebook)
     notices = [*_unmount_abandoned(chosen.data), beside.outside_notice(needed.files)]
+    notices += [taken if output.name == chosen_output.name else "", "" if trusted else untrusted.notice(given_as)]
     with FileLock(folder / LOCK):
         job = Job(source, folder, record, chosen, notices)
         record.uploads = job.store.add_inputs(source, given)
@@ -253,7 +265,8 @@ def resume(
         )
         if output is None:
             usual = Path(record.output)
-            output = usual if usual.parent.is_dir() else _default_output(Path(record.notebook))
+            here = usual.name if record.address else _default_output(Path(record.notebook))
+            output = usual if usual.parent.is_dir() else Path(here)
         record.output, record.html = str(output.absolute()), str(html.absolute()) if html else record.html
         document.check_output(output, folder / store.NOTEBOOK)
         store.check_inputs(folder, record)
@@ -324,7 +337,10 @@ class Job:
         self.secrets = _known_secrets(chosen)
         self.screen = Screen()
         self.store = JobStore(folder, record.options.hub, self.secrets, self._notify)
-        self.sessions = JobSessions(notebook, self.store, record, chosen, self.secrets, self.screen, self._notify)
+        # Its kernels may write to their folders of data and cache, so these are never the user's.
+        own = chosen if record.options.trusted else untrusted.settings_of(chosen, folder)
+        self._own_settings = own
+        self.sessions = JobSessions(notebook, self.store, record, own, self.secrets, self.screen, self._notify)
 
     def execute(self) -> JobReport:
         """Execute the notebook, write the web page if there is one, and return the report.
@@ -336,7 +352,7 @@ class Job:
         started = time.monotonic()
         failure: HaversackError | None = None
         self.store.save(self.record)
-        variables = kernel_variables.of_job(self.settings, self.folder, self.record.options)
+        variables = kernel_variables.of_job(self._own_settings, self.folder, self.record.options)
         self.secrets.add(variables.get("KAGGLE_KEY"))
         for name in ("home", "content", "downloads"):
             (self.folder / name).mkdir(exist_ok=True)
@@ -394,6 +410,7 @@ class Job:
             content=private.kind,
             downloads=self.secrets.mask_json(self.sessions.downloads),
             drive=self.sessions.drive,
+            trusted=self.record.options.trusted,
             shell_failures=[asdict(failure) for failure in self.sessions.shell_failures],
             notices=self.notices,
             resumable=self._is_resumable(failure),
@@ -470,8 +487,10 @@ class Job:
         """Write the web page and return its path. Raises `JobError` and `DiskFull`."""
         assert self.record.html is not None
         executed = self.secrets.mask_json(self.sessions.notebook)
-        page = summary.with_summary(executed, self.record.sessions, self._trainings())
-        document.write_page(page, Path(self.record.html))
+        plotted = self._trainings() if self.record.options.trusted else []  # the user's runs are elsewhere
+        page = summary.with_summary(executed, self.record.sessions, plotted)
+        # The page's scripts could send what it holds.
+        document.write_page(page, Path(self.record.html), local_images=self.record.options.trusted)
         return self.record.html
 
 
@@ -489,6 +508,8 @@ def _check_options(options: Options) -> None:
         raise InputError("--cores simulates cores on the CPU, so --gpus is useless.", "Leave out one of the two.")
     if options.gpus is not None:
         taken.check(options.gpus)
+    if not options.trusted:
+        sandbox.check()
     _check_hub(options.hub)
 
 
@@ -503,6 +524,19 @@ def _package_options(install: bool, as_of: str | None, python: str | None) -> di
 
 def _default_output(notebook: Path) -> Path:
     return Path(f"{notebook.stem}.executed.ipynb")
+
+
+def _free_output(notebook: Path, address: str) -> tuple[Path, str]:
+    """Return the default path of the executed notebook, and a sentence for the user, or "".
+
+    A notebook that was fetched from `address` takes a name that no other notebook's result has: `name-2`, `name-3`, ….
+    """
+    usual = _default_output(notebook)
+    path, number = usual, 1
+    while address and path.exists() and document.address_of(path) != address:
+        number += 1
+        path = usual.with_name(f"{notebook.stem}-{number}.executed.ipynb")
+    return path, "" if path == usual else f"{usual} exists and is another's, so the executed notebook is {path}."
 
 
 def _uploads(given: Sequence[Path], source: Any, notebook: Path) -> list[Path]:

@@ -36,7 +36,7 @@ class StoredJob:
         folder: the job's folder.
         state: "running" while a process executes it, "done" if every cell was executed, "can go on" if it can be
             resumed, "" if its record is missing or unreadable.
-        notebook: path of the given notebook; "" without a record.
+        notebook: path of the given notebook, or the address that it was fetched from; "" without a record.
         sessions: number of sessions.
         began: when its first session started, in seconds since 1970; without one, when its folder was last changed.
         said: the error message of its last session; "" if there is none.
@@ -61,7 +61,9 @@ class StoredJob:
         sessions = f"{self.sessions} session{'' if self.sessions == 1 else 's'}"
         said = f"  {self.said}" if self.said else ""
         megabytes = round(self.size / 1e6)
-        return f"{self.name}  {self.state or 'no record'}, {sessions}, {megabytes} MB, {began:%Y-%m-%d %H:%M}{said}"
+        source = "" if self.notebook[:1] in ("", "/") else f"  from {self.notebook}"
+        known = f"{self.name}  {self.state or 'no record'}, {sessions}, {megabytes} MB, {began:%Y-%m-%d %H:%M}"
+        return f"{known}{source}{said}"
 
 
 def all_jobs() -> list[StoredJob]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from haversack import credentials, settings
 from haversack.errors import SignInError
-from haversack.notebook import plainfit
+from haversack.notebook import channel, plainfit
 from haversack.notebook.clients import interpreter
+from haversack.notebook.job import untrusted
 from haversack.notebook.place import kaggle_sign_in
 from haversack.notebook.record.store import Options
 from haversack.notebook.secrets import file
@@ -20,16 +21,21 @@ from haversack.packages.imports import code_cells
 
 
 def of_job(chosen: settings.Settings, folder: Path, options: Options) -> dict[str, str]:
-    """Return the environment variables that all kernels of the job share; each session adds some of its own."""
-    hub, cores = options.hub, options.cores
-    variables = kernel.variables(os.environ, folder / "home")
+    """Return the environment variables that all kernels of the job share; each session adds some of its own.
+
+    `chosen` are the job's settings. Without `options.trusted` there is no secret and no sign-in among the variables.
+    """
+    hub, cores = options.hub if options.trusted else None, options.cores
+    inherited = os.environ if options.trusted else untrusted.harmless(os.environ)
+    variables = kernel.variables(inherited, folder / "home")
     variables |= {
         "HAVERSACK_JOB": str(folder),
         "HAVERSACK_DATA": str(chosen.data),
         "HAVERSACK_CACHE": str(chosen.cache),
         "HAVERSACK_PYTHON": sys.executable,
-        "HAVERSACK_SECRETS": str(file.path()),
-        "HAVERSACK_SETTINGS": str(settings.path()),
+        # Without trust, files that are not there.
+        "HAVERSACK_SECRETS": str(file.path() if options.trusted else chosen.data / "secrets.toml"),
+        "HAVERSACK_SETTINGS": str(settings.path() if options.trusted else chosen.data / "settings.toml"),
         # Matplotlib takes seconds to build its font cache, so all jobs share one.
         "MPLCONFIGDIR": variables.get("MPLCONFIGDIR", str(chosen.cache / "matplotlib")),
     }
@@ -42,7 +48,7 @@ def of_job(chosen: settings.Settings, folder: Path, options: Options) -> dict[st
         variables[on_demand.AS_OF] = options.as_of
     if hub:
         variables["HAVERSACK_HUB"] = hub
-    variables |= _kaggle_variables(hub)
+    variables |= _kaggle_variables(hub) if options.trusted else {channel.UNTRUSTED: "1"}
     if cores is not None:
         kept = [
             flag for flag in variables.get("XLA_FLAGS", "").split() if "force_host_platform_device_count" not in flag

@@ -54,8 +54,11 @@ class EnvironmentPage:
 
 
 def page_of(needed: Requirements, options: Options, notify: Callable[[str], None]) -> EnvironmentPage | None:
-    """Return the page of a notebook with a named hub; None without a page or a drive for the next machine."""
-    if not needed.environment.packages or not has_copy(options.hub):
+    """Return the page of a notebook with a named hub; None without a page or a drive for the next machine.
+
+    Of a notebook that is somebody else's, nothing is stored for other notebooks.
+    """
+    if not needed.environment.packages or not has_copy(options.hub) or not options.trusted:
         return None
     from haversack.drive.filesystem import DriveFileSystem
 

@@ -21,7 +21,7 @@ from typing import Any
 from haversack import disk, settings
 from haversack.errors import InputError
 from haversack.notebook.clients import interpreter
-from haversack.notebook.job import locking
+from haversack.notebook.job import locking, untrusted
 from haversack.notebook.record import document
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import LOCK, NEEDED, Options
@@ -118,14 +118,17 @@ def needed_by(notebook: Any, folder: Path, pages: Mapping[str, Path]) -> Require
     return requirements_of(code_cells(notebook), notebook["metadata"], folder, pages)
 
 
-def check(needed: Requirements, python: str | None) -> None:
+def check(needed: Requirements, python: str | None, *, trusted: bool = True) -> None:
     """Raise `InputError` if imports are unknown, haversack does not run on the Python that is asked for, or pip's
     configuration cannot be read.
 
-    `python` is the version that takes precedence over the notebook's own; None for none.
+    `python` is the version that takes precedence over the notebook's own; None for none. Without `trusted`, also if it
+    names packages in ways that reach into this machine.
     """
     uv_settings()
     needed.check()
+    if not trusted:
+        untrusted.check_packages(needed)
     python_.check(python or needed.python)
 
 
@@ -143,7 +146,7 @@ def provide(
     Raises `InputError` if the job's files are unreadable, and what `Locker.find` and `Store.get` raise.
     """
     started = time.monotonic()
-    locker, store = _cache(chosen, screen, notify)
+    locker, store = _cache(chosen, screen, notify, options.trusted)
     needed, known = _read(job)
     with tempfile.TemporaryDirectory(prefix="haversack-") as scratch:
         page = locking.page_of(needed, options, notify)
@@ -156,38 +159,50 @@ def provide(
     return Packages(held, found.lock, needed, found.kept, time.monotonic() - started, storing)
 
 
-def _cache(chosen: settings.Settings, screen: Screen, notify: Callable[[str], None]) -> tuple[Locker, Store]:
-    """Return the cache of locks and environments, with progress on `screen`."""
+def _cache(
+    chosen: settings.Settings, screen: Screen, notify: Callable[[str], None], trusted: bool
+) -> tuple[Locker, Store]:
+    """Return the cache of locks and environments, with progress on `screen`.
+
+    Without `trusted` no package is built, because that runs its code, in this process's name.
+    """
     screen.show_activity("environment")
-    return open_cache(chosen, screen.show_output, notify)
+    return open_cache(chosen, screen.show_output, notify, builds=trusted)
 
 
 def lock_notebook(
-    notebook: Path, *, python: str | None = None, as_of: str | None = None, fresh: bool = False
+    notebook: Path,
+    *,
+    python: str | None = None,
+    as_of: str | None = None,
+    fresh: bool = False,
+    trusted: bool = True,
 ) -> tuple[Requirements, Lock]:
     """Return what a notebook needs and its lock, with progress on standard error.
 
     `python` and `as_of` are those of `haversack run`; `fresh` asks the indexes, even if the same was resolved within a
-    day. Raises `InputError` or `NotebookInvalid` for an unusable notebook or argument, and what `Locker.find` raises.
+    day; without `trusted` only wheels count. Raises `InputError` or `NotebookInvalid` for an unusable notebook or argument, and what `Locker.find` raises.
     """
     content = document.read(notebook)
     needed = needed_by(content, notebook.absolute().parent, {})
-    check(needed, python)
+    check(needed, python, trusted=trusted)
     day = day_of(as_of) if as_of else ""
     with Screen() as screen:
-        locker, _ = _cache(settings.load(), screen, screen.print_line)
+        locker, _ = _cache(settings.load(), screen, screen.print_line, trusted)
         return needed, locker.find(needed, python=python or "", as_of=day, fresh=fresh)
 
 
-def sync(notebook: Path, *, python: str | None = None, as_of: str | None = None) -> Packages:
+def sync(
+    notebook: Path, *, python: str | None = None, as_of: str | None = None, trusted: bool = True
+) -> Packages:
     """Make the environment of a notebook, with progress on standard error, and return it, not held any more.
 
     The arguments and errors are those of `lock_notebook`; besides, raises what `Store.get` raises.
     """
     started = time.monotonic()
-    needed, lock = lock_notebook(notebook, python=python, as_of=as_of)
+    needed, lock = lock_notebook(notebook, python=python, as_of=as_of, trusted=trusted)
     with Screen() as screen:
-        locker, store = _cache(settings.load(), screen, screen.print_line)
+        locker, store = _cache(settings.load(), screen, screen.print_line, trusted)
         held = store.get(lock, locker.python_of(lock))
     held.release()
     return Packages(held, lock, needed, False, time.monotonic() - started)

@@ -68,22 +68,22 @@ class Environment:
         """The path of its Python."""
         return self.bin / "python"
 
-    def variables(self, cache: Path) -> dict[str, str]:
+    def variables(self, cache: Path, *, trusted: bool = True) -> dict[str, str]:
         """Return the environment variables that make pip and uv use this environment and the download cache `cache`.
 
-        If it is the notebook's own, they also tell our code in the kernel that the clients are apart.
+        Without `trusted` nothing leads to the user's own cache and pip configuration.
         """
         values = {
             "VIRTUAL_ENV": str(self.folder),
             "PIP_CACHE_DIR": str(cache / "pip"),
-            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(cache / "uv")),
+            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(cache / "uv")) if trusted else str(cache / "uv"),
             # Not hard links: a cell may write into a file that it installed, and the cache is everybody's.
             "UV_LINK_MODE": "copy",
             "HAVERSACK_UV": uv.program(),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_USER": "0",
         }
-        configuration = _pip_configuration()
+        configuration = _pip_configuration() if trusted else None
         return {**values, "PIP_CONFIG_FILE": str(configuration)} if configuration else values
 
     def search_path(self, commands: Path, inherited: str) -> str:
@@ -127,7 +127,7 @@ def create(folder: Path) -> Environment:
     """
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
     environment = Environment(folder, folder, _packages(folder))
-    lines = [f"import site; site.addsitedir({str(path)!r})" for path in _parent_packages()]
+    lines = [f"import site; site.addsitedir({str(path)!r})" for path in parent_packages()]
     (folder / environment.packages / kernel_path.PTH).write_text(
         "\n".join([*lines, str(interpreter.IMPORTED_FROM)]) + "\n"
     )
@@ -136,17 +136,20 @@ def create(folder: Path) -> Environment:
     return environment
 
 
-def write_commands(folder: Path, environment: Environment) -> None:
+def write_commands(folder: Path, environment: Environment, *, trusted: bool = True) -> None:
     """Write the job's commands to `folder`, created if missing; the caller puts it first on the PATH.
 
     `kaggle` runs the module `kaggle_command` in haversack's own Python. In an environment that is the notebook's own,
     so does `haversack`, whose folder of commands is not on the PATH there; and uv serves `uv` and pip. Without packages
-    of its own it must not: uv does not see what a `.pth` file adds, and would install it again.
+    of its own it must not: uv does not see what a `.pth` file adds, and would install it again. Without `trusted` there
+    is no command that acts for the user.
     """
     folder.mkdir(exist_ok=True)
-    _write_program(folder / "kaggle", _our_program("haversack.notebook.place.kaggle_command"))
+    if trusted:
+        _write_program(folder / "kaggle", _our_program("haversack.notebook.place.kaggle_command"))
     if environment.is_own:
-        _write_program(folder / "haversack", _our_program("haversack"))
+        if trusted:
+            _write_program(folder / "haversack", _our_program("haversack"))
         write_pip_by_uv(folder, environment)
 
 
@@ -194,7 +197,7 @@ def _packages(environment: Path) -> Path:
     return next(environment.glob("lib/python*/site-packages")).relative_to(environment)
 
 
-def _parent_packages() -> list[Path]:
+def parent_packages() -> list[Path]:
     """Return the site-packages folders of the Python that runs haversack."""
     folders = [Path(path) for path in site.getsitepackages()]
     if site.ENABLE_USER_SITE:

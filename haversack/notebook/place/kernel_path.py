@@ -100,7 +100,8 @@ def _installed(environment: Path, tag: str, cache: Path, settings: UvSettings) -
 def _install(environment: Path, pinned: Sequence[str], target: Path, settings: UvSettings) -> None:
     """Let uv install requirements into the folder `target`. Raises `JobError` with the last line that uv printed."""
     command = [uv.program(), "pip", "install", "--no-deps", "--quiet", "--target", str(target), *settings.arguments]
-    command += ["--python", str(environment / "bin" / "python"), *pinned]
+    # The interpreter itself: uv starts it, and no package of the environment may run here, by a `.pth` file.
+    command += ["--python", os.path.realpath(environment / "bin" / "python"), *pinned]
     variables = {**os.environ, **settings.variables}
     done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -19,9 +19,10 @@ from haversack import disk
 from haversack.errors import DiskFull, InputError, JobError, NotebookInvalid
 
 
-def read(path: Path) -> Any:
+def read(path: Path, address: str = "") -> Any:
     """Read the notebook at `path` as an nbformat node, prepared to be executed.
 
+    `address` is what errors call it; "" for its path.
     Outputs and execution counts are removed, the kernelspec becomes `python3`, and missing required fields are filled
     in. Raises `NotebookInvalid` if there is no such file, or if it is not a valid notebook of nbformat 4, and `OSError`
     if it cannot be read.
@@ -33,19 +34,19 @@ def read(path: Path) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise NotebookInvalid(f"{path} is not a notebook: it is not JSON ({error}).", "Download it again.") from None
     if not isinstance(content, dict) or not isinstance(content.get("nbformat"), int):
-        raise NotebookInvalid(f"{path} is JSON, but not a notebook.", "Give the path of an .ipynb file.")
+        raise NotebookInvalid(f"{address or path} is JSON, but not a notebook.", "Give the path of an .ipynb file.")
     if content["nbformat"] != 4:
         raise NotebookInvalid(
-            f"{path} is a notebook of version {content['nbformat']}, and only version 4 can be executed.",
+            f"{address or path} is a notebook of version {content['nbformat']}, and only version 4 can be executed.",
             f"Convert it: jupyter nbconvert --to notebook --nbformat 4 {path.name}",
         )
-    return _normalize(content, path)
+    return _normalize(content, address or str(path))
 
 
-def _normalize(content: dict[str, Any], path: Path) -> Any:
+def _normalize(content: dict[str, Any], name: str) -> Any:
     """Fill in fields that Colab leaves out, remove outputs, validate, and return an nbformat node.
 
-    Raises `NotebookInvalid`.
+    `name` is what errors call it. Raises `NotebookInvalid`.
     """
     try:
         for cell in content["cells"]:
@@ -61,7 +62,7 @@ def _normalize(content: dict[str, Any], path: Path) -> Any:
         nbformat.validate(notebook)
     except (KeyError, TypeError, AttributeError, nbformat.ValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NotebookInvalid(f"{path} is not a valid notebook: {reason}.", "Open it in Jupyter and save it.") from None
+        raise NotebookInvalid(f"{name} is not a valid notebook: {reason}.", "Open it in Jupyter and save it.") from None
     return notebook
 
 
@@ -81,6 +82,15 @@ def copy_outputs(executed: Path | None, notebook: Any) -> None:
     for cell, before in zip(notebook.cells, cells, strict=True):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = before.outputs, before.execution_count
+
+
+def address_of(executed: Path) -> str:
+    """Return the address that the executed notebook in the file `executed` was fetched from; "" for any other file."""
+    try:
+        address = json.loads(executed.read_bytes())["metadata"]["haversack"]["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return address if isinstance(address, str) else ""
 
 
 def check_output(output: Path, notebook: Path) -> None:
@@ -107,8 +117,10 @@ def write(notebook: Any, output: Path) -> None:
     write_text(nbformat.writes(notebook, version=4) + "\n", output)
 
 
-def write_page(notebook: Any, output: Path) -> None:
-    """Write the notebook to the path `output` as one HTML file with embedded images, by atomic replace.
+def write_page(notebook: Any, output: Path, *, local_images: bool = True) -> None:
+    """Write the notebook to the path `output` as one HTML file, by atomic replace.
+
+    With `local_images`, files of this machine that a Markdown cell shows as images are embedded.
 
     Raises `JobError` if the page cannot be rendered or written, and `DiskFull` if the disk is full.
     """
@@ -117,7 +129,7 @@ def write_page(notebook: Any, output: Path) -> None:
 
     try:
         exporter: Any = HTMLExporter  # nbconvert has no type annotations
-        page, _ = exporter(embed_images=True).from_notebook_node(notebook)
+        page, _ = exporter(embed_images=local_images).from_notebook_node(notebook)
     except (ValueError, OSError, TemplateError) as error:
         reason = str(error).splitlines()[0]
         raise JobError(f"The web page could not be rendered: {reason}", "The executed notebook is complete.") from error

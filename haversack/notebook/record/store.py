@@ -19,6 +19,7 @@ the same disk as the folder, so with it there is no copy.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -59,6 +60,7 @@ class Options:
         python: the version of Python, such as "3.12"; None for the notebook's own or haversack's.
         private_caches: whether the libraries' caches are the session's own (see `place.caches`).
         gpus: number of GPUs that the job has to itself; 0 to hide all, None to see all and have none to itself.
+        trusted: whether the notebook is the user's own, or trusted with `--trust`; see `job.untrusted`.
     """
 
     hub: str | None = None
@@ -73,6 +75,7 @@ class Options:
     python: str | None = None
     private_caches: bool = False
     gpus: int | None = None
+    trusted: bool = True
 
 
 @dataclass
@@ -106,7 +109,7 @@ class JobRecord:
 
     | field | type | owner | meaning |
     |---|---|---|---|
-    | `notebook` | str | `job.run` | absolute path of the given notebook; it need not exist on this machine |
+    | `notebook` | str | `job.run` | absolute path of the given notebook, which may be on another machine; or its address |
     | `output` | str | `job.run`, `job.resume` | absolute path of the executed notebook |
     | `html` | str or None | `job.run`, `job.resume` | absolute path of the web page; None for none |
     | `options` | `Options` | `job.run`, `job.resume` | the options of the job |
@@ -142,6 +145,11 @@ class JobRecord:
         It is (done, number of sessions, start of the last session in seconds since 1970).
         """
         return self.done, len(self.sessions), self.sessions[-1].began if self.sessions else 0.0
+
+    @property
+    def address(self) -> str:
+        """Where the notebook was fetched from; "" if it was a file of the machine that began the job."""
+        return "" if os.path.isabs(self.notebook) else self.notebook
 
     def encode(self) -> str:
         """Return the record as JSON."""

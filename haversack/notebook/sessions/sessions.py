@@ -26,7 +26,7 @@ from haversack.drive import ROOT
 from haversack.errors import CellFailed, HaversackError, Interrupted, JobError, KernelDied
 from haversack.notebook import ending, plainfit
 from haversack.notebook.clients import interpreter
-from haversack.notebook.place import content, environment, system_packages
+from haversack.notebook.place import content, environment, sandbox, system_packages
 from haversack.notebook.place.caches import SharedCaches
 from haversack.notebook.record import beside, document
 from haversack.notebook.record.screen import Screen
@@ -45,7 +45,7 @@ from haversack.training import clock
 ONCE = "once"
 # A line of progress shows the end of a cell's output; this many characters are enough for its last line.
 _OUTPUT_TAIL = 4000
-_FRESH_FOLDERS = ("home", "content", *environment.FOLDERS, "bin", "jupyter", "root")
+_FRESH_FOLDERS = ("home", "content", *environment.FOLDERS, "bin", "jupyter", "root", "own/tmp")
 _MAX_SESSIONS_WITHOUT_PROGRESS = 2
 # The user is told once that so many sessions in a row changed files of the job and nothing else.
 _SESSIONS_WITH_FILES_ONLY = 3
@@ -294,9 +294,12 @@ class JobSessions:
         second signal.
         """
         self._make_fresh_folders()
-        kernels, variables = self._prepare_environment(private, variables)
+        env, private, variables = self._prepare_environment(private, variables)
         log = kernel.KernelLog(self.folder / "kernel.log", self._secrets)
         sockets = kernel.socket_folder()
+        if not self._record.options.trusted:
+            private = sandbox.isolated(private, self.folder, env, self._tree, sockets)
+        kernels = kernel.write_spec(self.folder / "jupyter", env, private)
         running = execution.Execution(
             self.notebook,
             kernel.manager(kernels, sockets),
@@ -363,6 +366,10 @@ class JobSessions:
         The kernel has ended, so its files are closed. Return `outcome`, or "failed" if the session was done and the
         drive cannot be unmounted.
         """
+        if not self._record.options.trusted:
+            # It had neither a mount nor a sign-in, and its links must not lead this process to the user's files.
+            processes.kill(self.folder)
+            return outcome
         try:
             self._unmount()
         except HaversackError as error:
@@ -416,19 +423,21 @@ class JobSessions:
 
     def _prepare_environment(
         self, private: content.ContentFolder, variables: dict[str, str]
-    ) -> tuple[Path, dict[str, str]]:
-        """Create the session's Python environment; return the folder of kernelspecs and the kernel's variables."""
+    ) -> tuple[environment.Environment, content.ContentFolder, dict[str, str]]:
+        """Create the session's Python environment; return it, the `/content` with it, and the kernel's variables."""
         self._screen.show_activity("preparing the environment")
-        env, private = environment.provide(self.folder, self._tree, private, self._settings.cache, self._notify)
+        # The user's own cache, also where the job's settings have another one that its kernels may write to.
+        env, private = environment.provide(self.folder, self._tree, private, settings.load().cache, self._notify)
+        trusted = self._record.options.trusted
         if env.copied:
             self._screen.print_line(f"environment: copied in {env.copied:.1f} s")
-        environment.write_commands(self.folder / "bin", env)
+        environment.write_commands(self.folder / "bin", env, trusted=trusted)
         system_packages.write_commands(self.folder / "bin", env.python)
-        variables = {**variables, **env.variables(self._settings.cache)}
+        variables = {**variables, **env.variables(self._settings.cache, trusted=trusted)}
         variables["PATH"] = env.search_path(self.folder / "bin", variables.get("PATH") or os.defpath)
         if limit := self._record.options.session:
             variables["HAVERSACK_SESSION_ENDS"] = str(self._record.sessions[-1].began + limit)
-        return kernel.write_spec(self.folder / "jupyter", env, private), variables
+        return env, private, variables
 
     # Cells
 
@@ -518,6 +527,8 @@ class JobSessions:
         The kernel does it, or another process if the clients are apart or the last cell ended the kernel. Raises
         `TimeoutError` if it takes longer than 60 s.
         """
+        if not self._record.options.trusted:
+            return ""  # they lie in the job's folder, in which its links must not lead this process elsewhere
         is_apart = interpreter.VARIABLE in variables
         if not is_apart and ending.of_cell(self.folder, self._record.cell) is None:
             return await running.execute_silently(plainfit.DELETE_CHECKPOINTS)
@@ -559,6 +570,8 @@ class JobSessions:
     def save_notebook(self) -> None:
         """Save the executed notebook, masked, with its sessions in its metadata. Raises `DiskFull` and `JobError`."""
         metadata = self.notebook.metadata.setdefault("haversack", {})
+        if self._record.address:
+            metadata["source"] = self._record.address
         metadata["sessions"] = [
             {
                 "start": _iso(session.began),
