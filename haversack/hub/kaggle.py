@@ -297,7 +297,13 @@ class KaggleService:
         _require_sign_in(signed_in)
         found = self.notebooks.find(_text(body, "userName"), _text(body, "kernelSlug"))
         kind = {"language": "python", "kernelType": "notebook", "slug": found.slug}
-        about = {"ref": found.ref, "title": found.slug, "author": found.owner, "isPrivate": True, "enableInternet": True}
+        about = {
+            "ref": found.ref,
+            "title": found.slug,
+            "author": found.owner,
+            "isPrivate": True,
+            "enableInternet": True,
+        }
         return {"metadata": {**about, **kind}, "blob": {"source": found.source, **kind}}
 
     def _start_blob(self, body: dict[str, Any], signed_in: bool) -> str:

@@ -280,6 +280,13 @@ _CAUSES: tuple[tuple[str, type[HaversackError], str, str], ...] = (
         _OTHER_VERSION,
     ),
     (
+        r"(?:Because |`)(?:all versions of )?([\w.-]+)[^`]{0,20}`? .{0,200}(?:building|no-build|source distributions)"
+        r".{0,40}(?:disabled|forbidden)",
+        InstallFailed,
+        "{} has no wheel for this Python and machine, and nothing of somebody else's notebook is built outside of it.",
+        "Read the notebook, and if you trust it, run it with --trust.",
+    ),
+    (
         r"Failed to download and build `([^`]+)` cause: Git operation failed",
         InstallFailed,
         "The repository of {} cannot be fetched.",

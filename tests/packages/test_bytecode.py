@@ -72,3 +72,16 @@ def test_the_store_starts_it_in_the_background(held: Held, workshop: Workshop) -
         assert time.monotonic() < end
         time.sleep(0.05)
     assert store.find(held.environment.key) is not None
+
+
+def test_no_code_of_its_packages_runs(workshop: Workshop, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    line = f"import pathlib; pathlib.Path({str(marker)!r}).touch()\n"
+    wheel(workshop.wheels, "base", files={"base-start.pth": line.encode()})
+    workshop.publish()
+    lock = workshop.locker.find(needs("base"))
+    held = workshop.store().get(lock, workshop.locker.python_of(lock))
+    assert bytecode.compile_tree(held.environment.folder.parent, held.environment.key)
+    assert not marker.exists()
+    subprocess.run([held.environment.tree / "bin" / "python", "-c", ""], check=True)
+    assert marker.exists()

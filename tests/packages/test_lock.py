@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+import tarfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from haversack.errors import InputError, IntegrityError
+from haversack.errors import InputError, InstallFailed, IntegrityError
 from haversack.packages import accelerator, lock, uv
-from haversack.packages.lock import Lock
+from haversack.packages.lock import Lock, Locker
 from haversack.packages.requirements import requirements_of
+from haversack.packages.uv import Uv
 from tests.packages.conftest import Workshop, needs
-from tests.packages.wheels import index, served, wheel
+from tests.packages.wheels import index, project, served, wheel
 
 
 def test_a_lock_has_every_package_with_hashes_and_what_the_kernel_needs(workshop: Workshop) -> None:
@@ -250,3 +252,23 @@ def test_whether_pytorchs_index_answers_is_asked_once(tmp_path: Path, monkeypatc
         assert accelerator.pytorch_index_answers(tmp_path / "kept", {})
     assert len(asked) == 1
     assert not accelerator.pytorch_index_answers(tmp_path / "other", {})
+
+
+def test_without_builds_a_package_without_a_wheel_is_refused_and_none_of_its_code_runs(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    marker = tmp_path / "ran"
+    folder = project(tmp_path / "evil", "evil", "1.0", "value = 1\n")
+    backend = folder / "backend.py"
+    backend.write_text(f"import pathlib; pathlib.Path({str(marker)!r}).touch()\n{backend.read_text()}")
+    (folder / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    with tarfile.open(tmp_path / "evil-1.0.tar.gz", "w:gz") as archive:
+        archive.add(folder, "evil-1.0")
+    index(workshop.folder / "index", *workshop.wheels.glob("*.whl"), tmp_path / "evil-1.0.tar.gz")
+    cautious = Locker(workshop.locker.folder, Uv.make(workshop.cache, builds=False))
+    with pytest.raises(InstallFailed, match="has no wheel") as raised:
+        cautious.find(needs("evil"))
+    assert "--trust" in raised.value.next_step
+    assert not marker.exists()
+    assert "evil" in workshop.locker.find(needs("evil")).packages
+    assert marker.exists()

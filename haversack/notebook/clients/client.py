@@ -59,8 +59,8 @@ class Client:
         """Carry out an action as `call` does, by this client's process, started if there is none.
 
         The process keeps the environment variables and the working directory that it was started with. Raises
-        `ConnectionFailed` if it died, and what the action raises; the next call after a death starts another one. Raises
-        `SignInError` in the job of a notebook that is somebody else's.
+        `ConnectionFailed` if it died, and what the action raises; the next call after a death starts another one. In
+        the job of a notebook that is somebody else's, raises `SignInError`.
         """
         channel.check_trusted("drive and no sign-in of yours")
         with self._lock:

@@ -35,8 +35,8 @@ class TimeoutException(_errors.Error):
 def get(key: str) -> str:
     """Return the secret named `key`, and mask it in outputs from now on.
 
-    Raises `SecretNotFoundError` if there is no such secret or the notebook is somebody else's, `NotebookAccessError` if other users may read the secrets
-    file, and `InputError` if that file is not TOML.
+    Raises `SecretNotFoundError` if there is no such secret or the notebook is somebody else's, `NotebookAccessError` if
+    other users may read the secrets file, and `InputError` if that file is not TOML.
     """
     from haversack.notebook.secrets import watch as _watch
 

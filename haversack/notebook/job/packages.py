@@ -181,7 +181,8 @@ def lock_notebook(
     """Return what a notebook needs and its lock, with progress on standard error.
 
     `python` and `as_of` are those of `haversack run`; `fresh` asks the indexes, even if the same was resolved within a
-    day; without `trusted` only wheels count. Raises `InputError` or `NotebookInvalid` for an unusable notebook or argument, and what `Locker.find` raises.
+    day; without `trusted` only wheels count. Raises `InputError` or `NotebookInvalid` for an unusable notebook or
+    argument, and what `Locker.find` raises.
     """
     content = document.read(notebook)
     needed = needed_by(content, notebook.absolute().parent, {})
@@ -192,9 +193,7 @@ def lock_notebook(
         return needed, locker.find(needed, python=python or "", as_of=day, fresh=fresh)
 
 
-def sync(
-    notebook: Path, *, python: str | None = None, as_of: str | None = None, trusted: bool = True
-) -> Packages:
+def sync(notebook: Path, *, python: str | None = None, as_of: str | None = None, trusted: bool = True) -> Packages:
     """Make the environment of a notebook, with progress on standard error, and return it, not held any more.
 
     The arguments and errors are those of `lock_notebook`; besides, raises what `Store.get` raises.

@@ -26,14 +26,17 @@ from haversack.packages.requirements import Requirements
 
 # Parts of a variable's name that say that it holds a secret, or leads to what does.
 _NAME = re.compile(
-    r"TOKEN|SECRET|KEY|PASS(?:W|P|$|_)|PWD_|CREDENTIAL|AUTH|COOKIE|SIGNATURE|NETRC|(?:^|_)(?:PAT|CERT|DSN)(?:_|$)"
-    r"|^(?:PG|MYSQL|REDIS|MONGO|DATABASE|VAULT|CONSUL|DOCKER|KUBE|HELM|SSH|GPG|GNUPG|DBUS|GIT|GH|GITHUB|GITLAB|CI|NPM)_?"
-    r"|^(?:AWS|AZURE|ARM|GOOGLE|GCP|GCLOUD|CLOUDSDK|KAGGLE|HF|HUGGING_?FACE|WANDB|OPENAI|ANTHROPIC|SLACK|RCLONE|TWINE)_"
-    r"|^(?:HAVERSACK|PIP_CONFIG|UV_CONFIG)",
+    r"TOKEN|SECRET|KEY|PASS(?:W|P|$|_)|_PWD|PWD_|CREDENTIAL|AUTH|COOKIE|SIGNATURE|NETRC|(?:^|_)(?:PAT|CERT|DSN)(?:_|$)"
+    r"|^(?:MYSQL|REDIS|MONGO|DATABASE|VAULT|CONSUL|DOCKER|HELM|SSH|GPG|DBUS|GIT|GH|GITHUB|GITLAB|CI|NPM|AWS|AZURE|ARM"
+    r"|GOOGLE|GCP|GCLOUD|CLOUDSDK|KAGGLE|HF|HUGGING_?FACE|WANDB|OPENAI|ANTHROPIC|SLACK|RCLONE|TWINE|HAVERSACK)_"
+    r"|^(?:PG[A-Z]|KUBE|GNUPG|PIP_CONFIG|UV_CONFIG)",
     re.IGNORECASE,
 )
-# Variables that lead to folders which a sandbox does not show.
-_FOLDERS = ("TMPDIR", "TMP", "TEMP", "MPLCONFIGDIR", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONPYCACHEPREFIX", "PWD", "OLDPWD")
+# Variables that lead to folders which a sandbox does not show, and to the user's screen.
+_PLACES = (
+    *("TMPDIR", "TMP", "TEMP", "MPLCONFIGDIR", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONPYCACHEPREFIX", "PWD", "OLDPWD"),
+    *("DISPLAY", "WAYLAND_DISPLAY"),
+)
 _USER_IN_URL = re.compile(r"://[^/\s@]*@")
 _TRUST = "Read the notebook, and if you trust it, run it with --trust."
 
@@ -60,7 +63,7 @@ def harmless(variables: Mapping[str, str]) -> dict[str, str]:
         name: value
         for name, value in variables.items()
         if not _NAME.search(name)
-        and name not in _FOLDERS
+        and name not in _PLACES
         and not _USER_IN_URL.search(value)
         and masker.mask(value, cached=False) == value
     }
@@ -75,7 +78,7 @@ def check_packages(needed: Requirements) -> None:
             url = "file:"
         if "\n" in one.text or (url is not None and not re.match(r"https?://", url)):
             raise InputError(
-                f"The notebook is somebody else's, and it asks for a package from elsewhere than an index: {one.text!r}.",
+                f"The notebook is somebody else's, and asks for a package from elsewhere than an index: {one.text!r}.",
                 _TRUST,
             )
     if needed.options:

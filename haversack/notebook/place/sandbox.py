@@ -36,17 +36,20 @@ OWN = ("content", "home", "downloads", "ending", "own")
 DATA, CACHE, _TEMPORARY = "own/data", "own/cache", "own/tmp"
 _BASE = (
     *("bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-drop", "ALL", "--die-with-parent"),
-    *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--proc", "/proc", "--dev", "/dev"),
+    *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--dev", "/dev"),
+    # Read-only: root may write to the whole machine's settings in /proc/sys, also without any capability.
+    *("--proc", "/proc", "--remount-ro", "/proc"),
     # ipykernel ends itself where its parent is process 1, which in a PID namespace says nothing.
     *("--unsetenv", "JPY_PARENT_PID"),
 )
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "sys")
-# What of /etc libraries and shells need: names, certificates, time, the linker, fonts. No keys, no settings of servers.
+# What of /etc libraries and shells need: names, certificates, time, the linker, fonts. No keys, no servers' settings.
 _ETC = (
-    "passwd", "group", "hosts", "nsswitch.conf", "host.conf", "gai.conf", "services", "protocols", "localtime", "timezone",
-    "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "ssl/certs", "ssl/openssl.cnf", "pki/tls/certs",
-    "pki/ca-trust/extracted", "ca-certificates", "ca-certificates.conf", "fonts", "mime.types", "magic", "os-release",
-    "debian_version", "lsb-release", "bash.bashrc", "profile", "OpenCL/vendors", "vulkan/icd.d", "ImageMagick-6",
+    "passwd", "group", "hosts", "nsswitch.conf", "host.conf", "gai.conf", "services", "protocols", "localtime",
+    "timezone", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "ssl/certs", "ssl/openssl.cnf",
+    "pki/tls/certs", "pki/ca-trust/extracted", "ca-certificates", "ca-certificates.conf", "fonts", "mime.types",
+    "magic", "os-release", "debian_version", "lsb-release", "bash.bashrc", "profile", "OpenCL/vendors",
+    "vulkan/icd.d",
 )  # fmt: skip
 _DEVICES = ("nvidia*", "dri", "kfd", "accel*", "dxg", "infiniband")
 
@@ -123,7 +126,7 @@ def _devices() -> Iterator[str]:
 
 
 def _python(environment: Environment, tree: Path | None) -> Iterator[Path]:
-    """Yield the folders of the interpreter and, without an environment from a lock, of the packages beside haversack."""
+    """Yield the folders of the interpreter and, without an environment from a lock, of haversack's own packages."""
     interpreter_ = Path(os.path.realpath((tree or environment.folder) / "bin" / "python"))
     yield interpreter_.parent.parent
     if tree is None:

@@ -109,7 +109,7 @@ class JobRecord:
 
     | field | type | owner | meaning |
     |---|---|---|---|
-    | `notebook` | str | `job.run` | absolute path of the given notebook, which may be on another machine; or its address |
+    | `notebook` | str | `job.run` | absolute path of the given notebook, maybe on another machine; or its address |
     | `output` | str | `job.run`, `job.resume` | absolute path of the executed notebook |
     | `html` | str or None | `job.run`, `job.resume` | absolute path of the web page; None for none |
     | `options` | `Options` | `job.run`, `job.resume` | the options of the job |

@@ -91,7 +91,11 @@ class JobProgress:
 
         steps = {}
         for run in self._runs.glob("[!.]*/checkpoints"):
-            own = [one.step for one in Checkpoints(run.parent.name, self._runs).all() if one.session.job == self._folder.name]
+            own = [
+                one.step
+                for one in Checkpoints(run.parent.name, self._runs).all()
+                if one.session.job == self._folder.name
+            ]
             if own:
                 steps[run.parent.name] = max(own)
         return steps

@@ -103,7 +103,9 @@ _FILES = (
         r"https://\g<host>/\g<repo>/raw/\g<kind>/\g<rest>",
     ),
 )  # fmt: skip
-_GIST = re.compile(r"gist\.github\.com/(?:[^/?#]+/)?(?P<id>[0-9a-f]{20,40}|[0-9]+)(?P<rest>(?:/[^?#]*)?)(?:#(?P<mark>.+))?")
+_GIST = re.compile(
+    r"gist\.github\.com/(?:[^/?#]+/)?(?P<id>[0-9a-f]{20,40}|[0-9]+)(?P<rest>(?:/[^?#]*)?)(?:\?[^#]*)?(?:#(?P<mark>.+))?"
+)
 _DRIVE_FILE = re.compile(
     r"(?:drive|docs|drive\.usercontent)\.google\.com/(?:file/d/(?P<id>[\w-]+)|(?:open|uc|download)\?(?P<query>[^#]+)).*"
 )
@@ -117,7 +119,9 @@ _KNOWN = re.compile(
     r"google\.com|kaggle\.com|huggingface\.co|hf\.co|nbviewer\.(?:jupyter\.)?org|mybinder\.org)/.+"
 )
 # Hosts of pages, of which only files can be fetched.
-_APPLICATIONS = re.compile(r"(?:(?:www|gist)\.)?(?:github\.com|kaggle\.com|huggingface\.co|deepnote\.com)(?:/|$)|" + _BINDER)
+_APPLICATIONS = re.compile(
+    rf"(?:(?:www|gist)\.)?(?:github\.com|kaggle\.com|huggingface\.co|deepnote\.com)(?:/|$)|{_BINDER}"
+)
 # First parts of addresses on Kaggle that are no user's name.
 _KAGGLE_OTHERS = (
     "competitions", "c", "datasets", "models", "docs", "learn", "discussions", "discussion", "organizations", "account",

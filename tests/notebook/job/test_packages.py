@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from haversack import cli
-from haversack.errors import InputError, InstallFailed
+from haversack.errors import InputError, InstallFailed, JobError
 from haversack.notebook.job import job, packages
+from haversack.notebook.place import sandbox
 from haversack.notebook.record import store
 from tests.conftest import RunningHub
 from tests.notebook import notebooks
@@ -184,3 +185,22 @@ def test_env_commands_lock_make_list_and_remove(
     assert [one["key"] for one in env("rm", str(made["key"])[:8])["removed"]] == [made["key"]]
     assert env("ls") == {"environments": []}
     assert env("rm", "--all") == {"removed": []}
+
+
+def test_somebody_elses_notebook_has_its_packages_in_its_sandbox(wheels: Path, run: Run) -> None:
+    try:
+        sandbox.check()
+    except JobError as error:
+        pytest.skip(str(error))
+    report = run(
+        block("tinything"),
+        "import tinything\nprint(tinything.value, __import__('os').path.exists(tinything.__file__))",
+        "!pip --version",
+        "!kaggle --version || haversack --version",
+        trusted=False,
+        address="https://example.org/x.ipynb",
+    )
+    assert report.error is None
+    assert notebooks.text(report.output, 1) == "1 True\n"
+    assert notebooks.text(report.output, 2).startswith("pip ")
+    assert "not found" in notebooks.text(report.output, 3)

@@ -61,8 +61,16 @@ def test_other_variables_are_handed_on(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "dependency",
-    ["x @ file:///home/me/x", "./x", "-r /etc/passwd", "-e .", "x\\n-e /home/me/x", "x @ git+https://example.org/x", "x @ git+ssh://a/x"],
-)  # fmt: skip
+    [
+        "x @ file:///home/me/x",
+        "./x",
+        "-r /etc/passwd",
+        "-e .",
+        "x\\n-e /home/me/x",
+        "x @ git+https://example.org/x",
+        "x @ git+ssh://a/x",
+    ],
+)
 def test_a_package_from_this_machine_is_refused(dependency: str, tmp_path: Path) -> None:
     needed = requirements_of([BLOCK.format(f'"{dependency}"')], {}, tmp_path)
     with pytest.raises(InputError, match="from elsewhere than an index") as raised:

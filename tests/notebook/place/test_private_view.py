@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from haversack.errors import DiskFull, JobError
-from haversack.notebook.place import content, environment
+from haversack.notebook.place import content, environment, sandbox
 from haversack.notebook.place.content import ContentFolder
 from haversack.packages.python import own
 
@@ -138,3 +138,26 @@ def test_a_copy_that_does_not_fit_is_a_full_disk_and_leaves_nothing(tree: Path, 
 
 def test_packages_that_a_cell_installs_are_no_hard_links_to_the_cache(tmp_path: Path) -> None:
     assert environment.Environment(tmp_path, tmp_path, Path("lib")).variables(tmp_path)["UV_LINK_MODE"] == "copy"
+
+
+def test_a_sandbox_has_the_view_too_and_nothing_else_of_the_users(
+    private: ContentFolder, tree: Path, tmp_path: Path
+) -> None:
+    try:
+        sandbox.check()
+    except JobError as error:
+        pytest.skip(str(error))
+    (tmp_path / "sockets").mkdir()
+    (tmp_path / "letter").write_text("dear")
+    before = state(tree)
+    found, mounted = provide(tmp_path / "job", tree, private)
+    isolated = sandbox.isolated(mounted, tmp_path / "job", found, tree, tmp_path / "sockets")
+    code = (
+        "import os, pathlib, thing\n"
+        "pathlib.Path(thing.__file__).open('a').write('value = 2\\n')\n"
+        "pathlib.Path('made').write_text('x')\n"
+        f"print(thing.value, os.getcwd(), os.path.exists({str(tmp_path / 'letter')!r}), os.path.exists({str(tree)!r}))"
+    )
+    assert execute(isolated, found, code) == f"1 {private.path} False False"
+    assert (tmp_path / "job" / "content" / "made").exists()
+    assert state(tree) == before

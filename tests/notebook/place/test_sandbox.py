@@ -21,7 +21,7 @@ from tests.notebook.conftest import Run
 
 SECRET = "wPX3-the-users-secret-7Kd"
 TRIES = """
-import glob, json, os, signal, socket, subprocess
+import json, os, signal, subprocess, sys
 
 def tried(action):
     try:
@@ -37,6 +37,9 @@ def written(path):
     with open(path, "w") as file:
         file.write("x")
 
+def opened(path):
+    os.close(os.open(path, os.O_WRONLY))
+
 found = {}
 for name, path in PATHS.items():
     found[f"read {name}"] = tried(lambda: open(path).read())
@@ -47,13 +50,35 @@ found["ptrace"] = tried(lambda: open(f"/proc/{VICTIM}/mem", "rb").read(1))
 found["processes"] = shell("cat /proc/[0-9]*/cmdline | tr '\\\\0' ' '")
 found["environments"] = shell("cat /proc/[0-9]*/environ | tr '\\\\0' '\\\\n'")
 found["system"] = tried(lambda: written("/usr/bin/haversack-was-here"))
-found["core pattern"] = tried(lambda: written("/proc/sys/kernel/core_pattern"))
-found["mount"] = shell("mount -t tmpfs none /mnt; mount -o remount,rw,bind /usr; umount /usr; touch /usr/x")
-found["own userspace"] = shell("unshare -Urm sh -c 'umount /usr; mount -o remount,rw,bind /usr; touch /usr/x'")
+found["core pattern"] = tried(lambda: opened("/proc/sys/kernel/core_pattern"))
+found["writable"] = shell("find /proc /sys -writable -not -path '/proc/[0-9]*'")
+found["mount"] = shell("mount -o remount,rw,bind /usr; umount /usr; touch /usr/bin/haversack-was-here")
+done = subprocess.run([sys.executable, "-I", "-c", NAMESPACE], capture_output=True, text=True, timeout=60)
+found["as root of a namespace"] = done.stdout + done.stderr
 found["capabilities"] = [line for line in open("/proc/self/status") if line.startswith(("CapEff", "CapBnd"))]
 found["root"] = sorted(os.listdir("/"))
 found["devices"] = sorted(os.listdir("/dev"))
 print(json.dumps(found))
+"""
+# A new user namespace gives every capability in it: what was mounted outside must stay as it is.
+NAMESPACE = """
+import ctypes, os
+user, mounts, processes, remount = 0x10000000, 0x00020000, 0x20000000, 0x1020
+libc = ctypes.CDLL(None, use_errno=True)
+print("unshare", libc.unshare(user | mounts | processes))
+for folder in (b"/usr", b"/proc", b"/sys"):
+    print("remount", folder, libc.mount(None, folder, None, remount, None))
+child = os.fork()
+if child == 0:
+    libc.mount(b"proc", b"/proc", b"proc", 0, None)
+    for path in ("/proc/sys/kernel/core_pattern", "/sys/kernel/uevent_helper", "/usr/bin/env"):
+        try:
+            os.close(os.open(path, os.O_WRONLY))
+            print("opened", path, 0, flush=True)
+        except OSError as error:
+            print("refused", path, error.errno, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
 """
 WORKS = """
 import json, os, sys, tempfile
@@ -110,7 +135,8 @@ def tried(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
         file.write_text(json.dumps({"token": SECRET, "kaggle_key": SECRET}) if file.suffix == ".json" else SECRET)
         file.chmod(0o600)
     victim = subprocess.Popen(["sleep", "600"], env={**os.environ, "VICTIM_TOKEN": SECRET})
-    tell = f"PATHS = {json.dumps({name: str(path) for name, path in files.items()})}\nVICTIM = {victim.pid}"
+    paths = json.dumps({name: str(path) for name, path in files.items()})
+    tell = f"NAMESPACE = {NAMESPACE!r}\nPATHS = {paths}\nVICTIM = {victim.pid}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MY_TOKEN", SECRET)
         patch.setenv("HTTPS_PROXY", f"http://me:{SECRET}@127.0.0.1:9")
@@ -149,7 +175,10 @@ def test_no_variable_holds_a_secret(tried: Tried) -> None:
 def test_the_machine_is_not_changed(tried: Tried) -> None:
     assert tried.found["system"] == "OSError"
     assert tried.found["core pattern"] in ("OSError", "PermissionError")
-    assert not Path("/usr/x").exists()
+    assert tried.found["writable"] == ""
+    inside = tried.found["as root of a namespace"].splitlines()
+    assert [line for line in inside if line.endswith(" 0") and not line.startswith("unshare")] == []
+    assert len([line for line in inside if line.startswith("refused")]) == 3
     assert not Path("/usr/bin/haversack-was-here").exists()
     assert {line.split()[1] for line in tried.found["capabilities"]} == {"0000000000000000"}
     assert "disk" not in tried.found["devices"]
@@ -186,7 +215,7 @@ def test_the_report_names_the_source_and_says_that_it_is_isolated(tried: Tried) 
 
 def test_where_nothing_isolates_the_notebook_is_refused(run: Run, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(JobError, match="bubblewrap.* is not installed") as raised:
+    with pytest.raises(JobError, match=r"bubblewrap.* is not installed") as raised:
         run("1", trusted=False, address="https://example.org/x.ipynb")
     assert "--trust" in raised.value.next_step
     assert not (Path(os.environ["HAVERSACK_DATA"]) / "jobs").exists()

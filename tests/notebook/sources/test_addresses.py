@@ -82,7 +82,11 @@ GIST = "0123456789abcdef0123"
             "&urlpath=lab%2Ftree%2Fr%2Fa%2Fx.ipynb&branch=main",
             RAW,
         ),
-        ("https://console.cloud.google.com/vertex-ai/colab/import/https:%2F%2Fgithub.com%2Fo%2Fr%2Fblob%2Fmain%2Fa%2Fx.ipynb", RAW),
+        (
+            "https://console.cloud.google.com/vertex-ai/colab/import/https:%2F%2Fgithub.com%2Fo%2Fr%2Fblob%2Fmain%2Fa"
+            "%2Fx.ipynb",
+            RAW,
+        ),
         (f"https://console.cloud.google.com/vertex-ai/workbench/deploy-notebook?download_url={RAW}", RAW),
         ("https://console.cloud.google.com/bigquery/import?url=https://github.com/o/r/blob/main/a/x.ipynb", RAW),
         ("https://github.example.org/o/r/blob/main/x.ipynb", "https://github.example.org/o/r/raw/main/x.ipynb"),
@@ -126,7 +130,10 @@ def test_a_page_stands_for_its_file(source: str, target: str) -> None:
         ("http://nbviewer.ipython.org/3903134", Address("gist", "3903134")),
         (f"https://nbviewer.org/{GIST}/a.ipynb", Address("gist", GIST, "a.ipynb")),
         (f"https://mybinder.org/v2/gist/me/{GIST}/HEAD?filepath=a.ipynb", Address("gist", GIST, "a.ipynb")),
-        ("https://drive.usercontent.google.com/download?id=1AbCdEfGhIjK&export=download", Address("drive file", "1AbCdEfGhIjK")),
+        (
+            "https://drive.usercontent.google.com/download?id=1AbCdEfGhIjK&export=download",
+            Address("drive file", "1AbCdEfGhIjK"),
+        ),
         ("https://www.kaggle.com/code/me/my-nb", Address("kaggle", "me/my-nb", "my-nb.ipynb")),
         ("https://www.kaggle.com/me/my-nb", Address("kaggle", "me/my-nb", "my-nb.ipynb")),
         ("kaggle.com/code/me/my-nb/notebook?scriptVersionId=7", Address("kaggle", "me/my-nb", "my-nb.ipynb")),

@@ -142,9 +142,7 @@ X = "https://example.org/x.ipynb"
         (Page(NOTEBOOK, headers={"Content-Length": "400000000"}), NotebookInvalid, "is longer than"),
     ],
 )
-def test_what_cannot_be_had_is_said_in_a_sentence(
-    web: Web, page: Page, error: type[HaversackError], what: str
-) -> None:
+def test_what_cannot_be_had_is_said_in_a_sentence(web: Web, page: Page, error: type[HaversackError], what: str) -> None:
     web.pages[X] = page
     with pytest.raises(error, match=what) as raised, opened(X):
         pass
