@@ -116,7 +116,7 @@ class Uv:
             self.notify(f"{index} cannot be reached, so packages come from the cache.")
             return cached.output
         if done.status:
-            raise error_of(done.errors)
+            raise self._error(done.errors)
         return done.output
 
     def variables(self) -> dict[str, str]:
@@ -126,6 +126,17 @@ class Uv:
         inherited.setdefault("UV_CACHE_DIR", str(self.cache))
         inherited["PATH"] = _without_shims(inherited.get("PATH") or os.defpath)
         return inherited | {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PYTHON_INSTALL_BIN": "0"}
+
+    def _error(self, errors: str) -> HaversackError:
+        """Return `error_of` what uv wrote; without builds, with their absence as the reason where it is one."""
+        error = error_of(errors)
+        package, has_none, _ = error.what.partition(" has no wheel")
+        if not has_none or "--no-build" not in self.settings.arguments:
+            return error
+        return InstallFailed(
+            f"{package} has no wheel for this Python and machine, and of somebody else's notebook nothing is built.",
+            "Read the notebook, and if you trust it, run it with --trust.",
+        )
 
     def _run(self, arguments: Sequence[str], cwd: Path, watch: Callable[[], str], keep: Sequence[int]) -> _Run:
         process = subprocess.Popen(
@@ -278,13 +289,6 @@ _CAUSES: tuple[tuple[str, type[HaversackError], str, str], ...] = (
         InstallFailed,
         "{} has no wheel for this Python and machine, and no source to build it from.",
         _OTHER_VERSION,
-    ),
-    (
-        r"(?:Because |`)(?:all versions of )?([\w.-]+)[^`]{0,20}`? .{0,200}(?:building|no-build|source distributions)"
-        r".{0,40}(?:disabled|forbidden)",
-        InstallFailed,
-        "{} has no wheel for this Python and machine, and nothing of somebody else's notebook is built outside of it.",
-        "Read the notebook, and if you trust it, run it with --trust.",
     ),
     (
         r"Failed to download and build `([^`]+)` cause: Git operation failed",

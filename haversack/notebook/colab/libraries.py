@@ -115,7 +115,10 @@ def _call_named_hub(module: Any) -> None:
     kaggle and kagglehub take server and token from this module. Without a named hub they find them as usual.
     """
     get_environment, get_endpoint, get_token = module.get_env, module.get_endpoint, module.get_access_token_from_env
-    named_hub = functools.cache(lambda: client.call("kaggle_hub") if channel.is_trusted() else None)
+
+    @functools.cache
+    def named_hub() -> Any:
+        return client.call("kaggle_hub") if channel.is_trusted() else None
 
     def get_environment_here() -> Any:
         # The environment decides the path below the endpoint, which the hub serves as Kaggle's local one.

@@ -92,8 +92,8 @@ def isolated(
     # A mount hides what was mounted below it before, so what lies deeper comes later.
     mounts = [("--ro-bind", path) for path in dict.fromkeys(read_only)] + [("--bind", path) for path in writable]
     prefix = [*_BASE, *_read_only_system(), *_devices()]
-    for path in ("/tmp", "/var/tmp"):
-        prefix += ["--bind", str(job / _TEMPORARY), path]
+    for folder in ("/tmp", "/var/tmp"):
+        prefix += ["--bind", str(job / _TEMPORARY), folder]
     if not any(path.is_relative_to("/root") for _, path in mounts):
         prefix += ["--bind", str(content.home), "/root"]
     for option, path in sorted(mounts, key=lambda mount: len(mount[1].parts)):

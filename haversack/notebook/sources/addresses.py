@@ -47,6 +47,7 @@ class Address:
     name: str = ""
 
 
+_Rewrites = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 # A page's address without its scheme → that of what it shows. Tried in this order, until none matches.
 _COLAB = r"colab\.(?:research|sandbox)\.google\.com"
 _NBVIEWER = r"(?:www\.)?nbviewer\.(?:org|jupyter\.org|ipython\.org)(?:/format/\w+)?"
@@ -59,7 +60,7 @@ _GITHUB_PAGES = (
     r"vscode\.dev/github",
 )
 _BINDER = r"(?:(?:[\w-]+\.)*mybinder\.org|notebooks\.gesis\.org/binder)/v2"
-_REWRITES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+_REWRITES: _Rewrites = (
     (rf"(?:{'|'.join(_GITHUB_PAGES)})/(?P<rest>[^/?#]+/[^/?#]+/.+)", r"github.com/\g<rest>"),
     (rf"(?:{_COLAB}|{_NBVIEWER})/gist/(?P<rest>.+)", r"gist.github.com/\g<rest>"),
     (rf"{_NBVIEWER}/(?P<id>[0-9]+|[0-9a-f]{{20,40}})(?P<rest>(?:/.*)?)", r"gist.github.com/\g<id>\g<rest>"),
@@ -128,7 +129,7 @@ _KAGGLE_OTHERS = (
     "rankings", "search", "settings", "writeups", "benchmarks", "code", "kernels", "notebooks",
 )  # fmt: skip
 # Addresses that some tools have for a file of GitHub's and Hugging Face's.
-_SHORT = (
+_SHORT: _Rewrites = (
     (r"github://(?P<owner>[^:/@]+):(?P<repo>[^@/]+)@(?P<rest>.+)", r"https://github.com/\g<owner>/\g<repo>/blob/\g<rest>"),
     (r"gist:(?P<id>[0-9a-f]+.*)", r"https://gist.github.com/\g<id>"),
     (r"hf://(?P<repo>(?:(?:datasets|spaces)/)?[^/]+/[^/@]+)(?:@(?P<ref>[^/]+))?/(?P<rest>.+)", lambda f: _of_hf(f)),
@@ -145,7 +146,7 @@ def parse(source: str) -> Address:
         return Address("input", "-", "stdin.ipynb")
     for pattern, template in _SHORT:
         if found := re.fullmatch(pattern, source):
-            source = template(found) if callable(template) else found.expand(template)
+            source = found.expand(template) if isinstance(template, str) else template(found)
     if re.match(r"drive:", source):
         return Address("drive", "drive://" + source.removeprefix("drive:").lstrip("/"))
     if re.match(r"file:", source):
@@ -182,7 +183,7 @@ def _of_page(url: str) -> Address:
         if found is None:
             break
         match, to = found
-        target = to(match) if callable(to) else match.expand(to)
+        target = match.expand(to) if isinstance(to, str) else to(match)
         if not target:
             raise _no_file(url)
         url = target if re.match(r"https?://", target) else f"https://{target}"
