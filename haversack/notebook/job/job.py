@@ -2,9 +2,10 @@
 
 Runs in the process of `haversack run`, not in the kernel. A job has one folder, `jobs/<name>-<time>/` in the user's
 data folder. It holds the folders of the current session (`home/`, `env/`, `content/`, …), `downloads/`, `kernel.log`,
-`uploaded.jsonl` (what the job's mounts have uploaded), `ending.json` (how a cell ended its kernel), the lock, and the
-store from which an unfinished job is resumed. The executed notebook is saved after every cell, so finished cells keep
-their outputs however the job ends. All arguments are checked before the job's folder is created.
+`uploaded.jsonl` (what the job's mounts have uploaded), `ending/` (how a cell ended its kernel), the lock, and the
+store from which an unfinished job is resumed; of somebody else's notebook also `own/`, its data, cache and `/tmp`.
+The executed notebook is saved after every cell, so finished cells keep their outputs however the job ends. All
+arguments are checked before the job's folder is created.
 """
 
 from __future__ import annotations

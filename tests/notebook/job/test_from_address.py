@@ -42,7 +42,7 @@ def haversack(tmp_path: Path) -> Haversack:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "haversack", *arguments]
-        return subprocess.run(command, cwd=tmp_path / "here", capture_output=True, text=True, timeout=200)
+        return subprocess.run(command, cwd=tmp_path / "here", capture_output=True, text=True, timeout=400)
 
     return run
 
