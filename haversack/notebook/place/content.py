@@ -39,8 +39,12 @@ from haversack.errors import InputError, JobError
 
 CONTENT = Path("/content")
 METHODS = ("namespace", "bubblewrap", "folder", "literals")
-# FUSE requires a process that is root of the user namespace that owns the mounts.
-_USER_NAMESPACE = ("--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "CAP_SYS_ADMIN", "--die-with-parent")
+# FUSE requires a process that is root of the user namespace that owns the mounts. A sandbox in it has a user namespace
+# of its own, in which this one's root can be mapped with CAP_SETFCAP only (user_namespaces(7)).
+_USER_NAMESPACE = (
+    *("--unshare-user", "--uid", "0", "--gid", "0", "--die-with-parent"),
+    *("--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETFCAP"),
+)
 _LOCK = Path("/run/haversack-content.lock")
 # Characters that mean something in the options of an overlay.
 _UNSAFE = re.compile(r"[,:\\]")
