@@ -16,6 +16,7 @@ import pytest
 
 from haversack.errors import JobError
 from haversack.notebook.job.job import _free_output
+from haversack.notebook.job.jobs import all_jobs
 from haversack.notebook.place import sandbox
 from tests.notebook import notebooks
 
@@ -76,8 +77,9 @@ def test_a_job_by_address_is_isolated_named_and_resumed_from_its_own_copy(
     assert second.returncode == 0, second.stdout + second.stderr
     told = json.loads(second.stdout)
     assert (told["notebook"], told["trusted"], told["status"]) == (address, False, "done")
-    assert f"from {address}" in haversack("jobs").stdout
-    assert json.loads(haversack("jobs", "--json").stdout)["jobs"][0]["notebook"] == address
+    [stored] = all_jobs()
+    assert f"from {address}" in str(stored)
+    assert stored.json()["notebook"] == address
     assert os.listdir(tmp_path / "here") == ["their nb.executed.ipynb"]
 
 
