@@ -22,7 +22,8 @@ FLEETING = {"aufs", "overlay", "ramfs", "rootfs", "tmpfs"}
 
 def here(environment: Mapping[str, str] = os.environ) -> Place:
     """Where this process runs: "colab", "kaggle", "notebook" (any other Jupyter kernel) or "terminal" (all else)."""
-    if environment.get("KAGGLE_KERNEL_RUN_TYPE"):
+    # A job gives a notebook of Kaggle's this variable too, and says so.
+    if environment.get("KAGGLE_KERNEL_RUN_TYPE") and not environment.get("HAVERSACK_KAGGLE_MARKS"):
         return "kaggle"
     if _genuine_colab():
         return "colab"

@@ -64,6 +64,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"sessions", "sources"},
         {"record"},
         {"colab"},
+        {"kaggle"},
         {"place"},
         {"plainfit", "files"},
         {"clients", "ending", "uploads"},

@@ -34,6 +34,14 @@ def run(
     upload: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A file for files.upload() to receive; may be repeated.")
     ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SOURCE",
+            help="A data set for /kaggle/input: kaggle:owner/name, kaggle:c/competition, drive:/…, a path; repeatable.",
+        ),
+    ] = None,
     param: Annotated[
         list[str] | None, typer.Option(metavar="k=v", help="Set a variable of the notebook; may be repeated.")
     ] = None,
@@ -100,7 +108,7 @@ def run(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Execute a Colab notebook on this machine, unchanged, over as many sessions as it takes."""
+    """Execute a Colab or Kaggle notebook on this machine, unchanged, over as many sessions as it takes."""
     from haversack.notebook.job import job
     from haversack.notebook.sources import source
     from haversack.training import clock
@@ -108,7 +116,8 @@ def run(
     limit = clock.seconds(session) if session else None
     timeout = clock.seconds(cell_timeout) if cell_timeout else None
     if resume:
-        kept = (notebook, upload, param, cores, plain, rehearse, no_install, as_of, python, env, private_caches, trust)
+        chosen = (notebook, upload, inputs, param, cores, plain, rehearse)
+        kept = (*chosen, no_install, as_of, python, env, private_caches, trust)
         if any(kept):
             raise InputError(
                 "A resumed job keeps its notebook and all options about what is executed, and with which packages.",
@@ -131,6 +140,7 @@ def run(
                 output,
                 hub=hub,
                 uploads=upload or [],
+                inputs=inputs or [],
                 parameters=job.parse_parameters(param or []),
                 cores=cores,
                 gpus=gpus,

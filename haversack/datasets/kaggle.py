@@ -173,6 +173,18 @@ class KaggleApi:
         answer = await self._call("GetDataset", name, _slugs(name))
         return int(answer.get("currentVersionNumber") or 1)
 
+    async def sources_named(self, name: str) -> list[str]:
+        """Return the sources of the competition called `name`, if there is one, and of the data sets called so."""
+        try:
+            await self._call("GetCompetition", Competition(name), {"competitionName": name}, service=_COMPETITIONS)
+            found = [f"kaggle:c/{name}"]
+        except RemoteError:
+            found = []
+        answer = (await self._request(f"{_DATASETS}/ListDatasets", {"search": name, "pageSize": 50})).json()
+        references = [str(one.get("ref", "")) for one in answer.get("datasets") or []]
+        named = (ref for ref in references if ref.lower().endswith(f"/{name.lower()}") and not ref.startswith("c/"))
+        return [*found, *(f"kaggle:{ref}" for ref in named)]
+
     async def about(self, name: DatasetName | Competition) -> dict[str, Any]:
         """Return the metadata of a data set or competition, by one call.
 

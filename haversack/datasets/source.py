@@ -31,7 +31,7 @@ from haversack.blocks.sparse import whole_file
 from haversack.credentials import Server
 from haversack.datasets import stored
 from haversack.datasets.cache import folder_for, list_cached, record_source
-from haversack.datasets.contents import ArchiveContents, Contents, DatasetFile, FolderContents
+from haversack.datasets.contents import ArchiveContents, Contents, DatasetFile, FolderContents, sizes_of
 from haversack.datasets.extraction import extract
 from haversack.datasets.joined import Joined, check_complete
 from haversack.datasets.kaggle import Competition, DatasetName, KaggleApi, parse_source, source_of_page
@@ -87,6 +87,20 @@ class Dataset:
             self._size = contents.size
         except ArchiveInvalid as error:
             raise ArchiveInvalid(f"{source} cannot be read. {error.what}", error.next_step) from error
+
+    @property
+    def name(self) -> str:
+        """Its name without owner and version: that of the folder if the source names one."""
+        return self._name
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether its files are members of one or several archives, and not files of a folder."""
+        return not isinstance(self._contents, FolderContents | stored.StoredFolder)
+
+    def sizes(self) -> Iterable[tuple[str, int]]:
+        """Return the name and the size in bytes of each file, as `members` has them: fast for a million files."""
+        return sizes_of(self._contents.files)
 
     @property
     def members(self) -> list[DatasetFile]:

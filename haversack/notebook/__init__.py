@@ -3,7 +3,8 @@ extension.
 
 A job involves two processes. The parent process (`haversack run`) starts a kernel, sends it the cells and writes the
 executed notebook. The kernel process executes the cells. These modules run in the kernel: `plainfit`, `files`,
-`uploads`, `environment_call`, `ending` (the parent reads what it wrote), `colab.*` (except `colab.hints`),
+`uploads`, `environment_call`, `ending` (the parent reads what it wrote), `colab.*` (except `colab.hints`), of `kaggle`
+`finder`, `attached` and the modules that `finder` has,
 `secrets.watch`, `place.sample_data`, `place.kaggle_sign_in` and `clients` (which also has a process of its own, as has
 `place.kaggle_command`). `packages.on_demand` runs in the kernel too, `packages.pip_command` and `uv_command` in
 child processes of it. `channel` is the kernel's side of the messages to the parent. `secrets.file` runs in both
@@ -15,7 +16,7 @@ imports itself.
 
 The parent starts the kernel with `--ext haversack.notebook`; `%load_ext haversack.notebook` does the same in any other
 kernel. The extension adds what is missing and replaces nothing: an installed genuine `google.colab` is used as it is.
-Only in a job does it also set Colab's marks, so that a notebook that asks whether it runs on Colab hears yes.
+Only in a job does it also set Colab's or Kaggle's marks, so that a notebook that asks whether it runs there hears yes.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ def load_ipython_extension(ipython: Any) -> None:
     """
     from haversack.notebook import channel, ending, plainfit
     from haversack.notebook.colab import exit_status, finder, libraries, magics, marks, restart
+    from haversack.notebook.kaggle import finder as kaggle_finder
     from haversack.notebook.place import kaggle_sign_in, sample_data
     from haversack.notebook.secrets import watch
     from haversack.packages import on_demand
 
-    finder.install()
+    job, is_colab = channel.job_folder(), channel.COLAB in channel.dialects()
+    if job is None or is_colab:
+        finder.install()
     magics.register(ipython)
     exit_status.install(ipython)
     watch.install(ipython)
@@ -50,7 +54,10 @@ def load_ipython_extension(ipython: Any) -> None:
     ipython.events.register("pre_run_cell", lambda info: kaggle_sign_in.prefer_key_file())
     libraries.install()
     marks.install(ipython)
-    if channel.job_folder() is not None:
+    kaggle_finder.install_marks()
+    if job is not None:
         restart.install(ipython)
         on_demand.install(Path.cwd())
-        sample_data.write(Path.cwd() / "sample_data")
+        if is_colab:
+            content = Path.cwd() if channel.dialects()[0] == channel.COLAB else job / "content"
+            sample_data.write(content / "sample_data")

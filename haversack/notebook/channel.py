@@ -17,6 +17,9 @@ from haversack.errors import SignInError
 UNTRUSTED = "HAVERSACK_UNTRUSTED"
 """The environment variable that is set in the kernel of a job whose notebook is somebody else's program."""
 MESSAGE_TYPE = "haversack"
+DIALECT_VARIABLE = "HAVERSACK_DIALECT"
+"""The kernel's environment variable with the names of the platforms whose marks it gets, by commas."""
+COLAB, KAGGLE = "colab", "kaggle"
 
 
 def send(kind: str, **content: Any) -> None:
@@ -56,6 +59,11 @@ def check_trusted(wanted: str) -> None:
             f"This notebook is somebody else's program, so it gets no {wanted}.",
             "Read it, and if you trust it, run it with --trust.",
         )
+
+
+def dialects() -> list[str]:
+    """Return the platforms that the notebook was written for, the first of which it works on (`kaggle.dialect`)."""
+    return os.environ.get(DIALECT_VARIABLE, COLAB).split(",")
 
 
 def _kernel() -> Any:

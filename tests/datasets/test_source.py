@@ -25,6 +25,16 @@ def test_files_are_listed_with_sizes(published: str, files: dict[str, bytes]) ->
         assert {member.name: member.size for member in data.members} == {name: len(files[name]) for name in files}
 
 
+def test_sizes_are_listed_without_an_object_for_each_file(
+    published: str, folder: Path, files: dict[str, bytes]
+) -> None:
+    for source, is_archive in ((published, True), (str(folder), False)):
+        with dataset(source) as data:
+            assert dict(data.sizes()) == {name: len(content) for name, content in files.items()}
+            assert data.is_archive == is_archive
+            assert data.name == source.rpartition("/")[2]
+
+
 def test_listing_fetches_only_the_end(published: str) -> None:
     with dataset(published) as data:
         assert data.info()["archive_here"] <= 3 * 65536 < data.info()["archive_size"]

@@ -18,8 +18,8 @@ from haversack.notebook.place import environment, kernel_path
 from tests.notebook import environments
 
 ROOT = Path(haversack.__file__).parent.parent
-# What runs in a kernel: the extension, all of google.colab, plain `model.fit`, `haversack.fit`, uploads and downloads,
-# and `haversack.environment`.
+# What runs in a kernel: the extension, all of google.colab, Kaggle's modules, plain `model.fit`, `haversack.fit`,
+# uploads and downloads, and `haversack.environment`.
 ENTRANCES = [
     "haversack.notebook",
     "haversack.notebook.environment_call",
@@ -27,6 +27,7 @@ ENTRANCES = [
     "haversack.notebook.plainfit",
     "haversack.notebook.clients.filesystem",
     "haversack.training.keras.fit",
+    *(f"haversack.notebook.kaggle.{name}" for name in ("attached", "finder", "gcs", "user_secrets", "web_client")),
     *(f"haversack.notebook.colab.{name}" for name in (*colab.__all__, *colab._PRIVATE)),
 ]
 # Reached only where the clients are in the kernel, whose environment is haversack's then.

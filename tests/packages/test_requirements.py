@@ -181,7 +181,7 @@ def test_one_unknown_import_is_named() -> None:
     ("module", "said"),
     [
         ("osgeo", "osgeo (cell 1, Ubuntu's package python3-gdal, which Colab installs with apt)"),
-        ("kaggle_secrets", "kaggle_secrets (cell 1, part of Kaggle's own notebooks only)"),
+        ("kaggle_gcp", "kaggle_gcp (cell 1, part of Kaggle's own notebooks only)"),
     ],
 )
 def test_what_pip_cannot_install_says_why(module: str, said: str) -> None:

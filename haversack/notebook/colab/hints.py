@@ -51,6 +51,11 @@ _HINTS = (
         "A job has no user to answer a prompt: set the value with --param or userdata.get().",
     ),
     Hint(
+        re.compile(r"No such file or directory: '(?:/kaggle|\.\.)/input/(?P<path>[^/']+)/"),
+        "Nothing is attached as /kaggle/input/{path}: give haversack run --input kaggle:OWNER/{path} or "
+        "--input kaggle:c/{path}.",
+    ),
+    Hint(
         re.compile(r"^ModuleNotFoundError: No module named '(?P<name>[\w]+)"),
         "Add a cell before it: %pip install {package}",
     ),

@@ -22,6 +22,7 @@ from typing import Any
 
 from haversack.notebook import channel
 from haversack.notebook.clients import client
+from haversack.notebook.kaggle import attached
 
 # plotly: figures load plotly.js from its CDN, as on Colab, instead of embedding 4.8 MB of it.
 _VARIABLES = {"PLOTLY_RENDERER": "plotly_mimetype+notebook_connected", "PANEL_COMMS": "default"}
@@ -154,6 +155,7 @@ _CHANGES: dict[str, Callable[[Any], None]] = {
     "pydeck.bindings.deck": _is_not_colab("in_google_colab"),
     "panel.config": _silence_colab_warning,
     "kagglesdk.kaggle_env": _call_named_hub,
+    "kagglehub": lambda module: attached.add_resolvers(module.registry),
     # JAX's debugger for Colab draws its controls in Colab's page; the one for terminals remains.
     "jax._src.debugger.colab_lib": _is_not_colab("IS_COLAB_ENABLED"),
 }

@@ -12,34 +12,31 @@ from __future__ import annotations
 
 import importlib
 import os
-import sysconfig
 from pathlib import Path
 from typing import Any
 
 from haversack.notebook import channel
+from haversack.notebook.place import children
 
 _SHELL = "google.colab"
-_PTH = "haversack_colab.pth"
-# A line of a .pth file is executed when Python starts (https://docs.python.org/3/library/site.html).
-_INSTALL_FINDER = (
-    "import importlib.util as u; "
-    "u.find_spec('haversack') and __import__('haversack.notebook.colab.finder', fromlist=['install']).install()\n"
-)
+_FINDER = "haversack.notebook.colab.finder"
 
 
 def install(ipython: Any) -> None:
     """Set the marks in this process, whose IPython shell is `ipython`. Does nothing outside a job.
 
+    Nor does it in a job whose notebook was written for Kaggle.
+
     Raises `OSError` if the job's environment cannot be written.
     """
     job = channel.job_folder()
-    if job is None:
+    if job is None or channel.COLAB not in channel.dialects():
         return
     importlib.import_module("google.colab")
     _name_in_repr(type(ipython))
     os.environ.setdefault("COLAB_RELEASE_TAG", "release-haversack")
     os.environ.setdefault("COLAB_GPU", "1" if has_gpu() else "0")
-    _install_in_children(Path(sysconfig.get_paths()["purelib"]), job)
+    children.install_finder(_FINDER, job)
 
 
 def has_gpu(devices: Path = Path("/dev")) -> bool:
@@ -53,12 +50,3 @@ def _name_in_repr(shell: Any) -> None:
     """Let `repr` and `str` of objects of the class `shell` name google.colab. Its own name and module stay."""
     if _SHELL not in repr(shell):
         shell.__repr__ = lambda self: f"<{_SHELL}._shell.Shell object at {id(self):#x}>"
-
-
-def _install_in_children(packages: Path, job: Path) -> None:
-    """Let Python processes of the job's environment import `google.colab`, by a file in its folder `packages`.
-
-    Only an environment in the job's folder is written.
-    """
-    if packages.resolve().is_relative_to(job.resolve()):
-        (packages / _PTH).write_text(_INSTALL_FINDER)

@@ -25,8 +25,10 @@ from filelock import FileLock, Timeout
 from haversack import credentials, embedded, settings, signin
 from haversack.errors import ConnectionFailed, DiskFull, HaversackError, InputError, Interrupted, NotebookInvalid
 from haversack.gpus import taken
+from haversack.notebook.job import inputs as inputs_
 from haversack.notebook.job import kernel_variables, packages, summary, untrusted
 from haversack.notebook.job.jobs import LOCK
+from haversack.notebook.kaggle.folder import KaggleFolder
 from haversack.notebook.place import caches, content, sandbox
 from haversack.notebook.record import beside, dated, document, store
 from haversack.notebook.record import parameters as parameters_
@@ -69,6 +71,8 @@ class JobReport:
         content: how `/content` was provided: "namespace", "bubblewrap", "folder" or "literals" (see
             `place.content`).
         downloads: paths of the copies of files that the notebook downloaded.
+        inputs: the inputs below `/kaggle/input`: `name` and `source`, with the version, of each.
+        outputs: the files that the notebook left in `/kaggle/working`: `name`, `path` and `size` in bytes of each.
         drive: where the mounted drive's bytes are, such as "the hub at URL"; None if no drive was mounted.
         shell_failures: the shell commands that failed without ending the job, or that ended it, in the last session:
             `cell`, `command` and `status` (the exit status; a signal's number is negative) of each.
@@ -91,6 +95,8 @@ class JobReport:
     environment: dict[str, Any] | None = None
     content: str = ""
     downloads: list[str] = field(default_factory=list)
+    inputs: list[dict[str, str]] = field(default_factory=list)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
     drive: str | None = None
     trusted: bool = True
     shell_failures: list[dict[str, Any]] = field(default_factory=list)
@@ -115,6 +121,7 @@ class JobReport:
         if self.html:
             lines.append(f"  web page   {self.html}")
         lines += [f"  download   {path}" for path in self.downloads]
+        lines += [f"  output     {text}" for text in inputs_.shown_outputs(self.outputs)]
         lines += [f"  training   {name}" for name in self.trainings]
         if self.drive:
             lines.append(f"  drive      {self.drive}")
@@ -130,6 +137,7 @@ def run(
     *,
     hub: str | None = None,
     uploads: Sequence[Path] = (),
+    inputs: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
     cores: int | None = None,
     gpus: int | None = None,
@@ -151,9 +159,9 @@ def run(
 
     An error while the job runs is in the report's `failure`. Raises, before anything is executed, `InputError` or one
     of its subclasses (`NotebookInvalid`, `ParameterUnknown`) for an unusable argument or setting; `SignInError`,
-    `ConnectionFailed` or `RemoteError` for an unusable hub; `SignInError` if the stored sign-ins are unreadable; and
-    `DiskFull`, `JobError` or `OSError` if the job's folder cannot be written. A Ctrl-C while the job runs is
-    `Interrupted` in the report.
+    `ConnectionFailed` or `RemoteError` for an unusable hub; what `inputs.attached` raises for an input that cannot be
+    opened; `SignInError` if the stored sign-ins are unreadable; and `DiskFull`, `JobError` or `OSError` if the job's
+    folder cannot be written. A Ctrl-C while the job runs is `Interrupted` in the report.
 
     Args:
         notebook: the notebook to execute; it is not changed.
@@ -162,6 +170,7 @@ def run(
             user's setting.
         uploads: the files that `files.upload()` receives (see `notebook.uploads`); if empty, those named in the
             notebook's metadata.
+        inputs: what the cells see below `/kaggle/input`; `notebook.kaggle.inputs` has the forms.
         parameters: variable name → JSON value, set in the notebook before it is executed.
         cores: simulate this number of accelerator cores on the CPU; None to simulate none.
         gpus: have this number of GPUs for the job alone, and wait until so many are free; 0 to hide all from it, None
@@ -202,11 +211,13 @@ def run(
         packages.check(needed, python, trusted=trusted)
     files_beside = beside.find(needed.files)
     _check_options(options)
+    attached = inputs_.attached(inputs, options.hub)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     given_as = address or str(notebook.absolute())
     record = JobRecord(given_as, str(output), str(html.absolute()) if html else None, options)
     record.written = dated.month_of(notebook)
-    notices = [*_unmount_abandoned(chosen.data), beside.outside_notice(needed.files)]
+    record.inputs, record.dialect = attached, inputs_.dialect(source, attached)
+    notices = [*_unmount_abandoned(chosen.data), beside.outside_notice(needed.files), inputs_.proposed(source, record)]
     notices += [taken if output.name == chosen_output.name else "", "" if trusted else untrusted.notice(given_as)]
     with FileLock(folder / LOCK):
         job = Job(source, folder, record, chosen, notices)
@@ -362,11 +373,21 @@ class Job:
         shared = self._open_caches()
         if shared is not None:
             variables = {name: str(self.folder / "home" / path) for name, path in caches.VARIABLES.items()} | variables
-        private = content.prepare(self.folder / "content", self.folder / "home")
+        variables |= self.record.dialect.variables(os.environ)
+        kaggle = inputs_.folder_of(self.folder, self.record, self._notify)
+        private = content.prepare(
+            self.folder / "content",
+            self.folder / "home",
+            kaggle.path if kaggle else None,
+            works_in_kaggle=self.record.dialect.works_in_kaggle,
+        )
         try:
             with self.screen:
                 for notice in [*self._initial_notices, private.notice]:
                     self._notify(notice)
+                if kaggle is not None:
+                    self.screen.show_activity("attaching the inputs")
+                    kaggle.open()
                 installed = self._install()
                 if installed is not None:
                     variables |= installed.variables
@@ -377,7 +398,13 @@ class Job:
                 variables |= held.variables if held else {}
                 locks = held.locks if held else ()
                 self.sessions.execute(
-                    private, variables, tree=tree, caches=shared, locks=locks, drift=self._drift(installed)
+                    private,
+                    variables,
+                    tree=tree,
+                    caches=shared,
+                    kaggle=kaggle,
+                    locks=locks,
+                    drift=self._drift(installed),
                 )
         except HaversackError as error:
             failure = type(error)(self.secrets.mask(error.what), self.secrets.mask(error.next_step))
@@ -389,6 +416,8 @@ class Job:
             private.release()
             if held is not None:
                 held.release()
+            if kaggle is not None:
+                kaggle.close()
             if installed is not None:
                 installed.release()
             self._notify(shared.close() if shared else "")
@@ -410,6 +439,8 @@ class Job:
             environment=None if installed is None else installed.json(),
             content=private.kind,
             downloads=self.secrets.mask_json(self.sessions.downloads),
+            inputs=self.secrets.mask_json([{"name": one.name, "source": one.source} for one in self.record.inputs]),
+            outputs=self._outputs(kaggle),
             drive=self.sessions.drive,
             trusted=self.record.options.trusted,
             shell_failures=[asdict(failure) for failure in self.sessions.shell_failures],
@@ -457,6 +488,11 @@ class Job:
         if held.gpus:
             self.screen.print_line(f"GPUs of this job: {held}")
         return held
+
+    def _outputs(self, kaggle: KaggleFolder | None) -> list[dict[str, Any]]:
+        """Return the files in `/kaggle/working` for the report, masked."""
+        found = kaggle.outputs(self.record.beside) if kaggle else []
+        return list(self.secrets.mask_json([asdict(one) for one in found]))
 
     def _open_caches(self) -> caches.SharedCaches | None:
         """Open the caches that jobs share; None if this job shares none. Raises `OSError`."""

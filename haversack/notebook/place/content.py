@@ -1,4 +1,4 @@
-"""A job's `/content`: the folder that Colab notebooks work in, private to one job.
+"""A job's `/content` and `/kaggle`: the folders that Colab's and Kaggle's notebooks work in, private to one job.
 
 Runs in the process of `haversack run`. `prepare` uses the first of these methods that works on this machine:
 
@@ -10,7 +10,8 @@ Runs in the process of `haversack run`. `prepare` uses the first of these method
     literals     The last resort. `/content` in string literals and shell lines is replaced by the job's folder in the
                  source that is sent to the kernel; a notice says so. The saved notebook keeps its own source.
 
-The first two can also mount a private environment for the job, as an overlay (`with_overlay`).
+A notebook that speaks of Kaggle gets `/kaggle` by the same method, from a folder in which the inputs are mounted
+already. The first two can also mount a private environment for the job, as an overlay (`with_overlay`).
 
 `HAVERSACK_CONTENT` may name one of them. On Colab, HOME is `/root`. With every method, paths of hidden folders below
 `/root`, such as `/root/.kaggle`, are replaced by those of the job's HOME, in the way that `literals` replaces
@@ -37,7 +38,7 @@ from typing import IO
 
 from haversack.errors import InputError, JobError
 
-CONTENT = Path("/content")
+CONTENT, KAGGLE = Path("/content"), Path("/kaggle")
 METHODS = ("namespace", "bubblewrap", "folder", "literals")
 # FUSE requires a process that is root of the user namespace that owns the mounts. A sandbox in it has a user namespace
 # of its own, in which this one's root can be mapped with CAP_SETFCAP only (user_namespaces(7)).
@@ -50,6 +51,7 @@ _LOCK = Path("/run/haversack-content.lock")
 _UNSAFE = re.compile(r"[,:\\]")
 
 _CONTENT = re.compile(r"(?<![\w./~-])/content(?![\w.-])")
+_KAGGLE = re.compile(r"(?<![\w./~-])/kaggle(?![\w.-])")
 # Hidden folders in Colab's HOME hold keys and settings. Other paths below /root may be files of this machine.
 _HOME = re.compile(r"(?<![\w./~-])/root(?=/\.\w)")
 _SHELL_LINE = re.compile(r"^\s*(?:[\w\s,.\[\]'\"]+=\s*)?[!%]")
@@ -57,13 +59,15 @@ _SHELL_LINE = re.compile(r"^\s*(?:[\w\s,.\[\]'\"]+=\s*)?[!%]")
 
 @dataclass(frozen=True)
 class ContentFolder:
-    """A prepared `/content`.
+    """A prepared `/content`, and `/kaggle` where there is one.
 
     Attributes:
         kind: the method: "namespace", "bubblewrap", "folder" or "literals".
-        folder: the folder that holds the files.
+        folder: the folder that holds the files of `/content`.
         home: the job's HOME.
         path: the path under which the cells see `folder`.
+        kaggle: the folder that holds the files of `/kaggle`; None if the job has none.
+        works_in_kaggle: whether the cells' working directory is `/kaggle/working`, and not `/content`.
         prefix: arguments to put before the kernel's command line.
         notice: a sentence for the user; "" for none.
     """
@@ -72,19 +76,33 @@ class ContentFolder:
     folder: Path
     home: Path
     path: Path = CONTENT
+    kaggle: Path | None = None
+    works_in_kaggle: bool = False
     prefix: tuple[str, ...] = ()
     notice: str = ""
     _release: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
+    @property
+    def cwd(self) -> Path:
+        """The folder, by its path on this machine, in which the kernel is started."""
+        return self.kaggle / "working" if self.kaggle and self.works_in_kaggle else self.folder
+
+    @property
+    def cwd_of_cells(self) -> Path:
+        """The same folder by its path in the cells, where the method shows `/content` and `/kaggle`."""
+        return KAGGLE / "working" if self.kaggle and self.works_in_kaggle else CONTENT
+
     def rewrite(self, source: str) -> str:
         """Return the source to execute for a cell's `source`.
 
-        Paths of hidden folders below `/root` and, with the method "literals", `/content` are replaced as the module
-        describes.
+        Paths of hidden folders below `/root` and, with the method "literals", `/content` and `/kaggle` are replaced as
+        the module describes.
         """
         replacements = {_HOME: self.home}
         if self.kind == "literals":
             replacements[_CONTENT] = self.folder
+            if self.kaggle:
+                replacements[_KAGGLE] = self.kaggle
         return replace_paths(source, replacements)
 
     def with_overlay(self, lower: Path, own: Path, target: Path) -> ContentFolder | None:
@@ -103,24 +121,26 @@ class ContentFolder:
         return replace(self, prefix=prefix) if _works(prefix) else None
 
     def release(self) -> None:
-        """Remove the link at /content, if the method made one, and the file lock. A second call does nothing."""
+        """Remove the links that the method made, and then the file lock. A second call does nothing."""
         while self._release:
             self._release.pop()()
 
 
-def prepare(folder: Path, home: Path) -> ContentFolder:
+def prepare(folder: Path, home: Path, kaggle: Path | None = None, *, works_in_kaggle: bool = False) -> ContentFolder:
     """Make the existing `folder` the job's `/content` by the first method that works, and return it prepared.
 
-    `home` is the job's HOME. `HAVERSACK_CONTENT` in the environment chooses one method. The caller must `release` the
-    result. Raises `InputError` if that variable names no method, and `JobError` if its method does not work on this
-    machine.
+    `home` is the job's HOME. `kaggle` is an existing folder with a folder `working`, which becomes the job's `/kaggle`;
+    with `works_in_kaggle`, cells start in `/kaggle/working`. `HAVERSACK_CONTENT` in the environment chooses one method.
+    The caller must `release` the result. Raises `InputError` if that variable names no method, and `JobError` if its
+    method does not work on this machine.
     """
+    plan = ContentFolder("", folder, home, kaggle=kaggle, works_in_kaggle=works_in_kaggle)
     methods = {"namespace": _namespace, "bubblewrap": _bubblewrap, "folder": _folder, "literals": _literals}
     chosen = os.environ.get("HAVERSACK_CONTENT")
     if chosen and chosen not in METHODS:
         raise InputError(f"HAVERSACK_CONTENT is {chosen!r}.", f"Set it to one of {', '.join(METHODS)}.")
     for name in [chosen] if chosen else methods:
-        content = methods[name](folder, home)
+        content = methods[name](plan)
         if content is not None:
             return content
     raise JobError(f"HAVERSACK_CONTENT={chosen} does not work on this machine.", "Unset HAVERSACK_CONTENT.")
@@ -145,58 +165,68 @@ def method() -> str:
     return "folder" if is_root else "literals"
 
 
-def _namespace(folder: Path, home: Path) -> ContentFolder | None:
+def _namespace(plan: ContentFolder) -> ContentFolder | None:
     if os.geteuid() != 0 or shutil.which("unshare") is None or (lock := _lock(fcntl.LOCK_SH)) is None:
         return None
-    created = not CONTENT.exists()
+    mounts = _roots(plan)
+    created = [path for path in mounts if not path.exists()]
     try:
-        CONTENT.mkdir(exist_ok=True)
+        for path in created:
+            path.mkdir(exist_ok=True)
     except OSError:
         lock.close()
         return None
-    script = 'mount --bind "$1" /content && cd /content && shift && exec "$@"'
-    prefix = ("unshare", "--mount", "--", "/bin/sh", "-c", script, "sh", str(folder))
+    # Recursively: the inputs are mounted below the folder that becomes /kaggle.
+    binds = "".join(f'mount --rbind "$1" {path} && shift && ' for path in mounts)
+    script = f'{binds}cd {plan.cwd_of_cells} && exec "$@"'
+    prefix = ("unshare", "--mount", "--", "/bin/sh", "-c", script, "sh", *map(str, mounts.values()))
     if not _works(prefix):
-        if created:
-            CONTENT.rmdir()
+        for path in created:
+            path.rmdir()
         lock.close()
         return None
-    return ContentFolder("namespace", folder, home, prefix=prefix, _release=[lock.close])
+    return replace(plan, kind="namespace", prefix=prefix, _release=[lock.close])
 
 
-def _bubblewrap(folder: Path, home: Path) -> ContentFolder | None:
+def _bubblewrap(plan: ContentFolder) -> ContentFolder | None:
     if shutil.which("bwrap") is None:
         return None
-    own = {"content": folder} if os.geteuid() == 0 else {"content": folder, "root": home}
+    own = {path.name: folder for path, folder in _roots(plan).items()}
+    if os.geteuid() != 0:
+        own["root"] = plan.home
     prefix = ["bwrap", *_USER_NAMESPACE]
     for entry in sorted(Path("/").iterdir()):
+        if entry.name in own:
+            continue
         if entry.is_symlink():
             prefix += ["--symlink", os.readlink(entry), str(entry)]
-        elif entry.name not in own and entry.is_dir():
+        elif entry.is_dir():
             prefix += ["--dev-bind-try", str(entry), str(entry)]
         elif entry.is_file():
             prefix += ["--ro-bind-try", str(entry), str(entry)]
     for name, bound in own.items():
         prefix += ["--bind", str(bound), f"/{name}"]
-    prefix += ["--chdir", "/content", "--"]
-    return ContentFolder("bubblewrap", folder, home, prefix=tuple(prefix)) if _works(prefix) else None
+    prefix += ["--chdir", str(plan.cwd_of_cells), "--"]
+    return replace(plan, kind="bubblewrap", prefix=tuple(prefix)) if _works(prefix) else None
 
 
-def _folder(folder: Path, home: Path) -> ContentFolder | None:
+def _folder(plan: ContentFolder) -> ContentFolder | None:
     if os.geteuid() != 0 or (lock := _lock(fcntl.LOCK_EX)) is None:
         return None
+    release: list[Callable[[], None]] = [lock.close]
     try:
-        if CONTENT.is_symlink():
-            # A leftover of a killed job: only jobs create this link, and no job holds the lock.
-            CONTENT.unlink()
-        was_there = CONTENT.is_dir()
-        if was_there:
-            CONTENT.rmdir()
-        CONTENT.symlink_to(folder)
+        for path, folder in _roots(plan).items():
+            release.append(_link(path, folder))
     except OSError:
-        lock.close()
+        for undo in reversed(release):
+            undo()
         return None
-    return ContentFolder("folder", folder, home, _release=[lambda: _remove_link(lock, was_there)])
+    return replace(plan, kind="folder", _release=release)
+
+
+def _roots(plan: ContentFolder) -> dict[Path, Path]:
+    """Return the folders that cells expect at the root of the file system: path → the folder to show there."""
+    return {CONTENT: plan.folder, **({KAGGLE: plan.kaggle} if plan.kaggle else {})}
 
 
 def _lock(kind: int) -> IO[str] | None:
@@ -216,17 +246,32 @@ def _lock(kind: int) -> IO[str] | None:
     return lock
 
 
-def _remove_link(lock: IO[str], was_there: bool) -> None:
-    """Remove the link, restore the empty folder if there was one, and release the lock."""
-    CONTENT.unlink()
+def _link(path: Path, folder: Path) -> Callable[[], None]:
+    """Make `path` a symbolic link to `folder`; return the function that restores what was there.
+
+    Raises `OSError` if something else than a link or an empty folder is there.
+    """
+    if path.is_symlink():
+        # A leftover of a killed job: only jobs create this link, and no job holds the lock.
+        path.unlink()
+    was_there = path.is_dir()
     if was_there:
-        CONTENT.mkdir()
-    lock.close()
+        path.rmdir()
+    path.symlink_to(folder)
+
+    def restore() -> None:
+        path.unlink()
+        if was_there:
+            path.mkdir()
+
+    return restore
 
 
-def _literals(folder: Path, home: Path) -> ContentFolder:
-    notice = f"This machine gives the job no /content, so its cells are executed with {folder} instead."
-    return ContentFolder("literals", folder, home, path=folder, notice=notice)
+def _literals(plan: ContentFolder) -> ContentFolder:
+    roots = _roots(plan)
+    missing, given = (" and ".join(map(str, paths)) for paths in (roots, roots.values()))
+    notice = f"This machine gives the job no {missing}, so its cells are executed with {given} instead."
+    return replace(plan, kind="literals", path=plan.folder, notice=notice)
 
 
 def mounted_below(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> list[Path]:

@@ -3,7 +3,8 @@
 Runs in the process of `haversack run`. bubblewrap (`bwrap`) starts the kernel in a new root with namespaces of its own:
 
     files       read-only: the system (`/usr`, a few files of `/etc`, `/sys`), the Python, what of haversack a kernel
-                imports, the job's folder; writable: `/content`, HOME, `/tmp`, and the job's `OWN` folders
+                imports, the job's folder, the inputs; writable: `/content`, `/kaggle/working`, HOME, `/tmp`, and the
+                job's `OWN` folders
     processes   a PID namespace, so that it neither sees nor signals others; likewise System V IPC and host name
     rights      no capability, none to be gained (no_new_privs, bwrap(1)); no device but the basic ones and the GPUs
 
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from haversack.errors import HaversackError, JobError
 from haversack.notebook.clients import interpreter
-from haversack.notebook.place.content import CONTENT, ContentFolder
+from haversack.notebook.place.content import CONTENT, KAGGLE, ContentFolder
 from haversack.notebook.place.environment import Environment, parent_packages
 from haversack.packages import uv
 
@@ -98,7 +99,12 @@ def isolated(
         prefix += ["--bind", str(content.home), "/root"]
     for option, path in sorted(mounts, key=lambda mount: len(mount[1].parts)):
         prefix += [option, str(path), str(path)]
-    prefix += ["--bind", str(content.folder), str(CONTENT), "--chdir", str(content.path), "--"]
+    prefix += ["--bind", str(content.folder), str(CONTENT)]
+    if content.kaggle:
+        prefix += ["--ro-bind", str(content.kaggle), str(KAGGLE)]  # with the inputs, which are mounted below it
+        for name in ("working", "temp", "tmp"):
+            prefix += ["--bind", str(content.kaggle / name), str(KAGGLE / name)]
+    prefix += ["--chdir", str(content.cwd_of_cells), "--"]
     return replace(content, prefix=(*content.prefix, *prefix))
 
 

@@ -29,6 +29,8 @@ from typing import Any, Literal
 import nbformat
 
 from haversack.errors import HaversackError, InputError, NotFound
+from haversack.notebook.kaggle.attachment import AttachedInput
+from haversack.notebook.kaggle.dialect import Dialect
 from haversack.notebook.record import beside, document
 from haversack.notebook.secrets.masking import Secrets
 
@@ -116,6 +118,8 @@ class JobRecord:
     | `uploads` | list of str | `job.run` | paths below `uploads/`, in the order in which they were given |
     | `beside` | list of str | `job.run` | paths below `beside/` of the files that come along |
     | `written` | str | `job.run` | the month in which the notebook was last executed (`dated`); "" if unknown |
+    | `inputs` | list of `AttachedInput` | `job.run` | the inputs below `/kaggle/input`, with their versions |
+    | `dialect` | `Dialect` | `job.run` | whether the notebook speaks of Colab or Kaggle |
     | `sessions` | list of `JobSession` | `JobSessions` | all sessions, oldest first |
     | `once` | dict of int to list of str | `JobSessions` | finished `once` cells → the uploads that each received |
     | `once_failures` | list of dict | `JobSessions` | the shell commands that failed in `once` (see `ShellFailure`) |
@@ -131,6 +135,8 @@ class JobRecord:
     uploads: list[str] = field(default_factory=list)
     beside: list[str] = field(default_factory=list)
     written: str = ""
+    inputs: list[AttachedInput] = field(default_factory=list)
+    dialect: Dialect = field(default_factory=Dialect)
     sessions: list[JobSession] = field(default_factory=list)
     once: dict[int, list[str]] = field(default_factory=dict)
     once_failures: list[dict[str, Any]] = field(default_factory=list)
@@ -163,6 +169,8 @@ class JobRecord:
         """
         values = json.loads(text)
         values["options"] = Options(**values["options"])
+        values["inputs"] = [AttachedInput(**one) for one in values.get("inputs", [])]
+        values["dialect"] = Dialect.decode(values.get("dialect", {}))
         values["sessions"] = [JobSession(**one) for one in values["sessions"]]
         values["once"] = {int(cell): list(received) for cell, received in values["once"].items()}
         return cls(**values)

@@ -26,6 +26,7 @@ from haversack.drive import ROOT
 from haversack.errors import CellFailed, HaversackError, Interrupted, JobError, KernelDied
 from haversack.notebook import ending, plainfit
 from haversack.notebook.clients import interpreter
+from haversack.notebook.kaggle.folder import KaggleFolder
 from haversack.notebook.place import content, environment, sandbox, system_packages
 from haversack.notebook.place.caches import SharedCaches
 from haversack.notebook.record import beside, document
@@ -157,6 +158,7 @@ class JobSessions:
         self._cell_uploads: list[str] = []
         self._caches: SharedCaches | None = None
         self._locks: Sequence[int] = ()
+        self._kaggle: KaggleFolder | None = None
         # When the last cell started that has not ended, in seconds since 1970; infinite if it has.
         self._cell_started = math.inf
         # Whether this session has mounted the embedded drive as a symbolic link.
@@ -173,6 +175,7 @@ class JobSessions:
         caches: SharedCaches | None = None,
         drift: Drift | None = None,
         locks: Sequence[int] = (),
+        kaggle: KaggleFolder | None = None,
     ) -> None:
         """Execute every cell, over as many sessions as it takes; return when the notebook is done.
 
@@ -184,6 +187,7 @@ class JobSessions:
             caches: the caches that jobs share; None if this one shares none.
             drift: judges whether a cell's error comes of a library's newer version; None for no judgement.
             locks: file descriptors of locks that the kernels inherit, as they may outlive this process.
+            kaggle: the job's `/kaggle`, opened; None if it has none.
 
         If the job is given up, raises the `HaversackError` of the last session: `JobError` (`CellFailed`,
         `KernelDied`), `DiskFull` or `MountError`. Raises `OSError` if the session's folders cannot be written,
@@ -194,6 +198,7 @@ class JobSessions:
         self._caches = caches
         self._drift = drift or Drift({})
         self._locks = (*locks, caches.lock) if caches else locks
+        self._kaggle = kaggle
         asyncio.run(self._run(private, variables))
 
     async def _run(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
@@ -326,7 +331,7 @@ class JobSessions:
                 async with watchdog:
                     await running.start(
                         env=variables,
-                        cwd=str(private.folder),
+                        cwd=str(private.cwd),
                         stdout=log.pipe,
                         stderr=log.pipe,
                         pass_fds=tuple(self._locks),
@@ -417,7 +422,9 @@ class JobSessions:
                 disk.delete_tree(place)
         for name in ("home", "content"):
             (self.folder / name).mkdir()
-        beside.place(self.folder, self.folder / "content")
+        beside.place(self.folder, self._record.dialect.folder(self.folder))
+        if self._kaggle:
+            self._kaggle.begin_session()
         if self._caches:
             self._caches.link(self.folder / "home")
 

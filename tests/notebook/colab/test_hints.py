@@ -24,6 +24,11 @@ from tests.notebook.conftest import Run
             "ValueError: The filename must end in `.weights.h5`. Received: filepath=best.h5",
             "write save_weights('best.weights.h5')",
         ),
+        (
+            "pd.read_csv('/kaggle/input/titanic/train.csv')",
+            "FileNotFoundError: [Errno 2] No such file or directory: '/kaggle/input/titanic/train.csv'",
+            "--input kaggle:OWNER/titanic or --input kaggle:c/titanic",
+        ),
         ("input()", "StdinNotImplementedError: raw_input was called", "--param"),
     ],
 )

@@ -46,6 +46,22 @@ def test_literals_are_replaced_and_nothing_else(source: str, executed: str) -> N
     assert literals(source) == executed
 
 
+@pytest.mark.parametrize(
+    ("source", "executed"),
+    [
+        ("open('/kaggle/input/x/a.csv')", "open('/jobs/k/input/x/a.csv')"),
+        ("!unzip /kaggle/input/x.zip -d /kaggle/working", "!unzip /jobs/k/input/x.zip -d /jobs/k/working"),
+        ("'~/.kaggle/kaggle.json'", "'~/.kaggle/kaggle.json'"),
+        ("'https://www.kaggle.com/kaggle/input'", "'https://www.kaggle.com/kaggle/input'"),
+        ("'../input/x'", "'../input/x'"),
+    ],
+)
+def test_paths_of_kaggle_are_replaced_in_a_job_that_has_them(source: str, executed: str) -> None:
+    plan = ContentFolder("literals", Path("/jobs/c"), Path("/jobs/h"), kaggle=Path("/jobs/k"))
+    assert plan.rewrite(source) == executed
+    assert literals(source) == source
+
+
 def test_a_folder_under_literals_is_used_with_a_notice(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAVERSACK_CONTENT", "literals")
     report = run("open('/content/a.txt', 'w').write('x')", "!ls /content")
@@ -83,6 +99,26 @@ def test_a_link_as_content_is_gone_when_the_job_is(
     assert own_content.resolve() == tmp_path
     prepared.release()
     assert (own_content.is_dir(), own_content.is_symlink()) == (True, False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_links_as_content_and_kaggle_restore_what_was_there(
+    own_content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAVERSACK_CONTENT", "folder")
+    monkeypatch.setattr(content_, "KAGGLE", tmp_path / "kaggle")
+    (tmp_path / "own").mkdir()
+    prepared = prepare(tmp_path, tmp_path, tmp_path / "own", works_in_kaggle=True)
+    assert (tmp_path / "kaggle").resolve() == tmp_path / "own"
+    assert prepared.cwd == tmp_path / "own" / "working"
+    prepared.release()
+    assert not os.path.lexists(tmp_path / "kaggle")
+    (tmp_path / "kaggle").mkdir()
+    (tmp_path / "kaggle" / "somebody's").touch()
+    with pytest.raises(JobError):
+        prepare(tmp_path, tmp_path, tmp_path / "own")
+    assert (own_content.is_dir(), own_content.is_symlink()) == (True, False)
+    assert (tmp_path / "kaggle" / "somebody's").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
