@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from nbformat.v4 import new_markdown_cell
-
 from haversack import runs
+from haversack.notebook.record.schema import nbformat
 from haversack.notebook.record.store import JobSession
 from haversack.training import clock
 
@@ -29,10 +28,10 @@ def with_summary(notebook: Any, sessions: Sequence[JobSession], runs_of_job: Seq
     if len(sessions) < 2:
         return notebook
     longer = copy.deepcopy(notebook)
-    longer.cells.append(new_markdown_cell(_table(sessions)))
+    longer.cells.append(nbformat.v4.new_markdown_cell(_table(sessions)))
     if find_spec("matplotlib") is not None:
         resumed = [name for name in runs_of_job if len(runs.show(name).sessions) > 1]
-        longer.cells += [new_markdown_cell(_plot(name)) for name in resumed]
+        longer.cells += [nbformat.v4.new_markdown_cell(_plot(name)) for name in resumed]
     return longer
 
 

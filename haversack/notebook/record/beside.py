@@ -15,10 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import nbformat
-
 from haversack.errors import InputError
 from haversack.notebook.record import document
+from haversack.notebook.record.schema import nbformat
 
 FOLDER = "beside"
 """The folder of the copies, in the job's folder."""

@@ -13,10 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from haversack import disk
 from haversack.errors import DiskFull, InputError, JobError, NotebookInvalid
+from haversack.notebook.record.schema import nbformat
 
 
 def read(path: Path, address: str = "") -> Any:

@@ -17,9 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import nbformat
-
 from haversack.errors import InputError, ParameterUnknown
+from haversack.notebook.record.schema import nbformat
 
 # A shell command or a magic with its continuation lines, also one whose output is assigned.
 _MAGIC = re.compile(r"^([ \t]*)(?:[\w, ]+=[ \t]*)?[!%](?:.*\\\n)*.*$", re.MULTILINE)

@@ -26,12 +26,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import nbformat
-
 from haversack.errors import HaversackError, InputError, NotFound
 from haversack.notebook.kaggle.attachment import AttachedInput
 from haversack.notebook.kaggle.dialect import Dialect
 from haversack.notebook.record import beside, document
+from haversack.notebook.record.schema import nbformat
 from haversack.notebook.secrets.masking import Secrets
 
 NOTEBOOK, UPLOADS, RECORD, EXECUTED = "notebook.ipynb", "uploads", "job.json", "executed.ipynb"
