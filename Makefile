@@ -1,10 +1,13 @@
-.PHONY: demo test frameworks check soak real setup
+.PHONY: demo test long frameworks check soak real setup
 
 demo: setup   ## the main job on the embedded default
 	@scripts/demo
 
 test: setup   ## the test suite
 	@scripts/test
+
+long: setup   ## at full length what the test suite shows in short: the tour with packages of its own, more kills
+	@scripts/test -m long
 
 frameworks:    ## notebooks for TensorFlow, PyTorch and Colab's Keras, each in an environment that pip makes in .frameworks/
 	@scripts/frameworks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -9,12 +10,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.processes import end_compilers
 
 # What takes longest is begun first, so that no process is left alone with it at the end.
 _FIRST = ("tests/examples/", "tests/training/")
@@ -45,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A HOME, data and cache folder of the test's own; no sign-in of the machine's user is seen."""
     home = tmp_path_factory.mktemp("home")
     foreign = ("HAVERSACK_", "KAGGLE_", "XDG_", "RCLONE_", "GOOGLE_", "CLOUDSDK_")
@@ -56,7 +60,28 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setenv("HAVERSACK_CACHE", str(home / "cache"))
     # Jobs run with the packages of the suite's environment. Tests of the notebook's own packages unset it.
     monkeypatch.setenv("HAVERSACK_INSTALL", "no")
-    return home
+    yield home
+    end_compilers(home / "cache")
+    let_go()
+
+
+def let_go() -> None:
+    """End what this process would do for the drives of a finished test, and release its embedded hub.
+
+    A drive's changes feed is polled for another minute, and an embedded hub lives as long as the process that leased
+    it: those of hundreds of tests would keep the machine busy. Both begin again when they are used again.
+    """
+    for thread in threading.enumerate():
+        run = getattr(thread, "_target", None)  # None: the thread has just ended
+        if thread.name == "haversack-changes" and run is not None:
+            run.__self__._last_used = -math.inf  # an idle drive's thread ends
+    if "haversack.embedded" in sys.modules:
+        sys.modules["haversack.embedded"].detach()
+
+
+def seeds(count: int, more: int) -> list[object]:
+    """Values for a parameter by which a test repeats itself at random: `count` in every run, `more` in long ones."""
+    return [*range(count), *(pytest.param(count + number, marks=pytest.mark.long) for number in range(more))]
 
 
 @dataclass(frozen=True)
@@ -97,7 +122,7 @@ def start_hub(root: Path, token: str | None = None, *options: str) -> RunningHub
         *options,
     ]
     process = subprocess.Popen(command, env={**os.environ, "HAVERSACK_TOKEN": token})
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not state.exists():
         assert process.poll() is None, "the hub ended before it was up"
         assert time.monotonic() < end, "the hub did not come up"
@@ -112,7 +137,7 @@ def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]
     running = start_hub(tmp_path_factory.mktemp("hub") / "root")
     yield running
     running.process.terminate()
-    running.process.wait(10)
+    running.process.wait(60)
 
 
 @pytest.fixture
@@ -131,4 +156,4 @@ def own_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
     monkeypatch.setenv("HAVERSACK_TOKEN", running.token)
     yield running
     running.process.terminate()
-    running.process.wait(10)
+    running.process.wait(60)

@@ -18,7 +18,7 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "colab" / "long_training.ipy
 def test_it_is_rehearsed(tmp_path: Path) -> None:
     executed = tmp_path / "out.ipynb"
     page = tmp_path / "out.html"
-    options = ["--param", "epochs=80", "--rehearse", "-o", str(executed), "--html", str(page), "--json"]
+    options = ["--param", "epochs=45", "--rehearse", "-o", str(executed), "--html", str(page), "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "haversack", "run", str(NOTEBOOK), *options], stdout=subprocess.PIPE, text=True
     )

@@ -1,4 +1,7 @@
-"""The tour as a user runs it, once for all of these tests: on the embedded hub, with a Kaggle key of the user's own."""
+"""The tour as a user runs it, once for all of these tests: on the embedded hub, with a Kaggle key of the user's own.
+
+Its packages are those that haversack runs with. `make long` runs it once more in an environment of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from typing import Any
 
 import nbformat
 import pytest
+
+from haversack.notebook.job import packages
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OWN_KEY = {"username": "ada", "key": "0123456789abcdef" * 2}
@@ -39,12 +44,17 @@ class Tour:
 
 @pytest.fixture(scope="module")
 def tour(tmp_path_factory: pytest.TempPathFactory) -> Tour:
-    home = tmp_path_factory.mktemp("user")
+    # pip keeps the installed version of kaggle, instead of asking a registry for a newer one.
+    return taken(tmp_path_factory.mktemp("user"), HAVERSACK_INSTALL="no", PIP_NO_INDEX="1")
+
+
+def taken(home: Path, **variables: str) -> Tour:
+    """Run the tour as a user with this HOME and these environment variables."""
     (home / ".kaggle").mkdir()
     (home / ".kaggle" / "kaggle.json").write_text(json.dumps(OWN_KEY))
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HAVERSACK_", "KAGGLE_"))}
     folders = {"HAVERSACK_DATA": str(home / "data"), "HAVERSACK_CACHE": str(home / "cache")}
-    environment = {**clean, **folders, "HOME": str(home), "HAVERSACK_HUB": "embedded"}
+    environment = {**clean, **folders, "HOME": str(home), "HAVERSACK_HUB": "embedded", **variables}
 
     def run(*command: str) -> str:
         return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -134,6 +144,21 @@ def test_no_key_is_in_the_executed_notebook(tour: Tour) -> None:
 
 def test_the_users_own_kaggle_key_is_untouched(tour: Tour) -> None:
     assert json.loads((tour.home / ".kaggle" / "kaggle.json").read_text()) == OWN_KEY
+
+
+def test_the_packages_that_it_needs_are_known() -> None:
+    needed = packages.needed_by(nbformat.read(EXAMPLES / "tour.ipynb", as_version=4), EXAMPLES, {})
+    packages.check(needed, None)
+    assert {"keras", "jax", "matplotlib", "pillow"} <= {one.project for one in needed.requirements}
+
+
+@pytest.mark.long
+def test_in_an_environment_of_its_own_packages_it_comes_to_the_same_end(tmp_path: Path) -> None:
+    own = taken(tmp_path)
+    assert own.report["environment"]["packages"] > 20
+    test_every_cell_is_executed(own)
+    test_the_model_has_learned(own)
+    test_nothing_is_printed_as_an_error(own)
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:

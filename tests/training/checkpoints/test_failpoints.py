@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from haversack.training.checkpoints.checkpoints import Checkpoints
+from tests.conftest import seeds
 from tests.training.programs import loop
 
 # Links are a claim, then a checkpoint a step: the fourth is that of step 3, and step 1 falls out after step 4.
@@ -62,7 +63,7 @@ def test_the_next_session_goes_on_and_leaves_no_rest(tmp_path: Path, failpoint: 
     assert not [path for path in (run.folder / "checkpoints").iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", seeds(2, 18))
 def test_killed_at_random_nothing_that_was_committed_is_lost(tmp_path: Path, seed: int) -> None:
     process = started(tmp_path, last=100_000)
     assert process.stdout is not None

@@ -20,7 +20,7 @@ from haversack.drive.filesystem import DriveFileSystem
 from haversack.errors import ConnectionFailed, IntegrityError, RunLost
 from haversack.notebook.clients import filesystem
 from haversack.training.checkpoints.checkpoints import Checkpoints
-from tests.conftest import RunningHub
+from tests.conftest import RunningHub, seeds
 from tests.training.programs import loop
 from tests.training.programs.loop import is_whole, state
 
@@ -143,7 +143,7 @@ def test_a_run_that_was_moved_away_there_is_not_written_into_the_new_one(where: 
     assert [checkpoint.step for checkpoint in Checkpoints("run", where).all()] == [1, 2]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", seeds(1, 4))
 def test_killed_at_random_a_new_machine_gets_what_was_committed(where: str, another_machine: Path, seed: int) -> None:
     if where.startswith("memory"):
         pytest.skip("memory ends with its process")
