@@ -22,6 +22,7 @@ KILLS = ["0:0:begin", "0:7:end", "1:4:end", "2:0:end"]
 # Each session is a process of its own, forked where Keras is imported and has not begun anything yet.
 SESSIONS = """if True:
     import hashlib, json, os, signal, sys
+    sys.modules["sklearn"] = sys.modules["matplotlib"] = None  # their import would take as long as that of Keras
     import keras
     import haversack
     from haversack.training.keras import session

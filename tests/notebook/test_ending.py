@@ -14,6 +14,8 @@ from tests.notebook.conftest import Run
 UNASSIGN = "from google.colab import runtime\nprint('bye')\nruntime.unassign()\nprint('never')"
 KILL = "import os, signal\nprint('bye')\nos.kill(os.getpid(), signal.SIGKILL)\nprint('never')"
 MODEL = """
+import sys
+sys.modules["sklearn"] = None  # Keras imports it where it is installed
 import keras, numpy as np
 model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
 model.compile("sgd", "mse")

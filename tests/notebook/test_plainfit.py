@@ -14,7 +14,9 @@ from tests.notebook.conftest import Run
 MODEL = """
 import importlib.util
 assert importlib.util.find_spec("keras")  # whoever only asks for it changes nothing
-import hashlib, keras, numpy as np
+import hashlib, sys
+sys.modules["sklearn"] = None  # Keras imports it where it is installed
+import keras, numpy as np
 keras.utils.set_random_seed(1)
 x, y = np.ones((64, 2)), np.ones((64, 1))
 class Own(keras.Sequential):

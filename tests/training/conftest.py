@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+LEAN = "import sys; sys.modules['sklearn'] = sys.modules['matplotlib'] = None\n"
+"""What `programs/lean.py` does, for a program on the command line."""
 Results = dict[str, dict[str, Any]]
 Conversations = dict[str, dict[str, Any]]
 SCENARIOS = Path(__file__).parent / "programs" / "scenarios.py"
@@ -25,13 +27,6 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes of this run of the suite have in common."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled(common: Path) -> None:
-    """What one process of the tests compiled, the next need not."""
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(common / "compiled")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")

@@ -151,7 +151,7 @@ def test_a_training_goes_on_while_the_drive_is_away_and_ends_when_it_is_back(
         assert there.step == training.batches
     finally:
         back.terminate()
-        back.wait(10)
+        back.wait(60)
 
 
 def _start_again(hub: RunningHub) -> subprocess.Popen[bytes]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from haversack.training.keras.data_kinds import kind_of
+from tests.training.conftest import LEAN
 
 # A class with the methods of a tf.data.Dataset by which haversack's own images were once recognized.
 PROGRAM = """
@@ -56,7 +57,7 @@ def test_it_is_called_what_its_user_calls_it(x: Any, kind: str) -> None:
 
 def test_methods_alone_make_no_random_access_and_the_reason_names_the_data() -> None:
     environment = os.environ | {"KERAS_BACKEND": "jax"}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", LEAN + PROGRAM], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "[True, False, False, False, False, False]",

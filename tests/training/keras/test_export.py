@@ -12,7 +12,7 @@ import pytest
 
 from haversack.errors import InputError
 from haversack.training.keras.export import parse_checkpoint
-from tests.training.conftest import Conversations
+from tests.training.conftest import LEAN, Conversations
 
 LOAD = """
 import json, sys
@@ -32,7 +32,7 @@ print(json.dumps({**found, "weights": predicted(model), "haversack": "haversack"
 
 @pytest.fixture(scope="module")
 def loaded(held: Conversations, held_in: Path) -> dict[str, object]:
-    command = [sys.executable, "-c", LOAD, str(held_in)]
+    command = [sys.executable, "-c", LEAN + LOAD, str(held_in)]
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)

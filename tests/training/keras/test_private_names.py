@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from haversack.training.keras.fit import FitOptions
+from tests.training.conftest import LEAN
 
 LOOK = """
 import inspect, json, numpy, keras
@@ -107,7 +108,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, object]:
-    command = [sys.executable, "-c", LOOK]
+    command = [sys.executable, "-c", LEAN + LOOK]
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
 

@@ -30,7 +30,7 @@ KILLS = [
     "augmented batch 8",
     "read_ahead batch 9",
 ]
-RANDOM_KILLS = 5
+RANDOM_KILLS = 2  # make soak has fifty
 COMPILED = "arrays data_set"
 
 
@@ -104,7 +104,6 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
     found = Lives(tmp_path_factory.mktemp("lives"))
     moments = random.Random(20)
     found.start("unbroken", [])
-    found.start("unbroken again", [])
     found.start("killed", [*KILLS])
     # The first ones come soon, so that they find a training also on a machine that is done with it in seconds.
     seconds = [moments.uniform(0.0, 1.0 + 0.75 * number) for number in range(RANDOM_KILLS)]
@@ -113,11 +112,6 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
     found.start("eight killed", ["arrays batch 7", "arrays validation 3"], devices=8, only="arrays")
     found.start("eight, then one", ["arrays batch 17"], devices=8, last=1, only="arrays")
     return found
-
-
-@pytest.mark.parametrize("training", TRAININGS)
-def test_an_unbroken_training_is_the_same_twice(lives: Lives, training: str) -> None:
-    assert lives["unbroken"].result[training] == lives["unbroken again"].result[training]
 
 
 @pytest.mark.parametrize("aspect", ASPECTS)

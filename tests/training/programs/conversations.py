@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+import lean  # noqa: F401 - before Keras
 import numpy as np
 
 import haversack

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import lean  # noqa: F401 - before Keras
 import numpy as np
 
 import haversack

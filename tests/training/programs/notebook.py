@@ -13,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
+import lean  # noqa: F401 - before Keras
 import numpy as np
 
 import haversack

@@ -8,6 +8,7 @@ import io
 import json
 import warnings
 
+import lean  # noqa: F401 - before Keras
 import numpy as np
 
 import haversack

@@ -5,6 +5,7 @@ Run as `python semantics.py`. Nothing is shuffled, since the order of the data i
 
 import json
 
+import lean  # noqa: F401 - before Keras
 import numpy as np
 
 import haversack
