@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from haversack.errors import InputError
@@ -18,7 +20,7 @@ CELLS = (
 )
 
 
-def test_what_it_imports_is_installed_and_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_imports_is_installed_and_said(run: Run, uv_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HAVERSACK_INSTALL", raising=False)
     report = run(*CELLS)
     assert report.status == "done", report.error

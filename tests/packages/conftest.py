@@ -145,7 +145,8 @@ def made(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def env(tmp_path: Path, wheels: Path, made: Path) -> Environment:
-    folder = Path(shutil.copytree(made, tmp_path / "env", symlinks=True))
+    # By hard links: pip and uv replace files, and so must a test.
+    folder = Path(shutil.copytree(made, tmp_path / "env", symlinks=True, copy_function=os.link))
     return Environment(
         folder,
         {

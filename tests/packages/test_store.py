@@ -176,7 +176,7 @@ def end_all(processes: list[int]) -> None:
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while any(Path(f"/proc/{process}/fd/0").exists() for process in processes) and time.monotonic() < end:
         time.sleep(0.05)
 
@@ -236,7 +236,7 @@ def test_a_process_waits_for_another_that_makes_it(base: Workshop) -> None:
     with store._locked(key):
         thread = threading.Thread(target=lambda: found.append(store.get(lock, own())))
         thread.start()
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while "waiting for another job that makes this environment" not in base.shown:
             assert time.monotonic() < end
             time.sleep(0.02)

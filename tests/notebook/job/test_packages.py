@@ -33,16 +33,12 @@ def block(*dependencies: str) -> str:
 
 
 @pytest.fixture
-def wheels(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of wheels that pip's configuration names beside the registry; jobs install what they need.
-
-    uv's cache outlives the test, so that the kernel's packages are fetched once.
-    """
+def wheels(tmp_path: Path, uv_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of wheels that pip's configuration names beside the registry; jobs install what they need."""
     monkeypatch.delenv("HAVERSACK_INSTALL")
     folder = tmp_path / "wheels"
     wheel(folder, "tinything", "1.0", source="value = 1\n")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", index(tmp_path / "index", *folder.glob("*.whl")))
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path_factory.getbasetemp().parent / "uv"))
     return folder
 
 

@@ -19,9 +19,10 @@ SECOND = "import humanize\nprint(humanize.naturalsize(3_000_000))"
 
 
 @pytest.fixture(scope="module")
-def archived(tmp_path_factory: pytest.TempPathFactory, shared_hub: RunningHub) -> RunningHub:
+def archived(tmp_path_factory: pytest.TempPathFactory, shared_hub: RunningHub, uv_cache_folder: str) -> RunningHub:
     """The hub after a first machine ran a notebook with the page."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UV_CACHE_DIR", uv_cache_folder)
         report = run(patch, shared_hub, tmp_path_factory.mktemp("first"), FIRST)
     assert report.status == "done", report.error
     assert notebooks.text(report.output, 1) == "4.12.3 12,345 7\n"
