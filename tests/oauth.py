@@ -134,7 +134,7 @@ def serving(hub: RunningHub) -> Iterator[OAuth]:
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     try:
         yield oauth
     finally:

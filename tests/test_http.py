@@ -63,7 +63,7 @@ def service() -> Iterator[Service]:
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     yield service
     stopped.set()
     thread.join()

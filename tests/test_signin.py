@@ -433,7 +433,7 @@ def test_a_cell_asks_in_its_prompt(oauth: OAuth, client: Path) -> None:
     def answer(asked: dict[str, Any]) -> None:
         # What was printed comes on another channel than the question, and may come after it.
         while not (address := re.search(r"http://\S+/auth\S+", "".join(shown))):
-            show(kernel.get_iopub_msg(timeout=30))
+            show(kernel.get_iopub_msg(timeout=60))
         kernel.input(last_page(address[0]))
 
     try:

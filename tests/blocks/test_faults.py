@@ -213,7 +213,7 @@ def test_the_bar_counts_what_was_wanted_too(storage: Storage, tmp_path: Path, ca
         while piece := os.read(keyboard, 1 << 16):
             shown += piece
     os.close(keyboard)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     done, whole = re.findall(rb"([\d.]+)/([\d.]+) MB", shown)[-1]
     # Some of what was wanted may have come before the bar began.
     assert done == whole

@@ -219,6 +219,6 @@ def test_listing_an_archive_never_seen_costs_three_ranges_and_a_hundredth_of_its
         ranges = [line for line in calls.lines(log)[before:] if line["route"] == "storage"]
     finally:
         hub.process.terminate()
-        hub.process.wait(10)
+        hub.process.wait(60)
     assert len(ranges) <= 3
     assert sum(line["sent"] for line in ranges) <= archive.stat().st_size / 100

@@ -110,7 +110,7 @@ def proxy(hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     started, stopped = threading.Event(), threading.Event()
     thread = threading.Thread(target=proxy.serve, args=(started, stopped))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     monkeypatch.setenv("HAVERSACK_HUB", proxy.url)
     yield proxy
     proxy.release.set()
@@ -124,7 +124,7 @@ def bad_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     running = start_hub(tmp_path_factory.mktemp("bad") / "root", None, "--latency", "20ms", "--fail", "500:0.01")
     yield running
     running.process.terminate()
-    running.process.wait(10)
+    running.process.wait(60)
 
 
 @pytest.fixture

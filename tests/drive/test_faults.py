@@ -39,7 +39,7 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
     yield start
     for hub in started:
         hub.process.terminate()
-        hub.process.wait(10)
+        hub.process.wait(60)
 
 
 def upload_of(file_id: str, parent: str, source: Path, content: bytes, name: str) -> ResumableUpload:

@@ -26,7 +26,7 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningH
     (hub.my_drive / "there").write_text("on the drive")
     yield hub
     hub.process.terminate()
-    hub.process.wait(10)
+    hub.process.wait(60)
 
 
 def haversack(*arguments: str) -> str:

@@ -106,7 +106,7 @@ def test_nothing_shows_the_token(tmp_path: Path) -> None:
         assert not any(b"a-very-secret-token" in content for content in kept)
     finally:
         hub.process.terminate()
-        hub.process.wait(10)
+        hub.process.wait(60)
 
 
 def test_noise_is_answered_and_does_no_harm(hub: RunningHub) -> None:

@@ -26,7 +26,7 @@ def logged(tmp_path: Path, log: Path) -> Iterator[RunningHub]:
     hub = start_hub(tmp_path / "root", "a-very-secret-token", "--log", str(log))
     yield hub
     hub.process.terminate()
-    hub.process.wait(10)
+    hub.process.wait(60)
 
 
 def test_each_call_is_one_line_with_its_route_status_and_bytes(logged: RunningHub, log: Path) -> None:

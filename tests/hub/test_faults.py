@@ -36,7 +36,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningHub]]:
     for hub in started:
         hub.process.terminate()
     for hub in started:
-        hub.process.wait(10)
+        hub.process.wait(60)
 
 
 def reasons(hub: RunningHub, count: int, target: str = ABOUT) -> Counter[str]:
@@ -61,13 +61,13 @@ def upload(hub: RunningHub, body: bytes, name: str = "a") -> Reply:
 
 
 def test_calls_do_not_wait_for_one_another(start: Callable[..., RunningHub]) -> None:
-    hub = start("--latency", "400ms")
+    hub = start("--latency", "1s")
     started = time.monotonic()
     with ThreadPoolExecutor(16) as pool:
         replies = list(pool.map(lambda _: send(hub, "GET", ABOUT), range(16)))
     took = time.monotonic() - started
     assert {reply.status for reply in replies} == {200}
-    assert 0.4 <= took < 16 * 0.4
+    assert 1 <= took < 16
 
 
 def test_bytes_come_no_faster_than_the_bandwidth(start: Callable[..., RunningHub]) -> None:

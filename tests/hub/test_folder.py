@@ -173,7 +173,7 @@ def test_the_records_can_be_lost(own_hub: RunningHub) -> None:
 
     put(google_client(own_hub), "root", "a.txt", b"text")
     own_hub.process.terminate()
-    own_hub.process.wait(10)
+    own_hub.process.wait(60)
     for path in (own_hub.root / ".hub").glob("records.sqlite*"):
         path.unlink()
     again = start_hub(own_hub.root)
@@ -181,4 +181,4 @@ def test_the_records_can_be_lost(own_hub: RunningHub) -> None:
         assert the_one(google_client(again), "root", "a.txt")["size"] == "4"
     finally:
         again.process.terminate()
-        again.process.wait(10)
+        again.process.wait(60)

@@ -22,7 +22,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     hub = start_hub(tmp_path_factory.mktemp("quota") / "root", None, "--quota", "100kB")
     yield hub
     hub.process.terminate()
-    hub.process.wait(10)
+    hub.process.wait(60)
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
     hub = start_hub(folder / "root", None, "--tls")
     yield Rclone(hub, settings(hub, folder))
     hub.process.terminate()
-    hub.process.wait(10)
+    hub.process.wait(60)
 
 
 def library(folder: Path) -> Path:
@@ -114,7 +114,7 @@ def test_a_hub_that_is_told_to_end_while_it_is_busy_does_so_and_keeps_nothing_ha
     )
     wait_for(lambda: any(hub.my_drive.iterdir()))
     hub.process.terminate()
-    assert hub.process.wait(15) == 0
+    assert hub.process.wait(60) == 0
     copying.kill()
     copying.wait()
     there = tree(hub.my_drive)
@@ -141,11 +141,11 @@ def test_the_mount_reads_and_writes(rclone: Rclone, tmp_path: Path) -> None:
         wait_for(lambda: (rclone.hub.my_drive / "mounted" / "new.txt").read_text() == "new")
     finally:
         subprocess.run(["fusermount3", "-u", str(mountpoint)], check=False)
-        process.wait(30)
+        process.wait(60)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)

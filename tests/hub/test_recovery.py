@@ -109,4 +109,4 @@ def test_a_full_disk_is_said_so_and_leaves_nothing_half_written(small_disk: Path
         assert client.files().create(body={"name": "a"}).execute()["name"] == "a"
     finally:
         hub.process.terminate()
-        hub.process.wait(10)
+        hub.process.wait(60)

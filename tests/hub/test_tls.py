@@ -22,7 +22,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     hub = start_hub(tmp_path_factory.mktemp("tls") / "root", None, "--tls")
     yield hub
     hub.process.terminate()
-    hub.process.wait(10)
+    hub.process.wait(60)
 
 
 def connected(hub: RunningHub, host: str, trusted: str | None = None) -> http.client.HTTPSConnection:

@@ -143,7 +143,7 @@ def test_an_upload_goes_on_after_the_hub_was_killed(tmp_path: Path) -> None:
     session = begin(hub)
     chunk(hub, session, f"0-{2 * UNIT - 1}/{len(content)}", content[: 2 * UNIT])
     hub.process.send_signal(signal.SIGKILL)
-    hub.process.wait(10)
+    hub.process.wait(60)
     again = start_hub(hub.root, hub.token)
     try:
         assert chunk(again, session, f"*/{len(content)}").headers["Range"] == f"bytes=0-{2 * UNIT - 1}"
@@ -152,7 +152,7 @@ def test_an_upload_goes_on_after_the_hub_was_killed(tmp_path: Path) -> None:
         assert (again.my_drive / "big.bin").read_bytes() == content
     finally:
         again.process.terminate()
-        again.process.wait(10)
+        again.process.wait(60)
 
 
 def test_a_killed_hub_leaves_nothing_half_written_in_sight(tmp_path: Path) -> None:
@@ -163,14 +163,14 @@ def test_a_killed_hub_leaves_nothing_half_written_in_sight(tmp_path: Path) -> No
     with socket.create_connection((address.hostname, address.port)) as connection:
         connection.sendall(head.encode() + b"x" * 5_000_000)
         hub.process.send_signal(signal.SIGKILL)
-        hub.process.wait(10)
+        hub.process.wait(60)
     again = start_hub(hub.root, hub.token)
     try:
         assert list(again.my_drive.iterdir()) == []
         assert list((again.root / ".hub" / "incoming").iterdir()) == []
     finally:
         again.process.terminate()
-        again.process.wait(10)
+        again.process.wait(60)
 
 
 @pytest.mark.parametrize("line_break", ["\n", "\r\n"])
@@ -205,10 +205,10 @@ def test_the_token_of_a_restarted_hub_stays_good(tmp_path: Path) -> None:
     hub = start_hub(tmp_path / "root")
     file = google_client(hub).files().create(body={"name": "a"}).execute()
     hub.process.terminate()
-    hub.process.wait(10)
+    hub.process.wait(60)
     again = start_hub(hub.root, hub.token)
     try:
         assert google_client(again).files().get(fileId=file["id"]).execute()["name"] == "a"
     finally:
         again.process.terminate()
-        again.process.wait(10)
+        again.process.wait(60)

@@ -28,7 +28,7 @@ def cutting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     running = start_hub(root, None, "--log", str(root.parent / "calls.jsonl"), "--fail", "cut:0.05")
     yield running
     running.process.terminate()
-    running.process.wait(10)
+    running.process.wait(60)
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ def test_a_spread_that_was_killed_goes_on_and_can_be_undone(tmp_path: Path, monk
         assert sorted(os.listdir(folder)) == sorted(before)
     finally:
         hub.process.terminate()
-        hub.process.wait(10)
+        hub.process.wait(60)
 
 
 def test_another_machine_undoes_it(crowded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

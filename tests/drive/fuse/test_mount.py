@@ -115,7 +115,7 @@ def test_renaming_over_a_file_while_it_is_uploaded(
     proxy.stalls = lambda call: "/upload/" in call.path
     (here / "old").write_bytes(b"old")
     (here / "new").write_bytes(b"new")
-    assert proxy.stalled.wait(10)
+    assert proxy.stalled.wait(60)
     os.replace(here / "new", here / "old")
     assert (here / "old").read_bytes() == b"new"
     assert os.listdir(here) == ["old"]
@@ -299,12 +299,12 @@ def test_a_slow_read_never_holds_up_another(hub: RunningHub, proxy: Proxy, folde
     read: list[str] = []
     waiting = threading.Thread(target=lambda: read.append((here / "slow").read_text()))
     waiting.start()
-    assert proxy.stalled.wait(10)
+    assert proxy.stalled.wait(60)
     assert (here / "fast").read_text() == "fast"
     assert sorted(os.listdir(here)) == ["fast", "slow"]
     assert read == []
     proxy.release.set()
-    waiting.join(10)
+    waiting.join(60)
     assert read == ["slow"]
     unmount(mountpoint)
 
@@ -334,7 +334,7 @@ def test_a_killed_upload_goes_on_where_it_was(
     proxy.stalls = lambda call: call.range.startswith(f"bytes {8 << 20}-")
     here = mount(mountpoint).my_drive / folder
     (here / "big").write_bytes(content)
-    assert proxy.stalled.wait(30)
+    assert proxy.stalled.wait(60)
     kill(mountpoint)
     proxy.stalls = lambda call: False
     proxy.calls.clear()
@@ -380,7 +380,7 @@ def test_unmounting_says_what_is_not_on_the_drive(own_hub: RunningHub, mountpoin
     mount(mountpoint, hub=again.url)
     unmount(mountpoint)
     again.process.terminate()
-    again.process.wait(10)
+    again.process.wait(60)
     assert (own_hub.my_drive / "a").read_bytes() == b"kept"
 
 

@@ -150,13 +150,13 @@ def test_a_hub_that_is_ended_and_begun_anew_costs_nothing_that_was_written(
     for number in range(300):
         if number == 150:
             hub.process.terminate()
-            assert hub.process.wait(10) == 0
+            assert hub.process.wait(60) == 0
             hub = start_hub(tmp_path / "hub", hub.token, "--port", port)
         written[f"{number}"] = os.urandom(5_000_000 if number % 50 == 0 else 5000)
         (here / f"{number}").write_bytes(written[f"{number}"])
     unmount(mountpoint)
     hub.process.terminate()
-    hub.process.wait(10)
+    hub.process.wait(60)
     assert {path.name: path.read_bytes() for path in hub.my_drive.iterdir()} == written
 
 

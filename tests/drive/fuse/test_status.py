@@ -27,7 +27,7 @@ def status(*arguments: str | Path) -> str:
 
 def when(said: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The activity of the one mount, as soon as it is so."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         activity = json.loads(status("--json"))["mounts"][0]["activity"]
         if said(activity):

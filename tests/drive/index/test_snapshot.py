@@ -34,7 +34,7 @@ def full_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     running = start_hub(root)
     yield running
     running.process.terminate()
-    running.process.wait(10)
+    running.process.wait(60)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def machine(full_hub: RunningHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def known(machine: Machine) -> Drive:
     """A machine that has listed the whole drive, and saved what it knows."""
     drive = machine("first")
-    drive.snapshots.wait(30)
+    drive.snapshots.wait(60)
     everything(drive)
     drive.snapshots.save()
     return drive
@@ -81,7 +81,7 @@ def test_the_next_machine_lists_nothing(known: Drive, full_hub: RunningHub, mach
     known.make_folder(("new",))
     expected = everything(known)
     second = machine("second")
-    second.snapshots.wait(30)
+    second.snapshots.wait(60)
     asked = []
     second.api.http.request = counted(second.api.http.request, asked)  # type: ignore[method-assign]
     found = everything(second)
@@ -100,7 +100,7 @@ def counted(request: Callable, asked: list[str]) -> Callable:  # type: ignore[ty
 
 def test_bytes_come_from_the_drive_all_the_same(known: Drive, machine: Machine) -> None:
     second = machine("second")
-    second.snapshots.wait(30)
+    second.snapshots.wait(60)
     file = second.find(("5", "5"))
     assert second.read(file, 0, 10) == b"xxxxx"
 
@@ -123,7 +123,7 @@ def test_of_two_machines_that_save_at_once_one_snapshot_stays(
     known: Drive, full_hub: RunningHub, machine: Machine
 ) -> None:
     drives = [known, machine("second")]
-    drives[1].snapshots.wait(30)
+    drives[1].snapshots.wait(60)
     threads = [threading.Thread(target=drive.snapshots.save) for drive in drives]
     for thread in threads:
         thread.start()
@@ -133,7 +133,7 @@ def test_of_two_machines_that_save_at_once_one_snapshot_stays(
     known.snapshots.save()
     assert len(snapshots(full_hub)) == 1
     third = machine("third")
-    third.snapshots.wait(30)
+    third.snapshots.wait(60)
     assert everything(third) == everything(known)
 
 
@@ -183,7 +183,7 @@ def test_what_cannot_be_used_is_passed_over(
     (path,) = snapshots(full_hub)
     path.write_bytes(damage(path))
     second = machine("second")
-    second.snapshots.wait(30)
+    second.snapshots.wait(60)
     assert second.known().names == 0
     assert everything(second) == everything(known)
 
@@ -200,7 +200,7 @@ def test_what_is_done_while_it_loads_stands(known: Drive, full_hub: RunningHub, 
     second = machine("second")
     second.remove(("1", "1"))
     second.make_folder(("made",))
-    second.snapshots.wait(30)
+    second.snapshots.wait(60)
     second.follower.refresh()
     found = everything(second)
     assert (("1", "1") in found, ("made",) in found) == (False, True)

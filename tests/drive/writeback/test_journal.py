@@ -81,7 +81,7 @@ def test_a_try_that_was_under_way_is_not_the_last(proxy: Proxy, hub: RunningHub,
     draft = drive.open_draft((folder, "a"), truncate=True)
     drive.journal.write(draft, b"fits by now", None)
     drive.journal.release(draft)
-    assert proxy.stalled.wait(10)
+    assert proxy.stalled.wait(60)
     with ThreadPoolExecutor(1) as other:
         draining = other.submit(drive.journal.drain)
         time.sleep(0.2)
@@ -112,7 +112,7 @@ def test_writing_again_ends_an_upload_under_way(proxy: Proxy, hub: RunningHub, f
     draft = drive.open_draft((folder, "a"), truncate=True)
     drive.journal.write(draft, bytes(9 << 20), None)
     drive.journal.commit(draft)
-    assert proxy.stalled.wait(10)
+    assert proxy.stalled.wait(60)
     drive.journal.write(draft, b"end", None)
     proxy.release.set()
     drive.journal.commit(draft)
@@ -143,7 +143,7 @@ def test_what_takes_a_files_place_while_it_is_uploaded_is_read_at_once(
     drive.journal.write(draft, b"new", None)
     drive.journal.set_modified(draft, 1_600_000_000)  # older than what it replaces, as copied files often are
     drive.journal.release(draft)
-    assert proxy.stalled.wait(10)
+    assert proxy.stalled.wait(60)
     drive.rename((folder, "a.new"), (folder, "a"))
     proxy.release.set()
     assert drive.journal.drain() == {}
@@ -158,7 +158,7 @@ def test_what_is_removed_while_it_is_uploaded_stays_away(proxy: Proxy, hub: Runn
     draft = drive.open_draft((folder, "a"), truncate=True)
     drive.journal.write(draft, b"new", None)
     drive.journal.release(draft)
-    assert proxy.stalled.wait(10)
+    assert proxy.stalled.wait(60)
     drive.remove((folder, "a"))
     assert not fs.exists(f"{folder}/a")
     proxy.release.set()
@@ -195,7 +195,7 @@ def test_a_file_on_the_drive_takes_the_place_of_one_that_is_being_uploaded(
     draft = drive.open_draft((folder, "b"), truncate=True)
     drive.journal.write(draft, b"of b", None)
     drive.journal.release(draft)
-    assert proxy.stalled.wait(10)
+    assert proxy.stalled.wait(60)
     drive.rename((folder, "a"), (folder, "b"))
     proxy.release.set()
     while draft.uploading:
@@ -207,7 +207,7 @@ def test_a_file_on_the_drive_takes_the_place_of_one_that_is_being_uploaded(
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -237,8 +237,8 @@ def test_what_is_replaced_while_both_are_uploaded_goes_once_it_has_arrived(
     drive = DriveFileSystem().drive
     replaced = begin_upload(drive, (folder, "a"), bytes(200_000))
     taking = begin_upload(drive, (folder, "b"), b"of b")
-    assert under_way.acquire(timeout=10)
-    assert under_way.acquire(timeout=10)
+    assert under_way.acquire(timeout=60)
+    assert under_way.acquire(timeout=60)
     drive.rename((folder, "b"), (folder, "a"))
     first.set()
     wait_until(lambda: taking.exists)
@@ -255,7 +255,7 @@ def test_what_took_the_place_of_an_upload_and_is_removed_leaves_nothing(
     proxy.stalls = lambda call: call.method == "POST" and "/upload/" in call.path
     drive = DriveFileSystem().drive
     replaced = begin_upload(drive, (folder, "a"), b"of a")
-    assert proxy.stalled.wait(10)
+    assert proxy.stalled.wait(60)
     begin_upload(drive, (folder, "b"), b"of b")
     drive.rename((folder, "b"), (folder, "a"))
     drive.remove((folder, "a"))

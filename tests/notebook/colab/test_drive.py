@@ -102,7 +102,7 @@ def test_two_jobs_mount_the_drive_at_once(tmp_path: Path, own_hub: RunningHub) -
         write = f"open('/content/drive/My Drive/{name}.txt', 'w').write('{name}')\nimport time\ntime.sleep(1)"
         notebook = notebooks.write(tmp_path / f"{name}.ipynb", MOUNT, write)
         jobs.append(start(notebook, "-o", str(tmp_path / f"{name}.out.ipynb")))
-    assert [process.wait(90) for process in jobs] == [0, 0]
+    assert [process.wait(300) for process in jobs] == [0, 0]
     assert [(own_hub.my_drive / f"{name}.txt").read_text() for name in "ab"] == ["a", "b"]
     assert mounted_here() == []
 

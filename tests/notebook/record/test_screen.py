@@ -38,7 +38,7 @@ def test_a_terminal_sees_the_cell_its_last_line_and_no_secret(tmp_path: Path) ->
     seen = b""
     while piece := _read(reader):
         seen += piece
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert b"[1/1] import time" in seen
     assert b"step" in seen
     assert b"hf_aaaa" not in seen

@@ -130,13 +130,13 @@ def test_only_the_jobs_own_training_steps_keep_a_silent_cell_from_being_hung(
     beat = (
         "import time\nfrom pathlib import Path\nfrom haversack.training.runs.log import RunLog\n"
         f"log = RunLog(Path({str(own_folders / 'data' / 'runs' / 'beating')!r}))\n"
-        "for step in range(15):\n    log.beat(0.0, 0, step)\n    time.sleep(0.3)"
+        "for step in range(20):\n    log.beat(0.0, 0, step)\n    time.sleep(0.3)"
     )
     cell = (
         f"import os, subprocess, sys\nowner = {owner!r} or os.environ['HAVERSACK_JOB']\n"
         f"subprocess.run([sys.executable, '-c', {beat!r}], env=os.environ | {{'HAVERSACK_JOB': owner}}); None"
     )
-    report = run("1", cell, cell_timeout=2)
+    report = run("1", cell, cell_timeout=4)
     assert report.sessions == sessions
     assert report.status == ("done" if sessions == 1 else "failed")
 

@@ -33,7 +33,9 @@ def counted(folder: Path, name: str) -> str:
 # A cell that trains so slowly that it is saved on its way, and one that trains the same without a break.
 SLOWLY_AND_QUICKLY = (
     """
-import hashlib, keras, numpy as np, time
+import hashlib, sys, time
+sys.modules["sklearn"] = None  # Keras imports it where it is installed
+import keras, numpy as np
 from google.colab import files
 epochs = int(*files.upload().values())
 x = np.random.default_rng(0).random((320, 4)).astype("float32")
@@ -58,7 +60,7 @@ def command(*arguments: str) -> dict[str, Any]:
 def heard_command(*arguments: str) -> tuple[str, dict[str, Any]]:
     """What a haversack command said on its way, and its report."""
     process = subprocess.run(
-        [sys.executable, "-m", "haversack", *arguments, "--json"], capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", "haversack", *arguments, "--json"], capture_output=True, text=True, timeout=300
     )
     return process.stderr, json.loads(process.stdout)
 
@@ -113,7 +115,7 @@ def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.JobRe
         f"print(os.popen(f'ps -o stat= -p {{left}}').read()[:1] in ('', 'Z'))",
         tags={1: ["once"]},
         uploads=[folder / "first.txt", folder / "given.txt"],
-        session=7,
+        session=20,
     )
 
 
@@ -141,7 +143,7 @@ def test_uploads_come_again_but_for_those_of_cells_that_do_not_and_downloads_sta
 def test_the_executed_notebook_tells_of_its_sessions(report: job.JobReport) -> None:
     sessions = notebooks.read(report.output).metadata.haversack.sessions
     assert [(one.why, one.cells) for one in sessions] == [("limit", 3), ("done", 5)]
-    assert sessions[0].said == "The session reached its limit of 7 s in cell 4."
+    assert sessions[0].said == "The session reached its limit of 20 s in cell 4."
     assert sessions[0].start < sessions[0].end <= sessions[1].start
 
 
@@ -155,10 +157,10 @@ def test_a_kernel_that_died_is_started_again(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_hung_cell_is_an_error_that_names_it_when_two_sessions_came_no_further(run: Run) -> None:
-    report = run("import time", "time.sleep(600)", cell_timeout=0.5)
+    report = run("import time", "time.sleep(600)", cell_timeout=2)
     assert report.sessions == 3
     assert type(report.failure) is JobError
-    assert "There was no output and no training step for 0.5 s in cell 2" in str(report.failure)
+    assert "There was no output and no training step for 2 s in cell 2" in str(report.failure)
     assert "two sessions in a row made no progress" in str(report.failure)
 
 
@@ -169,7 +171,7 @@ def test_a_rehearsal_without_a_training_is_an_error(run: Run) -> None:
 
 
 def test_a_cell_that_is_heard_of_is_not_hung(run: Run) -> None:
-    report = run("import time\nfor n in range(8):\n    print(n)\n    time.sleep(0.5)", cell_timeout=2)
+    report = run("import time\nfor n in range(12):\n    print(n)\n    time.sleep(0.5)", cell_timeout=4)
     assert (report.status, report.sessions) == ("done", 1)
 
 
@@ -179,7 +181,7 @@ def test_a_kernel_that_ran_out_of_memory_is_told_from_one_that_was_killed(tmp_pa
     notebook = notebooks.write(tmp_path / "nb.ipynb", f"import os\n{fill}", kill, "1")
     enter = f"echo $$ > {small_memory}/cgroup.procs && exec "
     arguments = [sys.executable, "-m", "haversack", "run", str(notebook), "-o", str(tmp_path / "out.ipynb"), "--json"]
-    done = subprocess.run(["/bin/sh", "-c", enter + shlex.join(arguments)], capture_output=True, text=True, timeout=100)
+    done = subprocess.run(["/bin/sh", "-c", enter + shlex.join(arguments)], capture_output=True, text=True, timeout=300)
     assert json.loads(done.stdout)["status"] == "done"
     sessions = notebooks.read(tmp_path / "out.ipynb").metadata.haversack.sessions
     assert [one.why for one in sessions] == ["memory", "died", "done"]
@@ -300,7 +302,7 @@ def test_what_is_open_on_the_drive_when_the_session_is_over_is_closed_and_kept(r
         "from google.colab import drive\ndrive.mount('/content/drive')",
         "import os, time\nbefore = os.path.exists('/content/drive/MyDrive/a.txt')\n"
         "open('/content/drive/MyDrive/a.txt', 'w').write('kept')\nif not before: time.sleep(60)",
-        session=8,
+        session=20,
     )
     assert (report.status, report.sessions) == ("done", 2)
     assert (own_hub.my_drive / "a.txt").read_text() == "kept"
