@@ -122,7 +122,7 @@ def start_hub(root: Path, token: str | None = None, *options: str) -> RunningHub
         *options,
     ]
     process = subprocess.Popen(command, env={**os.environ, "HAVERSACK_TOKEN": token})
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not state.exists():
         assert process.poll() is None, "the hub ended before it was up"
         assert time.monotonic() < end, "the hub did not come up"
