@@ -88,8 +88,11 @@ def server() -> Iterator[Server]:
 
 def test_two_jobs_fetch_a_model_once(run: Run, server: Server) -> None:
     fetches = "".join(f"print(fetch('{server.url}/{number}', '{place}'))\n" for number, place in enumerate(PLACES))
-    # Keras imports scikit-learn where it is installed.
-    keras = f"import sys\nsys.modules['sklearn'] = None\nimport keras\nprint(keras.utils.get_file('m.npz', '{server.url}/keras', cache_subdir='datasets'))"
+    # Keras imports scikit-learn where it is installed, which takes as long as Keras itself.
+    keras = (
+        "import sys\nsys.modules['sklearn'] = None\nimport keras\n"
+        f"print(keras.utils.get_file('m.npz', '{server.url}/keras', cache_subdir='datasets'))"
+    )
     for _ in range(2):
         report = run(RENAMING + fetches, keras)
         assert report.status == "done", report.error
