@@ -18,7 +18,7 @@ check: setup  ## formatting, lint, types
 soak: setup   ## 50 random kills of a real training, and the drive's bad days; make soak KILLS=10 for fewer kills
 	@scripts/soak $(KILLS)
 
-real: setup   ## 60 public notebooks: where each stops; make real ONLY=5 for the first five
+real: setup   ## 80 public notebooks: where each stops; make real ONLY=5 for the first five
 	@scripts/real $(if $(ONLY),--only $(ONLY))
 
 setup:

@@ -1,15 +1,19 @@
-"""The run of public notebooks: the draw, the replaced lines, and the rules that sort where a run stopped."""
+"""The run of public notebooks: the draw, the replaced lines, the made data, and the rules that sort a stop."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scripts.real_notebooks import drawing, programs, replacements, results, stops
+from scripts.real_notebooks import cells, drawing, inputs, programs, replacements, results, stops
+from scripts.real_notebooks.drawing import COLAB_LOT, KAGGLE_LOT, LOTS, Lot
 from scripts.real_notebooks.programs import Outcome
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +25,11 @@ OUR_FRAME = "/e/lib/python3.11/site-packages/haversack/notebook/plainfit.py in f
 
 def failed(error: str, message: str, **more: Any) -> Outcome:
     return Outcome("failed", 1.0, error=error, message=message, **more)
+
+
+def ran(error: str, message: str, **more: Any) -> Outcome:
+    """A failure in a cell that ran where the notebook was published."""
+    return failed(error, message, ran=True, **more)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +57,32 @@ def failed(error: str, message: str, **more: Any) -> Outcome:
             failed("ModuleNotFoundError", "No module named 'mxnet'", printed=NO_MXNET),
             "drift (mxnet-cu112)",
         ),
+        (
+            ran(
+                "TypeError",
+                "Coder.__init__() got an unexpected keyword argument 'sparse'",
+                imported={"Coder": "sklearn"},
+            ),
+            "drift (sklearn)",
+        ),
+        (
+            ran("TypeError", "error_of() got an unexpected keyword argument 'root'", imported={"error_of": "sklearn"}),
+            "drift (sklearn)",
+        ),
+        (
+            ran("TypeError", "got an unexpected keyword argument 'root'", text="/site-packages/sklearn/a.py in f"),
+            "drift (sklearn)",
+        ),
+        (
+            ran("AttributeError", "'Near' object has no attribute 'fit_sample'", imported={"Near": "imblearn"}),
+            "drift (imblearn)",
+        ),
+        (ran("ValueError", "Argument(s) not recognized: {'lr': 0.1}"), "drift (keras)"),
+        (
+            ran("ValueError", "x", text="df.corr()\ncould not convert string to float: 'C'"),
+            "drift (pandas)",
+        ),
+        (failed("ModuleNotFoundError", "No module named 'kaggle_evaluation'"), "internet (kaggle.com)"),
         (failed("SyntaxError", "invalid syntax", source="x = # Your Code Here"), "notebook (a blank to fill)"),
         (failed("ValueError", "as wanted", published="ValueError: as wanted"), "notebook (published with it)"),
     ],
@@ -76,6 +111,12 @@ def test_a_stop_that_a_rule_knows(outcome: Outcome, expected: str) -> None:
         *(failed(error, "x", source="x = f(1)  # TODO") for error in ("TypeError", "ValueError", "AttributeError")),
         failed("AttributeError", "module 'numpy' has no attribute 'bool'", text=OUR_FRAME),
         failed("ValueError", "as wanted", published="ValueError: as wanted", text=OUR_FRAME),
+        failed("TypeError", "Coder() got an unexpected keyword argument 'sparse'", imported={"Coder": "sklearn"}),
+        failed("ValueError", "Argument(s) not recognized: {'lr': 0.1}"),
+        ran("TypeError", "f.<locals>.g() got an unexpected keyword argument 'a'", imported={"f": "sklearn"}),
+        ran("AttributeError", "'Near' object has no attribute 'a'"),
+        ran("AttributeError", "'Drive' object has no attribute 'a'", imported={"Drive": "google"}),
+        ran("FileNotFoundError", "No such file or directory: '/kaggle/input/titanic/train.csv'"),
         failed("", "haversack: error: …"),
         failed("", "", printed="error: Could not resolve host: github.com"),
         Outcome("time", 900.0),
@@ -95,6 +136,9 @@ NO_CSV = "[Errno 2] No such file or directory: 'data/a.csv'"
         ("FileNotFoundError", NO_CSV, "notebooks/data/a.csv", "notebook (a file of its repository: a.csv)"),
         ("FileNotFoundError", NO_CSV, "notebooks/data/b.csv", stops.OURS),
         ("ModuleNotFoundError", "No module named 'helpers'", "x/helpers.py", stops.NOTEBOOK),
+        ("FileNotFoundError", "No such file or directory: '../input/a/a.csv'", "data/a.csv", stops.OURS),
+        ("FileNotFoundError", "No such file or directory: '/kaggle/input/a.csv'", "data/a.csv", stops.OURS),
+        ("ModuleNotFoundError", "No module named 'helpers'", "x/helpers/a.py", "notebook (a file of its"),
         ("ModuleNotFoundError", "No module named 'helpers'", "x/helpers", stops.OURS),
         ("ModuleNotFoundError", "No module named 'helpers.a'", "x/b.py", stops.DRIFT),
     ],
@@ -133,20 +177,19 @@ def test_a_stop_that_another_program_does_not_have_is_ours() -> None:
         assert results.sort({"haversack": drift, "papermill": other}, None)["haversack"].sort == expected
 
 
-def test_the_draw_follows_the_order_of_hashes_and_takes_at_most_eight(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(drawing, "REPOSITORIES", ("a/many", "b/few"))
-    monkeypatch.setattr(drawing, "COUNT", 10)
-    notebook = {"cells": [{"cell_type": "code", "source": ["import torch\n", "import pandas"]}]}
-    repository(tmp_path / "a+many", {f"{number}.ipynb": json.dumps(notebook) for number in range(20)})
-    repository(tmp_path / "b" / "few", {"c/1.ipynb": json.dumps(notebook), "2.ipynb": "", "3.py": "", "4.ipynb": "{"})
+IMPORTS = {"cells": [{"cell_type": "code", "source": ["import torch\n", "import pandas"]}]}
+
+
+def test_the_draw_follows_the_order_of_hashes_and_takes_at_most_eight(tmp_path: Path) -> None:
+    lot = Lot(("a/many", "b/few"), count=10, most=8)
+    repository(tmp_path / "a+many", {f"{number}.ipynb": json.dumps(IMPORTS) for number in range(20)})
+    repository(tmp_path / "b" / "few", {"c/1.ipynb": json.dumps(IMPORTS), "2.ipynb": "", "3.py": "", "4.ipynb": "{"})
     (tmp_path / "b" / "few" / "4.ipynb").write_text("not committed")
     with pytest.raises(json.JSONDecodeError):
-        drawing.draw(tmp_path)
+        drawing.draw(tmp_path, [lot])
     (tmp_path / "b" / "few" / "4.ipynb").write_text('{"cells": []}')
     commit(tmp_path / "b" / "few")
-    rows = drawing.draw(tmp_path)
+    rows = drawing.draw(tmp_path, [lot])
     hashes = [drawing.hash_of(row.place) for row in rows]
     assert hashes == sorted(hashes)
     assert sum(row.repository == "a/many" for row in rows) == 8
@@ -156,13 +199,69 @@ def test_the_draw_follows_the_order_of_hashes_and_takes_at_most_eight(
     }
 
 
+def test_of_kaggle_only_notebooks_that_read_an_input_are_drawn(tmp_path: Path) -> None:
+    def reading(path: str) -> str:
+        return json.dumps({"cells": [{"cell_type": "code", "source": f"open('{path}')"}]})
+
+    repository(
+        tmp_path / "a+b",
+        {
+            "old.ipynb": reading("../input/a.csv"),
+            "new.ipynb": reading("/kaggle/input/datasets/a/b/c.csv"),
+            "walk.ipynb": reading("/kaggle/input"),
+            "text.ipynb": json.dumps({"cells": [{"cell_type": "markdown", "source": "../input/a.csv"}]}),
+            "pointer.ipynb": "version https://git-lfs.github.com/spec/v1",
+            ".ipynb_checkpoints/old.ipynb": reading("../input/a.csv"),
+        },
+    )
+    rows = drawing.draw(tmp_path, [Lot(("a/b",), count=9, most=9, kind=drawing.KAGGLE)])
+    assert {(row.path, row.kind) for row in rows} == {("old.ipynb", "kaggle"), ("new.ipynb", "kaggle")}
+
+
 def test_the_table_is_what_was_drawn() -> None:
     rows = drawing.read(TABLE)
-    hashes = [drawing.hash_of(row.place) for row in rows]
-    assert len(rows) == drawing.COUNT
-    assert hashes == sorted(hashes)
-    assert {row.repository for row in rows} == set(drawing.REPOSITORIES)
-    assert max(sum(row.repository == one for row in rows) for one in drawing.REPOSITORIES) == drawing.MOST
+    assert len(rows) == sum(lot.count for lot in LOTS)
+    for lot, drawn in ((COLAB_LOT, rows[: COLAB_LOT.count]), (KAGGLE_LOT, rows[COLAB_LOT.count :])):
+        hashes = [drawing.hash_of(row.place) for row in drawn]
+        assert hashes == sorted(hashes)
+        assert {row.repository for row in drawn} <= set(lot.repositories)
+        assert max(sum(row.repository == one for row in drawn) for one in lot.repositories) == lot.most
+        assert all((row.kind == drawing.KAGGLE) == (lot is KAGGLE_LOT) for row in drawn)
+
+
+def test_every_notebook_of_kaggle_has_made_data_but_the_one_that_reads_none() -> None:
+    rows = [row for row in drawing.read(TABLE) if row.kind == drawing.KAGGLE]
+    without = {row.path for row in rows if not inputs.wanted(row.place)}
+    # It names weights in a branch that it does not take.
+    assert without == {"fummicc1-cassava.ipynb"}
+    assert {source for row in rows for source in inputs.wanted(row.place)} == set(inputs.SETS)
+
+
+def test_made_data_is_the_same_at_every_call_and_has_the_columns_that_are_told(tmp_path: Path) -> None:
+    path = inputs.write("kaggle:c/titanic", tmp_path)
+    again = inputs.write("kaggle:c/titanic", tmp_path / "again")
+    assert path.name == "titanic.zip"
+    assert path.read_bytes() == again.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        assert set(archive.namelist()) == {"train.csv", "test.csv", "gender_submission.csv"}
+        rows = list(csv.DictReader(io.TextIOWrapper(archive.open("train.csv"))))
+    assert {"PassengerId", "Survived", "Cabin"} < set(rows[0])
+    assert [row["PassengerId"] for row in rows[:3]] == ["1", "2", "3"]
+    assert {row["Survived"] for row in rows} == {"0", "1"}
+    assert 0 < sum(not row["Age"] for row in rows) < len(rows) / 2
+
+
+def test_made_pictures_are_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    with zipfile.ZipFile(inputs.write("kaggle:jakeshbohaju/brain-tumor", tmp_path)) as archive:
+        picture = Image.open(archive.open("Brain Tumor/Brain Tumor/Image7.jpg"))
+        assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (240, 240))
+
+
+def test_the_modules_of_imported_names_are_known() -> None:
+    sources = ["%matplotlib inline\nimport os.path, numpy as np", "from keras.layers import Dense as D\n!ls", "x = ("]
+    assert cells.imported(sources) == {"os": "os", "np": "numpy", "D": "keras"}
 
 
 def test_lines_are_replaced_and_counted_and_only_the_needed_stand_ins_come_along() -> None:
@@ -173,6 +272,18 @@ def test_lines_are_replaced_and_counted_and_only_the_needed_stand_ins_come_along
     assert "load_dataset" not in cell["source"]
     assert "def stand_in_seaborn" in stand_ins["source"]
     assert "tensorflow" not in stand_ins["source"]
+
+
+def test_exercises_of_kaggles_courses_run_without_their_package(capsys: pytest.CaptureFixture[str]) -> None:
+    source = [
+        "from learntools.core import binder; binder.bind(globals())",
+        "from learntools.pandas.writing import *",
+        "q1.check(), step_2.a.hint()",
+    ]
+    notebook = {"cells": [{"cell_type": "code", "source": "\n".join(source)}]}
+    assert replacements.replaced(notebook, "a/b/c.ipynb", replacements.read(REPLACEMENTS)) == 2
+    exec("\n".join(cell["source"] for cell in notebook["cells"]), {})
+    assert capsys.readouterr().out == "Not checked.\n" * 2
 
 
 def test_a_notebook_without_such_a_line_stays_as_it_is() -> None:
@@ -209,6 +320,9 @@ def test_an_outcome_has_the_failing_cell_and_what_was_printed_before(tmp_path: P
         "'a'",
     )
     assert (found.text, found.printed, found.published) == ("line", "sh: no such host\n\n", "KeyError: 'a'")
+    assert not found.ran
+    published["cells"][2] = {"cell_type": "code", "source": "x['a']", "outputs": [], "execution_count": 3}
+    assert programs.outcome(1, 2.04, executed, published, "log").ran
     assert programs.outcome(None, 9.0, executed, published, "log").status == "time"
     assert programs.outcome(1, 9.0, tmp_path / "none", published, "\x1b[1mbad\x1b[0m wheel").message == "bad wheel"
 

@@ -2,7 +2,8 @@
 
     scripts/real                          # fetch what is missing, run what has no result yet, print the table
     scripts/real --only 3 --program haversack
-    scripts/real --only 8de47dd2dffc      # one notebook, by its number or key in --list
+    scripts/real --only 8de47dd2dffc      # one notebook, by its key in --list
+    scripts/real --kind kaggle            # the notebooks of Kaggle
     scripts/real --again ours             # once more those that stopped at us
     scripts/real --list | --table | --json
     scripts/real --draw CLONES            # draw real.tsv again, out of clones of the repositories
@@ -20,7 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.real_notebooks import drawing, files, programs, replacements, results, stops
+from scripts.real_notebooks import drawing, files, inputs, programs, replacements, results, stops
 from scripts.real_notebooks.drawing import Listed
 from scripts.real_notebooks.results import Results
 
@@ -36,7 +37,7 @@ def main() -> int:
         drawing.write(TABLE, drawing.draw(given.draw))
         return 0
     listed = drawing.read(TABLE)
-    rows = _chosen(listed, given.only)
+    rows = _chosen(listed, given.only, given.kind)
     names = given.program or list(programs.PROGRAMS)
     if given.list:
         print("\n".join(f"{listed.index(row) + 1:2} {row.key} {row.kind:24} {row.place}" for row in rows))
@@ -61,6 +62,7 @@ def _arguments() -> argparse.Namespace:
         prog="scripts/real", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", metavar="N", help="the first N notebooks, or one by its key")
+    parser.add_argument("--kind", help="the notebooks of this kind, such as kaggle")
     parser.add_argument("--program", action="append", choices=list(programs.PROGRAMS))
     parser.add_argument("--again", metavar="SORT", choices=[*stops.SORTS, "all"], help="run these once more")
     parser.add_argument("--no-build", action="store_true", help="use the environments that are there")
@@ -73,7 +75,9 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _chosen(rows: list[Listed], only: str | None) -> list[Listed]:
+def _chosen(rows: list[Listed], only: str | None, kind: str | None) -> list[Listed]:
+    if kind:
+        rows = [row for row in rows if row.kind == kind] or sys.exit(f"There is no notebook of the kind {kind}.")
     if only is None:
         return rows
     if only.isdigit() and len(only) < 4:
@@ -114,7 +118,8 @@ def _run(kept: Results, rows: list[Listed], names: list[str], rebuild: bool) -> 
             source = files.path_of(row, FOLDER / "files")
             copied = FOLDER / "replaced" / f"{row.key}.ipynb"
             count = replacements.copy(source, copied, row.place, table)
-            outcome = program.run(copied, json.loads(source.read_bytes()), FOLDER, row.key)
+            published = json.loads(source.read_bytes())
+            outcome = program.run(copied, published, FOLDER, row.key, inputs.wanted(row.place))
             outcome.replaced = count
             kept.put(name, row, outcome)
             print(f"  {outcome.seconds:.0f} s: {stops.stop(outcome)}", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 haversack is installed from its wheel into an empty environment, papermill into another, both by uv from the machine's
 own package index. A notebook runs in an empty folder with an empty home; of the environment it sees what pip's
 configuration needs, and nothing of this checkout. It has `LIMIT` seconds; then everything that it started is killed.
+What a notebook reads below `/kaggle/input` is published to the run's own hub before, for programs that have one.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from scripts.real_notebooks import cells, inputs
 
 LIMIT = 900.0  # seconds a notebook
 CELL_LIMIT = "10m"
@@ -47,6 +50,8 @@ class Outcome:
         fetches: the lines of the executed cells that fetch something from a host that this machine cannot resolve, as
             (host, line).
         published: the error that this cell has in the published notebook, "class: message"; "" if it has none.
+        ran: whether the published notebook shows that this cell was executed there without an error.
+        imported: the names that the executed cells import, each with the first name of its module.
         accelerator: the accelerator that the published notebook asks Colab for; "" if none.
     """
 
@@ -61,6 +66,8 @@ class Outcome:
     printed: str = ""
     fetches: list[tuple[str, str]] = field(default_factory=list)
     published: str = ""
+    ran: bool = False
+    imported: dict[str, str] = field(default_factory=dict)
     accelerator: str = ""
 
 
@@ -71,12 +78,16 @@ class Program:
     Attributes:
         name: what it is called in results.
         packages: what is installed into its environment; "WHEEL" is this checkout's wheel.
-        command: its command line, of its environment's `bin` folder, the notebook and the executed one.
+        command: its command line, of its environment's `bin` folder, the notebook, the executed one, and the sources
+            of the data sets that it reads.
+        publish: the command line, of its environment's `bin` folder, that publishes a zip archive as a source to the
+            run's own hub; None if the program has none, and then its notebooks find no data sets.
     """
 
     name: str
     packages: tuple[str, ...]
-    command: Callable[[Path, Path, Path], list[str]] = field(repr=False)
+    command: Callable[[Path, Path, Path, Sequence[str]], list[str]] = field(repr=False)
+    publish: Callable[[Path, Path, str], list[str]] | None = field(default=None, repr=False)
 
     def prepare(self, folder: Path, wheel: Path) -> None:
         """Make its environment in `folder`/environments, anew; the wheel's version may be the same as before."""
@@ -86,7 +97,9 @@ class Program:
         _call("uv", "venv", "-q", str(environment))
         _call("uv", "pip", "install", "-q", "--compile-bytecode", "--python", str(environment), *wanted)
 
-    def run(self, notebook: Path, published: dict[str, Any], folder: Path, key: str) -> Outcome:
+    def run(
+        self, notebook: Path, published: dict[str, Any], folder: Path, key: str, sources: Sequence[str] = ()
+    ) -> Outcome:
         """Execute a notebook and return how it ended.
 
         Args:
@@ -94,31 +107,40 @@ class Program:
             published: the notebook as it was published.
             folder: the folder with `environments`; the run's files are in `work`/`key` there while it lasts.
             key: a name for that folder.
+            sources: the data sets that the notebook reads, as `inputs.SETS` names them.
         """
         work = folder / "work" / key
         shutil.rmtree(work, ignore_errors=True)
         for name in ("home", "cwd"):
             (work / name).mkdir(parents=True)
         executed = work / "executed.ipynb"
-        command = self.command(folder / "environments" / self.name / "bin", notebook, executed)
+        bin_, environment = folder / "environments" / self.name / "bin", _environment(folder, work)
         try:
-            status, seconds = _run(command, work, _environment(folder, work))
+            for source in sources if self.publish else ():
+                archive = inputs.write(source, work / "inputs")
+                _call(*self.publish(bin_, archive, source), cwd=work, env=environment, stdout=subprocess.DEVNULL)
+            status, seconds = _run(self.command(bin_, notebook, executed, sources), work, environment)
             log = (work / "log").read_text(errors="replace")
             return outcome(status, seconds, executed, published, log)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _haversack(bin_: Path, notebook: Path, executed: Path) -> list[str]:
-    return [str(bin_ / "haversack"), "run", str(notebook), "-o", str(executed), "--cell-timeout", CELL_LIMIT]
+def _haversack(bin_: Path, notebook: Path, executed: Path, sources: Sequence[str]) -> list[str]:
+    given = [part for source in sources for part in ("--input", source)]
+    return [str(bin_ / "haversack"), "run", str(notebook), "-o", str(executed), "--cell-timeout", CELL_LIMIT, *given]
 
 
-def _papermill(bin_: Path, notebook: Path, executed: Path) -> list[str]:
+def _haversack_put(bin_: Path, archive: Path, source: str) -> list[str]:
+    return [str(bin_ / "haversack"), "data", "put", str(archive), source]
+
+
+def _papermill(bin_: Path, notebook: Path, executed: Path, _: Sequence[str]) -> list[str]:
     return [str(bin_ / "papermill"), "--no-progress-bar", "-k", "python3", str(notebook), str(executed)]
 
 
 PROGRAMS = {
-    "haversack": Program("haversack", ("WHEEL",), _haversack),
+    "haversack": Program("haversack", ("WHEEL",), _haversack, _haversack_put),
     "papermill": Program("papermill", ("papermill", "ipykernel"), _papermill),
 }
 
@@ -131,8 +153,8 @@ def build_wheel(root: Path, folder: Path) -> Path:
     return wheel
 
 
-def _call(*command: str) -> None:
-    subprocess.run(command, check=True)
+def _call(*command: str, **more: Any) -> None:
+    subprocess.run(command, check=True, **more)
 
 
 def _environment(folder: Path, work: Path) -> dict[str, str]:
@@ -182,11 +204,12 @@ def outcome(status: int | None, seconds: float, executed: Path, published: dict[
     word = "time" if status is None else "failed" if status else "done"
     found = Outcome(word, round(seconds, 1), accelerator=str(published["metadata"].get("accelerator") or ""))
     found.message = _COLOR.sub("", log)[-4000:].strip()
-    cells = json.loads(executed.read_bytes())["cells"] if executed.exists() else []
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    found_cells = json.loads(executed.read_bytes())["cells"] if executed.exists() else []
+    code = [cell for cell in found_cells if cell["cell_type"] == "code"]
     failing = next((cell for cell in reversed(code) if _error(cell)), None) if word == "failed" else None
     upto = code[: code.index(failing) + 1] if failing else code
-    found.fetches = _fetches(["".join(cell["source"]) for cell in upto])
+    sources = ["".join(cell["source"]) for cell in upto]
+    found.fetches, found.imported = _fetches(sources), cells.imported(sources)
     found.printed = "\n".join(_printed(cell) for cell in upto)[-20_000:]
     if not failing:
         found.printed += f"\n{found.message}"
@@ -204,7 +227,9 @@ def _add_error(found: Outcome, failing: dict[str, Any], published: dict[str, Any
     for index, cell in enumerate(published["cells"]):
         if cell["cell_type"] == "code" and "".join(cell["source"]) == found.source:
             found.cell = index
-            if as_published := _error(cell):
+            as_published = _error(cell)
+            found.ran = cell.get("execution_count") is not None and as_published is None
+            if as_published:
                 found.published = f"{as_published['ename']}: {_COLOR.sub('', as_published['evalue'])[:4000]}"
             break
 

@@ -127,3 +127,20 @@ def stand_in_marathon(path=None, **given):
     for column, convert in given.get("converters", {}).items():
         frame[column] = frame[column].map(convert)
     return frame
+
+
+class stand_in_learntools:  # noqa: N801
+    """The `binder` of Kaggle's courses, and each question of an exercise: it takes every answer."""
+
+    def bind(self, names):
+        names.update({f"{stem}{number}": self for stem in ("q", "q_", "step_") for number in range(1, 21)})
+
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self
+
+    def check(self):
+        print("Not checked.")
+
+    hint = solution = assert_check_passed = check

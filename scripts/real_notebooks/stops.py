@@ -11,8 +11,10 @@
 
 The checks of `stop` are tried in order. Most are `RULES`: each looks at one part of an `Outcome` for a pattern, and the
 group `what` of the pattern is named beside the sort. A fault of ours must never get another sort, so the rules are
-narrow: a traceback through haversack, a missing package that no failed command names, and a stop that another program
-does not have (`of_one_program`) stay ours.
+narrow: a traceback through haversack, a missing package that no failed command names, a missing file below Kaggle's
+input folder, and a stop that another program does not have (`of_one_program`) stay ours. Where made data or a fault of
+ours could raise the same error as a library that has changed, the rule also wants the published notebook to show that
+the cell ran there (`Outcome.ran`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.real_notebooks import cells
 from scripts.real_notebooks.programs import Outcome
 
 DONE, INTERNET, GPU, DRIFT, NOTEBOOK, OURS = "done", "internet", "GPU", "drift", "notebook", "ours"
@@ -58,6 +61,7 @@ class Rule:
         pattern: what is looked for.
         what: named if the pattern has no group `what`.
         only: the rule is tried only for errors whose class matches; "" for all.
+        ran: whether the rule is tried only if the cell ran where the notebook was published.
     """
 
     sort: str
@@ -65,9 +69,10 @@ class Rule:
     pattern: str
     what: str = ""
     only: str = ""
+    ran: bool = False
 
     def stop(self, outcome: Outcome) -> Stop | None:
-        if self.only and not re.fullmatch(self.only, outcome.error):
+        if (self.only and not re.fullmatch(self.only, outcome.error)) or (self.ran and not outcome.ran):
             return None
         found = re.search(self.pattern, part_of(outcome, self.part), re.MULTILINE)
         if not found:
@@ -95,6 +100,11 @@ NO_NETWORK = (
     rf"<urlopen error \[Errno -?\d+\][^>]*>(?:[\s\S]*https?://{_HOST})?",
     r"Temporary failure in name resolution|Name or service not known|nodename nor servname",
 )
+# What a call says of an argument that it does not have, and an object of an attribute.
+_NO_ARGUMENT = re.compile(r"^(?:(\w+)(?:\.\w+)?\(\) )?got an unexpected keyword argument '\w+'")
+_NO_ATTRIBUTE = re.compile(r"^'(\w+)' object has no attribute '\w+'")
+# Files that Kaggle puts below a notebook's input folder.
+_INPUT = re.compile(r"(?:/kaggle|\.\.)/input/")
 # What a library says of something that it once had.
 _REMOVED = re.compile(r"\b(?:been|was|were) removed|no longer (?:supported|available)")
 RULES = (
@@ -119,6 +129,13 @@ RULES = (
     Rule(DRIFT, "error", rf"^ImportError: cannot import name '\w+' from '{_NOT_DRIFT}{_MODULE}"),
     Rule(DRIFT, "error", rf"^ModuleNotFoundError: No module named '{_NOT_DRIFT}{_MODULE}\.[\w.]+'"),
     Rule(DRIFT, "error", r"is not a valid package style", "matplotlib"),
+    Rule(DRIFT, "error", r"^ValueError: Argument\(s\) not recognized", "keras", ran=True),
+    Rule(DRIFT, "error", r"^ValueError: Invalid filepath extension for saving", "keras", ran=True),
+    Rule(DRIFT, "error", r"^TypeError: Invalid value '.*' for dtype 'str'", "pandas", ran=True),
+    # Until pandas 2, statistics of a table left out its columns of text.
+    Rule(DRIFT, "text", r"\.(?:corr|mean|std|median)\([\s\S]*could not convert string to float", "pandas", ran=True),
+    # Kaggle's competitions bring it among their data.
+    Rule(INTERNET, "error", r"^ModuleNotFoundError: No module named 'kaggle_evaluation'", "kaggle.com"),
 )
 # What pip and uv print of a package that has no version, or none that can be installed.
 _NO_VERSION = re.compile(
@@ -147,7 +164,7 @@ def blank(outcome: Outcome) -> Stop | None:
     if outcome.error not in ("SyntaxError", "IndentationError") or not BLANK.search(outcome.source):
         return None
     try:
-        ast.parse(re.sub(r"^(\s*)[!%].*", r"\1pass", outcome.source, flags=re.MULTILINE))
+        ast.parse(cells.as_python(outcome.source))
     except SyntaxError:
         return Stop(NOTEBOOK, "a blank to fill")
     return None
@@ -182,8 +199,10 @@ def no_version(outcome: Outcome) -> Stop | None:
 
 def repositorys_file(outcome: Outcome, paths: set[str]) -> Stop | None:
     """A file or module is missing that lies in the notebook's repository, of which Colab opens the notebook alone."""
-    wanted = missing_files(outcome) | {f"{name}.py" for name in missing_modules(outcome)}
-    here = wanted & {Path(path).name for path in paths}
+    modules = missing_modules(outcome)
+    packages = {part for path in paths if path.endswith(".py") for part in Path(path).parts[:-1]}
+    here = (missing_files(outcome) | {f"{name}.py" for name in modules}) & {Path(path).name for path in paths}
+    here |= modules & packages
     return Stop(NOTEBOOK, f"a file of its repository: {min(here)}") if here else None
 
 
@@ -195,10 +214,13 @@ def missing_modules(outcome: Outcome) -> set[str]:
 
 
 def missing_files(outcome: Outcome) -> set[str]:
-    """The names of the files that the error of a missing file names, without their folders."""
+    """The names of the files that the error of a missing file names, without their folders.
+
+    What should be below Kaggle's input folder comes from nowhere else: it is not among them.
+    """
     if not re.fullmatch(NO_FILE, outcome.error):
         return set()
-    return {Path(name).name for name in re.findall(r"'([^']+)'", outcome.message)}
+    return {Path(name).name for name in re.findall(r"'([^']+)'", outcome.message) if not _INPUT.search(name)}
 
 
 def _names(line: str, name: str) -> bool:
@@ -211,8 +233,26 @@ def removed(outcome: Outcome) -> Stop | None:
     """A library says that it no longer has something; the last one in the traceback is named."""
     if not _REMOVED.search(outcome.message):
         return None
+    library = _last_library(outcome)
+    return Stop(DRIFT, library) if library else None
+
+
+def changed_interface(outcome: Outcome) -> Stop | None:
+    """A library has an argument or attribute no longer that it had where the notebook was published.
+
+    The library is the one that the named class or function is imported from, else the last in the traceback.
+    """
+    patterns = {"TypeError": _NO_ARGUMENT, "AttributeError": _NO_ATTRIBUTE}
+    found = patterns[outcome.error].match(outcome.message) if outcome.error in patterns and outcome.ran else None
+    if not found:
+        return None
+    library = outcome.imported.get(found[1] or "") or _last_library(outcome)
+    return Stop(DRIFT, library) if library and re.match(_NOT_DRIFT, library) else None
+
+
+def _last_library(outcome: Outcome) -> str:
     libraries = re.findall(r"(?:site|dist)-packages/(\w+)", outcome.text)
-    return Stop(DRIFT, libraries[-1]) if libraries else None
+    return libraries[-1] if libraries else ""
 
 
 def out_of_time(outcome: Outcome) -> Stop | None:
@@ -233,6 +273,7 @@ def stop(outcome: Outcome, paths: set[str] | None = None) -> Stop:
             lambda: fetched(outcome),
             lambda: no_version(outcome),
             lambda: removed(outcome),
+            lambda: changed_interface(outcome),
             lambda: repositorys_file(outcome, paths or set()),
         ]
     checks.append(lambda: out_of_time(outcome))
