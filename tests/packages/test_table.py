@@ -66,6 +66,7 @@ def test_what_is_in_no_row_has_no_project(module: str) -> None:
         ("moviepy", "moviepy"),
         ("dask.dataframe", "dask[dataframe]"),
         ("psycopg2", "psycopg2-binary"),
+        ("learntools", "learntools @ git+https://github.com/Kaggle/learntools.git"),
         ("segment_anything", "segment-anything @ git+https://github.com/facebookresearch/segment-anything.git"),
         ("google.colab.drive", ""),
         ("IPython.display", ""),
