@@ -56,6 +56,10 @@ _HINTS = (
         "--input kaggle:c/{path}.",
     ),
     Hint(
+        re.compile(r"^ExecutableNotFound: failed to execute .*?\b(?:dot|neato)\b"),
+        "Colab and Kaggle have Graphviz's programs. Install them here too, for example: apt-get install graphviz",
+    ),
+    Hint(
         re.compile(r"^ModuleNotFoundError: No module named '(?P<name>[\w]+)"),
         "Add a cell before it: %pip install {package}",
     ),

@@ -29,6 +29,11 @@ from tests.notebook.conftest import Run
             "FileNotFoundError: [Errno 2] No such file or directory: '/kaggle/input/titanic/train.csv'",
             "--input kaggle:OWNER/titanic or --input kaggle:c/titanic",
         ),
+        (
+            "graphviz.Source(dot)",
+            "ExecutableNotFound: failed to execute PosixPath('dot'), make sure the Graphviz executables are there",
+            "apt-get install graphviz",
+        ),
         ("input()", "StdinNotImplementedError: raw_input was called", "--param"),
     ],
 )
