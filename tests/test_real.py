@@ -82,6 +82,7 @@ def ran(error: str, message: str, **more: Any) -> Outcome:
             ran("ValueError", "x", text="df.corr()\ncould not convert string to float: 'C'"),
             "drift (pandas)",
         ),
+        (ran("ValueError", "could not convert string to float: 'B'", asks_for_object=True), "drift (pandas)"),
         (failed("ModuleNotFoundError", "No module named 'kaggle_evaluation'"), "internet (kaggle.com)"),
         (failed("SyntaxError", "invalid syntax", source="x = # Your Code Here"), "notebook (a blank to fill)"),
         (failed("ValueError", "as wanted", published="ValueError: as wanted"), "notebook (published with it)"),
@@ -115,6 +116,8 @@ def test_a_stop_that_a_rule_knows(outcome: Outcome, expected: str) -> None:
         failed("ValueError", "Argument(s) not recognized: {'lr': 0.1}"),
         ran("TypeError", "f.<locals>.g() got an unexpected keyword argument 'a'", imported={"f": "sklearn"}),
         ran("AttributeError", "'Near' object has no attribute 'a'"),
+        ran("ValueError", "could not convert string to float: 'B'"),
+        failed("ValueError", "could not convert string to float: 'B'", asks_for_object=True),
         ran("AttributeError", "'Drive' object has no attribute 'a'", imported={"Drive": "google"}),
         ran("FileNotFoundError", "No such file or directory: '/kaggle/input/titanic/train.csv'"),
         failed("", "haversack: error: …"),
@@ -272,6 +275,21 @@ def test_lines_are_replaced_and_counted_and_only_the_needed_stand_ins_come_along
     assert "load_dataset" not in cell["source"]
     assert "def stand_in_seaborn" in stand_ins["source"]
     assert "tensorflow" not in stand_ins["source"]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("x.select_dtypes(exclude=['object'])", True),
+        ("x.select_dtypes(include=object)", True),
+        ("[c for c in x if x[c].dtype == 'object']", True),
+        ("x.dtypes == object", True),
+        ("x.dtype in ['int64', 'float64']", False),
+        ("x.select_dtypes(include=['number'])", False),
+    ],
+)
+def test_a_question_for_columns_of_objects_is_known(source: str, expected: bool) -> None:
+    assert cells.asks_for_object([source]) is expected
 
 
 def test_exercises_of_kaggles_courses_run_without_their_package(capsys: pytest.CaptureFixture[str]) -> None:

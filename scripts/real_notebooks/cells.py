@@ -29,3 +29,12 @@ def imported(sources: Iterable[str]) -> dict[str, str]:
             elif isinstance(node, ast.Import):
                 found |= {(one.asname or one.name).partition(".")[0]: one.name.partition(".")[0] for one in node.names}
     return found
+
+
+def asks_for_object(sources: Iterable[str]) -> bool:
+    """Whether a cell asks which columns of a table have the type "object", as columns of text had until pandas 3."""
+    asking = (
+        r"select_dtypes\([^)]*\bobject\b"
+        r"|\bdtypes?\s*[=!]=\s*['\"]?(?:object|O)\b"
+    )
+    return any(re.search(asking, source) for source in sources)

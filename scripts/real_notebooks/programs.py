@@ -52,6 +52,7 @@ class Outcome:
         published: the error that this cell has in the published notebook, "class: message"; "" if it has none.
         ran: whether the published notebook shows that this cell was executed there without an error.
         imported: the names that the executed cells import, each with the first name of its module.
+        asks_for_object: whether an executed cell asks which columns of a table have the type "object".
         accelerator: the accelerator that the published notebook asks Colab for; "" if none.
     """
 
@@ -68,6 +69,7 @@ class Outcome:
     published: str = ""
     ran: bool = False
     imported: dict[str, str] = field(default_factory=dict)
+    asks_for_object: bool = False
     accelerator: str = ""
 
 
@@ -210,6 +212,7 @@ def outcome(status: int | None, seconds: float, executed: Path, published: dict[
     upto = code[: code.index(failing) + 1] if failing else code
     sources = ["".join(cell["source"]) for cell in upto]
     found.fetches, found.imported = _fetches(sources), cells.imported(sources)
+    found.asks_for_object = cells.asks_for_object(sources)
     found.printed = "\n".join(_printed(cell) for cell in upto)[-20_000:]
     if not failing:
         found.printed += f"\n{found.message}"

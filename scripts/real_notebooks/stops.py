@@ -250,6 +250,12 @@ def changed_interface(outcome: Outcome) -> Stop | None:
     return Stop(DRIFT, library) if library and re.match(_NOT_DRIFT, library) else None
 
 
+def text_columns(outcome: Outcome) -> Stop | None:
+    """A cell took columns of text for numbers, because it looked for the type "object": pandas 3 has one for text."""
+    taken = outcome.error == "ValueError" and outcome.message.startswith("could not convert string to float")
+    return Stop(DRIFT, "pandas") if taken and outcome.ran and outcome.asks_for_object else None
+
+
 def _last_library(outcome: Outcome) -> str:
     libraries = re.findall(r"(?:site|dist)-packages/(\w+)", outcome.text)
     return libraries[-1] if libraries else ""
@@ -274,6 +280,7 @@ def stop(outcome: Outcome, paths: set[str] | None = None) -> Stop:
             lambda: no_version(outcome),
             lambda: removed(outcome),
             lambda: changed_interface(outcome),
+            lambda: text_columns(outcome),
             lambda: repositorys_file(outcome, paths or set()),
         ]
     checks.append(lambda: out_of_time(outcome))
