@@ -294,7 +294,7 @@ SETS: dict[str, dict[str, MadeFile]] = {
     "kaggle:c/tabular-playground-series-sep-2022": {
         "train.csv": every(
             {
-                "date": days("2017-01-01", 730),
+                "date": days("2017-01-01", 150),
                 "country": ("Belgium", "France"),
                 "store": ("KaggleMart",),
                 "product": _PRODUCTS,

@@ -57,7 +57,7 @@ _HINTS = (
     ),
     Hint(
         re.compile(r"^ExecutableNotFound: failed to execute .*?\b(?:dot|neato)\b"),
-        "Colab and Kaggle have Graphviz's programs. Install them here too, for example: apt-get install graphviz",
+        "Colab and Kaggle have Graphviz's programs. Add a cell before it: !apt-get install -y graphviz",
     ),
     Hint(
         re.compile(r"^ModuleNotFoundError: No module named '(?P<name>[\w]+)"),

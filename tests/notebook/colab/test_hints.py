@@ -32,7 +32,7 @@ from tests.notebook.conftest import Run
         (
             "graphviz.Source(dot)",
             "ExecutableNotFound: failed to execute PosixPath('dot'), make sure the Graphviz executables are there",
-            "apt-get install graphviz",
+            "!apt-get install -y graphviz",
         ),
         ("input()", "StdinNotImplementedError: raw_input was called", "--param"),
     ],
