@@ -130,6 +130,10 @@ def test_what_no_rule_knows_is_ours(outcome: Outcome) -> None:
     assert stops.stop(outcome).sort == stops.OURS
 
 
+REFUSED = (
+    "haversack: The table of packages does not provide 2 imports of this notebook: own (cells 4, 8), own.b.c (cell 9)."
+    " Install the package of own in a cell before, by the name on PyPI: %pip install PACKAGE …"
+)
 NO_CSV = "[Errno 2] No such file or directory: 'data/a.csv'"
 
 
@@ -143,6 +147,8 @@ NO_CSV = "[Errno 2] No such file or directory: 'data/a.csv'"
         ("FileNotFoundError", "No such file or directory: '/kaggle/input/a.csv'", "data/a.csv", stops.OURS),
         ("ModuleNotFoundError", "No module named 'helpers'", "x/helpers/a.py", "notebook (a file of its"),
         ("ModuleNotFoundError", "No module named 'helpers'", "x/helpers", stops.OURS),
+        ("", REFUSED, "own/a.py", "notebook (a file of its repository: own)"),
+        ("", REFUSED.replace("own.b.c", "other"), "own/a.py", stops.OURS),
         ("ModuleNotFoundError", "No module named 'helpers.a'", "x/b.py", stops.DRIFT),
     ],
 )

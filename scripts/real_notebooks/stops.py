@@ -103,6 +103,9 @@ NO_NETWORK = (
 # What a call says of an argument that it does not have, and an object of an attribute.
 _NO_ARGUMENT = re.compile(r"^(?:(\w+)(?:\.\w+)?\(\) )?got an unexpected keyword argument '\w+'")
 _NO_ATTRIBUTE = re.compile(r"^'(\w+)' object has no attribute '\w+'")
+# What haversack says before the first cell of imports that it has no package for, and each of these imports.
+_REFUSED = re.compile(r"does not provide .*? of this notebook: (?P<imports>.*?\))\.")
+_REFUSED_IMPORT = re.compile(r"(\w+)(?:\.[\w.]+)? \(cells? ")
 # Files that Kaggle puts below a notebook's input folder.
 _INPUT = re.compile(r"(?:/kaggle|\.\.)/input/")
 # What a library says of something that it once had.
@@ -198,12 +201,23 @@ def no_version(outcome: Outcome) -> Stop | None:
 
 
 def repositorys_file(outcome: Outcome, paths: set[str]) -> Stop | None:
-    """A file or module is missing that lies in the notebook's repository, of which Colab opens the notebook alone."""
-    modules = missing_modules(outcome)
-    packages = {part for path in paths if path.endswith(".py") for part in Path(path).parts[:-1]}
-    here = (missing_files(outcome) | {f"{name}.py" for name in modules}) & {Path(path).name for path in paths}
-    here |= modules & packages
+    """A file or module is missing that lies in the notebook's repository, of which Colab opens the notebook alone.
+
+    If haversack refuses imports before the first cell, all of them must be there.
+    """
+    python = [Path(path) for path in paths if path.endswith(".py")]
+    modules = {path.stem for path in python} | {part for path in python for part in path.parts[:-1]}
+    refused = refused_imports(outcome)
+    here = missing_files(outcome) & {Path(path).name for path in paths}
+    here |= missing_modules(outcome) & modules
+    here |= refused if refused <= modules else set()
     return Stop(NOTEBOOK, f"a file of its repository: {min(here)}") if here else None
+
+
+def refused_imports(outcome: Outcome) -> set[str]:
+    """The first names of the modules for which haversack, before the first cell, said that it has no package."""
+    refused = _REFUSED.search(outcome.message) if not outcome.error else None
+    return set(_REFUSED_IMPORT.findall(refused["imports"])) if refused else set()
 
 
 def missing_modules(outcome: Outcome) -> set[str]:
