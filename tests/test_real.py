@@ -77,6 +77,10 @@ def ran(error: str, message: str, **more: Any) -> Outcome:
             ran("AttributeError", "'Near' object has no attribute 'fit_sample'", imported={"Near": "imblearn"}),
             "drift (imblearn)",
         ),
+        (
+            ran("ValueError", "model must be one of: 'a', 'b'", text="/site-packages/statsmodels/a.py"),
+            "drift (statsmodels)",
+        ),
         (ran("ValueError", "Argument(s) not recognized: {'lr': 0.1}"), "drift (keras)"),
         (
             ran("ValueError", "x", text="df.corr()\ncould not convert string to float: 'C'"),
@@ -113,6 +117,7 @@ def test_a_stop_that_a_rule_knows(outcome: Outcome, expected: str) -> None:
         failed("AttributeError", "module 'numpy' has no attribute 'bool'", text=OUR_FRAME),
         failed("ValueError", "as wanted", published="ValueError: as wanted", text=OUR_FRAME),
         failed("TypeError", "Coder() got an unexpected keyword argument 'sparse'", imported={"Coder": "sklearn"}),
+        failed("ValueError", "model must be one of: 'a', 'b'", text="/site-packages/statsmodels/a.py"),
         failed("ValueError", "Argument(s) not recognized: {'lr': 0.1}"),
         ran("TypeError", "f.<locals>.g() got an unexpected keyword argument 'a'", imported={"f": "sklearn"}),
         ran("AttributeError", "'Near' object has no attribute 'a'"),

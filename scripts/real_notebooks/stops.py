@@ -103,6 +103,8 @@ NO_NETWORK = (
 # What a call says of an argument that it does not have, and an object of an attribute.
 _NO_ARGUMENT = re.compile(r"^(?:(\w+)(?:\.\w+)?\(\) )?got an unexpected keyword argument '\w+'")
 _NO_ATTRIBUTE = re.compile(r"^'(\w+)' object has no attribute '\w+'")
+# What a library says of an argument's value that it does not know.
+_NO_VALUE = re.compile(r"^()\w+ must be one of\b")
 # What haversack says before the first cell of imports that it has no package for, and each of these imports.
 _REFUSED = re.compile(r"does not provide .*? of this notebook: (?P<imports>.*?\))\.")
 _REFUSED_IMPORT = re.compile(r"(\w+)(?:\.[\w.]+)? \(cells? ")
@@ -252,11 +254,11 @@ def removed(outcome: Outcome) -> Stop | None:
 
 
 def changed_interface(outcome: Outcome) -> Stop | None:
-    """A library has an argument or attribute no longer that it had where the notebook was published.
+    """A library no longer has an argument, a value of one, or an attribute that it had for the published notebook.
 
     The library is the one that the named class or function is imported from, else the last in the traceback.
     """
-    patterns = {"TypeError": _NO_ARGUMENT, "AttributeError": _NO_ATTRIBUTE}
+    patterns = {"TypeError": _NO_ARGUMENT, "AttributeError": _NO_ATTRIBUTE, "ValueError": _NO_VALUE}
     found = patterns[outcome.error].match(outcome.message) if outcome.error in patterns and outcome.ran else None
     if not found:
         return None
