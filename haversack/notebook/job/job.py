@@ -16,20 +16,21 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from haversack import credentials, embedded, settings, signin
-from haversack.errors import ConnectionFailed, DiskFull, HaversackError, InputError, Interrupted, NotebookInvalid
+from haversack import embedded, settings, signin
+from haversack.errors import ConnectionFailed, DiskFull, HaversackError, InputError, Interrupted
 from haversack.gpus import taken
+from haversack.notebook.job import arguments, kernel_variables, packages, summary, untrusted
 from haversack.notebook.job import inputs as inputs_
-from haversack.notebook.job import kernel_variables, packages, summary, untrusted
 from haversack.notebook.job.jobs import LOCK
+from haversack.notebook.job.report import JobReport
 from haversack.notebook.kaggle.folder import KaggleFolder
-from haversack.notebook.place import caches, content, sandbox
+from haversack.notebook.place import caches, content
 from haversack.notebook.record import beside, dated, document, store
 from haversack.notebook.record import parameters as parameters_
 from haversack.notebook.record.screen import Screen
@@ -39,7 +40,7 @@ from haversack.notebook.secrets.masking import Secrets
 from haversack.notebook.secrets.variables import secret_values
 from haversack.notebook.sessions import processes
 from haversack.notebook.sessions.sessions import JobSessions
-from haversack.packages import keras_backend, lock
+from haversack.packages import keras_backend
 from haversack.packages.drift import Drift
 from haversack.packages.pip_settings import uv_settings
 
@@ -47,88 +48,6 @@ parse_parameters = parameters_.parse
 
 # The longest part of a job's name that comes from its notebook's name, in characters.
 _MAX_STEM_LENGTH = 50
-
-
-@dataclass
-class JobReport:
-    """The result of a job. All paths are absolute; all texts are masked.
-
-    Attributes:
-        status: "done" or "failed".
-        notebook, output: paths of the given and of the executed notebook. Of one that was fetched, `notebook` is the
-            address, without secrets.
-        trusted: whether the notebook ran like the user's own, and not isolated.
-        job: the job's folder, whose name is the job's.
-        html: path of the web page; None if none was written.
-        sessions: number of sessions so far, those before a resume included.
-        cells: number of the last cell that was executed or, in a session that ended early, finished. Cells count
-            from 1, without empty and text cells.
-        trainings: names of the job's trainings that the notebook gave no name, as `haversack runs` lists them.
-        seconds: wall-clock time of this call of `run` or `resume`.
-        environment: of the kernel's environment: `key`, the `requirements` that the notebook needs, the number of
-            `packages`, `python`, `accelerator`, `from_store` and `seconds`; None with `--no-install`, and if the
-            packages could not be installed.
-        content: how `/content` was provided: "namespace", "bubblewrap", "folder" or "literals" (see
-            `place.content`).
-        downloads: paths of the copies of files that the notebook downloaded.
-        inputs: the inputs below `/kaggle/input`: `name` and `source`, with the version, of each.
-        outputs: the files that the notebook left in `/kaggle/working`: `name`, `path` and `size` in bytes of each.
-        drive: where the mounted drive's bytes are, such as "the hub at URL"; None if no drive was mounted.
-        shell_failures: the shell commands that failed without ending the job, or that ended it, in the last session:
-            `cell`, `command` and `status` (the exit status; a signal's number is negative) of each.
-        notices: sentences that the user should know, as printed.
-        resumable: whether `--resume` can do more than fail in the same way: it cannot where the notebook is done, or
-            where its packages contradict each other.
-        error: the error's message; None if `status` is "done".
-        failure: the error itself; None if `status` is "done".
-    """
-
-    status: Literal["done", "failed"]
-    notebook: str
-    output: str
-    job: str
-    html: str | None = None
-    sessions: int = 1
-    cells: int = 0
-    trainings: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    environment: dict[str, Any] | None = None
-    content: str = ""
-    downloads: list[str] = field(default_factory=list)
-    inputs: list[dict[str, str]] = field(default_factory=list)
-    outputs: list[dict[str, Any]] = field(default_factory=list)
-    drive: str | None = None
-    trusted: bool = True
-    shell_failures: list[dict[str, Any]] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    resumable: bool = False
-    error: str | None = None
-    failure: HaversackError | None = field(default=None, repr=False)
-
-    def json(self) -> dict[str, Any]:
-        """Return all fields but `failure` as a JSON object."""
-        return {name: value for name, value in asdict(self).items() if name != "failure"}
-
-    @property
-    def summary(self) -> str:
-        """The report as text: the outcome in one line, then one line for each path, download and training."""
-        cells = f"{self.cells} cell{'' if self.cells == 1 else 's'}"
-        over = f", over {self.sessions} sessions" if self.sessions > 1 else ""
-        lines = [f"{'Done' if self.status == 'done' else 'Failed'}: {cells} in {self.seconds:.0f} s{over}."]
-        lines.append(f"  notebook   {self.output}")
-        if not os.path.isabs(self.notebook):
-            lines.append(f"  source     {self.notebook}{'' if self.trusted else ' (not trusted)'}")
-        if self.html:
-            lines.append(f"  web page   {self.html}")
-        lines += [f"  download   {path}" for path in self.downloads]
-        lines += [f"  output     {text}" for text in inputs_.shown_outputs(self.outputs)]
-        lines += [f"  training   {name}" for name in self.trainings]
-        if self.drive:
-            lines.append(f"  drive      {self.drive}")
-        lines.append(f"  job        {self.job}")
-        if self.resumable:
-            lines.append(f"  resume     haversack run --resume {Path(self.job).name}")
-        return "\n".join(lines)
 
 
 def run(
@@ -195,22 +114,24 @@ def run(
     source = document.read(notebook, address)
     parameters_.apply(source, parameters or {})
     pages = beside.insert_page(source, page) if page else {}
-    chosen_output, taken = _free_output(notebook, address)
+    chosen_output, output_notice = arguments.free_output(notebook, address)
     output = (output or chosen_output).absolute()
     for path in [output, html] if html else [output]:
         document.check_output(path, notebook)
-    given = _uploads(uploads, source, notebook)
+    given = arguments.uploads_of(uploads, source, notebook)
     chosen = settings.load()
     options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse, trusted=trusted)
     options = replace(options, private_caches=private_caches or not trusted, gpus=gpus)
-    options = replace(options, **_package_options(chosen.install if install is None else install, as_of, python))
+    options = replace(
+        options, **arguments.package_options(chosen.install if install is None else install, as_of, python)
+    )
     if max_sessions is not None:
         options = replace(options, max_sessions=max_sessions)
     needed = packages.needed_by(source, notebook.absolute().parent, pages)
     if options.install:
         packages.check(needed, python, trusted=trusted)
     files_beside = beside.find(needed.files)
-    _check_options(options)
+    arguments.check_options(options)
     attached = inputs_.attached(inputs, options.hub)
     folder = _make_folder(chosen.data / "jobs", notebook.stem)
     given_as = address or str(notebook.absolute())
@@ -218,7 +139,10 @@ def run(
     record.written = dated.month_of(notebook)
     record.inputs, record.dialect = attached, inputs_.dialect(source, attached)
     notices = [*_unmount_abandoned(chosen.data), beside.outside_notice(needed.files), inputs_.proposed(source, record)]
-    notices += [taken if output.name == chosen_output.name else "", "" if trusted else untrusted.notice(given_as)]
+    notices += [
+        output_notice if output.name == chosen_output.name else "",
+        "" if trusted else untrusted.notice(given_as),
+    ]
     with FileLock(folder / LOCK):
         job = Job(source, folder, record, chosen, notices)
         record.uploads = job.store.add_inputs(source, given)
@@ -277,12 +201,12 @@ def resume(
         )
         if output is None:
             usual = Path(record.output)
-            here = usual.name if record.address else _default_output(Path(record.notebook))
+            here = usual.name if record.address else arguments.default_output(Path(record.notebook))
             output = usual if usual.parent.is_dir() else Path(here)
         record.output, record.html = str(output.absolute()), str(html.absolute()) if html else record.html
         document.check_output(output, folder / store.NOTEBOOK)
         store.check_inputs(folder, record)
-        _check_options(record.options)
+        arguments.check_options(record.options)
         # If the parent was killed, processes that cells started may have survived.
         processes.kill(folder)
         source = document.read(folder / store.NOTEBOOK)
@@ -531,80 +455,6 @@ class Job:
         return self.record.html
 
 
-def _check_options(options: Options) -> None:
-    """Raise `InputError` for unusable options, and what `taken.check` and `_check_hub` raise."""
-    if options.cores is not None and options.cores < 1:
-        raise InputError(f"{options.cores} cores cannot be simulated.", "Give --cores a number of at least 1.")
-    if options.max_sessions < 1:
-        raise InputError(
-            f"A job cannot have {options.max_sessions} sessions.", "Give --max-sessions a number of at least 1."
-        )
-    if options.rehearse and options.plain:
-        raise InputError("With --plain no training resumes, so --rehearse is useless.", "Leave out one of the two.")
-    if options.gpus and options.cores is not None:
-        raise InputError("--cores simulates cores on the CPU, so --gpus is useless.", "Leave out one of the two.")
-    if options.gpus is not None:
-        taken.check(options.gpus)
-    if not options.trusted:
-        sandbox.check()
-    _check_hub(options.hub)
-
-
-def _package_options(install: bool, as_of: str | None, python: str | None) -> dict[str, Any]:
-    """Return the options about packages. Raises `InputError` for an invalid day, and for options without `install`."""
-    if not install and (as_of or python):
-        raise InputError(
-            "With --no-install nothing is resolved, so --as-of and --python are useless.", "Leave them out."
-        )
-    return {"install": install, "as_of": as_of and lock.day_of(as_of), "python": python}
-
-
-def _default_output(notebook: Path) -> Path:
-    return Path(f"{notebook.stem}.executed.ipynb")
-
-
-def _free_output(notebook: Path, address: str) -> tuple[Path, str]:
-    """Return the default path of the executed notebook, and a sentence for the user, or "".
-
-    A notebook that was fetched from `address` takes a name that no other notebook's result has: `name-2`, `name-3`, ….
-    """
-    usual = _default_output(notebook)
-    path, number = usual, 1
-    while address and path.exists() and document.address_of(path) != address:
-        number += 1
-        path = usual.with_name(f"{notebook.stem}-{number}.executed.ipynb")
-    return path, "" if path == usual else f"{usual} exists and is another's, so the executed notebook is {path}."
-
-
-def _uploads(given: Sequence[Path], source: Any, notebook: Path) -> list[Path]:
-    """Return the absolute paths of the job's uploads: those given, or else those named in the notebook's metadata.
-
-    The latter are relative to the notebook's folder. Raises `InputError` if a file does not exist or the notebook names
-    one outside its folder, and `NotebookInvalid` for invalid metadata.
-    """
-    own = [] if given else _uploads_in_metadata(source, notebook)
-    folder = notebook.absolute().parent
-    paths = [path.absolute() for path in given] or [folder / name for name in own]
-    for path in paths:
-        if own and not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"The notebook names an upload outside its folder: {path}.", "Give it with --upload FILE.")
-        if not path.is_file():
-            raise InputError(f"There is no file {path} to upload.", "Check the path after --upload.")
-    return paths
-
-
-def _uploads_in_metadata(source: Any, notebook: Path) -> list[str]:
-    """Return `haversack.uploads` of the notebook's metadata; [] by default. Raises `NotebookInvalid`."""
-    ours = source.metadata.get("haversack", {})
-    names = ours.get("uploads", []) if isinstance(ours, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise NotebookInvalid(
-            f'{notebook} has invalid "haversack" metadata.',
-            'Write {"haversack": {"uploads": ["a.png"]}}.',
-        )
-    return names
-
-
 def _known_secrets(chosen: settings.Settings) -> Secrets:
     """Return the secrets that are known before the job starts: sign-ins, tokens, the user's variables and secrets file.
 
@@ -622,28 +472,6 @@ def _known_secrets(chosen: settings.Settings) -> Secrets:
     except PermissionError as error:
         raise InputError(str(error)) from None
     return secrets
-
-
-def _check_hub(hub: str | None) -> None:
-    """Send one request to a named hub, so that a problem shows before the notebook runs. Does nothing without one.
-
-    Raises `SignInError` without a token or if the hub refuses it, `ConnectionFailed` if the hub does not answer,
-    `RemoteError` if it answers with another error, and `InputError` for an invalid URL.
-    """
-    if not hub or hub == "embedded":
-        return
-    from haversack.http import Http, wait
-
-    server = credentials.drive(hub)
-
-    async def ask() -> None:
-        http = Http(server, attempts=2)
-        try:
-            await http.request("GET", "/drive/v3/about", params={"fields": "user"})
-        finally:
-            await http.close()
-
-    wait(ask())
 
 
 def _unmount_abandoned(data: Path) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from haversack.errors import JobError
-from haversack.notebook.job.job import _free_output
+from haversack.notebook.job.arguments import free_output
 from haversack.notebook.job.jobs import all_jobs
 from haversack.notebook.place import sandbox
 from tests.notebook import notebooks
@@ -86,11 +86,11 @@ def test_a_job_by_address_is_isolated_named_and_resumed_from_its_own_copy(
 def test_another_notebooks_result_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     one, other = "https://example.org/x.ipynb", "https://example.com/x.ipynb"
-    assert _free_output(Path("/tmp/x.ipynb"), one) == (Path("x.executed.ipynb"), "")
+    assert free_output(Path("/tmp/x.ipynb"), one) == (Path("x.executed.ipynb"), "")
     notebooks.write(Path("x.executed.ipynb"), "1", haversack={"source": one})
-    assert _free_output(Path("/tmp/x.ipynb"), one) == (Path("x.executed.ipynb"), "")
-    path, said = _free_output(Path("/tmp/x.ipynb"), other)
+    assert free_output(Path("/tmp/x.ipynb"), one) == (Path("x.executed.ipynb"), "")
+    path, said = free_output(Path("/tmp/x.ipynb"), other)
     assert path == Path("x-2.executed.ipynb")
     assert "x.executed.ipynb exists" in said
     Path("x-2.executed.ipynb").write_text("something else")
-    assert _free_output(Path("/tmp/x.ipynb"), other)[0] == Path("x-3.executed.ipynb")
+    assert free_output(Path("/tmp/x.ipynb"), other)[0] == Path("x-3.executed.ipynb")
