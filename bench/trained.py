@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--every", type=float, help="seconds between two saves, instead of haversack's own rhythm")
     given = parser.parse_args(arguments)
     if given.every is not None:
-        session.RHYTHM = session.Rhythm(first=given.every, share=0.0, shortest=given.every)
+        session.RHYTHM = session.Rhythm(first=given.every, share=0.0, shortest=given.every, longest=given.every)
     model = model_of(int(given.megabytes * 10**6))
     csv = given.folder / f"{given.name}.csv"
     callbacks = [

@@ -57,7 +57,15 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__init__"},
     ],
     "gpus": [{"taken"}, {"queue"}, {"locks"}, {"nvidia_smi"}, {"__init__"}],
-    "training": [{"keras"}, {"runs"}, {"checkpoints"}, {"devices", "location", "interrupts", "clock"}, {"__init__"}],
+    "training": [
+        {"keras"},
+        {"owned_run"},
+        {"runs"},
+        {"checkpoints"},
+        {"devices", "location", "interrupts", "rhythm", "console"},
+        {"clock"},
+        {"__init__"},
+    ],
     "notebook": [
         {"__init__"},
         {"job"},

@@ -43,7 +43,7 @@ from haversack.errors import (
     RunTaken,
     TrainingError,
 )
-from haversack.training.checkpoints import manifest, ownership, store, tensors
+from haversack.training.checkpoints import manifest, ownership, snapshot, store, tensors
 from haversack.training.checkpoints.failpoints import failpoint
 from haversack.training.checkpoints.manifest import ARRAYS_FILE, CheckpointManifest, Kind
 from haversack.training.checkpoints.ownership import RunOwner
@@ -185,8 +185,8 @@ class Checkpoints:
 
     | field | type | changed by |
     |---|---|---|
-    | `_buffers` | `Buffers` | caller, while no write is pending; read by the writer |
-    | `_pending_write`, `_pending_cleanup` | `Future` or None | caller |
+    | `_buffers` | `Buffers` | caller, while nothing is pending; else the writer |
+    | `_pending_memory`, `_pending_write`, `_pending_cleanup` | `Future` or None | caller |
     | `_session` | `RunOwner` or None | caller |
     | `_lost` | `RunLost` or None | caller or writer; never reset |
     | `_last_link` | the last manifest committed on the disk | caller (`claim`, `delete`), writer (`save`) |
@@ -208,6 +208,7 @@ class Checkpoints:
         self._replicator = Replicator(self._local, RemoteStore(str(where), self.name), keep) if is_url else None
         self._buffers = Buffers()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="haversack-checkpoint")
+        self._pending_memory: Future[None] | None = None
         self._pending_write: Future[None] | None = None
         self._pending_cleanup: Future[None] | None = None
         self._session: RunOwner | None = None
@@ -246,15 +247,23 @@ class Checkpoints:
         copied_facts = manifest.copy_facts(facts)
         self.claim()
         failpoint("before-snapshot")
-        snapshot = self._buffers.copy(tree)
+        copied = self._buffers.copy(tree)
         failpoint("after-snapshot")
         link = self._new_link("checkpoint")
-        link = replace(link, step=step, tree=snapshot.structure, facts=copied_facts, best=best, milestone=milestone)
-        self._pending_write = self._writer.submit(self._write, link, snapshot)
+        link = replace(link, step=step, tree=copied.structure, facts=copied_facts, best=best, milestone=milestone)
+        self._pending_write = self._writer.submit(self._write, link, copied)
         # A task of its own: the next save may use the buffers while old checkpoints, gigabytes perhaps, are deleted.
         self._pending_cleanup = self._writer.submit(self._apply_retention)
         if wait:
             self.wait()
+
+    def prepare(self, tree: Any) -> None:
+        """Make memory ready for saves of trees like `tree`, in the writer thread; return at once.
+
+        Without it, the first `save` waits for memory, several times as long as a later one takes. Raises `InputError`
+        for a tree that cannot be saved.
+        """
+        self._pending_memory = self._writer.submit(self._buffers.prepare, snapshot.forms(tree))
 
     def claim(self) -> None:
         """Claim the run for this session; does nothing if it is claimed.
@@ -281,8 +290,14 @@ class Checkpoints:
 
     @property
     def saving(self) -> bool:
-        """Whether a write is pending, so that `save` would wait for it."""
-        return self._pending_write is not None and not self._pending_write.done()
+        """Whether the writer thread is busy with a write or with memory for it, so that `save` would wait."""
+        pending = (self._pending_memory, self._pending_write)
+        return any(future is not None and not future.done() for future in pending)
+
+    @property
+    def copy_seconds(self) -> float:
+        """How long the last `save` copied its tree: what a save costs that need not wait for anything else."""
+        return self._buffers.copy_seconds
 
     @property
     def pending(self) -> int:
@@ -360,8 +375,9 @@ class Checkpoints:
 
         Args:
             like: a tree of the same form as the saved one. Each array gets the library of its counterpart there, an
-                array of JAX or torch also its device, and one of JAX its sharding. Without `like` all arrays are
-                numpy's, and namedtuples are tuples.
+                array of JAX or torch also its device, and one of JAX its sharding. An empty dict fits every dict, so
+                `optimizer.state_dict()` fits before the first step; arrays in it get the library that they were saved
+                from. Without `like` all arrays are numpy's, and namedtuples are tuples.
             step: the step to restore.
 
         Every byte is compared with the manifest's hash. A checkpoint that only the store has is first downloaded into
@@ -435,7 +451,10 @@ class Checkpoints:
         self._session = session
 
     def _wait_for_write(self) -> None:
-        """Wait for the pending write and raise its error, once; raises `RunLost` if the replicator lost the run."""
+        """Wait for the writer and raise its error, once; raises `RunLost` if the replicator lost the run."""
+        if self._pending_memory is not None:
+            futures.wait([self._pending_memory])
+            self._pending_memory = None
         if self._pending_write is not None:
             # Cleared only once it is done: after a KeyboardInterrupt here the buffers are still being written.
             futures.wait([self._pending_write])
@@ -444,14 +463,14 @@ class Checkpoints:
         if self._replicator is not None and self._replicator.lost and self._lost is None:
             raise self._mark_lost()
 
-    def _write(self, link: CheckpointManifest, snapshot: Snapshot) -> None:
+    def _write(self, link: CheckpointManifest, copied: Snapshot) -> None:
         """Commit a checkpoint on the disk and schedule its replication. Runs in the writer thread.
 
         Raises `RunLost`, `DiskFull`, `TrainingError`.
         """
 
         def write_files(folder: Path) -> dict[str, FileChecksum]:
-            return {ARRAYS_FILE: tensors.write(folder / ARRAYS_FILE, snapshot.arrays)}
+            return {ARRAYS_FILE: tensors.write(folder / ARRAYS_FILE, copied.arrays)}
 
         try:
             self._last_link = self._local.commit(link, write_files)

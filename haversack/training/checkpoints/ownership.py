@@ -30,8 +30,8 @@ from haversack import disk, place
 from haversack.errors import RunLost, RunTaken
 
 _SILENCE_ALLOWED = 600.0
-"""Seconds after its last link for which a session on another machine counts as alive: twice the longest pause between
-two saves of `haversack.fit`."""
+"""Seconds after its last link for which a session on another machine counts as alive: ten times the usual longest pause
+between two saves of a training (`rhythm.Rhythm`)."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import math
 import os
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -27,8 +28,11 @@ from haversack.errors import InputError, TrainingError
 Arrays = dict[str, np.ndarray]
 """Name of an array (its path in the tree, such as "layers/0/kernel") -> its values on the host."""
 
+_ARRAY_KINDS = ("array", "scalar", "jax", "torch")
+"""What the structure of a tree calls its arrays: numpy's, numpy's scalars, and those of JAX and torch."""
 _EXACT_IN_JSON = 1 << 53
 _CHUNK = 8 << 20
+_PAGE = 4096
 _ML_DTYPES = ("bfloat16", "float8")
 """Prefixes of the names of dtypes that numpy has only through ml_dtypes."""
 
@@ -44,14 +48,31 @@ class Snapshot:
     arrays: Arrays
 
 
+Form = tuple[tuple[int, ...], np.dtype]
+"""Shape and dtype of an array on the host."""
+
+
 class Buffers:
     """Memory for one snapshot at a time; a buffer is reused if the next array of its name has the same dtype and shape.
 
-    Not thread-safe: the caller must not call `copy` while another thread reads the previous snapshot.
+    Not thread-safe: the caller must not call `copy` or `prepare` while another thread does, or reads the previous
+    snapshot.
+
+    Attributes:
+        copy_seconds: how long the last `copy` took to copy, without the time for which it waited for computations in
+            progress and for new memory. So it is what the next copy of the same tree costs.
     """
 
     def __init__(self) -> None:
         self._buffers: Arrays = {}
+        self.copy_seconds = 0.0
+
+    def prepare(self, forms: Mapping[str, Form]) -> None:
+        """Make memory ready for a tree of these arrays, by name; see `forms`. It overwrites the previous snapshot.
+
+        Linux gives a page of memory when it is first written, which takes several times as long as copying into it.
+        """
+        self._buffers = {name: self._ready(name, shape, dtype) for name, (shape, dtype) in forms.items()}
 
     def copy(self, tree: Any) -> Snapshot:
         """Return a snapshot of `tree` in these buffers; it overwrites the previous snapshot.
@@ -65,28 +86,49 @@ class Buffers:
             # Start all transfers from an accelerator before waiting for the first one.
             if hasattr(leaf, "copy_to_host_async"):
                 leaf.copy_to_host_async()
+        _wait_until_computed(leaves.values())
+        begun = time.monotonic()
         sources = {name: _to_host(leaf, name) for name, leaf in leaves.items()}
-        self._buffers = {name: self._buffer_for(name, source) for name, source in sources.items()}
+        transferred = time.monotonic() - begun
+        self.prepare({name: (source.shape, source.dtype) for name, source in sources.items()})
+        begun = time.monotonic()
         _copy_all([(self._buffers[name], source) for name, source in sources.items()])
+        self.copy_seconds = transferred + time.monotonic() - begun
         return Snapshot(structure, self._buffers)
 
-    def _buffer_for(self, name: str, source: np.ndarray) -> np.ndarray:
+    def _ready(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return the buffer of this name if it fits, else a new one, each page of which has been written once."""
         buffer = self._buffers.get(name)
-        if buffer is not None and buffer.shape == source.shape and buffer.dtype == source.dtype:
-            return buffer
-        return np.empty(source.shape, source.dtype)
+        if buffer is None or buffer.shape != shape or buffer.dtype != dtype:
+            buffer = np.empty(shape, dtype)
+            buffer.reshape(-1).view(np.uint8)[::_PAGE] = 0
+        return buffer
+
+
+def forms(tree: Any) -> dict[str, Form]:
+    """Return shape and dtype of each array in `tree`, by the name that `Buffers.copy` gives it.
+
+    No value is read, so nothing waits for computations in progress. Arrays whose dtype on the host is not known without
+    their values, such as random keys of JAX, are left out. Raises `InputError` as `Buffers.copy` does.
+    """
+    leaves: dict[str, Any] = {}
+    _flatten(tree, "", leaves)
+    dtypes = {name: _host_dtype(leaf) for name, leaf in leaves.items()}
+    return {name: (tuple(leaves[name].shape), dtype) for name, dtype in dtypes.items() if dtype is not None}
 
 
 def rebuild(structure: Any, arrays: Arrays, like: Any = None) -> Any:
     """Return the tree of a snapshot; `structure` and `arrays` are its fields.
 
     Without `like` the tree has the arrays in `arrays`, not copies, and tuples in place of namedtuples. With `like`, a
-    tree of the same form, each array gets the library, device and sharding of its counterpart there.
+    tree of the same form, each array gets the library, device and sharding of its counterpart there. An empty dict in
+    `like` stands for a dict of any form, such as the state of an optimizer before its first step: arrays in it get the
+    library that they were saved from, on the CPU or JAX's default device.
 
     Raises `TrainingError` if `like` has other keys, lengths, shapes or dtypes than the snapshot, or no array where the
     snapshot has one.
     """
-    return _rebuild(structure, arrays, like, like is not None, "")
+    return _rebuild(structure, arrays, _AS_NUMPY if like is None else like, "")
 
 
 # Copying
@@ -105,7 +147,7 @@ def _flatten(value: Any, path: str, leaves: dict[str, Any]) -> Any:
         while name in leaves:
             name += "'"
         leaves[name] = value
-        return {"scalar" if isinstance(value, np.generic) else "array": name}
+        return {"scalar" if isinstance(value, np.generic) else _library(value) or "array": name}
     return _encode_plain(value, path)
 
 
@@ -140,6 +182,22 @@ def _library(value: Any) -> str:
         if module is not None and isinstance(value, getattr(module, kind)):
             return name
     return ""
+
+
+def _wait_until_computed(leaves: Collection[Any]) -> None:
+    """Wait for the steps in progress that compute these arrays, of JAX or on torch's accelerators."""
+    for leaf in leaves:
+        if hasattr(leaf, "block_until_ready"):
+            leaf.block_until_ready()
+    if any(getattr(leaf, "is_cuda", False) for leaf in leaves):
+        sys.modules["torch"].cuda.synchronize()
+
+
+def _host_dtype(leaf: Any) -> np.dtype | None:
+    try:
+        return np.dtype(str(leaf.dtype).removeprefix("torch."))
+    except TypeError:
+        return None
 
 
 def _to_host(leaf: Any, path: str) -> np.ndarray:
@@ -200,22 +258,32 @@ def _chunks(target: np.ndarray, source: np.ndarray) -> Iterator[tuple[np.ndarray
         yield flat[0][start : start + step], flat[1][start : start + step]
 
 
-# Rebuilding. `has_like` is whether there is a `like`: None is also a value that a tree can hold.
+# Rebuilding. In place of a part of `like`: there is no `like`; or `like` has an empty dict here, which fits every dict.
+
+_AS_NUMPY, _AS_SAVED = object(), object()
 
 
-def _rebuild(node: Any, arrays: Arrays, like: Any, has_like: bool, path: str) -> Any:
+def _rebuild(node: Any, arrays: Arrays, like: Any, path: str) -> Any:
     if not isinstance(node, dict):
         return node
     [(kind, content)] = node.items()
     if kind == "dict":
-        return _rebuild_dict(content, arrays, like, has_like, path)
+        return _rebuild_dict(content, arrays, like, path)
     if kind in ("list", "tuple"):
-        return _rebuild_sequence(kind, content, arrays, like, has_like, path)
-    if kind in ("array", "scalar"):
-        if has_like:
-            return _convert(arrays[content], like, path)
-        return arrays[content][()] if kind == "scalar" else arrays[content]
+        return _rebuild_sequence(kind, content, arrays, like, path)
+    if kind in _ARRAY_KINDS:
+        return _rebuild_array(kind, arrays[content], like, path)
     return _decode_plain(kind, content)
+
+
+def _rebuild_array(kind: str, array: np.ndarray, like: Any, path: str) -> Any:
+    if like is _AS_SAVED and kind == "torch":
+        return to_torch(array)
+    if like is _AS_SAVED and kind == "jax" and "jax" in sys.modules:
+        return sys.modules["jax"].numpy.array(array)
+    if like is _AS_NUMPY or like is _AS_SAVED:
+        return array[()] if kind == "scalar" else array
+    return _convert(array, like, path)
 
 
 def _decode_plain(kind: str, content: str) -> Any:
@@ -226,26 +294,32 @@ def _decode_plain(kind: str, content: str) -> Any:
     return base64.b64decode(content)
 
 
-def _rebuild_dict(items: list[Any], arrays: Arrays, like: Any, has_like: bool, path: str) -> dict[Any, Any]:
+def _rebuild_dict(items: list[Any], arrays: Arrays, like: Any, path: str) -> dict[Any, Any]:
     keys = [_decode_plain(*next(iter(key.items()))) if isinstance(key, dict) else key for key, _ in items]
-    if has_like and (not isinstance(like, Mapping) or set(like) != set(keys)):
+    if isinstance(like, Mapping) and not like:
+        like = _AS_SAVED
+    if _is_given(like) and (not isinstance(like, Mapping) or set(like) != set(keys)):
         _raise_mismatch(path, f"has the keys {sorted(map(str, keys))}", _describe(like))
     return {
-        key: _rebuild(node, arrays, like[key] if has_like else None, has_like, _join(path, key))
+        key: _rebuild(node, arrays, like[key] if _is_given(like) else like, _join(path, key))
         for key, (_, node) in zip(keys, items, strict=True)
     }
 
 
-def _rebuild_sequence(kind: str, nodes: list[Any], arrays: Arrays, like: Any, has_like: bool, path: str) -> Any:
-    if has_like and (not isinstance(like, (list, tuple)) or len(like) != len(nodes)):
+def _rebuild_sequence(kind: str, nodes: list[Any], arrays: Arrays, like: Any, path: str) -> Any:
+    if _is_given(like) and (not isinstance(like, (list, tuple)) or len(like) != len(nodes)):
         _raise_mismatch(path, f"has {len(nodes)} parts", _describe(like))
     parts = [
-        _rebuild(node, arrays, like[index] if has_like else None, has_like, _join(path, index))
+        _rebuild(node, arrays, like[index] if _is_given(like) else like, _join(path, index))
         for index, node in enumerate(nodes)
     ]
-    if has_like and hasattr(like, "_fields"):
+    if _is_given(like) and hasattr(like, "_fields"):
         return type(like)(*parts)
     return parts if kind == "list" else tuple(parts)
+
+
+def _is_given(like: Any) -> bool:
+    return like is not _AS_NUMPY and like is not _AS_SAVED
 
 
 def _convert(array: np.ndarray, like: Any, path: str) -> Any:
@@ -274,17 +348,21 @@ def _to_jax(array: np.ndarray, like: Any, path: str) -> Any:
 
 
 def _to_torch(array: np.ndarray, like: Any, path: str) -> Any:
-    torch = sys.modules["torch"]
-    if array.dtype.name.startswith(_ML_DTYPES):
-        bits = np.int16 if array.dtype.itemsize == 2 else np.uint8
-        tensor = torch.from_numpy(array.view(bits).copy()).view(getattr(torch, array.dtype.name))
-    else:
-        tensor = torch.from_numpy(array.copy())
+    tensor = to_torch(array)
     if tensor.shape != like.shape or tensor.dtype != like.dtype:
         _raise_mismatch(
             path, f"is {tensor.dtype} of shape {tuple(tensor.shape)}", f"{like.dtype} of shape {tuple(like.shape)}"
         )
     return tensor.to(like.device).requires_grad_(like.requires_grad)
+
+
+def to_torch(array: np.ndarray) -> Any:
+    """Return a copy of `array` as a tensor on the CPU."""
+    torch = sys.modules["torch"]
+    if array.dtype.name.startswith(_ML_DTYPES):
+        bits = np.int16 if array.dtype.itemsize == 2 else np.uint8
+        return torch.from_numpy(array.view(bits).copy()).view(getattr(torch, array.dtype.name))
+    return torch.from_numpy(array.copy())
 
 
 def _check_same(array: np.ndarray, shape: tuple[int, ...], dtype: Any, path: str) -> None:

@@ -27,7 +27,7 @@ from haversack.training.devices import devices, import_keras
 if TYPE_CHECKING:
     import keras
 
-    from haversack.training.checkpoints.checkpoints import Checkpoints, Restored
+    from haversack.training.checkpoints.checkpoints import Checkpoints
     from haversack.training.keras.data import Source
     from haversack.training.keras.session import SavedTraining, TrainingSession
 
@@ -196,8 +196,10 @@ def _fit_run(
     """
     from haversack.training import location
     from haversack.training.checkpoints.checkpoints import Checkpoints
+    from haversack.training.console import print_line
     from haversack.training.interrupts import Interrupts
-    from haversack.training.keras.session import TrainingSession, print_line
+    from haversack.training.keras.session import TrainingSession
+    from haversack.training.owned_run import rename_old_run
 
     arguments = _with_defaults(model, x, y, options)
     opened = _open_data(model, arguments)
@@ -210,7 +212,7 @@ def _fit_run(
         print_line(notice)
     restarted_by = _default_namer() if restart else None
     if restart:
-        _rename_old_run(name, where, take_over, restarted_by)
+        rename_old_run(name, where, take_over, restarted_by)
     checkpoints = Checkpoints(name, where, take_over=take_over)
     saved, finished = _restore_and_claim(checkpoints, facts, arguments["epochs"])
     source.seed = saved.seed if saved else _draw_seed()
@@ -278,23 +280,6 @@ def _open_data(model: keras.Model, arguments: dict[str, Any]) -> _OpenedData | s
         return f"its data cannot be read in an order of haversack's own ({type(error).__name__}: {first_line})"
 
 
-def _rename_old_run(name: str, where: str | Path | None, take_over: bool, restarted_by: str | None) -> None:
-    """Rename the run `name`, so that a new one can begin; do nothing if it has no checkpoint.
-
-    `restarted_by` identifies the call in its job. If the same call has restarted the run in an earlier session of the
-    job, the run is this call's own and keeps its name. Raises `RunTaken` if another session owns the run.
-    """
-    from haversack.training import location
-    from haversack.training.checkpoints.checkpoints import Checkpoints
-
-    with Checkpoints(name, where, take_over=take_over) as before:
-        latest = before.latest
-        if latest is None or (restarted_by and latest.facts.get("restarted by") == restarted_by):
-            return
-        before.claim()
-    location.rename_run(name, where)
-
-
 def _restore_and_claim(
     checkpoints: Checkpoints, facts: dict[str, Any], epochs: int
 ) -> tuple[SavedTraining | None, bool]:
@@ -303,7 +288,9 @@ def _restore_and_claim(
     Returns the saved training, None for a new run, and whether it already has all `epochs`. Raises `TrainingError` if
     the data is not the run's, and `RunTaken` if another session owns the run.
     """
-    from haversack.training.keras.session import SavedTraining, check_unchanged, print_line
+    from haversack.training.console import print_line
+    from haversack.training.keras.session import SavedTraining, check_unchanged
+    from haversack.training.owned_run import has_newer
 
     restored = checkpoints.restore()
     saved = SavedTraining.of(restored)
@@ -313,17 +300,10 @@ def _restore_and_claim(
             print_line(f"{checkpoints.name}: finished before; its history and weights are loaded")
             return saved, True
     checkpoints.claim()
-    if checkpoints.take_over and _has_newer(checkpoints, restored):
+    if checkpoints.take_over and has_newer(checkpoints, restored):
         # The previous owner committed one more checkpoint between the restore and the claim; now it cannot.
         saved = SavedTraining.of(checkpoints.restore())
     return saved, False
-
-
-def _has_newer(checkpoints: Checkpoints, restored: Restored | None) -> bool:
-    """Whether there is a newer checkpoint than `restored`, apart from those that the restore found damaged."""
-    damaged = {one.where for one in restored.passed_over} if restored else set()
-    newest = next((one for one in reversed(checkpoints.all()) if one.where not in damaged), None)
-    return newest is not None and (restored is None or newest.id != restored.checkpoint.id)
 
 
 def _run_and_close(session: TrainingSession, train: Callable[[], keras.callbacks.History]) -> keras.callbacks.History:
@@ -379,7 +359,7 @@ def _without_backups(callbacks: Any) -> list[Any]:
     """The callbacks as a list, without BackupAndRestore, which would load older weights over the restored ones."""
     import keras
 
-    from haversack.training.keras.session import print_line
+    from haversack.training.console import print_line
 
     given = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
     every = keras.tree.flatten(given) if given else []

@@ -16,63 +16,25 @@ goes through the same end.
 from __future__ import annotations
 
 import math
-import signal
-import sys
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from haversack import place
-from haversack.errors import ConnectionFailed, HaversackError, RateLimited, RunLost, RunTaken, TrainingError
-from haversack.training import clock
+from haversack.errors import TrainingError
 from haversack.training.checkpoints.checkpoints import Checkpoints, Restored
+from haversack.training.console import print_line
 from haversack.training.interrupts import Interrupts
 from haversack.training.keras import fingerprint, log_files, state
 from haversack.training.keras.attributes import AttributeState, decode, encode
 from haversack.training.keras.data import Source
 from haversack.training.keras.progress_bar import ProgressBar
-from haversack.training.runs.log import RunLog
-
-
-@dataclass(frozen=True)
-class Rhythm:
-    """When to save.
-
-    Attributes:
-        first: seconds from the start of the session to its first save.
-        share: the interval after a save, as a multiple of the time for which that save blocked the training.
-        shortest: lower bound of the interval in seconds.
-        longest: upper bound of the interval in seconds.
-    """
-
-    first: float = 5.0
-    share: float = 100.0
-    shortest: float = 2.0
-    longest: float = 300.0
-
-    def interval(self, cost: float) -> float:
-        """Return the seconds from the end of a save that blocked the training for `cost` seconds to the next save."""
-        return min(max(self.share * cost, self.shortest), self.longest)
-
+from haversack.training.owned_run import Captured, OwnedRun, Position
+from haversack.training.rhythm import Rhythm
 
 RHYTHM = Rhythm()
-# The last save begins this share of the remaining time before the session's end, but at most so many seconds before.
-_FINAL_SAVE_SHARE, _FINAL_SAVE_LEAD = 0.1, 30.0
-STORE_TIMEOUT = 600.0
-"""How long a finished training waits for a store that does not answer, in seconds."""
-_STORE_RETRY_INTERVAL = 5.0
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far a run is: `step` batches of epoch `epoch` (from 0) are done; `total` are done of all epochs together."""
-
-    epoch: int
-    step: int
-    total: int
+"""When the trainings of `haversack.fit` save."""
 
 
 @dataclass(frozen=True)
@@ -168,37 +130,26 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
     every state → new                     `fit(restart=True)` claims the run and renames it; `RunTaken` as above
     ====================================  =====================================================================
 
-    Saving overlaps with training: a save blocks the training only while it copies the state, or while the save before
-    it is still being written.
-
     Fields. The session is the owner of all fields, and the thread that calls `fit` is the only one that assigns them.
     No lock guards them. With asynchronous dispatch (`_async_train`), Keras's worker threads run the callbacks' batch
-    methods, and the progress bar's calls `_next_save_text`, which reads `_next_save_at` and `_checkpoints`. `_save`
-    waits for these threads before it reads the callbacks' attributes.
+    methods, and the progress bar's calls `OwnedRun.next_save_text`. `_capture` waits for these threads before it reads
+    the callbacks' attributes.
 
     ======================  ============================  ==========================================================
     field                   type                          meaning
     ======================  ============================  ==========================================================
     _trained_model          keras.Model                   the model
     _source                 Source                        the batches; the session seeks it at each epoch
-    _checkpoints            Checkpoints                   the checkpoints; they have their own threads
+    _run                    OwnedRun                      the run: its saves, its log, its position and its end
     _facts                  dict                          recorded in checkpoints; `fit` and `on_train_begin` fill it
     _saved                  SavedTraining or None         what the session resumes from; `_restore` empties its tree
-    _interrupts             Interrupts                    the held signal; its handler runs in the main thread
     _epochs                 int                           `epochs`, as given to `fit`
-    _log                    RunLog                        the run's log and pulse
     _attributes             AttributeState                attributes of the callbacks and of the data set
-    _position               Position                      how far the run is; `step` is the step that is next
     _steps_before_epoch     int                           batches done in all epochs before the current one
     _steps_done             int                           batches done in the current epoch
-    _last_saved_total       int                           `total` of the last save; -1 before a new run's first
     _last_logs              dict                          results of the last epoch that ended
     _train_function         compiled function or None     Keras's train function while steps are skipped, else None
     _architecture           uint8 array or None           the model's configuration as JSON
-    _trained_before         float                         seconds of training in earlier sessions
-    _started_at             float                         monotonic time at which the session began
-    _final_save_at          float                         monotonic time of the save before the machine's session ends
-    _next_save_at           float                         monotonic time at which a save is due
     _in_first_epoch         bool                          True until the first `on_epoch_begin` has returned
     ======================  ============================  ==========================================================
     """
@@ -220,30 +171,34 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         """`steps` is `steps_per_epoch`; the other options are those of `fit`. `interrupts` must be entered."""
         params = {"verbose": verbose, "epochs": epochs, "steps": steps or source.num_batches}
         super().__init__(callbacks, add_history=True, **params)
+        self._run = OwnedRun(
+            checkpoints,
+            interrupts,
+            self._capture,
+            facts=facts,
+            rhythm=RHYTHM,
+            resumed_at=saved.position if saved else None,
+            trained=saved.trained if saved else 0.0,
+        )
         if verbose != 0 and not any(isinstance(one, keras.callbacks.ProgbarLogger) for one in self.callbacks):
-            self.callbacks.append(ProgressBar(self._next_save_text))
+            self.callbacks.append(ProgressBar(self._run.next_save_text))
             self.callbacks[-1].set_params(params)
         self._trained_model = model
         self._source = source
-        self._checkpoints = checkpoints
         self._facts = facts
         self._saved = saved
-        self._interrupts = interrupts
         self._epochs = epochs
-        self._log = RunLog(checkpoints.folder)
         self._attributes = AttributeState([*self.callbacks, *source.stateful_objects])
-        self._position = saved.position if saved else Position(0, 0, 0)
         self._steps_before_epoch = self._position.total - self._position.step
         self._steps_done = self._position.step
-        self._last_saved_total = self._position.total if saved else -1
         self._last_logs: dict[str, Any] = decode(saved.tree["logs of last epoch"]) if saved else {}
         self._train_function: Any = None
         self._architecture: np.ndarray[Any, Any] | None = None
-        self._trained_before = saved.trained if saved else 0.0
-        self._started_at = time.monotonic()
-        self._final_save_at = _final_save_time()
-        self._next_save_at = min(self._started_at + RHYTHM.first, self._final_save_at)
         self._in_first_epoch = True
+
+    @property
+    def _position(self) -> Position:
+        return self._run.position
 
     # Called by Keras, in this order
 
@@ -256,12 +211,12 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         self._facts["model"] = fingerprint.of_model(self._trained_model)
         self._architecture = state.architecture(self._trained_model)
         if self._saved is None:
-            before = self._log.files_before() or log_files.lengths(self.callbacks)
-            self._log.write("files", before=before)
+            before = self._run.log.files_before() or log_files.lengths(self.callbacks)
+            self._run.log.write("files", before=before)
             with log_files.truncated(self.callbacks, before, first_start=True):
                 self._start_callbacks(logs)
         else:
-            check_unchanged(self._checkpoints.name, "model", self._saved.facts, self._facts)
+            check_unchanged(self._run.name, "model", self._saved.facts, self._facts)
             with log_files.truncated(self.callbacks, self._saved.tree["logs"]):
                 self._start_callbacks(logs)
         state.unshare(self._trained_model)
@@ -283,10 +238,10 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         resumes at the epoch's first step, else after them. Raises `RunTaken` and `RunLost` if the save does.
         """
         step = self._position.step if self._in_first_epoch else 0
-        self._position = Position(epoch, step, self._steps_before_epoch + step)
+        self._run.reach(Position(epoch, step, self._steps_before_epoch + step))
         self._source.seek(epoch, step)
         if not (self._in_first_epoch and self._saved):
-            self._save_if_due()
+            self._run.save_if_due()
             super().on_epoch_begin(epoch, logs)
         elif step == 0:
             self._restore(self._saved)
@@ -310,9 +265,9 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
             self._stop_skipping()
         if batch >= self._source.plan.length(self._position.epoch):
             return  # Keras asks for one batch more before it finds that the pass over the data has ended
-        self._position = Position(self._position.epoch, batch, self._steps_before_epoch + batch)
-        self._log.beat(self._trained, epoch=self._position.epoch, step=batch)
-        self._save_if_due()
+        self._run.reach(Position(self._position.epoch, batch, self._steps_before_epoch + batch))
+        self._run.beat()
+        self._run.save_if_due()
         super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -323,10 +278,9 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Deliver a held signal without a save, since a validation cannot be resumed; then call the callbacks."""
-        if self._interrupts.received is not None:
+        if self._run.is_interrupted:
             # A validation cannot be resumed, so there is nothing to save: the last checkpoint is the newest state.
-            self._log_end("interrupted")
-            self._interrupts.deliver()
+            self._run.interrupt()
         super().on_test_batch_begin(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -336,20 +290,19 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         """
         super().on_epoch_end(epoch, logs)
         self._steps_before_epoch += self._steps_done
-        self._position = Position(epoch + 1, 0, self._steps_before_epoch)
+        self._run.reach(Position(epoch + 1, 0, self._steps_before_epoch))
         self._last_logs = dict(logs or {})
         # The history also has what callbacks add, such as the learning rate.
         latest = {name: values[-1] for name, values in self._history.history.items() if values}
-        self._log.write("epoch", epoch=epoch, logs=_scalars(latest))
-        ended = self._trained_model.stop_training or epoch + 1 >= self._epochs
-        if ended and not self._save(ended=True):
-            self._save(ended=True)  # the error may have been that of the save before
+        self._run.log.write("epoch", epoch=epoch, logs=_scalars(latest))
+        if self._trained_model.stop_training or epoch + 1 >= self._epochs:
+            self._run.save_last()
 
     def on_train_end(self, logs: Any = None) -> None:
         """End the callbacks, and log the outcome "finished" unless the run was finished before this session."""
         super().on_train_end(logs or self._last_logs)
         if not (self._saved and self._saved.is_finished(self._epochs)):
-            self._log_end("finished")
+            self._run.end("finished")
 
     # Called by `fit`
 
@@ -357,111 +310,22 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         """End the session and release the run.
 
         `failure` is "", or the outcome "failed" or "interrupted" if `model.fit` raised; it is logged, and the log files
-        of the callbacks are closed. After a training that succeeded, this waits until the last checkpoint is committed
-        on this machine and in the store: up to 10 minutes (`STORE_TIMEOUT`) for a store that does not answer, or until
-        a signal comes. Errors are printed, except `RunLost`, which is raised if the training succeeded.
+        of the callbacks are closed. After a training that succeeded, this waits for the store, as `OwnedRun.close`
+        does; it then raises `RunLost` if another session took the run over.
         """
         self._stop_skipping()
         if failure:
             log_files.close(self.callbacks)
-            self._log_end(failure)
-        try:
-            if not failure:
-                self._wait_for_store()
-            self._release_run()
-        except RunLost:
-            if not failure:
-                raise
-
-    def _wait_for_store(self) -> None:
-        """Wait until the last checkpoint is in the store; give up at `STORE_TIMEOUT` or a signal.
-
-        SIGINT while the store does not answer ends only the wait: it is not delivered. An error other than
-        `ConnectionFailed` and `RateLimited` is printed and ends the wait. Raises `RunLost`.
-        """
-        begun, reported = time.monotonic(), False
-        while self._interrupts.received is None and time.monotonic() - begun < STORE_TIMEOUT:
-            try:
-                return self._checkpoints.wait()
-            except (ConnectionFailed, RateLimited) as error:
-                if not reported:
-                    print_line(
-                        f"{self._checkpoints.name}: {error.what} The last checkpoint is on this machine; waiting up to "
-                        f"{clock.words(STORE_TIMEOUT)} to replicate it. Interrupt to stop waiting."
-                    )
-                reported = True
-                time.sleep(_STORE_RETRY_INTERVAL)
-                if self._interrupts.received == signal.SIGINT:
-                    self._interrupts.received = None
-                    return None
-            except RunLost:
-                raise
-            except HaversackError as error:
-                return self._print_save_error(error)
-        return None
-
-    def _release_run(self) -> None:
-        """Close the checkpoints, so that another session may own the run. Prints errors; raises `RunLost`."""
-        try:
-            self._checkpoints.close()
-        except RunLost:
-            raise
-        except (ConnectionFailed, RateLimited) as error:
-            print_line(
-                f"{self._checkpoints.name}: {error.what} The last checkpoint is on this machine only, in "
-                f"{self._checkpoints.folder}. Call fit again to replicate it."
-            )
-        except HaversackError as error:
-            self._print_save_error(error)
-
-    def _print_save_error(self, error: HaversackError) -> None:
-        print_line(f"{self._checkpoints.name}: the last save failed: {error}")
+            self._run.end(failure)
+        self._run.close(succeeded=not failure)
 
     # Saving
 
-    @property
-    def _trained(self) -> float:
-        """Seconds of training in all sessions."""
-        return self._trained_before + time.monotonic() - self._started_at
-
-    def _save_if_due(self) -> None:
-        """Save if a save is due and none is in progress; for a held signal, save, release the run and deliver it."""
-        if self._interrupts.received is not None:
-            self._save()
-            self._release_run()
-            self._log_end("interrupted")
-            self._interrupts.deliver()
-        elif time.monotonic() >= self._next_save_at and not self._checkpoints.saving:
-            self._save()
-
-    def _save(self, ended: bool = False) -> bool:
-        """Save the state between two steps, unless it is saved already; return False if that failed.
-
-        A full disk or an unreachable drive does not stop the training: the error is printed, and the save is retried
-        when it is next due. Raises `RunTaken` and `RunLost`.
-        """
-        if self._position.total == self._last_saved_total and not ended:
-            return True
-        begun = time.monotonic()
+    def _capture(self, ended: bool) -> Captured:
+        """The state between two steps, after the callbacks of the steps before have returned."""
         if self._async_train:
             self._flush_futures()
-        try:
-            self._checkpoints.save(
-                self._position.total, self._state_tree(ended), facts=self._facts, best=self._is_best()
-            )
-        except (RunTaken, RunLost):
-            raise
-        except HaversackError as error:
-            print_line(f"{self._checkpoints.name}: {error} The training continues, and the save is retried.")
-            return False
-        finally:
-            now = time.monotonic()
-            due = now + RHYTHM.interval(now - begun)
-            self._next_save_at = min(due, self._final_save_at) if now < self._final_save_at else due
-        self._last_saved_total = self._position.total
-        position = self._position
-        self._log.write("save", epoch=position.epoch, step=position.step, total=position.total)
-        return True
+        return Captured(self._state_tree(ended), self._is_best())
 
     def _state_tree(self, ended: bool) -> dict[str, Any]:
         """The tree of a checkpoint: everything that `SavedTraining` and `_restore` read."""
@@ -474,7 +338,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
             "logs": log_files.capture(self.callbacks),
             "logs of last epoch": encode(self._last_logs),
             "position": [position.epoch, position.step, position.total],
-            "fit": {"trained": self._trained, "asked": self._epochs, "ended": ended, "seed": self._source.seed},
+            "fit": {"trained": self._run.trained, "asked": self._epochs, "ended": ended, "seed": self._source.seed},
         }
 
     def _is_best(self) -> bool:
@@ -507,33 +371,18 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
 
     def _report_begin(self) -> None:
         """Log the begin of the session; if it resumes a run, print where, and what may make the last digits differ."""
-        resumed = (self._position.epoch, self._position.step) if self._saved else None
-        pulse = self._log.last_pulse()
-        repeated = max(0.0, pulse - self._saved.trained) if self._saved and pulse is not None else None
-        has_sessions = self._log.has_sessions
-        self._log.begin(self._epochs, resumed, repeated, steps=self.params["steps"])
+        has_sessions = self._run.log.has_sessions
+        self._run.begin(self._epochs, self.params["steps"])
         if self._saved is None:
             return
         if not has_sessions:
             self._log_epochs_of_other_machines()
-        lost = "the steps after it are repeated" if repeated is None else f"{repeated:.0f} s repeated"
-        waiting = _uploads(self._checkpoints.pending) or "nothing"
-        print_line(
-            f"{self._checkpoints.name}: resumed at epoch {self._position.epoch + 1}, step {self._position.step}; "
-            f"{lost}; {waiting} pending"
-        )
         changed = fingerprint.differences(self._saved.facts["machine"], self._facts["machine"])
         if changed:
             print_line(
-                f"{self._checkpoints.name}: the order of the data and the random streams are unchanged; the last "
+                f"{self._run.name}: the order of the data and the random streams are unchanged; the last "
                 f"digits may differ, because of {'; '.join(changed)}"
             )
-
-    def _next_save_text(self) -> str:
-        """When the next save is, for the progress bar, and how many uploads are pending. May run in any thread."""
-        left = "now" if self._checkpoints.saving else f"{max(0.0, self._next_save_at - time.monotonic()):.0f}s"
-        waiting = _uploads(self._checkpoints.pending)
-        return f"{left}, {waiting} pending" if waiting else left
 
     def _log_epochs_of_other_machines(self) -> None:
         """Log the epochs in the saved history, because the log of the machine that trained them is not here."""
@@ -545,10 +394,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         columns = decode(history["history"])
         for number, epoch in enumerate(decode(history["epoch"])):
             row = {name: column[number] for name, column in columns.items() if number < len(column)}
-            self._log.write("epoch", epoch=epoch, logs=_scalars(row))
-
-    def _log_end(self, outcome: str) -> None:
-        self._log.write("end", outcome=outcome)
+            self._run.log.write("epoch", epoch=epoch, logs=_scalars(row))
 
 
 def check_unchanged(name: str, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -562,21 +408,6 @@ def check_unchanged(name: str, what: str, before: dict[str, Any], now: dict[str,
             f"The run {name} began with {'other data' if what == 'data' else 'another model'}: {'; '.join(changed)}.",
             "Give this training another name, or begin again with restart=True, which renames the old run.",
         )
-
-
-def _final_save_time() -> float:
-    """The monotonic time of a last save before the machine's session ends; infinity if no end is known."""
-    left = clock.remaining()
-    return math.inf if left is None else time.monotonic() + left - min(left * _FINAL_SAVE_SHARE, _FINAL_SAVE_LEAD)
-
-
-def print_line(text: str) -> None:
-    """Print "haversack: " and `text`: in a notebook on standard output, where Keras prints, else on standard error."""
-    print(f"haversack: {text}", file=sys.stdout if place.in_kernel() else sys.stderr, flush=True)
-
-
-def _uploads(count: int) -> str:
-    return f"{count} upload{'' if count == 1 else 's'}" if count else ""
 
 
 def _scalars(logs: dict[str, Any]) -> dict[str, float]:

@@ -5,7 +5,9 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections import namedtuple
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 from haversack.errors import InputError, TrainingError
-from haversack.training.checkpoints.snapshot import Buffers, rebuild
+from haversack.training.checkpoints.snapshot import Buffers, forms, rebuild
 
 Moments = namedtuple("Moments", "mu nu")
 
@@ -67,6 +69,36 @@ def test_the_buffers_are_used_again() -> None:
     second = buffers.copy({"a": np.ones(3), "b": np.ones(4)}).arrays
     assert second["a"] is first["a"]
     assert second["b"] is not first["b"]
+
+
+def test_memory_is_made_ready_before_it_is_copied_into() -> None:
+    arrays = {
+        "large": np.zeros(8 << 20),
+        "texts": np.array(["ab", "c"]),
+        "none": np.zeros((0, 3)),
+        "one": np.float32(1),
+    }
+    buffers = Buffers()
+    before = resident_bytes()
+    buffers.prepare(forms(arrays))
+    assert resident_bytes() - before > 50 << 20
+    assert {name: (one.shape, one.dtype) for name, one in buffers.copy(arrays).arrays.items()} == forms(arrays)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_what_is_still_computed_is_not_counted_as_copied() -> None:
+    matrix = jnp.eye(400) * 0.5
+    multiply = jax.jit(lambda x: jax.lax.fori_loop(0, 60, lambda _, y: y @ x, x).sum()).lower(matrix).compile()
+    begun, buffers = time.monotonic(), Buffers()
+    buffers.copy(multiply(matrix))
+    assert buffers.copy_seconds < (time.monotonic() - begun) / 2
+
+
+def test_the_form_of_a_random_key_is_known_from_its_values_alone() -> None:
+    assert forms({"key": jax.random.key(1), "w": jnp.ones(2, jnp.bfloat16)}) == {"w": ((2,), jnp.bfloat16)}
 
 
 def test_a_large_array_is_copied_whole() -> None:
@@ -141,6 +173,14 @@ def test_a_tree_that_is_unlike_is_told_where(like: Any, said: str) -> None:
         through({"a": [np.zeros(2)], "b": 1}, like=like)
 
 
+def test_an_empty_dict_fits_the_state_that_an_optimizer_has_later() -> None:
+    tree = {"state": {0: {"step": jnp.ones(()), "moment": np.ones(2)}}, "groups": [{"lr": 0.1}]}
+    back = through(tree, like={"state": {}, "groups": [{"lr": 0.0}]})
+    assert isinstance(back["state"][0]["step"], jax.Array)
+    assert type(back["state"][0]["moment"]) is np.ndarray
+    assert back["groups"] == [{"lr": 0.1}]
+
+
 def test_arrays_of_torch_come_back_with_like() -> None:
     torch = pytest.importorskip("torch")
     tree = {"w": torch.arange(6.0).reshape(2, 3).requires_grad_(), "h": torch.ones(3, dtype=torch.bfloat16)}
@@ -154,7 +194,7 @@ def test_the_shards_of_eight_devices_come_back_to_them() -> None:
     program = """
 import jax, json, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from haversack.training.checkpoints.snapshot import Buffers, rebuild
+from haversack.training.checkpoints.snapshot import Buffers, forms, rebuild
 mesh = jax.make_mesh((8,), ("batch",))
 rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("batch",), ()))
 tree = {"rows": jax.device_put(np.arange(16.0), rows), "whole": jax.device_put(np.ones(3), whole)}
