@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from haversack.training.devices import devices
     from haversack.training.keras.distribute import distribute
     from haversack.training.keras.fit import fit
+    from haversack.training.loops.resumable import resumable
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "fit",
     "login",
     "mount",
+    "resumable",
     "runs",
     "unmount",
 ]
@@ -69,6 +71,7 @@ _HOME = {
     "fit": "haversack.training.keras.fit",
     "login": "haversack.account",
     "mount": "haversack.drive.fuse.mount",
+    "resumable": "haversack.training.loops.resumable",
     "runs": "haversack.runs",
     "unmount": "haversack.drive.fuse.mount",
 }

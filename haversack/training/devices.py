@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haversack.errors import ExtraMissing, TrainingError
@@ -82,6 +84,16 @@ def devices() -> list[Device]:
     import jax
 
     return [_device(device) for device in jax.devices()]
+
+
+def processor_model() -> str:
+    """The model name of this machine's CPU: compilers and libraries use what its instruction set has."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def import_keras() -> Any:

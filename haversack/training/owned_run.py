@@ -54,10 +54,12 @@ class Captured:
     Attributes:
         tree: what `Checkpoints.save` saves. Its arrays may be the training's own: they are copied before the next step.
         best: whether it is the best state so far, which retention keeps.
+        broken: what is wrong with it, so that it must not take the place of an older state; "" if nothing is.
     """
 
     tree: dict[str, Any]
     best: bool = False
+    broken: str = ""
 
 
 Capture = Callable[[bool], Captured]
@@ -78,6 +80,7 @@ class OwnedRun:
     log               RunLog                  the run's log and pulse
     checkpoints       Checkpoints             the checkpoints; they have their own threads
     _facts            dict                    recorded in checkpoints; the session may fill it before the first
+    _framework        str                     what trains, for the log
     _capture          Capture                 the session's state
     _interrupts       Interrupts              the held signal; its handler runs in the main thread
     _timer            SaveTimer               when the next save is due
@@ -85,6 +88,7 @@ class OwnedRun:
     _first_total      int                     `position.total` at which this session began
     _saved_total      int                     `position.total` of the last save; -1 before a new run's first
     _prepared         bool                    whether memory for the saves was asked for
+    is_broken         bool                    whether a state was not saved because it is broken
     _trained_before   float                   seconds of training in earlier sessions
     _started_at       float                   monotonic time at which the session began
     ================  ======================  ====================================================================
@@ -98,6 +102,7 @@ class OwnedRun:
         *,
         facts: dict[str, Any],
         rhythm: Rhythm,
+        framework: str = "keras",
         resumed_at: Position | None = None,
         trained: float = 0.0,
     ) -> None:
@@ -109,6 +114,7 @@ class OwnedRun:
             capture: called between two steps, in the thread that trains.
             facts: JSON for each checkpoint.
             rhythm: when to save.
+            framework: what trains, for the log: "keras", "torch", "jax" or "python".
             resumed_at: the position of the checkpoint that the session resumes from; None for a new run.
             trained: seconds of training in all sessions at that checkpoint.
         """
@@ -118,11 +124,13 @@ class OwnedRun:
         self._interrupts = interrupts
         self._capture = capture
         self._facts = facts
+        self._framework = framework
         self._timer = SaveTimer(rhythm)
         self._resumed = resumed_at is not None
         self._first_total = self.position.total
         self._saved_total = self.position.total if self._resumed else -1
         self._prepared = False
+        self.is_broken = False
         self._trained_before = trained
         self._started_at = time.monotonic()
 
@@ -148,7 +156,7 @@ class OwnedRun:
         pulse = self.log.last_pulse()
         repeated = max(0.0, pulse - self._trained_before) if self._resumed and pulse is not None else None
         resumed = (self.position.epoch, self.position.step) if self._resumed else None
-        self.log.begin(epochs, resumed, repeated, steps=steps)
+        self.log.begin(epochs, resumed, repeated, steps=steps, framework=self._framework)
         if self._resumed:
             lost = "the steps after it are repeated" if repeated is None else f"{repeated:.0f} s repeated"
             waiting = _uploads(self.checkpoints.pending) or "nothing"
@@ -183,8 +191,16 @@ class OwnedRun:
         elif self._timer.is_due:
             self.save()
 
+    def save_if_affordable(self) -> None:
+        """Save also before a save is due, unless saves would then block more than a twentieth of the time.
+
+        Raises `RunTaken` and `RunLost` if the save does.
+        """
+        if self._timer.is_affordable:
+            self.save()
+
     def save(self, ended: bool = False) -> bool:
-        """Save the state between two steps, unless it is saved already; return False if that failed.
+        """Save the state between two steps, unless it is saved already or broken; return False if that failed.
 
         A full disk or an unreachable drive does not stop the training: the error is printed, and the save is retried
         when it is next due. Raises `RunTaken` and `RunLost`.
@@ -194,6 +210,9 @@ class OwnedRun:
         cost = None
         try:
             captured = self._capture(ended)
+            if captured.broken:
+                self._report_broken(captured.broken)
+                return True
             self.checkpoints.save(self.position.total, captured.tree, facts=self._facts, best=captured.best)
             cost = self.checkpoints.copy_seconds
         except (RunTaken, RunLost):
@@ -241,6 +260,16 @@ class OwnedRun:
         left = "now" if self.checkpoints.saving else f"{self._timer.remaining:.0f}s"
         waiting = _uploads(self.checkpoints.pending)
         return f"{left}, {waiting} pending" if waiting else left
+
+    def _report_broken(self, what: str) -> None:
+        """Print once that the run is saved no more."""
+        if not self.is_broken:
+            at = self.position
+            print_line(
+                f"{self.name}: {what} at epoch {at.epoch + 1}, step {at.step}. Such a state is not saved: the next "
+                "session goes on from the last checkpoint; change what diverged, such as the learning rate"
+            )
+        self.is_broken = True
 
     def _prepare(self) -> None:
         """Ask for the memory that the saves need, so that the first one need not wait for it."""

@@ -53,8 +53,8 @@ RHYTHM = Rhythm()
 class SaveTimer:
     """Tells when a save is due. The session that saves is its only user, and restarts it after each save.
 
-    `_costs` are the last costs in seconds, `_next_at` and `_final_at` are monotonic times; `_final_at` is that of the
-    save before the end of the machine's session, infinity if no end is known.
+    `_costs` are the last costs in seconds, the others are monotonic times; `_final_at` is that of the save before the
+    end of the machine's session, infinity if no end is known.
     """
 
     def __init__(self, rhythm: Rhythm) -> None:
@@ -62,11 +62,17 @@ class SaveTimer:
         self._rhythm = rhythm
         self._costs: deque[float] = deque(maxlen=_REMEMBERED)
         self._final_at = _final_save_time()
-        self._next_at = min(time.monotonic() + rhythm.first, self._final_at)
+        self._restarted_at = time.monotonic()
+        self._next_at = min(self._restarted_at + rhythm.first, self._final_at)
 
     @property
     def is_due(self) -> bool:
         return time.monotonic() >= self._next_at
+
+    @property
+    def is_affordable(self) -> bool:
+        """Whether a save now would block no more of the time since the last one than `Rhythm.largest_share` allows."""
+        return time.monotonic() - self._restarted_at >= self._rhythm.largest_share * min(self._costs, default=0.0)
 
     @property
     def remaining(self) -> float:
@@ -77,7 +83,7 @@ class SaveTimer:
         """Start the timer anew after a save that blocked the training for `cost` s; None for a save that failed."""
         if cost is not None:
             self._costs.append(cost)
-        now = time.monotonic()
+        now = self._restarted_at = time.monotonic()
         due = now + self._rhythm.interval(min(self._costs, default=0.0))
         self._next_at = min(due, self._final_at) if now < self._final_at else due
 

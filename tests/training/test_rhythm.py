@@ -37,6 +37,13 @@ def test_a_save_that_failed_does_not_change_what_a_save_costs() -> None:
     assert timer.remaining > 10_000
 
 
+def test_an_early_save_is_affordable_if_saves_are_cheap() -> None:
+    timer = SaveTimer(Rhythm())
+    assert timer.is_affordable
+    timer.restart(10_000.0)
+    assert not timer.is_affordable
+
+
 def test_a_save_is_due_before_the_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAVERSACK_SESSION_ENDS", str(time.time() + 1000))
     timer = SaveTimer(Rhythm(first=100_000.0, shortest=100_000.0, longest=100_000.0))

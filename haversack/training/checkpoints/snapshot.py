@@ -322,6 +322,25 @@ def _is_given(like: Any) -> bool:
     return like is not _AS_NUMPY and like is not _AS_SAVED
 
 
+def convert(tree: Any, like: Any, path: str = "") -> Any:
+    """Return `tree`, which was rebuilt without a `like`, as if it had been rebuilt with this one; arrays are copied.
+
+    Raises `TrainingError` as `rebuild` does; `path` names the tree in it.
+    """
+    if isinstance(like, Mapping):
+        if not isinstance(tree, dict) or set(tree) != set(like):
+            _raise_mismatch(path, f"is {_describe(tree)}", _describe(like))
+        return {key: convert(one, like[key], _join(path, key)) for key, one in tree.items()}
+    if isinstance(like, (list, tuple)):
+        if not isinstance(tree, (list, tuple)) or len(tree) != len(like):
+            _raise_mismatch(path, f"is {_describe(tree)}", _describe(like))
+        parts = [
+            convert(one, known, _join(path, index)) for index, (one, known) in enumerate(zip(tree, like, strict=True))
+        ]
+        return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
+    return _convert(np.array(tree), like, path) if is_array(like) else tree
+
+
 def _convert(array: np.ndarray, like: Any, path: str) -> Any:
     """Return `array` as an array of the library of `like`, on its devices and in its sharding.
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from haversack.training.devices import processor_model
 
 _SAMPLED_ROWS = 256
 _TOLERANCE = 1e-3
@@ -83,7 +83,7 @@ def of_machine() -> dict[str, Any]:
     devices = jax.devices()
     return {
         "devices": len(devices),
-        "device": devices[0].device_kind if devices[0].platform != "cpu" else _processor_model(),
+        "device": devices[0].device_kind if devices[0].platform != "cpu" else processor_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "distribution": type(keras.distribution.distribution()).__name__,
         "flags": " ".join(sorted(os.environ.get("XLA_FLAGS", "").split())),
@@ -147,13 +147,3 @@ def _describe(value: Any) -> str:
     if isinstance(value, list):
         return f"of {len(value)}"
     return "none" if value in (None, "") else str(value)
-
-
-def _processor_model() -> str:
-    """The model name of this machine's CPU: XLA compiles for its instruction set."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -8,7 +8,7 @@ its last checkpoint. A run resumes without either file; the report then lacks wh
 Events, with their fields besides `event`, `time` (seconds since 1970) and `pid`:
 
     files   before: the lengths of the callbacks' log files, see `keras.log_files`
-    begin   epochs, resumed, repeated, steps, host, before: see `RunLog.begin`
+    begin   epochs, resumed, repeated, steps, framework, host, before: see `RunLog.begin`
     epoch   epoch, logs: the results of an epoch that ended
     save    epoch, step, total: the position at which a save began
     end     outcome: finished, interrupted or failed
@@ -78,19 +78,25 @@ class RunLog:
                 file.write(line.encode() + b"\n")
 
     def begin(
-        self, epochs: int, resumed: tuple[int, int] | None, repeated: float | None, steps: int | None = None
+        self,
+        epochs: int,
+        resumed: tuple[int, int] | None,
+        repeated: float | None,
+        steps: int | None = None,
+        framework: str = "keras",
     ) -> None:
         """Log the begin of a session, with this host's name and the last pulse of the session before it.
 
         Args:
-            epochs: the number of epochs that was asked for.
+            epochs: the number of epochs that was asked for; 0 if it is not known.
             resumed: (epoch, step) that the session resumes at, both from 0; None if there was no checkpoint.
             repeated: seconds of training that this session repeats; None if unknown.
             steps: steps in an epoch; None if unknown.
+            framework: what trains: "keras", "torch", "jax" or "python".
         """
         before = pulse(self._pulse.parent)
         here = {"host": socket.gethostname(), "before": before and asdict(before)}
-        self.write("begin", epochs=epochs, resumed=resumed, repeated=repeated, steps=steps, **here)
+        self.write("begin", epochs=epochs, resumed=resumed, repeated=repeated, steps=steps, framework=framework, **here)
 
     def beat(self, trained: float, epoch: int, step: int) -> None:
         """Overwrite the pulse, at most five times a second.

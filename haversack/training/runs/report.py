@@ -92,8 +92,9 @@ class Run:
     Attributes:
         name: the run's name.
         folder: the folder of its log.
-        epochs_asked: `epochs`, as given to the last `fit`; 0 if no session is logged.
+        epochs_asked: the epochs that the last session was to reach; 0 if no session is logged, or it is not known.
         finished: whether the outcome of the last session is "finished".
+        framework: what trains: "keras", "torch", "jax", or "python" for a loop over arrays of numpy.
         steps: the number of steps in an epoch; None if unknown.
         sessions: the sessions, in order.
         epochs: the epochs that ended, in order. An epoch that was repeated is listed once, with its last results.
@@ -103,6 +104,7 @@ class Run:
     folder: Path
     epochs_asked: int
     finished: bool
+    framework: str = "keras"
     steps: int | None = None
     sessions: list[RunSession] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
@@ -128,11 +130,12 @@ class Run:
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        state = "finished" if self.finished else f"{len(self.epochs)} of {self.epochs_asked} epochs"
+        of_all = f" of {self.epochs_asked}" if self.epochs_asked else ""
+        state = "finished" if self.finished else f"{len(self.epochs)}{of_all} epochs"
         count = len(self.sessions)
         sessions = f"{count} session{'' if count == 1 else 's'}"
         last = " ".join(f"{name} {value:.4g}" for name, value in self.epochs[-1].logs.items()) if self.epochs else ""
-        return f"{self.name}  {state}, {sessions}, {self.repeated:.1f} s repeated  {last}".rstrip()
+        return f"{self.name}  {self.framework}, {state}, {sessions}, {self.repeated:.1f} s repeated  {last}".rstrip()
 
 
 def read(folder: Path) -> Run:
@@ -173,6 +176,7 @@ def read(folder: Path) -> Run:
         folder=folder,
         epochs_asked=latest.get("epochs", 0),
         finished=latest.get("outcome") == "finished",
+        framework=latest.get("framework", "keras"),
         steps=latest.get("steps"),
         sessions=[_session(one) for one in sessions],
         epochs=[epochs[number] for number in sorted(epochs)],

@@ -134,7 +134,7 @@ def test_a_broken_checkpoint_is_shown_as_one(killed: Path) -> None:
 
 
 def test_the_command_lists_runs(killed: Path) -> None:
-    assert haversack().startswith("digits  finished, 2 sessions, 7.5 s repeated  loss 0.2")
+    assert haversack().startswith("digits  keras, finished, 2 sessions, 7.5 s repeated  loss 0.2")
     assert json.loads(haversack("--json"))["runs"][0]["name"] == "digits"
 
 

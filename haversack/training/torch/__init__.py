@@ -1,0 +1,1 @@
+"""What a checkpoint holds of PyTorch: modules, optimizers, random streams, the position of a DataLoader."""
