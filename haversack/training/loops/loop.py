@@ -188,6 +188,7 @@ class ResumableLoop:
         if self._saved is not None and self._saved.is_finished(count):
             print_line(f"{self._run.name}: finished before; its state is loaded")
             self._restore()
+            self._run.close(succeeded=False)  # `take_over` has claimed it
             return
         self._begin()
         try:

@@ -72,7 +72,7 @@ def resumable(
     Raises:
         InputError: `name` is not a folder's name, or an object cannot be saved and restored.
         TrainingError: the run began with another source, or with other objects or settings of them.
-        RunTaken: `restart` is given, and another session owns the run and seems alive.
+        RunTaken: `restart` is given, and another session owns the run and seems alive; else the first epoch raises it.
         IntegrityError: the run has checkpoints, but none is intact.
         DiskFull: this machine's disk has no room to resume the run.
         ConnectionFailed: the store does not answer, and this machine has no checkpoint.
@@ -99,6 +99,8 @@ def resumable(
     if restart:
         rename_old_run(name, where, take_over, restarted_by)
     checkpoints = Checkpoints(name, where, take_over=take_over)
+    if take_over:
+        checkpoints.claim()  # before the restore, so that the owner until now commits nothing after it
     saved = SavedLoop.of(checkpoints.restore())
     facts = _facts(framework, opened, found)
     if saved is not None:

@@ -19,7 +19,7 @@ import pytest
 
 import haversack
 from haversack import runs
-from haversack.errors import InputError, TrainingError
+from haversack.errors import InputError, RunTaken, TrainingError
 from haversack.training.loops import loop, resumable
 from haversack.training.loops.loop import ResumableLoop
 from haversack.training.rhythm import Rhythm
@@ -360,3 +360,24 @@ def test_several_processes_train_without_checkpoints(
     assert [len(list(run)) for _ in run.epochs(2)] == [5, 5]
     assert "several: trained without checkpoints: 2 processes train together" in capfd.readouterr().err
     assert resumable.PlainLoop is type(run)
+
+
+def test_a_run_can_be_taken_over_from_a_session_that_lives() -> None:
+    code = (
+        "import haversack, sys\n"
+        "run = haversack.resumable([1, 2, 3], name='taken', total=[])\n"
+        "for _ in run.epochs(1):\n"
+        "    for _ in run:\n"
+        "        print('training', flush=True)\n"
+        "        sys.stdin.readline()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as owner:  # type: ignore[call-overload]
+        assert owner.stdout.readline() == "training\n"
+        with pytest.raises(RunTaken, match="take_over=True"):
+            next(haversack.resumable([1, 2, 3], name="taken", total=[]).epochs(1))
+        run = haversack.resumable([1, 2, 3], name="taken", total=[], take_over=True)
+        assert [list(run) for _ in run.epochs(1)] == [[1, 2, 3]]
+        _, printed = owner.communicate("\n\n\n", timeout=300)
+        assert "RunLost" in printed
+        assert owner.returncode == 1
