@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, WeightedRandomSampler
 
 import haversack
 from haversack.training.loops import loop
@@ -51,6 +51,7 @@ def loader(kind):
         "workers": {"shuffle": True, "num_workers": 2, "persistent_workers": True},
         "generator": {"shuffle": True, "generator": torch.Generator().manual_seed(5)},
         "weighted": {"sampler": WeightedRandomSampler(torch.linspace(0.1, 1, SAMPLES), SAMPLES)},
+        "distributed": {"sampler": DistributedSampler(range(SAMPLES), num_replicas=1, rank=0)},
     }
     if kind == "stateful":
         from torchdata.stateful_dataloader import StatefulDataLoader
@@ -101,7 +102,9 @@ def train(kind, folder, kill):
     rest = {"scheduler": scheduler, "scaler": scaler, "average": average, "seen": seen}
     run = haversack.resumable(loader(kind), name=kind, where=folder, model=model, optimizer=optimizer, **rest)
     window = 4 if kind == "accumulated" else 1
-    for _ in run.epochs(EPOCHS):
+    for epoch in run.epochs(EPOCHS):
+        if kind == "distributed":
+            run.sampler.set_epoch(epoch)
         for i, (x, y) in run.enumerate():
             wait_for_save(run)
             if i % window == 0:
