@@ -227,7 +227,7 @@ def test_every_folder_with_rooms_stands_in_the_design() -> None:
 
 
 def test_importing_haversack_loads_nothing_heavy() -> None:
-    heavy = {"numpy", "keras", "jax", "aiohttp", "IPython", "fsspec", "PIL", "rich", "typer", "asyncio"}
+    heavy = {"numpy", "keras", "jax", "torch", "aiohttp", "IPython", "fsspec", "PIL", "rich", "typer", "asyncio"}
     code = f"import haversack, sys; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
