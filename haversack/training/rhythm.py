@@ -19,6 +19,10 @@ from haversack.training import clock
 
 _REMEMBERED = 5
 """The number of last saves of which the cheapest counts."""
+# An interval is shortened by up to this share, each time by another one: epochs that take as long as the interval would
+# else be saved at the same step each time, at worst at their first one only.
+_JITTER = 0.1
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 are spread evenly
 # The last save begins this share of the remaining time before the session's end, but at most so many seconds before.
 _FINAL_SAVE_SHARE, _FINAL_SAVE_LEAD = 0.1, 30.0
 
@@ -53,14 +57,15 @@ RHYTHM = Rhythm()
 class SaveTimer:
     """Tells when a save is due. The session that saves is its only user, and restarts it after each save.
 
-    `_costs` are the last costs in seconds, the others are monotonic times; `_final_at` is that of the save before the
-    end of the machine's session, infinity if no end is known.
+    `_costs` are the last costs in seconds, `_saves` counts the saves, the others are monotonic times; `_final_at` is
+    that of the save before the end of the machine's session, infinity if no end is known.
     """
 
     def __init__(self, rhythm: Rhythm) -> None:
         """Start the timer for the first save of a session that begins now."""
         self._rhythm = rhythm
         self._costs: deque[float] = deque(maxlen=_REMEMBERED)
+        self._saves = 0
         self._final_at = _final_save_time()
         self._restarted_at = time.monotonic()
         self._next_at = min(self._restarted_at + rhythm.first, self._final_at)
@@ -84,7 +89,9 @@ class SaveTimer:
         if cost is not None:
             self._costs.append(cost)
         now = self._restarted_at = time.monotonic()
-        due = now + self._rhythm.interval(min(self._costs, default=0.0))
+        self._saves += 1
+        jitter = 1 - _JITTER * (self._saves * _GOLDEN % 1)
+        due = now + jitter * self._rhythm.interval(min(self._costs, default=0.0))
         self._next_at = min(due, self._final_at) if now < self._final_at else due
 
 

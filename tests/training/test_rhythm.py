@@ -53,3 +53,12 @@ def test_a_save_is_due_before_the_session_ends(monkeypatch: pytest.MonkeyPatch) 
     assert timer.is_due
     timer.restart(0.0)
     assert not timer.is_due
+
+
+def test_saves_do_not_keep_step_with_epochs_that_take_as_long_as_the_interval() -> None:
+    timer, intervals = SaveTimer(Rhythm(shortest=1000.0, longest=1000.0)), list[float]()
+    for _ in range(5):
+        timer.restart(0.0)
+        intervals.append(timer.remaining)
+    assert max(intervals) - min(intervals) > 20
+    assert all(890 < interval <= 1000 for interval in intervals)
