@@ -6,8 +6,8 @@ priority, which outlives its parent, compiles each environment once: it makes ha
 file, compiles beside them, and publishes them by a rename as the folder `compiled`. Running jobs keep their tree; later
 jobs take the compiled one.
 
-What every kernel imports before its first cell is compiled at once, by importing it while the environment is made
-(`import_kernel`): the first kernel has to compile it in any case, which takes 2 s, and the next ones find it.
+What every kernel imports before its first cell is compiled at once, while the environment is made (`compile_kernel`):
+each kernel would compile it again until the background has compiled everything, which takes 2 s.
 
 A failure is not reported: the environment works without bytecode, and the next job that uses it starts this again.
 
@@ -31,10 +31,16 @@ from haversack import disk
 COMPILED = "compiled"
 """The folder of an environment's compiled tree, beside its `tree`."""
 _LOCK = "compile"
-_KERNEL = (
-    "import ipykernel_launcher, IPython.extensions.storemagic; from ipykernel import kernelapp, zmqshell, debugger"
-)
-_IMPORT_TIMEOUT = 120  # seconds
+# Prints the files of a kernel's modules, below the folder of packages.
+_LIST_KERNEL = """
+import re, sys
+import ipykernel_launcher, IPython.extensions.storemagic
+from ipykernel import kernelapp, zmqshell, debugger
+for module in list(sys.modules.values()):
+    if found := re.search(r"(?:site|dist)-packages/(.*\\.py)$", getattr(module, "__file__", None) or ""):
+        print(found[1])
+"""
+_TIMEOUT = 120  # seconds
 
 
 def start(folder: Path, key: str) -> None:
@@ -48,13 +54,22 @@ def start(folder: Path, key: str) -> None:
     )  # fmt: skip
 
 
-def import_kernel(tree: Path) -> None:
-    """Import a kernel's modules in the new environment `tree`, so that their bytecode is written. Ignores failures."""
-    # -I ignores PYTHONDONTWRITEBYTECODE and PYTHONPYCACHEPREFIX.
-    python = [str(tree / "bin" / "python"), "-I", "-c", _KERNEL]
+def compile_kernel(tree: Path) -> None:
+    """Compile what a kernel imports in the new environment `tree`. Ignores failures.
+
+    Its files are those that the ipykernel beside haversack imports: no code of the environment runs.
+    """
+    packages = next(tree.glob("lib/python*/site-packages"))
     with suppress(subprocess.TimeoutExpired):
+        listed = subprocess.run(
+            [sys.executable, "-c", _LIST_KERNEL], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=_TIMEOUT, check=False,
+        )  # fmt: skip
+        files = [path for name in listed.stdout.splitlines() if (path := packages / name).is_file()]
+        # -I ignores PYTHONDONTWRITEBYTECODE and PYTHONPYCACHEPREFIX, -S .pth files.
+        python = [str(tree / "bin" / "python"), "-I", "-S", "-m", "compileall", "-q", "-i", "-"]
         subprocess.run(
-            python, stdin=subprocess.DEVNULL, capture_output=True, cwd=tree, timeout=_IMPORT_TIMEOUT, check=False
+            python, input="\n".join(map(str, files)), capture_output=True, text=True, timeout=_TIMEOUT, check=False
         )
 
 

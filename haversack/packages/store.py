@@ -230,7 +230,7 @@ class Store:
         self._uv.run(
             *command, cwd=making, watch=_progress_of(tree, total), keep=(descriptor,), offline_first=not lock.torch
         )
-        bytecode.import_kernel(tree)
+        bytecode.compile_kernel(tree)
 
     def _delete_leftovers(self, held: str) -> None:
         """Delete the temporary folders of killed processes: those whose lock no process holds.
