@@ -24,9 +24,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The secret's name, su
 )
 def secrets_set(name: Name, json: Json = False) -> None:
     """Store a secret; its value is asked for without echo, or read from standard input."""
-    from haversack.notebook.secrets import file
+    from haversack.notebook.secrets import change, file
 
-    file.store(name, _value(name))
+    change.store(name, _value(name))
     show({"name": name, "file": str(file.path())}, json, f"{name} is stored in {file.path()}.")
 
 
@@ -42,9 +42,9 @@ def secrets_ls(json: Json = False) -> None:
 @app.command("rm", epilog="Example: `haversack secrets rm HF_TOKEN`")
 def secrets_rm(name: Name, json: Json = False) -> None:
     """Remove a secret from the file."""
-    from haversack.notebook.secrets import file
+    from haversack.notebook.secrets import change, file
 
-    file.remove(name)
+    change.remove(name)
     show({"name": name, "file": str(file.path())}, json, f"{name} is removed from {file.path()}.")
 
 

@@ -70,5 +70,5 @@ def adopted_copy(prepared: Path, folder: Path) -> environment.Environment:
 class Apart(environment.Environment):
     """An environment of a notebook that does not import haversack."""
 
-    def variables(self, cache: Path) -> dict[str, str]:
-        return {**super().variables(cache), interpreter.VARIABLE: "process"}
+    def variables(self, cache: Path, *, trusted: bool = True) -> dict[str, str]:
+        return {**super().variables(cache, trusted=trusted), interpreter.VARIABLE: "process"}

@@ -89,7 +89,9 @@ class ContentFolder:
 
     @property
     def cwd_of_cells(self) -> Path:
-        """The same folder by its path in the cells, where the method shows `/content` and `/kaggle`."""
+        """The same folder by its path in the cells."""
+        if self.path != CONTENT:
+            return self.cwd  # what the cells see are the folders themselves
         return KAGGLE / "working" if self.kaggle and self.works_in_kaggle else CONTENT
 
     def rewrite(self, source: str) -> str:

@@ -34,6 +34,7 @@ from haversack.packages import uv
 
 OWN = ("content", "home", "downloads", "ending", "own")
 """The folders of a job that its sandbox may write to; it writes to its environment too."""
+_KAGGLE_OWN = ("working", "temp", "tmp")
 DATA, CACHE, _TEMPORARY = "own/data", "own/cache", "own/tmp"
 _BASE = (
     *("bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-drop", "ALL", "--die-with-parent"),
@@ -90,6 +91,8 @@ def isolated(
         (job / name).mkdir(parents=True, exist_ok=True)
     read_only = [job, *_python(environment, tree), *_ours(job, environment)]
     writable = [*(job / name for name in OWN), environment.folder, sockets]
+    if content.kaggle:
+        writable += [content.kaggle / name for name in _KAGGLE_OWN]
     # A mount hides what was mounted below it before, so what lies deeper comes later.
     mounts = [("--ro-bind", path) for path in dict.fromkeys(read_only)] + [("--bind", path) for path in writable]
     prefix = [*_BASE, *_read_only_system(), *_devices()]
@@ -102,7 +105,7 @@ def isolated(
     prefix += ["--bind", str(content.folder), str(CONTENT)]
     if content.kaggle:
         prefix += ["--ro-bind", str(content.kaggle), str(KAGGLE)]  # with the inputs, which are mounted below it
-        for name in ("working", "temp", "tmp"):
+        for name in _KAGGLE_OWN:
             prefix += ["--bind", str(content.kaggle / name), str(KAGGLE / name)]
     prefix += ["--chdir", str(content.cwd_of_cells), "--"]
     return replace(content, prefix=(*content.prefix, *prefix))

@@ -32,7 +32,7 @@ BLOCK = "# /// script\n# dependencies = [{}]\n# ///"
         ("PIP_INDEX_URL", "https://me:pw@example.org/simple"),
         ("https_proxy", "http://me@example.org:3128"),
         ("DATABASE_URL", "postgres://localhost/x"),
-        ("LESS_USUAL", "hf_abcdefghijklmnopqrstuvwxyz"),
+        ("LESS_USUAL", "hf_" + "aBcD" * 9),
         ("DOCKER_HOST", "unix:///run/docker.sock"),
         ("TMPDIR", "/a"),
     ],

@@ -102,7 +102,8 @@ def test_two_jobs_fetch_a_model_once(run: Run, server: Server) -> None:
 
 def test_the_sessions_of_a_job_share_and_half_a_file_is_fetched_again(run: Run, server: Server) -> None:
     """The second cell is killed in the middle of a download to the file's final name."""
-    whole = RENAMING + f"print(fetch('{server.url}/whole', '~/.keras/models/whole.h5'))"
+    # A file that is as young as the next cell may be half of one, and is not shared.
+    whole = RENAMING + f"print(fetch('{server.url}/whole', '~/.keras/models/whole.h5'))\nimport time; time.sleep(0.2)"
     slow = f"""
 import os, pathlib, urllib.request
 path = pathlib.Path('~/.keras/models/slow.h5').expanduser()

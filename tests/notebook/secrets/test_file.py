@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from haversack.errors import InputError
-from haversack.notebook.secrets import file
+from haversack.notebook.secrets import change, file
 
 
 def command(*arguments: str, value: str = "") -> subprocess.CompletedProcess[str]:
@@ -95,26 +95,26 @@ def test_a_value_typed_at_a_terminal_is_not_shown(toml: Path) -> None:
 )
 @pytest.mark.parametrize("key", ["KEY", "with space", 'qu"ote', "a.b"])
 def test_any_value_and_name_comes_back(toml: Path, key: str, value: str) -> None:
-    file.store("OTHER", "1")
-    file.store(key, value)
-    file.store(key, value)
+    change.store("OTHER", "1")
+    change.store(key, value)
+    change.store(key, value)
     assert file.stored() == {"OTHER": "1", key: value}
-    file.remove(key)
+    change.remove(key)
     assert file.stored() == {"OTHER": "1"}
 
 
 def test_other_lines_and_comments_stay(toml: Path) -> None:
     write(toml, '# mine\nA = "1"  # first\n"B" = """\ntwo\nlines"""\nC = \'3\'')
-    file.store("B", "2")
-    file.store("D", "4")
+    change.store("B", "2")
+    change.store("D", "4")
     assert toml.read_text() == '# mine\nA = "1"  # first\nB = "2"\nC = \'3\'\nD = "4"\n'
-    file.remove("C")
+    change.remove("C")
     assert toml.read_text() == '# mine\nA = "1"  # first\nB = "2"\nD = "4"\n'
 
 
 def test_a_new_secret_does_not_fall_into_a_table(toml: Path) -> None:
     write(toml, '[table]\nA = "1"\n')
-    file.store("A", "2")
+    change.store("A", "2")
     assert tomllib.loads(toml.read_text()) == {"A": "2", "table": {"A": "1"}}
 
 
@@ -122,7 +122,7 @@ def test_a_symbolic_link_stays_one(toml: Path, tmp_path: Path) -> None:
     write(tmp_path / "real.toml", "")
     toml.parent.mkdir()
     toml.symlink_to(tmp_path / "real.toml")
-    file.store("A", "1")
+    change.store("A", "1")
     assert toml.is_symlink()
     assert tomllib.loads((tmp_path / "real.toml").read_text()) == {"A": "1"}
 
@@ -139,21 +139,21 @@ def test_a_file_that_others_may_read_is_refused(toml: Path) -> None:
 def test_a_file_that_is_not_toml_is_refused_without_quoting_it(toml: Path) -> None:
     write(toml, "A = hunter-two\n")
     with pytest.raises(InputError, match="is not TOML") as raised:
-        file.store("B", "2")
+        change.store("B", "2")
     assert "hunter" not in str(raised.value)
 
 
 def test_a_definition_that_cannot_be_told_apart_is_left_to_the_user(toml: Path) -> None:
     write(toml, 'A . b = "1"\n')
     with pytest.raises(InputError, match="by hand"):
-        file.store("A", "2")
+        change.store("A", "2")
     assert toml.read_text() == 'A . b = "1"\n'
 
 
 def test_two_at_once_lose_nothing(toml: Path) -> None:
     code = (
-        "import sys\nfrom haversack.notebook.secrets import file\n"
-        "for n in range(20): file.store(f'{sys.argv[1]}{n}', 'x')"
+        "import sys\nfrom haversack.notebook.secrets import change, file\n"
+        "for n in range(20): change.store(f'{sys.argv[1]}{n}', 'x')"
     )
     running = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "ab"]
     assert [one.wait(120) for one in running] == [0, 0]
