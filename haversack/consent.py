@@ -14,7 +14,7 @@ from __future__ import annotations
 import html
 import json
 import os
-import select
+import selectors
 import socket
 import sys
 import threading
@@ -27,6 +27,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from haversack import place, settings
 from haversack.errors import ConnectionFailed, InputError, SignInError
+
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 _TIMEOUT = 30.0
 _PAGE = """<!doctype html><meta charset="utf-8"><title>haversack</title>
@@ -109,7 +111,11 @@ def _redirect_address(address: str, listener: _Listener, browser: bool) -> str:
 
 def _line_or(listener: _Listener) -> str:
     """A line from the terminal, or "" as soon as the redirect is received. Raises `SignInError` at end of input."""
-    readable, _, _ = select.select([sys.stdin, listener.bell], [], [])
+    # Not select(2), which fails in a process with more than 1,024 files, nor epoll, which takes no regular file.
+    with _Selector() as selector:
+        for one in (sys.stdin, listener.bell):
+            selector.register(one, selectors.EVENT_READ)
+        readable = [key.fileobj for key, _ in selector.select()]
     if listener.bell in readable:
         return ""
     line = sys.stdin.readline()

@@ -43,7 +43,9 @@ class Process:
     def line(self) -> str:
         """The next line that it prints."""
         assert self.popen.stdout is not None
-        assert select.select([self.popen.stdout], [], [], LIMIT)[0], "it printed nothing"
+        waiting = select.poll()  # not select(2), which fails in a process with more than 1,024 files
+        waiting.register(self.popen.stdout, select.POLLIN)
+        assert waiting.poll(LIMIT * 1000), "it printed nothing"
         return self.popen.stdout.readline().strip()
 
     def end(self) -> None:

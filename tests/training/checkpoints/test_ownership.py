@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from haversack.errors import RunLost, RunTaken
+from haversack.training import owned_run
 from haversack.training.checkpoints.checkpoints import Checkpoints
 from haversack.training.checkpoints.manifest import CheckpointManifest
 from haversack.training.checkpoints.ownership import RunOwner
 from haversack.training.checkpoints.remote import RemoteStore
 from haversack.training.checkpoints.store import Link, LocalStore
-from haversack.training.keras import fit
 from tests.training.programs.loop import is_whole, state
 
 
@@ -267,14 +267,14 @@ def test_a_link_that_was_passed_over_is_looked_at_again(tmp_path: Path, whole: b
 
 def test_a_save_that_came_before_the_run_was_taken_is_seen(tmp_path: Path) -> None:
     first, second = Checkpoints("run", tmp_path), Checkpoints("run", tmp_path, take_over=True)
-    assert not fit._has_newer(second, None)
+    assert not owned_run.has_newer(second, None)
     first.save(1, state(1), wait=True)
     restored = second.restore()
-    assert fit._has_newer(second, None)
-    assert not fit._has_newer(second, restored)
+    assert owned_run.has_newer(second, None)
+    assert not owned_run.has_newer(second, restored)
     first.save(2, state(2), wait=True)
     second.claim()
-    assert fit._has_newer(second, restored)
+    assert owned_run.has_newer(second, restored)
     (tmp_path / "run" / "checkpoints" / "00000003" / "state.safetensors").write_bytes(b"")
     with pytest.warns(match="passed over"):
-        assert not fit._has_newer(second, second.restore())
+        assert not owned_run.has_newer(second, second.restore())
