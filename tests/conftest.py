@@ -154,6 +154,8 @@ def hub(shared_hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> RunningHub:
     """The suite's hub, named in this test's environment. Use names of your own: other tests write to it too."""
     monkeypatch.setenv("HAVERSACK_HUB", shared_hub.url)
     monkeypatch.setenv("HAVERSACK_TOKEN", shared_hub.token)
+    # The snapshot of an earlier test: every new drive would load its names.
+    (shared_hub.my_drive / ".haversack-index.jsonl.gz").unlink(missing_ok=True)
     return shared_hub
 
 
