@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from filelock import Timeout
 
 from haversack import credentials
 from haversack.drive import tree
-from haversack.drive.fuse.libfuse import Fuse
+from haversack.drive.fuse.libfuse import CalledOperations, Fuse
 from haversack.drive.fuse.mountpoint import detach
 from haversack.drive.fuse.operations import Operations
 from haversack.drive.fuse.registry import Activity, MountRecord, PendingFile
@@ -37,7 +38,13 @@ _SNAPSHOT_EVERY = 1800.0
 _MAX_PENDING_LISTED = 20
 # Seconds after which Python switches threads. An answer to the kernel takes less than Python's default of 5 ms, and a
 # program waits for it, while another thread may be busy with a page of a listing.
-_SWITCH_INTERVAL = 0.0005
+SWITCH_INTERVAL = 0.0005
+
+
+class Mountable(CalledOperations, Protocol):
+    """FUSE operations that set `ready` once the Linux kernel has mounted them."""
+
+    ready: threading.Event
 
 
 def serve(record: MountRecord, readonly: bool, on_ready: Callable[[], None] = lambda: None) -> None:
@@ -76,12 +83,29 @@ def _serve(
     """Mount, publish the record, and block until `stopped` is set; then drain and unmount. Raises `MountError`."""
     Path(record.mountpoint).mkdir(exist_ok=True)
     operations = Operations(drive, record.mountpoint, readonly)
+    fuse = start_fuse(operations, record.mountpoint, readonly, stopped)
+    record.write()
+    on_ready()
+    operations.kernel_cache.raise_read_ahead()
+    unsubscribe = drive.subscribe(operations.invalidate)
+    monitor = _MountMonitor(record, drive, readonly)
+    while not stopped.wait(_TICK):
+        monitor.tick()
+    unsubscribe()
+    _drain_and_unmount(record, operations, fuse, monitor)
+
+
+def start_fuse(operations: Mountable, mountpoint: str, readonly: bool, stopped: threading.Event) -> threading.Thread:
+    """Mount in a thread, and return the thread once the mount is usable. The thread sets `stopped` when it ends.
+
+    Raises `MountError` if FUSE refuses.
+    """
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            Fuse(operations, record.mountpoint, readonly)
-        except Exception as error:  # noqa: BLE001 - the main thread raises it
+            Fuse(operations, mountpoint, readonly)
+        except Exception as error:  # noqa: BLE001 - the calling thread raises it
             errors.append(error)
         finally:
             stopped.set()
@@ -92,16 +116,8 @@ def _serve(
         continue
     if not operations.ready.is_set():
         why = f" ({errors[0]})" if errors else ""
-        raise MountError(f"FUSE refused to mount at {record.mountpoint}{why}.", "Read libfuse's message in the log.")
-    record.write()
-    on_ready()
-    operations.kernel_cache.raise_read_ahead()
-    unsubscribe = drive.subscribe(operations.invalidate)
-    monitor = _MountMonitor(record, drive, readonly)
-    while not stopped.wait(_TICK):
-        monitor.tick()
-    unsubscribe()
-    _drain_and_unmount(record, operations, fuse, monitor)
+        raise MountError(f"FUSE refused to mount at {mountpoint}{why}.", "Read libfuse's message in the log.")
+    return fuse
 
 
 class _MountMonitor:
@@ -222,7 +238,7 @@ def _drain_and_unmount(
 
 def main() -> None:
     """Read a mount from standard input, answer on standard output, and serve it; exit with 1 on an error."""
-    sys.setswitchinterval(_SWITCH_INTERVAL)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     request = json.loads(sys.stdin.readline())
     output = os.dup(1)
     os.dup2(2, 1)  # what libraries print goes to the log

@@ -110,16 +110,17 @@ class KaggleFolder:
             self._mount = None
 
     def outputs(self, brought: Collection[str] = ()) -> list[OutputFile]:
-        """Return the files in `/kaggle/working`, `submission.csv` first, the others by name, without hidden folders.
+        """Return the files in `/kaggle/working`, `submission.csv` first, the others by name.
 
-        `brought` are the names of files that came with the notebook.
+        Left out are Jupyter's own folders, links to files elsewhere, and the files named in `brought`, which came with
+        the notebook.
         """
-        working, found = self.path / "working", list[OutputFile]()
+        working, found = (self.path / "working").resolve(), list[OutputFile]()
         for parent, folders, names in os.walk(working):
             folders[:] = sorted(name for name in folders if name not in _NO_OUTPUTS)
             for path in (Path(parent, name) for name in names):
                 name = path.relative_to(working).as_posix()
-                if name not in brought and path.is_file():
+                if name not in brought and path.is_file() and path.resolve().is_relative_to(working):
                     found.append(OutputFile(name, str(path), path.stat().st_size))
         return sorted(found, key=lambda one: (one.name != _SUBMISSION, one.name))
 

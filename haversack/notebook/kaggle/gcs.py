@@ -5,7 +5,7 @@ Runs in the kernel. TPU notebooks ask for an address because a TPU reads no loca
 
 from __future__ import annotations
 
-from haversack.notebook.kaggle.web_client import BackendError as _BackendError
+from haversack.notebook.kaggle.web_client import BackendError
 
 __all__ = ["KaggleDatasets"]
 
@@ -16,4 +16,4 @@ class KaggleDatasets:
     def get_gcs_path(self, dataset_dir: str | None = None) -> str:
         """Raise `BackendError` with the local path of the data set `dataset_dir`."""
         path = f"/kaggle/input/{dataset_dir}" if dataset_dir else "/kaggle/input"
-        raise _BackendError(f"This machine copies no data to Google Cloud Storage. Read it from {path} instead.")
+        raise BackendError(f"This machine copies no data to Google Cloud Storage. Read it from {path} instead.")

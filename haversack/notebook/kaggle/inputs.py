@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -66,7 +67,7 @@ class InputFiles(Protocol):
         ...
 
     def extract(self, folder: Path) -> None:
-        """Write all files below the new folder `folder`."""
+        """Write all files below the folder `folder`, created if it is missing."""
         ...
 
     def close(self) -> None: ...
@@ -133,8 +134,8 @@ class SingleFile:
         """Do nothing: the file is local."""
 
     def extract(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        (folder / self._path.name).write_bytes(self._path.read_bytes())
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self._path, folder / self._path.name)
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
@@ -152,7 +153,7 @@ def attach(given: Sequence[str], hub: str | None) -> list[AttachedInput]:
         if (other := attached.get(one.name)) is not None:
             raise InputError(
                 f"Two inputs are named {one.name}: {other.source} and {one.source}.",
-                f"Name one of them anew: --input NAME={text.partition('=')[2] or text}",
+                f"Name one of them anew: --input NAME={one.source}",
             )
         attached[one.name] = one
     return list(attached.values())

@@ -21,7 +21,7 @@ from haversack.drive.remote.calls import FOLDER, File
 from haversack.notebook.kaggle.attachment import AttachedInput
 from haversack.notebook.kaggle.inputs import InputFiles
 from haversack.notebook.kaggle.readers import Reader, Readers
-from haversack.notebook.kaggle.tree import InputFolder, InputPath, InputTree, entries_of
+from haversack.notebook.kaggle.tree import InputFolder, InputPath, InputTree
 
 
 class InputOperations(BaseOperations):  # type: ignore[misc]
@@ -75,8 +75,7 @@ class InputOperations(BaseOperations):  # type: ignore[misc]
             number, name, reader = self._open_files[fh or 0]
             return self._file(name, reader.size, self._inputs[number][0].attached)
         found = self._found(path)
-        modified = self._inputs[found.number][0].attached if found.number >= 0 else self._time
-        return self._file(found.name, found.entry, modified)
+        return self._file(found.name, found.entry, self._modified(found))
 
     def opendir(self, path: str) -> int:
         """Open a folder, and return its handle. Raises `ENOENT` and `ENOTDIR`."""
@@ -85,7 +84,7 @@ class InputOperations(BaseOperations):  # type: ignore[misc]
         if not isinstance(folder, InputFolder):
             raise FuseOSError(errno.ENOTDIR)
         number = next(self._handles)
-        self._open_folders[number] = OpenFolder(path, lambda: (0, self._entries(path, folder)))
+        self._open_folders[number] = OpenFolder(path, lambda: (0, self._entries(folder, self._modified(found))))
         return number
 
     def readdir_with_offset(self, path: str | None, offset: int, fh: int) -> Iterator[tuple[str, File, int, bool]]:
@@ -144,16 +143,16 @@ class InputOperations(BaseOperations):  # type: ignore[misc]
             raise FuseOSError(errno.ENOENT)
         return found
 
-    def _entries(self, path: str, folder: InputFolder) -> Iterator[tuple[str, File]]:
+    def _modified(self, found: InputPath) -> float:
+        return self._inputs[found.number][0].attached if found.number >= 0 else self._time
+
+    def _entries(self, folder: InputFolder, modified: float) -> Iterator[tuple[str, File]]:
         """Yield the names of a folder, `.` and `..` first, with their files."""
-        number = self._found(path).number
-        modified = self._inputs[number][0].attached if number >= 0 else self._time
         for dot in (".", ".."):
             yield dot, self._file(dot, folder, modified)
-        for name, entry in entries_of(folder):
+        for name, entry in folder.entries.items():
             yield name, self._file(name, entry, modified)
 
     def _file(self, name: str, entry: InputFolder | int, modified: float) -> File:
-        is_folder = isinstance(entry, InputFolder)
-        kind, size = (FOLDER, 0) if isinstance(entry, InputFolder) else ("", entry)
-        return File(name, name, "", kind if is_folder else "application/octet-stream", size, "", modified, 1)
+        kind, size = (FOLDER, 0) if isinstance(entry, InputFolder) else ("application/octet-stream", entry)
+        return File(name, name, "", kind, size, "", modified, 1)

@@ -14,27 +14,24 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from haversack import settings
-from haversack.drive.fuse.libfuse import Fuse
 from haversack.drive.fuse.mountpoint import detach
-from haversack.errors import HaversackError, MountError
+from haversack.drive.fuse.serving import SWITCH_INTERVAL, start_fuse
+from haversack.errors import HaversackError
 from haversack.notebook.clients import failures
 from haversack.notebook.kaggle import inputs
 from haversack.notebook.kaggle.attachment import AttachedInput
 from haversack.notebook.kaggle.inputs import InputFiles
 from haversack.notebook.kaggle.operations import InputOperations
 
-# Seconds after which Python switches threads; see `drive.fuse.serving`.
-_SWITCH_INTERVAL = 0.0005
-
 
 def main() -> None:
     """Read a request from standard input, answer on standard output, and serve the mount; exit with 1 on an error."""
-    sys.setswitchinterval(_SWITCH_INTERVAL)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Ctrl-C is for the job, which closes the input when it is done with the mount.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -53,35 +50,24 @@ def main() -> None:
     except (HaversackError, OSError) as error:
         answer({"error": failures.encode(error)})
         sys.exit(1)
+    # A read may still be waiting for a server. Nobody can see its answer.
+    os._exit(0)
 
 
-def serve(opened: Sequence[tuple[AttachedInput, InputFiles]], mountpoint: Path, newer: bool, on_ready: Any) -> None:
+def serve(
+    opened: Sequence[tuple[AttachedInput, InputFiles]], mountpoint: Path, newer: bool, on_ready: Callable[[], None]
+) -> None:
     """Mount the inputs, call `on_ready`, and serve them until standard input closes or somebody unmounts.
 
     Raises `MountError` if FUSE refuses, and what `InputFiles.sizes` raises.
     """
     stopped = threading.Event()
-    errors: list[BaseException] = []
     cache = settings.load().cache
     cache.mkdir(parents=True, exist_ok=True)
     # Not in /tmp, which may be memory: a spool can have gigabytes.
     with tempfile.TemporaryDirectory(prefix="inputs-", dir=cache) as spools:
         operations = InputOperations(opened, str(mountpoint), newer, Path(spools))
-
-        def run() -> None:
-            try:
-                Fuse(operations, str(mountpoint), readonly=True)
-            except Exception as error:  # noqa: BLE001 - the main thread raises it
-                errors.append(error)
-            finally:
-                stopped.set()
-
-        fuse = threading.Thread(target=run, name="fuse", daemon=True)
-        fuse.start()
-        while not operations.ready.wait(0.01) and not stopped.is_set():
-            continue
-        if not operations.ready.is_set():
-            raise MountError(f"FUSE refused to mount at {mountpoint}: {''.join(map(str, errors))}.", "Read the log.")
+        fuse = start_fuse(operations, str(mountpoint), readonly=True, stopped=stopped)
         operations.kernel_cache.raise_read_ahead()
         on_ready()
         threading.Thread(target=_wait_for_end, args=(stopped,), daemon=True).start()
@@ -89,8 +75,6 @@ def serve(opened: Sequence[tuple[AttachedInput, InputFiles]], mountpoint: Path, 
         if fuse.is_alive():
             detach(mountpoint)
             fuse.join(1)
-    # A read may still be waiting for a server. Nobody can see its answer.
-    os._exit(0)
 
 
 def _wait_for_end(stopped: threading.Event) -> None:

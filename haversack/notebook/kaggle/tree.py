@@ -11,7 +11,7 @@ once. The tree never changes. A name that is both a file and a folder in an arch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from haversack.notebook.kaggle.attachment import AttachedInput
@@ -76,13 +76,13 @@ class InputTree:
         path = one.newer_path
         if not path:
             return
-        above, other = self._root, self._root.entries if newer else self._root.unlisted
+        entries = self._root.entries if newer else self._root.unlisted
         for name in path[:-1]:
-            next_folder = other.get(name)
+            next_folder = entries.get(name)
             if not isinstance(next_folder, InputFolder):
-                next_folder = other[name] = InputFolder()
-            above, other = next_folder, next_folder.entries
-        above.entries[path[-1]] = folder
+                next_folder = entries[name] = InputFolder()
+            entries = next_folder.entries
+        entries[path[-1]] = folder
         if newer:
             self._root.unlisted[one.name] = self._root.entries.pop(one.name)
 
@@ -91,11 +91,6 @@ class InputTree:
         parts = path.strip("/").split("/") if path != "/" else []
         found = _at(self._root, -1, parts)
         return found if found is not None or self._only is None else _at(self._only, 0, parts)
-
-
-def entries_of(folder: InputFolder) -> Iterator[tuple[str, InputFolder | int]]:
-    """Yield the listed names of a folder with what they are."""
-    return iter(folder.entries.items())
 
 
 def _at(folder: InputFolder, number: int, parts: Sequence[str]) -> InputPath | None:

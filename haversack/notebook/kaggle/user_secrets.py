@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum, unique
 from typing import NoReturn
 
+from haversack.errors import SignInError
+from haversack.notebook import channel
 from haversack.notebook.kaggle.web_client import BackendError, CredentialError, ShownError
 
 __all__ = ["BackendError", "CredentialError", "GcpTarget", "NotFoundError", "UserSecretsClient", "ValidationError"]
@@ -45,21 +47,23 @@ class UserSecretsClient:
     def get_secret(self, label: str) -> str:
         """Return the secret with this label.
 
-        Raises `ValidationError` for an empty label, `NotFoundError`, which is a `BackendError`, if there is none, and
-        `CredentialError` if other users may read the secrets file.
+        Raises `ValidationError` for an empty label, `NotFoundError`, which is a `BackendError`, if there is none,
+        `CredentialError` if the notebook is somebody else's or other users may read the secrets file, and `InputError`
+        if that file is not TOML.
         """
         from haversack.notebook.secrets import file, watch
 
         if not label:
             raise ValidationError("Label must be non-empty.")
         try:
+            channel.check_trusted(f"secret {label}")
             value = file.value(label)
-        except PermissionError as error:
+        except (SignInError, PermissionError) as error:
             raise CredentialError(str(error)) from error
         if value is None:
             raise NotFoundError(
-                f"No user secrets exist for kernel id and label {label}. Set the environment variable "
-                f'HAVERSACK_SECRET_{label}, or add the line {label} = "…" to {file.path()}, mode 600.'
+                f"No user secrets exist for kernel id and label {label}. Store it with "
+                f"`haversack secrets set {label}`, or set the environment variable HAVERSACK_SECRET_{label}."
             )
         watch.report(value)
         return value

@@ -29,7 +29,7 @@ Mounting = Callable[..., Path]
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Mounting]:
     """`mounted("source", …)` mounts inputs, and returns the mountpoint."""
-    made = []
+    made: list[InputMount] = []
 
     def mount(*sources: str, newer: bool = False) -> Path:
         mountpoint = tmp_path / f"input-{len(made)}"
@@ -215,6 +215,16 @@ def test_without_fuse_the_inputs_are_extracted_and_it_is_said(
     assert "HAVERSACK_FUSE turns FUSE off. So the inputs were extracted to" in notices[0]
 
 
+def test_a_single_file_is_extracted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAVERSACK_FUSE", "off")
+    (tmp_path / "labels.csv").write_text("id\n1\n")
+    folder = folder_of(tmp_path / "job", tmp_path / "labels.csv", [])
+    for _ in range(2):
+        folder.open()
+        assert (folder.path / "input" / "labels" / "labels.csv").read_text() == "id\n1\n"
+        folder.close()
+
+
 def test_temporary_folders_are_empty_in_each_session_and_the_output_stays(archive: Path, tmp_path: Path) -> None:
     folder = KaggleFolder(tmp_path, [], None, False, print)
     folder.make()
@@ -233,3 +243,13 @@ def test_outputs_are_listed_with_the_submission_first(tmp_path: Path) -> None:
         path.write_text(name)
     found = folder.outputs(brought=["helper.py"])
     assert [(one.name, one.size) for one in found] == [("submission.csv", 14), ("a.csv", 5), ("model/w.bin", 11)]
+
+
+def test_a_link_to_a_file_elsewhere_is_no_output(tmp_path: Path) -> None:
+    folder = KaggleFolder(tmp_path, [], None, False, print)
+    folder.make()
+    working = folder.path / "working"
+    (working / "a.csv").write_text("x")
+    (working / "latest.csv").symlink_to("a.csv")
+    (working / "machine.txt").symlink_to("/etc/hostname")
+    assert [one.name for one in folder.outputs()] == ["a.csv", "latest.csv"]

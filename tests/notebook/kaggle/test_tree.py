@@ -9,7 +9,7 @@ from typing import BinaryIO
 import pytest
 
 from haversack.notebook.kaggle.attachment import AttachedInput
-from haversack.notebook.kaggle.tree import InputFolder, InputTree, entries_of
+from haversack.notebook.kaggle.tree import InputFolder, InputTree
 
 
 class Names:
@@ -49,7 +49,7 @@ def listed(tree: InputTree, path: str) -> list[str]:
     found = tree.find(path)
     assert found is not None
     assert isinstance(found.entry, InputFolder)
-    return sorted(name for name, _ in entries_of(found.entry))
+    return sorted(found.entry.entries)
 
 
 @pytest.mark.parametrize("newer", [False, True])

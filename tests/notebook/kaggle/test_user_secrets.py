@@ -30,7 +30,9 @@ def test_a_secret_is_found_by_its_label(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_label_that_nobody_knows_is_a_backend_error() -> None:
     import kaggle_secrets
 
-    with pytest.raises(kaggle_secrets.BackendError, match=r"label NOTHING\. Set the environment variable") as raised:
+    with pytest.raises(
+        kaggle_secrets.BackendError, match=r"label NOTHING\. Store it with `haversack secrets set NOTHING`"
+    ) as raised:
         kaggle_secrets.UserSecretsClient().get_secret("NOTHING")
     assert len(raised.value._render_traceback_()) == 1
 
@@ -52,6 +54,14 @@ def test_a_file_that_others_may_read_is_a_credential_error(tmp_path: Path, monke
     monkeypatch.setenv("HAVERSACK_SECRETS", str(file))
     with pytest.raises(kaggle_secrets.CredentialError, match="chmod 600"):
         kaggle_secrets.UserSecretsClient().get_secret("A")
+
+
+def test_a_notebook_of_somebody_else_is_a_credential_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import kaggle_secrets
+
+    monkeypatch.setenv("HAVERSACK_UNTRUSTED", "1")
+    with pytest.raises(kaggle_secrets.CredentialError, match="run it with --trust"):
+        kaggle_secrets.UserSecretsClient().get_secret("TOKEN")
 
 
 @pytest.mark.parametrize("method", ["get_bigquery_access_token", "get_gcloud_credential", "set_gcloud_credentials"])
