@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from haversack.errors import InputError
 from haversack.training.part import Part
 
 _SAMPLED = 1024
@@ -45,8 +46,13 @@ class Batches:
 
 
 def of_iterable(source: Iterable[Any]) -> Batches:
-    """Return the batches of any iterable. They are read to be skipped."""
-    once = iter(source) is source if isinstance(source, Iterator) else False
+    """Return the batches of any iterable. They are read to be skipped. Raises `InputError` for anything else."""
+    if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
+        raise InputError(
+            f"A source of type {type(source).__qualname__} has no batches to iterate over.",
+            "Give a DataLoader, a list or another iterable; of a generator function, give what it returns.",
+        )
+    once = isinstance(source, Iterator) and iter(source) is source
     facts = {"source": type(source).__qualname__, "batches": length(source)}
     return Batches(source, lambda: iter(source), read, facts=facts, once=once)
 

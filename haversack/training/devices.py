@@ -86,6 +86,11 @@ def devices() -> list[Device]:
     return [_device(device) for device in jax.devices()]
 
 
+def usable_cores() -> int | None:
+    """The number of cores that this process may use; None if the system does not know."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def processor_model() -> str:
     """The model name of this machine's CPU: compilers and libraries use what its instruction set has."""
     try:

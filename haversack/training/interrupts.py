@@ -25,7 +25,7 @@ class Interrupts:
     Signals that the process ignored before the block stay ignored.
 
     Attributes:
-        received: the number of the held signal; None if there is none. The handler sets it, in the main thread.
+        received: the number of the held signal; None if there is none. Only this object assigns it.
     """
 
     def __init__(self) -> None:
@@ -56,6 +56,10 @@ class Interrupts:
         self._restore_handlers()
         if number is not None:
             os.kill(os.getpid(), number)
+
+    def drop(self) -> None:
+        """Forget the held signal, which is then never delivered; later ones are held."""
+        self.received = None
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
         """The signal handler: record the signal; for a SIGINT while one is held, deliver that one."""

@@ -297,7 +297,7 @@ class OwnedRun:
                 reported = True
                 time.sleep(_STORE_RETRY_INTERVAL)
                 if self._interrupts.received == signal.SIGINT:
-                    self._interrupts.received = None
+                    self._interrupts.drop()
                     return None
             except RunLost:
                 raise

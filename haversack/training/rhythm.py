@@ -51,9 +51,6 @@ class Rhythm:
         return min(max(self.share * cost, self.shortest), max(self.longest, self.largest_share * cost))
 
 
-RHYTHM = Rhythm()
-
-
 class SaveTimer:
     """Tells when a save is due. The session that saves is its only user, and restarts it after each save.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from haversack.training.devices import processor_model
+from haversack.training.devices import processor_model, usable_cores
 
 _SAMPLED_ROWS = 256
 _TOLERANCE = 1e-3
@@ -84,7 +84,7 @@ def of_machine() -> dict[str, Any]:
     return {
         "devices": len(devices),
         "device": devices[0].device_kind if devices[0].platform != "cpu" else processor_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "distribution": type(keras.distribution.distribution()).__name__,
         "flags": " ".join(sorted(os.environ.get("XLA_FLAGS", "").split())),
         "precision": ", ".join(

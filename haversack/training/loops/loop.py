@@ -106,7 +106,9 @@ class ResumableLoop:
     _batches          Batches               the source of batches
     _parts            dict[str, Part]       the user's objects and the state
     _streams          dict[str, Part]       the random streams: the process's and the source's
+    _held             HeldState             the state that a functional step returns anew
     _begin_batch      Callable              called before each batch
+    _interrupts       Interrupts            holds signals inside a pass
     _run              OwnedRun              saves, log, position
     _saved            SavedLoop or None     what is to be restored; None once it is
     _before           dict                  the streams before the current pass (of an iterator: before its first)
@@ -139,7 +141,6 @@ class ResumableLoop:
         self._parts = parts
         self._streams = {**streams, **batches.parts}
         self._held = held
-        self._facts = facts
         self._begin_batch = begin_batch
         self._interrupts = Interrupts()
         self._saved = saved
@@ -176,13 +177,19 @@ class ResumableLoop:
         its `count` epochs is loaded, and nothing is yielded. Leaving the loop early releases the run without a save;
         call `stop` instead if the training is over.
 
-        Raises `InputError` if the object was iterated over before; `RunTaken` if another session owns the run; at its
-        end `RunLost` if another session took the run over.
+        Raises `InputError` if the object was iterated over before or left in the middle of an epoch, or if another loop
+        of this process trains the run; `RunTaken` if another session owns the run; at its end `RunLost` if another
+        session took the run over.
         """
         if self._passes:
             raise InputError(
                 f"{self._run.name} was iterated over before its first epoch.",
                 "Look at a batch of the loader itself, or iterate inside `for epoch in run.epochs(…):`.",
+            )
+        if self._saved is None and self._run.position.step > 0:
+            raise InputError(
+                f"{self._run.name} was left in the middle of an epoch.",
+                "Call haversack.resumable again: it goes on after the last batch that was saved.",
             )
         self._asked = count
         if self._saved is not None and self._saved.is_finished(count):
@@ -193,7 +200,7 @@ class ResumableLoop:
         self._begin()
         try:
             for epoch in range(self._run.position.epoch, count):
-                self._start_epoch(epoch)
+                self._start_epoch()
                 yield epoch
                 self._end_epoch(epoch)
                 if self._stopped:
@@ -210,8 +217,9 @@ class ResumableLoop:
         """Yield the batches of the current epoch that are not done, each after the step of the one before is saved.
 
         Inside `epochs`, once in each epoch; without it, each call begins the next epoch. A SIGINT or SIGTERM waits
-        until the step is done and saved. Raises `RunTaken` and `RunLost` if the save does, and `TrainingError` if the
-        run resumes inside an epoch whose batches `enumerate` or `zip` counts.
+        until the step is done and saved. Raises `RunTaken` and `RunLost` if the save does, `InputError` if the first
+        epoch has no batch, and `TrainingError` if the run resumes inside an epoch whose batches `enumerate` or `zip`
+        counts.
         """
         if self._asked and not self._in_epoch:
             return self._batches.open()  # not a training: a look at the data before or between the epochs
@@ -273,12 +281,18 @@ class ResumableLoop:
         """Claim the run and begin its session, once."""
         if self._begun:
             return
+        folder = self._run.checkpoints.folder
+        if folder in _open:
+            raise InputError(
+                f"Another loop of this process trains the run {self._run.name}.",
+                "Give this training another name, or call close() of the other loop first.",
+            )
         self._run.checkpoints.claim()
         self._begun = True
-        _open[self._run.checkpoints.folder] = self
+        _open[folder] = self
         self._run.begin(self._asked, length(self._batches.source))
 
-    def _start_epoch(self, epoch: int) -> None:
+    def _start_epoch(self) -> None:
         """Begin an epoch of `epochs`: save if a save is due or, if the run resumes between two epochs, restore it."""
         self._in_epoch, self._iterated = True, False
         if self._saved is None:
@@ -353,6 +367,8 @@ class ResumableLoop:
                     self._run.reach(Position(at.epoch, at.step + 1, at.total + 1))
             if not self._in_epoch:
                 self._run.save_if_affordable()  # it may have been the last epoch: the user's code counts them
+        if self._run.position.step == 0:
+            self._report_no_batch()
         self._complete = True
 
     def _open(self) -> Iterator[Any]:
@@ -400,6 +416,18 @@ class ResumableLoop:
             elif self._run.is_interrupted:
                 self._run.interrupt()
         self._begin_batch()
+
+    def _report_no_batch(self) -> None:
+        """Print that an epoch has no batch; raises `InputError` if the run has trained on none at all."""
+        if self._run.position.total == 0:
+            raise InputError(
+                f"{self._run.name} has no batch to train on.",
+                "Look at the source; an iterator has a single pass, so it may have been read before.",
+            )
+        print_line(
+            f"{self._run.name}: there is no batch in epoch {self._run.position.epoch + 1}; an iterator has a single "
+            "pass, so give a loader, a list or another object that can be iterated over again"
+        )
 
     def _check_counting(self, frame: FrameType) -> None:
         """Save between epochs only, and say so, if `enumerate` or `zip` counts the batches of this pass from 0.

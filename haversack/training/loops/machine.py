@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import sys
 from typing import Any
 
-from haversack.training.devices import processor_model
+from haversack.training.devices import processor_model, usable_cores
 
 
 def of_machine(framework: str) -> dict[str, Any]:
@@ -17,7 +16,7 @@ def of_machine(framework: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {
         "processor": processor_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "numpy": importlib.metadata.version("numpy"),
     }
     if (torch := sys.modules.get("torch")) is not None:

@@ -78,7 +78,7 @@ def _of_object(name: str, value: Any) -> Part:
     if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
         return Part(kind, lambda: encode(value.state_dict(), name), lambda saved: _load(name, value, saved))
     raise InputError(
-        f"{name} is a {kind}, which cannot be restored in place.",
+        f"{name} is of type {kind}, which cannot be restored in place.",
         "Give an object with state_dict() and load_state_dict(), an array, a list or a dict; give a pytree as state=.",
     )
 

@@ -20,6 +20,7 @@ from haversack import place
 from haversack.errors import TrainingError
 from haversack.training import batches, location
 from haversack.training.batches import Batches
+from haversack.training.checkpoints import snapshot
 from haversack.training.checkpoints.checkpoints import Checkpoints
 from haversack.training.console import print_line
 from haversack.training.loops import parts
@@ -28,7 +29,7 @@ from haversack.training.loops.machine import of_machine
 from haversack.training.loops.plain import PlainLoop
 from haversack.training.loops.state import HeldState
 from haversack.training.owned_run import rename_old_run
-from haversack.training.part import Part
+from haversack.training.part import Part, capture_all
 
 
 def resumable(
@@ -70,7 +71,7 @@ def resumable(
     printed line says so.
 
     Raises:
-        InputError: `name` is not a folder's name, or an object cannot be saved and restored.
+        InputError: `name` is not a folder's name, `source` is no iterable, or an object cannot be saved and restored.
         TrainingError: the run began with another source, or with other objects or settings of them.
         RunTaken: `restart` is given, and another session owns the run and seems alive; else the first epoch raises it.
         IntegrityError: the run has checkpoints, but none is intact.
@@ -90,6 +91,7 @@ def resumable(
         begin_batch = pending.begin_batch
     if state is not None:
         found["state"] = held.part()
+    snapshot.forms(capture_all(found))  # raises `InputError` now for what no save could hold
     opened = _open_source(source)
     where, notice = location.resolve(name, where)
     if notice:

@@ -140,8 +140,8 @@ class OptimizerState:
         lines = []
         pairs = zip(at_first, self._at_first, self._optimizer.param_groups, strict=False)
         for before, now, group in pairs:
-            for key in before.keys() & now.keys():
-                if before[key] == now[key]:
+            for key in before:
+                if key not in now or before[key] == now[key]:
                     continue
                 if key == "lr" and "initial_lr" in group:
                     raise TrainingError(

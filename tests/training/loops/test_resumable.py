@@ -294,8 +294,52 @@ def test_an_array_of_another_shape_is_refused() -> None:
 
 @pytest.mark.parametrize("value", [object(), (1, 2), 3.0], ids=["object", "tuple", "number"])
 def test_what_cannot_be_restored_in_place_is_refused_by_name(value: Any) -> None:
-    with pytest.raises(InputError, match=r"counter is a \w+, which cannot be restored in place"):
+    with pytest.raises(InputError, match=r"counter is of type \w+, which cannot be restored in place"):
         haversack.resumable(DATA, name="refused", counter=value)
+
+
+def test_a_state_that_cannot_be_saved_is_refused_before_the_training() -> None:
+    with pytest.raises(InputError, match="state/0 is of type object"):
+        haversack.resumable(DATA, name="refused", state={"made": object()})
+
+
+@pytest.mark.parametrize("source", [None, 5, train], ids=["none", "number", "function"])
+def test_a_source_that_is_no_iterable_is_refused(source: Any) -> None:
+    with pytest.raises(InputError, match=r"A source of type \w+ has no batches"):
+        haversack.resumable(source, name="refused", total=[])
+
+
+def test_a_training_without_a_batch_is_refused_and_not_finished() -> None:
+    run = haversack.resumable(iter([]), name="empty", total=[])
+    epochs = run.epochs(2)
+    next(epochs)
+    with pytest.raises(InputError, match="empty has no batch to train on"):
+        list(run)
+    epochs.close()
+    assert not runs.show("empty").finished
+
+
+def test_an_epoch_after_the_only_pass_of_an_iterator_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    run = haversack.resumable(iter(DATA), name="single", total=[])
+    assert [len(list(run)) for _ in run.epochs(2)] == [5, 0]
+    assert "single: there is no batch in epoch 2; an iterator has a single pass" in capfd.readouterr().err
+
+
+def test_a_second_loop_of_the_same_run_is_refused_while_the_first_trains() -> None:
+    first, second = (haversack.resumable(DATA, name="both", total=[]) for _ in range(2))
+    epochs = first.epochs(1)
+    next(epochs)
+    with pytest.raises(InputError, match="Another loop of this process trains the run both"):
+        next(second.epochs(1))
+    assert len(list(first)) == 5
+    assert list(epochs) == []
+    assert runs.show("both").finished
+
+
+def test_the_epochs_of_a_loop_that_was_left_inside_one_are_refused() -> None:
+    run, _ = train(np.zeros(2), leave_at=3)
+    with pytest.raises(InputError, match="sums was left in the middle of an epoch"):
+        next(run.epochs(3))
 
 
 def test_iterating_before_the_epochs_and_twice_in_one_is_refused() -> None:
