@@ -73,7 +73,9 @@ def env_lock(
     from haversack.notebook.sources import source
 
     with source.opened(notebook) as given:
-        _, lock = lock_notebook(given.path, python=python, as_of=as_of, fresh=upgrade, trusted=given.is_own)
+        _, lock = lock_notebook(
+            given.path, given.address, python=python, as_of=as_of, fresh=upgrade, trusted=given.is_own
+        )
     if output:
         disk.write(output, lock.text)
     told = {"python": lock.python, "platform": lock.platform, "accelerator": lock.accelerator, "locked": lock.packages}
@@ -88,7 +90,7 @@ def env_sync(notebook: _Notebook, as_of: _AsOf = None, python: _Python = None, j
     from haversack.notebook.sources import source
 
     with source.opened(notebook) as given:
-        made = packages.sync(given.path, python=python, as_of=as_of, trusted=given.is_own)
+        made = packages.sync(given.path, given.address, python=python, as_of=as_of, trusted=given.is_own)
     show(made.json(), json, f"{made.summary} ({made.held.environment.key})")
 
 

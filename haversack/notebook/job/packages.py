@@ -172,6 +172,7 @@ def _cache(
 
 def lock_notebook(
     notebook: Path,
+    address: str = "",
     *,
     python: str | None = None,
     as_of: str | None = None,
@@ -180,11 +181,11 @@ def lock_notebook(
 ) -> tuple[Requirements, Lock]:
     """Return what a notebook needs and its lock, with progress on standard error.
 
-    `python` and `as_of` are those of `haversack run`; `fresh` asks the indexes, even if the same was resolved within a
-    day; without `trusted` only wheels count. Raises `InputError` or `NotebookInvalid` for an unusable notebook or
-    argument, and what `Locker.find` raises.
+    `address` is where it was fetched from; `python` and `as_of` are those of `haversack run`; `fresh` asks the indexes,
+    even if the same was resolved within a day; without `trusted` only wheels count. Raises `InputError` or
+    `NotebookInvalid` for an unusable notebook or argument, and what `Locker.find` raises.
     """
-    content = document.read(notebook)
+    content = document.read(notebook, address)
     needed = needed_by(content, notebook.absolute().parent, {})
     check(needed, python, trusted=trusted)
     day = day_of(as_of) if as_of else ""
@@ -193,13 +194,20 @@ def lock_notebook(
         return needed, locker.find(needed, python=python or "", as_of=day, fresh=fresh)
 
 
-def sync(notebook: Path, *, python: str | None = None, as_of: str | None = None, trusted: bool = True) -> Packages:
+def sync(
+    notebook: Path,
+    address: str = "",
+    *,
+    python: str | None = None,
+    as_of: str | None = None,
+    trusted: bool = True,
+) -> Packages:
     """Make the environment of a notebook, with progress on standard error, and return it, not held any more.
 
     The arguments and errors are those of `lock_notebook`; besides, raises what `Store.get` raises.
     """
     started = time.monotonic()
-    needed, lock = lock_notebook(notebook, python=python, as_of=as_of, trusted=trusted)
+    needed, lock = lock_notebook(notebook, address, python=python, as_of=as_of, trusted=trusted)
     with Screen() as screen:
         locker, store = _cache(settings.load(), screen, screen.print_line, trusted)
         held = store.get(lock, locker.python_of(lock))

@@ -139,7 +139,7 @@ _SHORT: _Rewrites = (
 def parse(source: str) -> Address:
     """Return where the notebook is that `source` names.
 
-    Raises `InputError` if it is the address of a page that shows no notebook file.
+    Raises `InputError` for an invalid address, and for that of a page that shows no notebook file.
     """
     source = source.strip()
     if source == "-":
@@ -224,7 +224,12 @@ def _of_gist(found: re.Match[str]) -> Address:
 
 
 def _bare(url: str) -> str:
-    """`url` without its scheme, user, password and port 443, its host in lower case."""
+    """`url` without its scheme, user, password and port 443, its host in lower case. Raises `InputError`."""
+    try:
+        urlsplit(url)
+    except ValueError:
+        # Not shown: its user and password cannot be told from its host.
+        raise InputError("The address is not valid.", "Copy it again from the browser.") from None
     rest = re.sub(r"(?i)^https?://", "", url)
     authority, slash, path = re.fullmatch(r"([^/?#]*)(/?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
     return authority.rpartition("@")[2].lower().removesuffix(":443") + slash + path

@@ -156,12 +156,12 @@ def origin_url(url: str) -> str:
     """The scheme, host and port of a URL. Raises `InputError` if it has no host."""
     parts = urlsplit(url)
     try:
-        origin(url)
-        named = parts.hostname
+        origin(url)  # checks the port
+        host = parts.hostname
     except ValueError:
-        named = None
-    if not named:
-        raise InputError(f"{shown(url)!r} is not an address.", "Copy it again from the browser.")
+        host = None
+    if not host:
+        raise InputError(f"{shown(url)!r} is not a valid address.", "Copy it again from the browser.")
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 

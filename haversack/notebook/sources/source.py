@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from haversack.notebook.sources import addresses, fetching
+from haversack.notebook.sources import addresses
 
 _LONGEST_NAME = 100  # characters
 
@@ -44,6 +44,8 @@ def opened(source: str, hub: str | None = None) -> Iterator[GivenNotebook]:
     if address.kind == "path":
         yield GivenNotebook(Path(address.target).expanduser())
         return
+    from haversack.notebook.sources import fetching  # with an HTTP client, which a path does not need
+
     fetched = fetching.fetch(address, hub)
     with tempfile.TemporaryDirectory(prefix="haversack-") as folder:
         path = Path(folder, file_name(fetched.name))

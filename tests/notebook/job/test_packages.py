@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from haversack import cli
-from haversack.errors import InputError, InstallFailed, JobError
+from haversack.errors import InputError, InstallFailed, JobError, NotebookInvalid
 from haversack.notebook.job import job, packages
 from haversack.notebook.place import sandbox
 from haversack.notebook.record import store
@@ -200,3 +200,9 @@ def test_somebody_elses_notebook_has_its_packages_in_its_sandbox(wheels: Path, r
     assert notebooks.text(report.output, 1) == "1 True\n"
     assert notebooks.text(report.output, 2).startswith("pip ")
     assert "not found" in notebooks.text(report.output, 3)
+
+
+def test_an_unusable_notebook_that_was_fetched_is_called_by_its_address(tmp_path: Path) -> None:
+    (tmp_path / "old.ipynb").write_text('{"nbformat": 3}')
+    with pytest.raises(NotebookInvalid, match=r"^https://example\.org/old\.ipynb is a notebook of version 3"):
+        packages.sync(tmp_path / "old.ipynb", "https://example.org/old.ipynb")

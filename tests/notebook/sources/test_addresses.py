@@ -159,6 +159,12 @@ def test_a_page_without_a_notebook_is_refused(source: str) -> None:
         addresses.parse(source)
 
 
+@pytest.mark.parametrize("source", ["http://[::1/x.ipynb", "https://me:secret@[x/o/r", "https://nbviewer.org/url/[x/y"])
+def test_an_invalid_address_is_refused_and_not_shown(source: str) -> None:
+    with pytest.raises(InputError, match=r"^The address is not valid\. Copy it again"):
+        addresses.parse(source)
+
+
 def test_a_path_that_exists_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "github.com" / "o" / "r").mkdir(parents=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -276,3 +278,9 @@ def test_a_notebook_by_the_standard_input_is_not_trusted(monkeypatch: pytest.Mon
 )
 def test_a_files_name_is_one_part_of_a_path(name: str, file: str) -> None:
     assert file_name(name) == file
+
+
+def test_a_path_is_opened_without_an_http_client() -> None:
+    code = "from haversack.notebook.sources.source import opened\nimport sys\nwith opened('x.ipynb'): pass\n"
+    code += "print('aiohttp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
