@@ -66,6 +66,8 @@ def compile_kernel(tree: Path) -> None:
             timeout=_TIMEOUT, check=False,
         )  # fmt: skip
         files = [path for name in listed.stdout.splitlines() if (path := packages / name).is_file()]
+        if not files:
+            return  # compileall without files compiles all of sys.path
         # -I ignores PYTHONDONTWRITEBYTECODE and PYTHONPYCACHEPREFIX, -S .pth files.
         python = [str(tree / "bin" / "python"), "-I", "-S", "-m", "compileall", "-q", "-i", "-"]
         subprocess.run(

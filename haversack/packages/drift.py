@@ -49,15 +49,17 @@ _REMOVALS = (
     ("scipy", "2023-12", _name_of("scipy.misc", "face|ascent|electrocardiogram|derivative")),
     ("scipy", "2024-03", _name_of("scipy.signal", "gaussian|hann|hamming|blackman|kaiser")),
     ("scipy", "2024-05", _name_of("scipy.integrate", "simps|trapz|cumtrapz")),
-    ("keras", "2023-06", r"Argument\(s\) not recognized: \{'(lr|decay)'"),
-    ("keras", "2023-06", r"has no attribute '(fit|predict|evaluate)_generator'"),
-    ("keras", "2023-06", r"No module named '(tensorflow\.)?keras\.(preprocessing\.(text|image)|utils\.np_utils)"),
+    ("keras", "2023-10", r"has no attribute '(fit|predict|evaluate)_generator'"),
+    ("keras", "2023-10", r"No module named '(tensorflow\.)?keras\.preprocessing\.(text|image)"),
+    ("keras", "2023-06", r"No module named '(tensorflow\.)?keras\.utils\.np_utils"),
 )
-# What was removed before Python 3.11 came, so that no --as-of brings it back.
+# What was removed before Python 3.11 came, so that no --as-of brings it back: Keras 2.11 to 2.15 ignore `lr` with a
+# warning, and train with another learning rate.
 _GONE = re.compile(
     r"No module named '(tensorflow\.(contrib|examples|python)|sklearn\.(externals|cross_validation|grid_search))"
     r"|module '(tensorflow|keras\.backend)' has no attribute"
     r"|(import name|no attribute) '(imread|imresize|imsave|imrotate|toimage)'.*scipy\.misc"
+    r"|Argument\(s\) not recognized: \{'(lr|decay)'"
     r"|module 'scipy\.misc' has no attribute '(imread|imresize|imsave|imrotate|toimage)'"
 )
 # How an error says that a module lacks something.

@@ -36,6 +36,7 @@ def raised(code: str) -> tuple[str, str]:
         ("import sklearn.preprocessing as p; p.OneHotEncoder(sparse=False)", "scikit-learn", "2023-12"),
         ("import matplotlib.style as s; s.use('seaborn-whitegrid')", "matplotlib", "2023-08"),
         ("import matplotlib.cm as cm; cm.get_cmap", "matplotlib", "2024-04"),
+        ("from scipy.misc import face", "scipy", "2023-12"),
         ("from scipy.integrate import simps", "scipy", "2024-05"),
         ("from scipy.signal import gaussian", "scipy", "2024-03"),
     ],
@@ -53,13 +54,18 @@ def test_the_last_month_with_a_removed_name_is_advised_whatever_the_notebook_tel
 @pytest.mark.parametrize(
     ("error", "month"),
     [
+        ("AttributeError: 'CountVectorizer' object has no attribute 'get_feature_names'", "2022-11"),
         ("AttributeError: 'DataFrame' object has no attribute 'append'", "2023-03"),
         ("AttributeError: 'Series' object has no attribute 'iteritems'", "2023-03"),
+        ("AttributeError: 'DataFrame' object has no attribute 'applymap'", "2025-12"),
+        ("AttributeError: 'Sequential' object has no attribute 'fit_generator'", "2023-10"),
+        ("ModuleNotFoundError: No module named 'keras.utils.np_utils'", "2023-06"),
+        ("ModuleNotFoundError: No module named 'tensorflow.keras.preprocessing.text'", "2023-10"),
         ("TypeError: NDFrame.fillna() got an unexpected keyword argument 'method'", "2025-12"),
     ],
 )
 def test_so_is_that_of_a_method(error: str, month: str) -> None:
-    assert Drift(PACKAGES).advice(error, "").endswith(f" --as-of {month}")
+    assert Drift({**PACKAGES, "keras": "3.12.0"}).advice(error, "").endswith(f" --as-of {month}")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +108,7 @@ def test_what_a_library_refuses_is_its_change_and_other_errors_are_not(kind: str
         "ModuleNotFoundError: No module named 'sklearn.externals'",
         "ImportError: cannot import name 'imread' from 'scipy.misc' (unknown location)",
         "ModuleNotFoundError: No module named 'numpi'",
+        "ValueError: Argument(s) not recognized: {'lr': 0.001}",
         "AttributeError: module 'helpers' has no attribute 'f'",
         "NameError: name 'np' is not defined",
     ],
