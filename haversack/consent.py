@@ -28,8 +28,6 @@ from urllib.parse import parse_qs, urlsplit
 from haversack import place, settings
 from haversack.errors import ConnectionFailed, InputError, SignInError
 
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
-
 _TIMEOUT = 30.0
 _PAGE = """<!doctype html><meta charset="utf-8"><title>haversack</title>
 <style>body {{ font: 1.1rem system-ui; margin: 20vh auto; max-width: 30rem; color-scheme: light dark }}</style>
@@ -112,7 +110,7 @@ def _redirect_address(address: str, listener: _Listener, browser: bool) -> str:
 def _line_or(listener: _Listener) -> str:
     """A line from the terminal, or "" as soon as the redirect is received. Raises `SignInError` at end of input."""
     # Not select(2), which fails in a process with more than 1,024 files, nor epoll, which takes no regular file.
-    with _Selector() as selector:
+    with selectors.PollSelector() as selector:
         for one in (sys.stdin, listener.bell):
             selector.register(one, selectors.EVENT_READ)
         readable = [key.fileobj for key, _ in selector.select()]

@@ -19,9 +19,7 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The secret's name, such as HF_TOKEN.")]
 
 
-@app.command(
-    "set", epilog="Example: `haversack secrets set HF_TOKEN` asks; `haversack secrets set HF_TOKEN < file` not"
-)
+@app.command("set", epilog="Examples: `haversack secrets set HF_TOKEN`, `haversack secrets set HF_TOKEN < token.txt`")
 def secrets_set(name: Name, json: Json = False) -> None:
     """Store a secret; its value is asked for without echo, or read from standard input."""
     from haversack.notebook.secrets import change, file

@@ -1,5 +1,8 @@
 """What `nvidia-smi` shows of this machine's GPUs. It comes with every driver, also in containers.
 
+The program is asked, and not the library below it (NVML, by nvidia-ml-py): a driver that hangs then hangs a process
+that can be ended, and no other package is needed.
+
 In a container it may show neither processes nor the memory of MIG devices: what is unknown does not count as used.
 """
 

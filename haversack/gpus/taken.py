@@ -93,7 +93,8 @@ def _candidates(count: int, environment: Mapping[str, str]) -> list[Gpu]:
     if len(candidates) < count:
         has = f"has {len(gpus)}" if gpus else "has none that nvidia-smi shows"
         limit = f", and {VISIBLE} allows {len(candidates)}" if len(candidates) < len(gpus) else ""
-        raise InputError(f"--gpus {count} is more than there are: this machine {has}{limit}.", "Ask for fewer GPUs.")
+        remedy = "Ask for fewer GPUs." if candidates else "Run without --gpus; haversack doctor shows which GPUs work."
+        raise InputError(f"--gpus {count} is more than there are: this machine {has}{limit}.", remedy)
     if count > 1 and sum(not gpu.is_mig for gpu in candidates) < count:
         raise InputError("A process can use one MIG device only.", "Ask for one: --gpus 1")
     return candidates

@@ -24,7 +24,8 @@ from haversack.notebook.place import sandbox
 from haversack.notebook.secrets.masking import Secrets
 from haversack.packages.requirements import Requirements
 
-# Parts of a variable's name that say that it holds a secret, or leads to what does.
+# Parts of a variable's name that say that it holds a secret, or leads to what does. Wider than `variables.is_secret`,
+# which decides what is masked: a variable too many that is left out costs less than an output that is masked in vain.
 _NAME = re.compile(
     r"TOKEN|SECRET|KEY|PASS(?:W|P|$|_)|_PWD|PWD_|CREDENTIAL|AUTH|COOKIE|SIGNATURE|NETRC|(?:^|_)(?:PAT|CERT|DSN)(?:_|$)"
     r"|^(?:MYSQL|REDIS|MONGO|DATABASE|VAULT|CONSUL|DOCKER|HELM|SSH|GPG|DBUS|GIT|GH|GITHUB|GITLAB|CI|NPM|AWS|AZURE|ARM"

@@ -32,6 +32,8 @@ BLOCK = "# /// script\n# dependencies = [{}]\n# ///"
         ("PIP_INDEX_URL", "https://me:pw@example.org/simple"),
         ("https_proxy", "http://me@example.org:3128"),
         ("DATABASE_URL", "postgres://localhost/x"),
+        ("DB_PASSPHRASE", "a"),
+        ("AWS_SECRET_FILE", "/a"),
         ("LESS_USUAL", "hf_" + "aBcD" * 9),
         ("DOCKER_HOST", "unix:///run/docker.sock"),
         ("TMPDIR", "/a"),
