@@ -2,10 +2,10 @@
 extension.
 
 A job involves two processes. The parent process (`haversack run`) starts a kernel, sends it the cells and writes the
-executed notebook. The kernel process executes the cells. These modules run in the kernel: `plainfit`, `files`,
-`uploads`, `environment_call`, `ending` (the parent reads what it wrote), `colab.*` (except `colab.hints`), of `kaggle`
-`finder`, `attached` and the modules that `finder` has,
-`secrets.watch`, `place.sample_data`, `place.kaggle_sign_in` and `clients` (which also has a process of its own, as has
+executed notebook. The kernel process executes the cells. These modules run in the kernel: `kernel_launcher`,
+`plainfit`, `files`, `uploads`, `environment_call`, `ending` (the parent reads what it wrote), `colab.*` (except
+`colab.hints`), of `kaggle` `finder`, `attached` and the modules that `finder` has, `secrets.watch`,
+`place.sample_data`, `place.kaggle_sign_in` and `clients` (which also has a process of its own, as has
 `place.kaggle_command`). `packages.on_demand` runs in the kernel too, `packages.pip_command` and `uv_command` in
 child processes of it. `channel` is the kernel's side of the messages to the parent. `secrets.file` runs in both
 processes, all others run in the parent.

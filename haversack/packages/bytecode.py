@@ -7,7 +7,10 @@ file, compiles beside them, and publishes them by a rename as the folder `compil
 jobs take the compiled one.
 
 What every kernel imports before its first cell is compiled at once, while the environment is made (`compile_kernel`):
-each kernel would compile it again until the background has compiled everything, which takes 2 s.
+each kernel would compile it again until the background has compiled everything, which takes 1 s.
+
+Where another environment has compiled the same file, its bytecode is linked (`reuse`). uv installs by hard links, so
+the same file is the same inode, and its bytecode, which records the modification time, holds for both.
 
 A failure is not reported: the environment works without bytecode, and the next job that uses it starts this again.
 
@@ -31,9 +34,11 @@ from haversack import disk
 COMPILED = "compiled"
 """The folder of an environment's compiled tree, beside its `tree`."""
 _LOCK = "compile"
-# Prints the files of a kernel's modules, below the folder of packages.
+_CACHE = "__pycache__"
+# Prints the files of a kernel's modules, below the folder of packages. A job's kernel does without debugpy.
 _LIST_KERNEL = """
 import re, sys
+sys.modules["debugpy"] = None
 import ipykernel_launcher, IPython.extensions.storemagic
 from ipykernel import kernelapp, zmqshell, debugger
 for module in list(sys.modules.values()):
@@ -41,6 +46,7 @@ for module in list(sys.modules.values()):
         print(found[1])
 """
 _TIMEOUT = 120  # seconds
+_MAX_COMPILERS = 4  # processes that compile what a kernel imports
 
 
 def start(folder: Path, key: str) -> None:
@@ -54,25 +60,53 @@ def start(folder: Path, key: str) -> None:
     )  # fmt: skip
 
 
-def compile_kernel(tree: Path) -> None:
-    """Compile what a kernel imports in the new environment `tree`. Ignores failures.
+def kernel_modules() -> list[str]:
+    """Return the files that a kernel imports before its first cell, below the folder of packages; [] on a failure.
 
-    Its files are those that the ipykernel beside haversack imports: no code of the environment runs.
+    They are those that the ipykernel beside haversack imports, which takes half a second.
     """
-    packages = next(tree.glob("lib/python*/site-packages"))
     with suppress(subprocess.TimeoutExpired):
-        listed = subprocess.run(
+        return subprocess.run(
             [sys.executable, "-c", _LIST_KERNEL], stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=_TIMEOUT, check=False,
-        )  # fmt: skip
-        files = [path for name in listed.stdout.splitlines() if (path := packages / name).is_file()]
-        if not files:
-            return  # compileall without files compiles all of sys.path
-        # -I ignores PYTHONDONTWRITEBYTECODE and PYTHONPYCACHEPREFIX, -S .pth files.
-        python = [str(tree / "bin" / "python"), "-I", "-S", "-m", "compileall", "-q", "-i", "-"]
+        ).stdout.splitlines()  # fmt: skip
+    return []
+
+
+def compile_kernel(tree: Path, modules: list[str]) -> None:
+    """Compile the files `modules` in the new environment `tree`, where they are not yet. Ignores failures.
+
+    No code of the environment runs.
+    """
+    packages = _packages(tree)
+    files = [path for name in modules if (path := packages / name).is_file() and not _is_compiled(path)]
+    if not files:
+        return  # compileall without files compiles all of sys.path
+    workers = str(min(os.cpu_count() or 1, _MAX_COMPILERS))
+    with suppress(subprocess.TimeoutExpired):
         subprocess.run(
-            python, input="\n".join(map(str, files)), capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
+            [*_compileall(tree), "-j", workers, "-i", "-"], input="\n".join(map(str, files)), capture_output=True,
+            text=True, timeout=_TIMEOUT, check=False,
+        )  # fmt: skip
+
+
+def reuse(tree: Path, compiled: Path) -> None:
+    """Link the bytecode of the environment `compiled` into the new one `tree`, for the files that are the same.
+
+    Both are of the same Python. Ignores failures.
+    """
+    target, source = _packages(tree), _packages(compiled)
+    for folder, folders, names in os.walk(source):
+        below = target / Path(folder).relative_to(source)
+        folders[:] = [name for name in folders if name != _CACHE and (below / name).is_dir()]
+        with suppress(OSError):
+            files = {entry.name: entry for entry in os.scandir(Path(folder, _CACHE))}
+            same = {name.removesuffix(".py") for name in names if _is_same(Path(folder, name), below / name)}
+            taken = [name for name in files if name.partition(".")[0] in same]
+            if taken:
+                (below / _CACHE).mkdir(exist_ok=True)
+            for name in taken:
+                os.link(Path(folder, _CACHE, name), below / _CACHE / name)
 
 
 def compile_tree(folder: Path, key: str) -> bool:
@@ -100,11 +134,11 @@ def _compile(folder: Path, key: str) -> bool:
     making = folder / f"{disk.TEMPORARY}{key}.{_LOCK}-{secrets.token_hex(4)}"
     try:
         shutil.copytree(folder / key / "tree", making, symlinks=True, copy_function=_link)
-        packages = next(making.glob("lib/python*/site-packages"))
+        packages = _packages(making)
         # Its exit status is 1 for files that do not compile, such as templates; Python would not import them either. It
         # is negative if the process was killed, for example for memory.
-        python = [str(making / "bin" / "python"), "-I", "-S", "-m", "compileall", "-q", "-j", "1", str(packages)]
-        if subprocess.run(python, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode < 0:
+        command = [*_compileall(making), "-j", "1", str(packages)]
+        if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode < 0:
             return False
         added = sum(path.stat().st_blocks * 512 for path in packages.rglob("*.pyc"))
         about = json.loads((folder / key / "about.json").read_text())
@@ -113,6 +147,31 @@ def _compile(folder: Path, key: str) -> bool:
         return True
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _packages(tree: Path) -> Path:
+    """The folder of the packages of the environment `tree`."""
+    return next(tree.glob("lib/python*/site-packages"))
+
+
+def _compileall(tree: Path) -> list[str]:
+    """The beginning of a command that compiles with the Python of the environment `tree`.
+
+    -I ignores PYTHONDONTWRITEBYTECODE and PYTHONPYCACHEPREFIX, -S .pth files.
+    """
+    return [str(tree / "bin" / "python"), "-I", "-S", "-m", "compileall", "-q"]
+
+
+def _is_compiled(path: Path) -> bool:
+    return any((path.parent / _CACHE).glob(f"{path.stem}.*.pyc"))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both paths are hard links of one Python file."""
+    try:
+        return one.suffix == ".py" and other.samefile(one)
+    except OSError:
+        return False
 
 
 def _link(source: str, target: str) -> None:

@@ -27,6 +27,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -69,8 +70,12 @@ class StoredEnvironment:
     @property
     def tree(self) -> Path:
         """The folder of the virtual environment: the one with compiled modules, once it is there."""
-        compiled = self.folder / bytecode.COMPILED
-        return compiled if compiled.exists() else self.folder / _TREE
+        return self.folder / (bytecode.COMPILED if self.is_compiled else _TREE)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether its modules are compiled."""
+        return (self.folder / bytecode.COMPILED).exists()
 
     @property
     def lock(self) -> Lock:
@@ -227,10 +232,18 @@ class Store:
             command += ["--torch-backend", lock.torch]
         total = len(lock.packages)
         self._uv.show(f"installing {_count(total)}")
-        self._uv.run(
-            *command, cwd=making, watch=_progress_of(tree, total), keep=(descriptor,), offline_first=not lock.torch
-        )
-        bytecode.compile_kernel(tree)
+        with ThreadPoolExecutor(1) as pool:
+            modules = pool.submit(bytecode.kernel_modules)
+            self._uv.run(
+                *command, cwd=making, watch=_progress_of(tree, total), keep=(descriptor,), offline_first=not lock.torch
+            )
+        if (other := self._compiled_like(python)) is not None:
+            bytecode.reuse(tree, other)
+        bytecode.compile_kernel(tree, modules.result())
+
+    def _compiled_like(self, python: Python) -> Path | None:
+        """Return the tree of the environment used last that has compiled modules of this Python; None if none has."""
+        return next((one.tree for one in self.all() if one.python == python.version and one.is_compiled), None)
 
     def _delete_leftovers(self, held: str) -> None:
         """Delete the temporary folders of killed processes: those whose lock no process holds.

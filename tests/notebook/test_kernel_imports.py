@@ -24,6 +24,7 @@ ENTRANCES = [
     "haversack.notebook",
     "haversack.notebook.environment_call",
     "haversack.notebook.files",
+    "haversack.notebook.kernel_launcher",
     "haversack.notebook.plainfit",
     "haversack.notebook.clients.filesystem",
     "haversack.training.keras.fit",

@@ -49,6 +49,27 @@ def test_what_a_kernel_imports_is_compiled_before_the_first_job_starts(workshop:
     assert "base" not in compiled
 
 
+def test_what_another_environment_has_compiled_is_linked(held: Held, workshop: Workshop) -> None:
+    assert bytecode.compile_tree(held.environment.folder.parent, held.environment.key)
+    [known] = held.environment.tree.rglob("base/__pycache__/*.pyc")
+    wheel(workshop.wheels, "other")
+    workshop.publish()
+    lock = workshop.locker.find(needs("base", "other"))
+    tree = workshop.store().get(lock, workshop.locker.python_of(lock)).environment.tree
+    [linked] = tree.rglob("base/__pycache__/*.pyc")
+    assert linked.samefile(known)
+    assert not list(tree.rglob("other/__pycache__/*.pyc"))
+
+
+def test_the_bytecode_of_another_file_is_not_linked(held: Held, tmp_path: Path) -> None:
+    assert bytecode.compile_tree(held.environment.folder.parent, held.environment.key)
+    below = Path("lib/python3.11/site-packages/base")
+    (tmp_path / below).mkdir(parents=True)
+    (tmp_path / below / "__init__.py").write_text("")
+    bytecode.reuse(tmp_path, held.environment.tree)
+    assert not (tmp_path / below / "__pycache__").exists()
+
+
 def test_it_is_done_once(held: Held) -> None:
     folder = held.environment.folder.parent
     assert bytecode.compile_tree(folder, held.environment.key)

@@ -26,6 +26,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
+from haversack.notebook.clients import interpreter
 from haversack.notebook.place.content import ContentFolder
 from haversack.notebook.place.environment import Environment
 from haversack.notebook.secrets.masking import Secrets
@@ -44,7 +45,8 @@ def write_spec(folder: Path, environment: Environment, content: ContentFolder) -
     Its command runs the environment's Python with haversack's extension, behind the prefix of `content`. Raises
     `OSError`.
     """
-    command = [str(environment.python), "-m", "ipykernel_launcher", "-f", "{connection_file}", "--ext", EXTENSION]
+    launcher = interpreter.IMPORTED_FROM / "haversack" / "notebook" / "kernel_launcher.py"
+    command = [str(environment.python), str(launcher), "-f", "{connection_file}", "--ext", EXTENSION]
     spec = {
         "argv": [*content.prefix, *command],
         "display_name": "Python 3 (haversack)",

@@ -221,6 +221,11 @@ def test_a_kernel_that_cannot_start_is_an_error_of_ours(run: Run, own_folders: P
     assert "did not start" in str(report.failure)
 
 
+def test_a_jobs_kernel_has_no_debugger_and_a_cell_may_import_it(run: Run) -> None:
+    report = run("import sys\nprint('debugpy' in sys.modules)\nimport debugpy\nprint(debugpy.__name__)")
+    assert notebooks.text(report.output, 0) == "False\ndebugpy\n"
+
+
 def start(notebook: Path, *arguments: str) -> subprocess.Popen[str]:
     """The command in a process of its own."""
     command = [sys.executable, "-m", "haversack", "run", str(notebook), *arguments]

@@ -163,7 +163,7 @@ def test_no_process_of_the_users_is_seen_or_killed(tried: Tried) -> None:
     assert tried.found["kill"] == "ProcessLookupError"
     assert tried.found["ptrace"] == "FileNotFoundError"
     assert "sleep 600" not in tried.found["processes"]
-    assert "ipykernel" in tried.found["processes"]
+    assert "kernel_launcher" in tried.found["processes"]
 
 
 def test_no_variable_holds_a_secret(tried: Tried) -> None:
