@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 import haversack
 from haversack.training.loops import loop
 
-loop.RHYTHM = loop.Rhythm(first=0.0, share=0.0, shortest=0.0)
+loop.RHYTHM = loop.Rhythm(first=0.0, share=0.0, shortest=0.0, largest_share=0.0)
 SAMPLES, EPOCHS = 44, 3
 BATCHES = SAMPLES // 4 * EPOCHS
 

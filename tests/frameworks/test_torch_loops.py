@@ -46,7 +46,7 @@ def test_a_loop_that_is_killed_ends_with_the_same_bits(killed: dict[str, Any], k
 
 @pytest.fixture(autouse=True)
 def save_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "RHYTHM", Rhythm(first=0.0, share=0.0, shortest=0.0))
+    monkeypatch.setattr(loop, "RHYTHM", Rhythm(first=0.0, share=0.0, shortest=0.0, largest_share=0.0))
 
 
 def through(value: Any, like: Any = None) -> Any:

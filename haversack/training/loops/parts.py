@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,9 @@ def framework_of(objects: list[Any]) -> str:
         kinds = (torch.nn.Module, torch.optim.Optimizer, torch.utils.data.DataLoader)
         if any(isinstance(one, kinds) for one in objects):
             return "torch"
-    if jax is not None and any(isinstance(leaf, jax.Array) for leaf in jax.tree_util.tree_leaves(objects)):
+    # JAX announces that it will refuse iterators in a tree; the source may be one.
+    nested = [one for one in objects if not isinstance(one, Iterator)]
+    if jax is not None and any(isinstance(leaf, jax.Array) for leaf in jax.tree_util.tree_leaves(nested)):
         return "jax"
     return "python"
 

@@ -17,7 +17,7 @@ TRAIN = """
 import os, signal, sys
 import keras, numpy, haversack
 from haversack.training.keras import session
-session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0)
+session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0, largest_share=0.0)
 keras.utils.set_random_seed(1)
 x = numpy.random.default_rng(1).random((96, 4), dtype="float32")
 model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.2), keras.layers.Dense(1)])

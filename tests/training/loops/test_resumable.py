@@ -55,7 +55,7 @@ def test_epochs_that_the_users_code_counts_are_passed_over_and_it_says_so(killed
 
 @pytest.fixture(autouse=True)
 def save_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "RHYTHM", Rhythm(first=0.0, share=0.0, shortest=0.0))
+    monkeypatch.setattr(loop, "RHYTHM", Rhythm(first=0.0, share=0.0, shortest=0.0, largest_share=0.0))
 
 
 DATA = [np.full(2, number, np.float64) for number in range(5)]

@@ -29,7 +29,7 @@ FOLDER = Path(sys.argv[1])
 RUNS = Path(os.environ["HAVERSACK_DATA"]) / "runs"
 X = np.random.default_rng(7).random((40, 4), dtype="float32")
 Y = X.sum(axis=1, keepdims=True)
-session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0)
+session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0, largest_share=0.0)
 
 
 def model(units=3, optimizer="adam"):
@@ -215,7 +215,7 @@ def cut_off_before_the_first_save():
         logs.append(keras.callbacks.CSVLogger(FOLDER / "overwritten.csv"))
         with contextlib.suppress(RuntimeError):
             fit(model(), name="early", callbacks=[*logs, callback])
-    session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0)
+    session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0, largest_share=0.0)
     rows = {name: (FOLDER / f"{name}.csv").read_text().splitlines() for name in ("appended", "overwritten")}
     return {name: [row.split(",")[0] for row in lines] for name, lines in rows.items()}
 
@@ -252,7 +252,7 @@ def terminated():
     trained = model()
     session.RHYTHM = session.Rhythm(first=1000.0, shortest=1000.0, longest=1000.0)
     fit(trained, name="terminated", callbacks=[At(4, lambda: os.kill(os.getpid(), signal.SIGTERM))])
-    session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0)
+    session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0, largest_share=0.0)
     signal.signal(signal.SIGTERM, before)
     events = [json.loads(line) for line in (RUNS / "terminated" / "log.jsonl").read_text().splitlines()]
     first_save = next(event for event in events if event["event"] == "save")

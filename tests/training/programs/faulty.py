@@ -22,7 +22,7 @@ from haversack.training.devices import import_keras
 keras = import_keras()
 from haversack.training.keras import session  # noqa: E402 - Keras's backend is chosen before
 
-session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0)
+session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0, largest_share=0.0)
 NAME, WHERE, OPTIONS = sys.argv[1], sys.argv[2] or None, json.loads(sys.argv[3])
 X = np.random.default_rng(7).random((40, 4), dtype="float32")
 

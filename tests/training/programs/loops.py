@@ -18,7 +18,7 @@ import numpy as np
 import haversack
 from haversack.training.loops import loop
 
-loop.RHYTHM = loop.Rhythm(first=0.0, share=0.0, shortest=0.0)
+loop.RHYTHM = loop.Rhythm(first=0.0, share=0.0, shortest=0.0, largest_share=0.0)
 STEPS, EPOCHS = 7, 3
 
 

@@ -29,7 +29,7 @@ X = RANDOM.random((90, 6, 6, 1), dtype="float32")
 Y = RANDOM.integers(0, 3, 90)
 WEIGHTS = RANDOM.random(90, dtype="float32")
 # Every step that the disk has the time for is saved, so that little runs are cut in many ways.
-session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0)
+session.RHYTHM = session.Rhythm(first=0.0, share=0.0, shortest=0.0, largest_share=0.0)
 
 
 class Witness(keras.callbacks.Callback):
