@@ -97,11 +97,11 @@ def fit(
         model: a compiled Keras model, built before or after `distribute()`.
         x: the samples: an array of shape (samples, …), a list or dict of arrays for several inputs, or a data set.
         y: the targets: an array of shape (samples, …), or a list or dict of them; None for a data set.
-        name: the run's name. A run that was interrupted resumes. For a run that is finished, `fit` loads its weights
-            and returns its history at once, unless `epochs` has grown: then the run continues. Without a name nothing
-            is saved, except in a notebook that haversack executes, which names its trainings itself. Data without
-            random access (a generator) and several JAX processes are trained without checkpoints, and a printed line
-            tells why.
+        name: the run's name. A run that was interrupted resumes. For a run that is finished, or that already has
+            `epochs` epochs behind it, `fit` loads its weights and returns its history at once; with more `epochs` the
+            run continues. Without a name nothing is saved, except in a notebook that haversack executes, which names
+            its trainings itself. Data without random access (a generator) and several JAX processes are trained without
+            checkpoints, and a printed line tells why.
         where: where the run's checkpoints are kept: a folder, or a URL that fsspec opens, in addition to this machine's
             data folder; see `haversack.Checkpoints`. By default this machine's data folder; if this machine's disk is
             lost with its session and a hub is configured, also `drive://haversack/runs` on that hub's drive.
@@ -297,13 +297,22 @@ def _restore_and_claim(
     if saved:
         check_unchanged(checkpoints.name, "data", saved.facts, facts)
         if saved.is_finished(epochs):
-            print_line(f"{checkpoints.name}: finished before; its history and weights are loaded")
+            print_line(f"{checkpoints.name}: {_reached(saved, epochs)}; its history and weights are loaded")
             return saved, True
     checkpoints.claim()
     if checkpoints.take_over and has_newer(checkpoints, restored):
         # The previous owner committed one more checkpoint between the restore and the claim; now it cannot.
         saved = SavedTraining.of(checkpoints.restore())
     return saved, False
+
+
+def _reached(saved: SavedTraining, epochs: int) -> str:
+    """Why a `fit` of `epochs` has nothing left to do, in words."""
+    if saved.ended:
+        return "finished before"
+    position = saved.position
+    steps = f" and {position.step} steps" if position.step else ""
+    return f"trained beyond epochs={epochs} before, {position.epoch} epochs{steps} so far"
 
 
 def _run_and_close(session: TrainingSession, train: Callable[[], keras.callbacks.History]) -> keras.callbacks.History:

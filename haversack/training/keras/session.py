@@ -77,11 +77,11 @@ class SavedTraining:
         return cls(position=Position(*tree["position"]), tree=tree, facts=dict(restored.facts), **tree["fit"])
 
     def is_finished(self, epochs: int) -> bool:
-        """Whether a `fit` with this argument `epochs` has nothing left to do.
+        """Whether a `fit` with this argument `epochs` has nothing left to do: so many epochs are done.
 
         A training that a callback stopped early counts as finished unless `epochs` exceeds that of the earlier `fit`.
         """
-        return self.ended and (epochs <= self.position.epoch or epochs <= self.asked)
+        return epochs <= self.position.epoch or (self.ended and epochs <= self.asked)
 
 
 class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]

@@ -39,6 +39,19 @@ def test_more_epochs_go_on_as_if_asked_for_at_once(held: Conversations) -> None:
     assert held["more_epochs"]["same"] is True
 
 
+def test_fewer_epochs_than_were_reached_give_the_model_as_it_stands(held: Conversations) -> None:
+    fewer = held["fewer_epochs"]
+    assert fewer["said"] == (
+        "haversack: fewer: trained beyond epochs=2 before, 2 epochs and 2 steps so far; its history and weights are "
+        "loaded\n"
+    )
+    assert (fewer["same"], fewer["epochs"]) == (True, [0, 1])
+
+
+def test_after_fewer_epochs_the_run_goes_on_where_it_was(held: Conversations) -> None:
+    assert (held["fewer_epochs"]["sessions"], held["fewer_epochs"]["later"]) == (1, [0, 1, 2, 3])
+
+
 def test_a_finished_run_is_loaded_into_a_new_model(held: Conversations) -> None:
     assert held["finished_in_another_model"] == {"same": True, "history": True}
 

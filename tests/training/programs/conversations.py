@@ -115,6 +115,21 @@ def more_epochs():
     return {"again": again, "same": history == expected and numbers(grown) == numbers(unbroken)}
 
 
+def fewer_epochs():
+    """Interrupted in epoch 3 of 4, then asked for less than that."""
+    trained, again = model(), model()
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(trained, name="fewer", epochs=4, callbacks=[At(12, interrupt)])
+    words = said(lambda: fit(again, name="fewer", epochs=2))
+    return {
+        "said": words,
+        "same": numbers(again) == numbers(trained),
+        "epochs": again.history.epoch,
+        "sessions": len(haversack.runs.show("fewer").sessions),
+        "later": fit(again, name="fewer", epochs=4).epoch,
+    }
+
+
 def finished_in_another_model():
     first, second = model(), model()
     history = fit(first, name="finished").history
@@ -403,6 +418,7 @@ CONVERSATIONS = [
     interrupted_by_hand,
     interrupted_equals_unbroken,
     more_epochs,
+    fewer_epochs,
     finished_in_another_model,
     changed,
     restarted,
