@@ -62,7 +62,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"owned_run", "torch"},
         {"runs", "streams", "state_tree", "batches"},
         {"part", "checkpoints"},
-        {"devices", "location", "interrupts", "rhythm", "console"},
+        {"devices", "location", "interrupts", "rhythm", "console", "code_digest"},
         {"clock"},
         {"__init__"},
     ],

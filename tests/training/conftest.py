@@ -19,6 +19,7 @@ LEAN = "import sys; sys.modules['sklearn'] = sys.modules['matplotlib'] = None\n"
 Results = dict[str, dict[str, Any]]
 Conversations = dict[str, dict[str, Any]]
 SCENARIOS = Path(__file__).parent / "programs" / "scenarios.py"
+CHANGES = Path(__file__).parent / "programs" / "changes.py"
 CONVERSATIONS = Path(__file__).parent / "programs" / "conversations.py"
 
 
@@ -56,6 +57,22 @@ def held(held_in: Path) -> Conversations:
         ).stdout
 
     return json.loads(_once(held_in.with_suffix(".json"), hold))
+
+
+@pytest.fixture(scope="session")
+def changed(common: Path) -> Conversations:
+    """What came of each change between two sessions of a run."""
+    folder = common / "changes"
+
+    def change() -> str:
+        folder.mkdir()
+        environment = {**os.environ, "HAVERSACK_DATA": str(folder / "data")}
+        command = [sys.executable, str(CHANGES), str(folder)]
+        return subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, timeout=540, check=True
+        ).stdout
+
+    return json.loads(_once(folder.with_suffix(".json"), change))
 
 
 @pytest.fixture(scope="session")

@@ -1,29 +1,37 @@
 """Fingerprints of a training as JSON: its data, its model, and the machine it runs on.
 
 Every checkpoint of a run holds them. A session that resumes the run compares: another model or other data under the
-same name is an error, and another machine is reported, because the last digits may then differ. Data is sketched, not
-hashed: values that differ by rounding, as in images that another machine decoded, count as equal.
+same name is an error, and another machine is reported, because the last digits may then differ. Data is compared by a
+sketch of some rows: values that differ by rounding, as in images that another machine decoded, count as equal. Where
+these rows are equal to the bit, the other rows are compared too, by hash.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from haversack.training.devices import processor_model, usable_cores
 
 _SAMPLED_ROWS = 256
 _TOLERANCE = 1e-3
+# All rows of an array of at most so many bytes are hashed (0.2 s), in so many parts.
+_LARGEST_HASHED = 512 << 20
+_PARTS = 64
 _PRECISION = ("jax_default_matmul_precision", "jax_enable_x64")
 _LIBRARIES = ("keras", "jax", "jaxlib", "numpy")
 # Settings of a layer that differ from process to process.
 _PROCESS_SETTINGS = {"name", "seed"}
 _PLAIN = (bool, int, float, str)
+# Lists of at most so many plain values are shown in messages.
+_LONGEST_SHOWN = 4
 _INFINITIES = (float("inf"), float("-inf"))
 # Settings of an optimizer that a run may change: callbacks adjust the learning rate.
 _VOLATILE_SETTINGS = {"name", "learning_rate"}
@@ -34,7 +42,8 @@ def sketch(array: Any) -> dict[str, Any]:
 
     `array` has a sample per row. The number is a weighted sum of the row's values, where NaN counts as 0 and infinity
     as 1 or -1. Arrays that are not real numbers have a hash of these rows instead; sparse and ragged arrays have shape
-    and dtype only.
+    and dtype only. An array of up to 512 MiB also has a hash of these rows ("exact"), and one of each 64th of all rows
+    ("parts").
     """
     shape = [int(size) for size in array.shape]
     found: dict[str, Any] = {"shape": shape, "dtype": str(getattr(array, "dtype", type(array).__name__))}
@@ -53,7 +62,24 @@ def sketch(array: Any) -> dict[str, Any]:
         found["scale"] = float(np.abs(numbers).sum(axis=1).mean()) if len(picked) else 0.0
     else:
         found["hash"] = hashlib.blake2b(repr(values.tolist()).encode(), digest_size=16).hexdigest()
-    return found
+    return found | _hashes(array, values)
+
+
+def _hashes(array: Any, sampled: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """The hashes of the `sampled` rows and of all rows of `array`; {} if it is too large, or holds Python objects."""
+    size = int(np.prod(array.shape, dtype=np.float64)) * int(getattr(getattr(array, "dtype", None), "itemsize", 8))
+    if size > _LARGEST_HASHED or sampled.dtype.hasobject:
+        return {}
+    whole = np.asarray(array)
+    if whole.dtype.hasobject:
+        return {}
+    bounds = np.linspace(0, len(whole), min(_PARTS, max(len(whole), 1)) + 1).astype(np.int64)
+    parts = [whole[start:stop] for start, stop in itertools.pairwise(bounds)]
+    return {"exact": _hash(sampled), "parts": [_hash(part) for part in parts]}
+
+
+def _hash(rows: np.ndarray[Any, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data if rows.size else b"")
 
 
 def of_model(model: Any) -> dict[str, Any]:
@@ -109,7 +135,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             index = next(index for index, pair in enumerate(zip(old, new, strict=True)) if not _same(*pair))
             name, old, new = f"{name}[{index}]", old[index], new[index]
         if isinstance(old, Mapping) and isinstance(new, Mapping) and _describe(old) == _describe(new):
-            within = "" if "shape" in old else f" ({'; '.join(differences(old, new))})"
+            within = _rows_of(old, new) if "shape" in old else f" ({'; '.join(differences(old, new))})"
             found.append(f"{name} {_describe(old)} with other {'values' if 'shape' in old else 'settings'}{within}")
         else:
             found.append(f"{name} {_describe(old)}, now {_describe(new)}")
@@ -130,14 +156,43 @@ def _settings(part: Any, excluded: set[str]) -> dict[str, Any]:
 def _same(before: Any, now: Any) -> bool:
     """Whether two entries are equal; sketches of values are compared with a tolerance."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        if "rows" in before and "rows" in now and len(before["rows"]) == len(now["rows"]):
-            tolerance = _TOLERANCE * before["scale"]
-            close = np.allclose(before["rows"], now["rows"], rtol=_TOLERANCE, atol=tolerance, equal_nan=True)
-            return bool(close) and all(before[key] == now.get(key) for key in before if key not in ("rows", "scale"))
+        if "shape" in before and "shape" in now:
+            return _same_sketch(before, now)
         return before.keys() == now.keys() and all(_same(before[key], now[key]) for key in before)
     if isinstance(before, list) and isinstance(now, list):
         return len(before) == len(now) and all(map(_same, before, now))
     return bool(before == now)
+
+
+def _same_sketch(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two sketches are of the same data.
+
+    Where the sampled rows are equal to the bit, all rows must be; where they differ by rounding, the others are not
+    compared.
+    """
+    if not all(before.get(key) == now.get(key) for key in ("shape", "dtype", "hash")):
+        return False
+    old, new = before.get("rows", []), now.get("rows", [])
+    if len(old) != len(new):
+        return False
+    tolerance = _TOLERANCE * before.get("scale", 0.0)
+    return np.allclose(old, new, rtol=_TOLERANCE, atol=tolerance, equal_nan=True) and not _changed_parts(before, now)
+
+
+def _changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[int]:
+    """The numbers of the parts whose hash differs although the sampled rows are equal to the bit."""
+    if before.get("exact") is None or before.get("exact") != now.get("exact"):
+        return []
+    return [number for number, pair in enumerate(zip(before["parts"], now["parts"], strict=True)) if len({*pair}) > 1]
+
+
+def _rows_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Where the rows are that differ between two sketches, such as " between rows 312 and 625"; "" if unknown."""
+    changed = _changed_parts(before, now)
+    if not changed:
+        return ""
+    count, parts = before["shape"][0], len(before["parts"])
+    return f" between rows {count * changed[0] // parts} and {count * (changed[-1] + 1) // parts}"
 
 
 def _describe(value: Any) -> str:
@@ -145,5 +200,6 @@ def _describe(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{value['dtype']}{value['shape']}" if "shape" in value else str(value.get("class"))
     if isinstance(value, list):
-        return f"of {len(value)}"
+        plain = len(value) <= _LONGEST_SHOWN and all(type(one) in _PLAIN for one in value)
+        return str(value) if plain else f"of {len(value)}"
     return "none" if value in (None, "") else str(value)

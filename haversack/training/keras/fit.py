@@ -206,7 +206,7 @@ def _fit_run(
     if isinstance(opened, str):
         print_line(f"{name}: trained without checkpoints: {opened}")
         return _fit_without_checkpoints(model, x, y, options)
-    source, facts = opened.source, opened.facts
+    source, facts = opened.source, opened.facts | _dependencies(model, opened.validation_data, arguments)
     where, notice = location.resolve(name, where)
     if notice:
         print_line(notice)
@@ -295,7 +295,8 @@ def _restore_and_claim(
     restored = checkpoints.restore()
     saved = SavedTraining.of(restored)
     if saved:
-        check_unchanged(checkpoints.name, "data", saved.facts, facts)
+        for what in ("data", "compilation"):
+            check_unchanged(checkpoints.name, what, saved.facts, facts)
         if saved.is_finished(epochs):
             print_line(f"{checkpoints.name}: {_reached(saved, epochs)}; its history and weights are loaded")
             return saved, True
@@ -362,6 +363,18 @@ def _facts(source: Source, arguments: dict[str, Any], model: keras.Model) -> dic
         "class_weight": sorted([int(key), float(value)] for key, value in weights.items()) if weights else None,
     }
     return {"data": {**source.fingerprint(), **settings}, "machine": fingerprint.of_machine()}
+
+
+def _dependencies(model: keras.Model, validation_data: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The facts of what the training depends on and that is known before the model is built."""
+    from haversack.training.keras import dependencies
+
+    return {
+        "compilation": dependencies.of_compilation(model),
+        "optimizer": dependencies.of_optimizer(model.optimizer),
+        "rate": dependencies.of_rate(model.optimizer),
+        "validation": dependencies.of_validation(validation_data, arguments),
+    }
 
 
 def _without_backups(callbacks: Any) -> list[Any]:

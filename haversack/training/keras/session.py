@@ -26,7 +26,7 @@ from haversack.errors import TrainingError
 from haversack.training.checkpoints.checkpoints import Checkpoints, Restored
 from haversack.training.console import print_line
 from haversack.training.interrupts import Interrupts
-from haversack.training.keras import fingerprint, log_files, state
+from haversack.training.keras import dependencies, fingerprint, log_files, state
 from haversack.training.keras.attributes import AttributeState, decode, encode
 from haversack.training.keras.data import Source
 from haversack.training.keras.progress_bar import ProgressBar
@@ -35,6 +35,12 @@ from haversack.training.rhythm import Rhythm
 
 RHYTHM = Rhythm()
 """When the trainings of `haversack.fit` save."""
+_BEGAN_WITH = {
+    "data": "other data",
+    "model": "another model",
+    "compilation": "another compilation",
+    "code": "other code",
+}
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class SavedTraining:
         ended: whether the training was over: the last epoch was done, or a callback had stopped it.
         seed: the seed of the data's order.
         tree: the whole tree of the checkpoint, with the model's variables; `trained` to `seed` are in its dict "fit".
-        facts: the facts of the checkpoint: the fingerprints "data", "model" and "machine", and in "restarted by" which
-            call of a job restarted the run.
+        facts: the facts of the checkpoint: the fingerprints "data", "model" and "machine", those of `dependencies`, and
+            in "restarted by" which call of a job restarted the run.
     """
 
     position: Position
@@ -143,6 +149,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
     _run                    OwnedRun                      the run: its saves, its log, its position and its end
     _facts                  dict                          recorded in checkpoints; `fit` and `on_train_begin` fill it
     _saved                  SavedTraining or None         what the session resumes from; `_restore` empties its tree
+    _changes                Changes                       what the code says otherwise than the session before
     _epochs                 int                           `epochs`, as given to `fit`
     _attributes             AttributeState                attributes of the callbacks and of the data set
     _steps_before_epoch     int                           batches done in all epochs before the current one
@@ -187,6 +194,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         self._source = source
         self._facts = facts
         self._saved = saved
+        self._changes = _changes(saved, facts)
         self._epochs = epochs
         self._attributes = AttributeState([*self.callbacks, *source.stateful_objects])
         self._steps_before_epoch = self._position.total - self._position.step
@@ -209,6 +217,8 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         `TrainingError` if the model differs from the run's.
         """
         self._facts["model"] = fingerprint.of_model(self._trained_model)
+        self._facts["rate"] = dependencies.of_rate(self._trained_model.optimizer)  # its variable has its place now
+        self._facts["code"] = dependencies.of_code(self._trained_model, next(iter(self._source.stateful_objects), None))
         self._architecture = state.architecture(self._trained_model)
         if self._saved is None:
             before = self._run.log.files_before() or log_files.lengths(self.callbacks)
@@ -216,7 +226,8 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
             with log_files.truncated(self.callbacks, before, first_start=True):
                 self._start_callbacks(logs)
         else:
-            check_unchanged(self._run.name, "model", self._saved.facts, self._facts)
+            for what in ("model", "code"):
+                check_unchanged(self._run.name, what, self._saved.facts, self._facts)
             with log_files.truncated(self.callbacks, self._saved.tree["logs"]):
                 self._start_callbacks(logs)
         state.unshare(self._trained_model)
@@ -225,6 +236,8 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
             self._report_begin()
         else:
             self._restore(self._saved)
+            if str(self._changes):
+                print_line(f"{self._run.name}: {self._changes}, to no effect: no epoch is left to train")
 
     def _start_callbacks(self, logs: Any) -> None:
         """Give the callbacks their model and begin the training; they open their files in either call."""
@@ -314,6 +327,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         does; it then raises `RunLost` if another session took the run over.
         """
         self._stop_skipping()
+        dependencies.remember_rate(self._trained_model.optimizer, self._facts["rate"])
         if failure:
             log_files.close(self.callbacks)
             self._run.end(failure)
@@ -351,8 +365,16 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
     # Resuming
 
     def _restore(self, saved: SavedTraining) -> None:
-        """Restore variables, attributes and random streams, and free the saved copy of the model."""
-        state.assign(self._trained_model, saved.tree["variables"])
+        """Restore variables, attributes and random streams, and free the saved copy of the model.
+
+        A learning rate that the code has changed since is set again.
+        """
+        optimizer, variables = self._trained_model.optimizer, saved.tree["variables"]
+        given = (saved.facts.get("rate", {}), self._facts["rate"])
+        ordered = dependencies.with_rate_of(variables["optimizer_variables"], *given, optimizer)
+        state.assign(self._trained_model, {**variables, "optimizer_variables": ordered})
+        if self._changes.rate is not None and not saved.is_finished(self._epochs):
+            dependencies.set_rate(optimizer, self._changes.rate)
         self._attributes.restore(saved.tree["memory"])
         state.restore_streams(saved.tree["streams"])
         saved.tree.clear()
@@ -377,6 +399,8 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
             return
         if not has_sessions:
             self._log_epochs_of_other_machines()
+        if str(self._changes):
+            print_line(f"{self._run.name}: {self._changes}, as the code says now")
         changed = fingerprint.differences(self._saved.facts["machine"], self._facts["machine"])
         if changed:
             print_line(
@@ -398,16 +422,22 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
 
 
 def check_unchanged(name: str, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise `TrainingError` if a fingerprint differs between a checkpoint of the run `name` and this session.
+    """Raise `TrainingError` if what must not change differs between a checkpoint of the run `name` and this session.
 
-    `before` are the facts of the checkpoint, `now` those of this session, and `what` is their key "data" or "model".
+    `before` are the facts of the checkpoint, `now` those of this session, and `what` is a key of `_BEGAN_WITH`.
     """
-    changed = fingerprint.differences(before[what], now[what])
+    changed = dependencies.differences(what, before, now)
     if changed:
         raise TrainingError(
-            f"The run {name} began with {'other data' if what == 'data' else 'another model'}: {'; '.join(changed)}.",
+            f"The run {name} began with {_BEGAN_WITH[what]}: {'; '.join(changed)}.",
             "Give this training another name, or begin again with restart=True, which renames the old run.",
         )
+
+
+def _changes(saved: SavedTraining | None, facts: dict[str, Any]) -> dependencies.Changes:
+    if saved is None:
+        return dependencies.Changes()
+    return dependencies.changes(saved.facts, facts, saved.tree["variables"]["optimizer_variables"])
 
 
 def _scalars(logs: dict[str, Any]) -> dict[str, float]:
