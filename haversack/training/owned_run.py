@@ -54,11 +54,14 @@ class Captured:
     Attributes:
         tree: what `Checkpoints.save` saves. Its arrays may be the training's own: they are copied before the next step.
         best: whether it is the best state so far, which retention keeps.
-        broken: what is wrong with it, so that it must not take the place of an older state; "" if nothing is.
+        diverged: whether it is no state to go on from with other settings; retention keeps the last one that is.
+        broken: what is wrong with it, so that it must not take the place of an older state; "" if nothing is. Such a
+            state is not saved at all, for a training that cannot know whether its settings have changed since.
     """
 
     tree: dict[str, Any]
     best: bool = False
+    diverged: bool = False
     broken: str = ""
 
 
@@ -213,7 +216,8 @@ class OwnedRun:
             if captured.broken:
                 self._report_broken(captured.broken)
                 return True
-            self.checkpoints.save(self.position.total, captured.tree, facts=self._facts, best=captured.best)
+            kinds = {"best": captured.best, "diverged": captured.diverged}
+            self.checkpoints.save(self.position.total, captured.tree, facts=self._facts, **kinds)
             cost = self.checkpoints.copy_seconds
         except (RunTaken, RunLost):
             raise

@@ -69,7 +69,7 @@ class Checkpoint:
         where: its folder if it is on this disk, otherwise the path of its manifest in the store.
         size: in bytes.
         when: the time of the save, in UTC.
-        best, milestone: the arguments of `save`.
+        best, milestone, diverged: the arguments of `save`.
         session: the session that saved it.
         facts: the argument of `save`, {} if none was given.
     """
@@ -81,6 +81,7 @@ class Checkpoint:
     when: datetime
     best: bool
     milestone: bool
+    diverged: bool
     session: RunOwner
     facts: Mapping[str, Any]
 
@@ -123,7 +124,8 @@ class Checkpoints:
         where: None for this machine's data folder; a folder to use in its place; or a URL that fsspec opens
             (`drive://haversack/runs`, `s3://bucket/runs`) of a store that outlives the machine, in addition to the data
             folder.
-        keep: number of newest checkpoints that retention keeps, in addition to the best one and the milestones.
+        keep: number of newest checkpoints that retention keeps, in addition to the best one, the last one that has not
+            diverged, and the milestones.
         take_over: whether to claim the run from a session that seems alive.
 
     Reading (`all`, `latest`, `restore`) claims nothing. The first `save`, `claim` or `delete` claims the run for this
@@ -225,6 +227,7 @@ class Checkpoints:
         facts: Mapping[str, Any] | None = None,
         best: bool = False,
         milestone: bool = False,
+        diverged: bool = False,
         wait: bool = False,
     ) -> None:
         """Save `tree` as the state of the run after `step`; return once it is copied. Claims the run.
@@ -236,6 +239,8 @@ class Checkpoints:
             facts: a dict of JSON values, which `all` returns without reading the arrays. None for {}.
             best: whether this is the best checkpoint so far. Retention keeps the last one that was saved as best.
             milestone: whether retention always keeps it.
+            diverged: whether the state is no longer worth going on from, for example because weights are NaN. Retention
+                keeps the last checkpoint that has not diverged.
             wait: whether to call `wait` before returning, which may raise more errors.
 
         One checkpoint is written at a time, so `save` waits for the previous one and raises its error: `DiskFull`,
@@ -250,7 +255,8 @@ class Checkpoints:
         copied = self._buffers.copy(tree)
         failpoint("after-snapshot")
         link = self._new_link("checkpoint")
-        link = replace(link, step=step, tree=copied.structure, facts=copied_facts, best=best, milestone=milestone)
+        link = replace(link, step=step, tree=copied.structure, facts=copied_facts)
+        link = replace(link, best=best, milestone=milestone, diverged=diverged)
         self._pending_write = self._writer.submit(self._write, link, copied)
         # A task of its own: the next save may use the buffers while old checkpoints, gigabytes perhaps, are deleted.
         self._pending_cleanup = self._writer.submit(self._apply_retention)
@@ -370,7 +376,7 @@ class Checkpoints:
         """
         return next(reversed(self.all()), None)
 
-    def restore(self, like: Any = None, *, step: int | None = None) -> Restored | None:
+    def restore(self, like: Any = None, *, step: int | None = None, diverged: bool = True) -> Restored | None:
         """Return the newest checkpoint that is complete and undamaged; with `step`, the newest of that step.
 
         Args:
@@ -379,6 +385,7 @@ class Checkpoints:
                 `optimizer.state_dict()` fits before the first step; arrays in it get the library that they were saved
                 from. Without `like` all arrays are numpy's, and namedtuples are tuples.
             step: the step to restore.
+            diverged: False passes over the checkpoints that were saved as diverged.
 
         Every byte is compared with the manifest's hash. A checkpoint that only the store has is first downloaded into
         the run's folder on this disk. Damaged checkpoints are passed over with a Python warning. Returns None if the
@@ -392,7 +399,7 @@ class Checkpoints:
         self._wait_for_write()
         passed_over: dict[str, PassedOver] = {}
         # Listed again after each damaged one: the owner may have saved and deleted checkpoints in the meantime.
-        while copy := next((copy for copy in self._candidates(step) if copy.where not in passed_over), None):
+        while copy := next((copy for copy in self._candidates(step, diverged) if copy.where not in passed_over), None):
             try:
                 checkpoint, arrays = self._read(copy)
             except IntegrityError as error:
@@ -546,13 +553,14 @@ class Checkpoints:
                 _log.warning("%s Using the checkpoints on this machine.", error.what)
             return found
 
-    def _candidates(self, step: int | None) -> list[_Copy]:
+    def _candidates(self, step: int | None, diverged: bool) -> list[_Copy]:
         """Return the copies to try in `restore`, newest first, on the disk before the store; of `step` if given.
 
-        Without `step`, links with an unreadable manifest come first.
+        Without `step`, links with an unreadable manifest come first. With `diverged` False, the diverged ones are left
+        out.
         """
         copies = self._list_copies(for_reader=True)
-        readable = _readable(copies)
+        readable = [copy for copy in _readable(copies) if diverged or not _has_diverged(copy)]
         if step is not None:
             return [copy for copy in readable if _step_of(copy) == step]
         # One with an unreadable manifest may be the newest, so it is tried first and reported as passed over.
@@ -642,7 +650,16 @@ class _Copy:
         assert found is not None
         when = datetime.fromtimestamp(found.time, UTC)
         return Checkpoint(
-            found.id, found.step, self.where, found.size, when, found.best, found.milestone, found.session, found.facts
+            found.id,
+            found.step,
+            self.where,
+            found.size,
+            when,
+            found.best,
+            found.milestone,
+            found.diverged,
+            found.session,
+            found.facts,
         )
 
 
@@ -667,6 +684,10 @@ def _check_name(name: str) -> str:
             "/ \\ : * ? # [ ] in it.",
         )
     return name
+
+
+def _has_diverged(copy: _Copy) -> bool:
+    return copy.link.manifest is not None and copy.link.manifest.diverged
 
 
 def _step_of(copy: _Copy) -> int | None:

@@ -45,6 +45,7 @@ class CheckpointManifest:
         files: the checksums of the checkpoint's files by name; empty for a claim or a release.
         best: whether it was saved as the best checkpoint.
         milestone: whether retention always keeps it.
+        diverged: whether its weights are not numbers any more; retention keeps the newest checkpoint before it.
         number: the link's place in the chain of its store, from 1; 0 before it has one.
         previous, next: the names of the links before and after it.
         next_id: the file id with which the successor's file must be created; "" in a store without file ids.
@@ -62,6 +63,7 @@ class CheckpointManifest:
     files: Mapping[str, FileChecksum] = field(default_factory=dict)
     best: bool = False
     milestone: bool = False
+    diverged: bool = False
     number: int = 0
     previous: str = ""
     next: str = ""
@@ -80,6 +82,8 @@ class CheckpointManifest:
     def encode(self) -> bytes:
         """Return the content of the manifest's file: JSON, with the XXH3 hash of all other fields as "seal"."""
         record = {"format": _FORMAT, **asdict(self)}
+        if not self.diverged:
+            del record["diverged"]  # versions before this field read all other manifests
         return json.dumps({**record, "seal": _seal(record)}, indent=1).encode()
 
 

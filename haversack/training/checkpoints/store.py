@@ -77,14 +77,17 @@ def readable_checkpoints(links: Iterable[Link]) -> list[Link]:
 def retained(links: Iterable[Link], keep: int) -> list[Link]:
     """Return the checkpoints that retention keeps, oldest first.
 
-    They are the newest `keep`, the newest that was saved as best, and the milestones.
+    They are the newest `keep`, the newest that was saved as best, the newest that has not diverged, and the milestones.
     """
     checkpoints = readable_checkpoints(links)
-    best = [link for link in checkpoints if link.manifest and link.manifest.best][-1:]
+    kept_apart = [
+        *[link for link in checkpoints if link.manifest and link.manifest.best][-1:],
+        *[link for link in checkpoints if link.manifest and not link.manifest.diverged][-1:],
+    ]
     return [
         link
         for link in checkpoints
-        if link in checkpoints[-keep:] or link in best or (link.manifest and link.manifest.milestone)
+        if link in checkpoints[-keep:] or link in kept_apart or (link.manifest and link.manifest.milestone)
     ]
 
 
@@ -92,7 +95,7 @@ def expired(links: list[Link], keep: int) -> list[Link]:
     """Return the links of a chain that retention deletes.
 
     They are the links before the oldest of the newest `keep` checkpoints, claims, releases and unreadable links
-    included, except the best checkpoint and the milestones. With at most `keep` checkpoints there are none.
+    included, except those that are retained. With at most `keep` checkpoints there are none.
     """
     checkpoints, staying = readable_checkpoints(links), retained(links, keep)
     if len(checkpoints) <= keep:

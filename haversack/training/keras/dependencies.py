@@ -86,9 +86,12 @@ def set_rate(optimizer: Any, value: float) -> None:
 
 
 def remember_rate(optimizer: Any, facts: Mapping[str, Any]) -> None:
-    """Note the learning rate with which a training ends, that began with `facts`, a result of `of_rate`."""
+    """Note the learning rate with which a training ends, that began with `facts`, a result of `of_rate`.
+
+    Does nothing after an error in a compiled step, which leaves the variables without values.
+    """
     rate = _rate(optimizer)
-    if isinstance(rate, keras.Variable):
+    if isinstance(rate, keras.Variable) and rate._value is not None:
         _rates[optimizer] = (facts.get("value"), _number(rate))
 
 
@@ -138,7 +141,7 @@ def describe(value: Any, *, named: bool = False) -> Any:
 
 
 @dataclass(frozen=True)
-class Changes:
+class CodeChanges:
     """What the code says otherwise than in the session before, and that is put in force.
 
     Attributes:
@@ -155,7 +158,7 @@ class Changes:
         return "; ".join((*self.optimizer, *self.validation))
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any], variables: list[Any]) -> Changes:
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], variables: list[Any]) -> CodeChanges:
     """Return the changes between the facts of a checkpoint and those of this session that are put in force.
 
     `variables` are the values of the optimizer's variables in the checkpoint.
@@ -165,7 +168,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], variables: list[A
         settings = _changed(before["optimizer"], now["optimizer"])
         optimizer += _in_words(settings, " → ")
     validation = fingerprint.differences(before["validation"], now["validation"]) if "validation" in before else []
-    return Changes(tuple(optimizer), tuple(f"validation {one}" for one in validation), rate)
+    return CodeChanges(tuple(optimizer), tuple(f"validation {one}" for one in validation), rate)
 
 
 def differences(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

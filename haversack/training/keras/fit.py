@@ -14,6 +14,7 @@ of the notebook that a callback increments. It cannot resume on a source without
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from haversack.errors import InputError
+from haversack.errors import InputError, TrainingError
 from haversack.training.devices import devices, import_keras
 
 if TYPE_CHECKING:
@@ -206,6 +207,7 @@ def _fit_run(
     if isinstance(opened, str):
         print_line(f"{name}: trained without checkpoints: {opened}")
         return _fit_without_checkpoints(model, x, y, options)
+    arguments["callbacks"] = _without_backups(arguments["callbacks"])
     source, facts = opened.source, opened.facts | _dependencies(model, opened.validation_data, arguments)
     where, notice = location.resolve(name, where)
     if notice:
@@ -214,14 +216,14 @@ def _fit_run(
     if restart:
         rename_old_run(name, where, take_over, restarted_by)
     checkpoints = Checkpoints(name, where, take_over=take_over)
-    saved, finished = _restore_and_claim(checkpoints, facts, arguments["epochs"])
+    saved, finished = _restore_and_claim(checkpoints, facts, arguments["epochs"], model)
     source.seed = saved.seed if saved else _draw_seed()
     facts["restarted by"] = restarted_by or (saved.facts.get("restarted by") if saved else None)
     with Interrupts() as interrupts:
         session = TrainingSession(
             model,
             source,
-            _without_backups(arguments["callbacks"]),
+            arguments["callbacks"],
             checkpoints,
             facts=facts,
             saved=saved,
@@ -281,7 +283,7 @@ def _open_data(model: keras.Model, arguments: dict[str, Any]) -> _OpenedData | s
 
 
 def _restore_and_claim(
-    checkpoints: Checkpoints, facts: dict[str, Any], epochs: int
+    checkpoints: Checkpoints, facts: dict[str, Any], epochs: int, model: keras.Model
 ) -> tuple[SavedTraining | None, bool]:
     """Restore the newest intact checkpoint, and claim the run unless it is finished.
 
@@ -297,14 +299,49 @@ def _restore_and_claim(
     if saved:
         for what in ("data", "compilation"):
             check_unchanged(checkpoints.name, what, saved.facts, facts)
-        if saved.is_finished(epochs):
-            print_line(f"{checkpoints.name}: {_reached(saved, epochs)}; its history and weights are loaded")
-            return saved, True
+        if "diverged" in saved.facts:
+            saved = _before_divergence(checkpoints, saved, facts, model)
+    if saved and saved.is_finished(epochs):
+        print_line(f"{checkpoints.name}: {_reached(saved, epochs)}; its history and weights are loaded")
+        return saved, True
     checkpoints.claim()
     if checkpoints.take_over and has_newer(checkpoints, restored):
         # The previous owner committed one more checkpoint between the restore and the claim; now it cannot.
         saved = SavedTraining.of(checkpoints.restore())
     return saved, False
+
+
+def _before_divergence(
+    checkpoints: Checkpoints, saved: SavedTraining, facts: dict[str, Any], model: keras.Model
+) -> SavedTraining | None:
+    """Return what a run is resumed from whose weights or loss were NaN or infinite in `saved`, and print why.
+
+    That is the last good checkpoint before, None for a run that had none, if the optimizer has other settings now or
+    the callbacks are others; else it is `saved`, since the training would only end so again. Raises `TrainingError` if
+    there was none and the model has the weights of that training.
+    """
+    from haversack.training.console import print_line
+    from haversack.training.keras import state
+    from haversack.training.keras.session import OTHER_SETTINGS, SavedTraining, changes
+
+    epoch, step = saved.facts["diverged"]
+    since = f"{checkpoints.name}: weights or loss were NaN or infinite by epoch {epoch + 1}, step {step}"
+    changed = [*changes(saved, facts).optimizer]
+    if saved.facts.get("callbacks", facts["callbacks"]) != facts["callbacks"]:
+        changed.append("other callbacks")
+    if not changed:
+        facts["diverged"] = saved.facts["diverged"]
+        print_line(f"{since}, and with nothing changed they would be so again; to go on from before, {OTHER_SETTINGS}")
+        return saved
+    before = SavedTraining.of(checkpoints.restore(diverged=False))
+    if before is None and model.built and not math.isfinite(state.largest_weight(model)):
+        raise TrainingError(
+            f"The run {checkpoints.name} has no checkpoint from before its weights were NaN or infinite.",
+            "Build and compile the model again, so that it begins with other weights.",
+        )
+    where = f"from epoch {before.position.epoch + 1}, step {before.position.step}" if before else "from the beginning"
+    print_line(f"{since}; with {'; '.join(changed)} it is trained {where}")
+    return before
 
 
 def _reached(saved: SavedTraining, epochs: int) -> str:
@@ -374,6 +411,7 @@ def _dependencies(model: keras.Model, validation_data: Any, arguments: dict[str,
         "optimizer": dependencies.of_optimizer(model.optimizer),
         "rate": dependencies.of_rate(model.optimizer),
         "validation": dependencies.of_validation(validation_data, arguments),
+        "callbacks": [type(one).__name__ for one in arguments["callbacks"]],
     }
 
 

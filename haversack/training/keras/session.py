@@ -41,6 +41,9 @@ _BEGAN_WITH = {
     "compilation": "another compilation",
     "code": "other code",
 }
+# A state whose loss is so many times the smallest is kept like one that is NaN: not to go on from.
+_EXPLODED = 100.0
+OTHER_SETTINGS = "call fit again with a smaller learning rate, clipnorm=1.0 or another setting of the optimizer"
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ class SavedTraining:
         ended: whether the training was over: the last epoch was done, or a callback had stopped it.
         seed: the seed of the data's order.
         tree: the whole tree of the checkpoint, with the model's variables; `trained` to `seed` are in its dict "fit".
-        facts: the facts of the checkpoint: the fingerprints "data", "model" and "machine", those of `dependencies`, and
-            in "restarted by" which call of a job restarted the run.
+        facts: the facts of the checkpoint: the fingerprints "data", "model" and "machine", those of `dependencies`, in
+            "restarted by" which call of a job restarted the run, and in "diverged" the epoch and step, from 0, at
+            which a weight was first found to be NaN or infinite.
     """
 
     position: Position
@@ -149,15 +153,19 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
     _run                    OwnedRun                      the run: its saves, its log, its position and its end
     _facts                  dict                          recorded in checkpoints; `fit` and `on_train_begin` fill it
     _saved                  SavedTraining or None         what the session resumes from; `_restore` empties its tree
-    _changes                Changes                       what the code says otherwise than the session before
+    _changes                CodeChanges                   what the code says otherwise than the session before
     _epochs                 int                           `epochs`, as given to `fit`
     _attributes             AttributeState                attributes of the callbacks and of the data set
     _steps_before_epoch     int                           batches done in all epochs before the current one
     _steps_done             int                           batches done in the current epoch
     _last_logs              dict                          results of the last epoch that ended
+    _batch_logs             dict                          results so far of the current epoch; {} between epochs
+    _smallest_loss          float                         the smallest loss at a save of this session
+    _sound_weight           float                         the largest weight at the last sound save, 0 for none
     _train_function         compiled function or None     Keras's train function while steps are skipped, else None
     _architecture           uint8 array or None           the model's configuration as JSON
     _in_first_epoch         bool                          True until the first `on_epoch_begin` has returned
+    _is_loss_reported       bool                          whether a loss that is no number was printed
     ======================  ============================  ==========================================================
     """
 
@@ -194,7 +202,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         self._source = source
         self._facts = facts
         self._saved = saved
-        self._changes = _changes(saved, facts)
+        self._changes = changes(saved, facts)
         self._epochs = epochs
         self._attributes = AttributeState([*self.callbacks, *source.stateful_objects])
         self._steps_before_epoch = self._position.total - self._position.step
@@ -203,6 +211,9 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         self._train_function: Any = None
         self._architecture: np.ndarray[Any, Any] | None = None
         self._in_first_epoch = True
+        self._batch_logs: dict[str, Any] = {}
+        self._smallest_loss, self._sound_weight = math.inf, 0.0
+        self._is_loss_reported = False
 
     @property
     def _position(self) -> Position:
@@ -287,6 +298,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         """Count the step and call the callbacks, unless the step was skipped."""
         if self._train_function is None:
             self._steps_done = min(batch + 1, self._source.plan.length(self._position.epoch))
+            self._batch_logs = logs or {}
             super().on_train_batch_end(batch, logs)
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -304,10 +316,11 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         super().on_epoch_end(epoch, logs)
         self._steps_before_epoch += self._steps_done
         self._run.reach(Position(epoch + 1, 0, self._steps_before_epoch))
-        self._last_logs = dict(logs or {})
+        self._last_logs, self._batch_logs = dict(logs or {}), {}
         # The history also has what callbacks add, such as the learning rate.
         latest = {name: values[-1] for name, values in self._history.history.items() if values}
         self._run.log.write("epoch", epoch=epoch, logs=_scalars(latest))
+        self._report_loss(epoch)
         if self._trained_model.stop_training or epoch + 1 >= self._epochs:
             self._run.save_last()
 
@@ -339,7 +352,8 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         """The state between two steps, after the callbacks of the steps before have returned."""
         if self._async_train:
             self._flush_futures()
-        return Captured(self._state_tree(ended), self._is_best())
+        diverged = self._has_diverged(ended) or self._is_exploding()
+        return Captured(self._state_tree(ended), best=self._is_best(), diverged=diverged)
 
     def _state_tree(self, ended: bool) -> dict[str, Any]:
         """The tree of a checkpoint: everything that `SavedTraining` and `_restore` read."""
@@ -360,7 +374,49 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         history = self._history.history
         measure = "val_loss" if "val_loss" in history else "loss"
         loss = self._last_logs.get(measure)  # missing after an epoch without validation
-        return self._position.step == 0 and loss is not None and float(loss) <= min(history.get(measure, [math.inf]))
+        smallest = min((one for one in history.get(measure, []) if not math.isnan(one)), default=math.inf)
+        return self._position.step == 0 and loss is not None and float(loss) <= smallest
+
+    def _has_diverged(self, ended: bool = False) -> bool:
+        """Whether a weight is NaN or infinite, or the loss is at the training's end; print that once."""
+        if math.isfinite(self._largest_weight) and not (ended and not math.isfinite(self._loss)):
+            return False
+        if "diverged" not in self._facts:
+            position = self._position
+            self._facts["diverged"] = [position.epoch, position.step]
+            print_line(
+                f"{self._run.name}: weights or loss are NaN or infinite by epoch {position.epoch + 1}, step "
+                f"{position.step}. The last good checkpoint before that is kept; to go on from it, {OTHER_SETTINGS}"
+            )
+        return True
+
+    @property
+    def _loss(self) -> float:
+        """The mean loss of the current epoch's steps so far, or of the last epoch's; 0 before the first step."""
+        return float(np.asarray((self._batch_logs or self._last_logs).get("loss", 0.0)))
+
+    def _is_exploding(self) -> bool:
+        """Whether this is no state to go on from: the loss is NaN, infinite or a hundred times the smallest at a save.
+
+        Or the largest weight is a hundred times that of the last save that was such a state.
+        """
+        loss, weight = self._loss, self._largest_weight
+        self._smallest_loss = min(self._smallest_loss, loss if loss > 0 else math.inf)
+        if not (loss <= _EXPLODED * self._smallest_loss and weight <= _EXPLODED * (self._sound_weight or math.inf)):
+            return True
+        self._sound_weight = weight
+        return False
+
+    @property
+    def _largest_weight(self) -> float:
+        return state.largest_weight(self._trained_model)
+
+    def _report_loss(self, epoch: int) -> None:
+        """Print that an epoch's loss is NaN or infinite, once in this session, unless the weights are too."""
+        if math.isfinite(self._loss) or self._is_loss_reported or self._has_diverged():
+            return
+        self._is_loss_reported = True
+        print_line(f"{self._run.name}: the loss is {self._loss} in epoch {epoch + 1}; the weights are finite")
 
     # Resuming
 
@@ -434,9 +490,10 @@ def check_unchanged(name: str, what: str, before: dict[str, Any], now: dict[str,
         )
 
 
-def _changes(saved: SavedTraining | None, facts: dict[str, Any]) -> dependencies.Changes:
+def changes(saved: SavedTraining | None, facts: dict[str, Any]) -> dependencies.CodeChanges:
+    """Return what the code says otherwise, by the `facts` of this session, than when `saved` was saved."""
     if saved is None:
-        return dependencies.Changes()
+        return dependencies.CodeChanges()
     return dependencies.changes(saved.facts, facts, saved.tree["variables"]["optimizer_variables"])
 
 

@@ -44,6 +44,25 @@ def values(model: Any) -> dict[str, list[Any]]:
     return {group: [variable.value for variable in _variables(model, group)] for group in _GROUPS}
 
 
+def largest_weight(model: Any) -> float:
+    """Return the largest absolute value of the trainable weights of `model`; NaN if one is NaN.
+
+    Call it where `values` may be called.
+    """
+    return float(np.max([0.0, *map(_largest, values(model)["trainable_variables"])]))
+
+
+def _largest(value: Any) -> float:
+    """The largest absolute value in a JAX array; on the CPU without a copy, elsewhere computed on the device."""
+    if not jax.numpy.issubdtype(value.dtype, jax.numpy.floating) or not value.size:
+        return 0.0
+    shards = value.addressable_shards
+    parts = [shard.data for shard in (shards[:1] if value.is_fully_replicated else shards)]
+    if value.dtype not in (np.float32, np.float64) or any(device.platform != "cpu" for device in value.devices()):
+        return float(np.max([jax.numpy.abs(part).max() for part in parts]))
+    return float(np.max([(-np.min(part), np.max(part)) for part in map(np.asarray, parts)]))
+
+
 def assign(model: Any, saved: dict[str, list[Any]], groups: tuple[str, ...] = _GROUPS) -> None:
     """Set the variables of `groups`, by default of all, to copies of what `values` returned, in their own sharding.
 

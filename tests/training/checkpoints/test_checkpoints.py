@@ -86,6 +86,15 @@ def test_the_best_is_kept_until_there_is_a_better_one(run: Checkpoints) -> None:
     assert [checkpoint.step for checkpoint in run.all()] == [2, 5, 6, 7]
 
 
+def test_the_last_one_that_has_not_diverged_is_kept_and_can_be_restored(run: Checkpoints) -> None:
+    for step in range(8):
+        run.save(step, state(step), diverged=step > 1, wait=True)
+    assert [checkpoint.step for checkpoint in run.all()] == [1, 5, 6, 7]
+    restored = run.restore(diverged=False)
+    assert restored is not None
+    assert (restored.step, restored.checkpoint.diverged) == (1, False)
+
+
 def test_milestones_are_kept(run: Checkpoints) -> None:
     for step in range(6):
         run.save(step, state(step), milestone=step < 2, wait=True)

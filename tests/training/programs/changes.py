@@ -165,8 +165,25 @@ def checkpoint_of_an_older_version():
     return {"said": words, "rate": float(moved.optimizer.learning_rate), "epochs": moved.history.epoch}
 
 
-CHANGES = [code, learning_rates, moved_rates, data, checkpoint_of_an_older_version]
+def diverged():
+    """The loss grows until it is no number: with a smaller learning rate it goes on from before."""
+    stop = keras.callbacks.TerminateOnNaN()
+    name, spoilt, mended = "diverged", model(optimizer=SGD(1e3)), model(optimizer=SGD(1e-3))
+    words = {"first": said(lambda: fit(spoilt, name=name, epochs=8, callbacks=[stop]))}
+    checkpoints = haversack.Checkpoints(name)
+    words["kept"] = [checkpoint.diverged for checkpoint in checkpoints.all()]
+    words["good"] = checkpoints.restore(diverged=False).step
+    words["again"] = said(lambda: fit(model(optimizer=SGD(1e3)), name=name, epochs=8, callbacks=[stop]))
+    words["smaller"] = said(lambda: fit(mended, name=name, epochs=8, callbacks=[stop]))
+    words["losses"] = mended.history.history["loss"]
+    words["later"] = said(lambda: fit(model(optimizer=SGD(1e-3)), name=name, epochs=8, callbacks=[stop]))
+    return words
+
+
+CHANGES = [code, learning_rates, moved_rates, data, diverged, checkpoint_of_an_older_version]
 
 if __name__ == "__main__":
     only = sys.argv[2:]
-    print(json.dumps({one.__name__: one() for one in CHANGES if not only or one.__name__ in only}))
+    with contextlib.redirect_stdout(sys.stderr):  # Keras prints there
+        found = {one.__name__: one() for one in CHANGES if not only or one.__name__ in only}
+    print(json.dumps(found))
