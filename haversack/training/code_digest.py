@@ -6,7 +6,8 @@ digest in every process, and moving or commenting a function changes nothing.
 
 Followed are the user's own functions and classes that the function names, also as `self.method`, and the plain values
 (numbers, strings, tuples of them) of the globals and closure variables that it reads. Not followed are libraries, whose
-functions count by name, and values that a program changes while it runs: lists, dicts, and what the function assigns.
+functions count by name, values that a program changes while it runs (lists, dicts, what the function assigns), and
+variables that hold an absolute path.
 Bytecode belongs to one minor version of Python, so digests of different versions must not be compared.
 """
 
@@ -99,20 +100,26 @@ def _class_parts(kind: type, seen: set[int]) -> Iterator[str]:
 
 def _function_parts(function: types.FunctionType, owner: type | None, seen: set[int]) -> Iterator[str]:
     code = function.__code__
-    yield from _code_parts(code, function.__doc__)
+    yield from _code_parts(code)
     for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
         yield from _parts(default, owner, seen)
     names = _names(code)
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         if name not in names.assigned and name != "__class__":
             yield name
-            yield from _parts(_content(cell), owner, seen)
+            yield from _variable_parts(_content(cell), owner, seen)
     for name in sorted(names.globals - names.assigned):
         if name in function.__globals__:
             yield name
-            yield from _parts(function.__globals__[name], None, seen)
+            yield from _variable_parts(function.__globals__[name], None, seen)
     for name in sorted(names.attributes) if owner is not None else ():
         yield from _parts(_own_member(owner, name), owner, seen)
+
+
+def _variable_parts(value: Any, owner: type | None, seen: set[int]) -> Iterator[str]:
+    """Like `_parts` for a variable's value; an absolute path is left out, since it may be a temporary folder's."""
+    if not (isinstance(value, str) and value.startswith("/")):
+        yield from _parts(value, owner, seen)
 
 
 def _own_member(owner: type | None, name: str) -> Any:
@@ -129,16 +136,20 @@ def _content(cell: Any) -> Any:
         return None  # a variable that is not assigned yet
 
 
-def _code_parts(code: types.CodeType, doc: str | None) -> Iterator[str]:
-    """Yield bytecode, names and constants of `code` and of the functions in it; its docstring `doc` is left out."""
-    yield code.co_code.hex() + code.co_exceptiontable.hex()
-    yield f"{code.co_names} {code.co_argcount} {code.co_kwonlyargcount} {code.co_flags & _FLAGS}"
-    constants = code.co_consts[1:] if doc is not None and code.co_consts[:1] == (doc,) else code.co_consts
-    for constant in constants:
-        if isinstance(constant, types.CodeType):
-            yield from _code_parts(constant, None)
+def _code_parts(code: types.CodeType) -> Iterator[str]:
+    """Yield the instructions of `code` and of the functions in it, with their constants and names.
+
+    The raw bytes would not do: they number the constants, of which a docstring is one.
+    """
+    yield f"{code.co_argcount} {code.co_kwonlyargcount} {code.co_flags & _FLAGS} {code.co_exceptiontable.hex()}"
+    for instruction in dis.get_instructions(code):
+        yield instruction.opname
+        if instruction.opcode not in dis.hasconst:
+            yield str(instruction.arg if instruction.opcode in dis.haslocal else instruction.argrepr or instruction.arg)
+        elif isinstance(instruction.argval, types.CodeType):
+            yield from _code_parts(instruction.argval)
         else:
-            yield from _parts(constant, None, set())
+            yield from _parts(instruction.argval, None, set())
 
 
 @dataclass

@@ -240,9 +240,9 @@ class OwnedRun:
         self.end("interrupted")
         self._interrupts.deliver()
 
-    def end(self, outcome: str) -> None:
-        """Log the end of the session: "finished", "interrupted" or "failed"."""
-        self.log.write("end", outcome=outcome)
+    def end(self, outcome: str, digest: str = "") -> None:
+        """Log the end of the session: "finished", "interrupted" or "failed"; `digest` is a hash of a finished state."""
+        self.log.write("end", outcome=outcome, **({"digest": digest} if digest else {}))
 
     def close(self, succeeded: bool) -> None:
         """Release the run.

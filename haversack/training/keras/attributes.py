@@ -2,8 +2,9 @@
 
 Keras saves no callback state: the patience that EarlyStopping has used up, the best loss that ModelCheckpoint has seen,
 the history. Data sets keep state in attributes too, such as the order that they shuffled themselves into. This module
-saves every attribute that consists of numbers, strings, arrays, random generators, Keras layers, and lists, tuples and
-dicts of them. It skips all others (files, functions, locks): the new session has created its own.
+saves every attribute that consists of numbers, strings, arrays, random generators, and lists, tuples and dicts of them.
+It skips all others (files, functions, locks): the new session has created its own. The variables of layers, metrics and
+optimizers that an attribute holds are saved by `untracked`.
 
 Settings are attributes as well, and a user may change one between two sessions. So each attribute is compared with its
 value at the beginning of the run. An attribute that training has not changed, and that the new session sets to another
@@ -112,7 +113,10 @@ def _restore_object(target: Any, captured: dict[str, Any], trained_before: bool)
 
 
 def _restore_attribute(target: Any, name: str, value: Any) -> None:
-    """Set one attribute to an encoded value. A layer gets its variables' values; a subclass of dict gets the items."""
+    """Set one attribute to an encoded value. A subclass of dict gets the items.
+
+    A layer gets its variables' values, which versions before `untracked` saved here.
+    """
     held = getattr(target, name, None)
     if isinstance(held, keras.layers.Layer):
         for variable, number in zip(held.variables, value["values"], strict=True):
@@ -163,8 +167,6 @@ def encode(value: Any) -> Any:
         return {_KIND: "random state", "values": encode(value.get_state(legacy=False))}
     if isinstance(value, random.Random):
         return {_KIND: "random", "values": encode(value.getstate())}
-    if isinstance(value, keras.layers.Layer):
-        return {_KIND: "layer", "values": [np.array(variable.value) for variable in value.variables]}
     raise TypeError(f"{type(value).__name__} cannot be encoded")
 
 

@@ -321,8 +321,8 @@ def _before_divergence(
     there was none and the model has the weights of that training.
     """
     from haversack.training.console import print_line
-    from haversack.training.keras import state
-    from haversack.training.keras.session import OTHER_SETTINGS, SavedTraining, changes
+    from haversack.training.keras import divergence, state
+    from haversack.training.keras.session import SavedTraining, changes
 
     epoch, step = saved.facts["diverged"]
     since = f"{checkpoints.name}: weights or loss were NaN or infinite by epoch {epoch + 1}, step {step}"
@@ -331,7 +331,9 @@ def _before_divergence(
         changed.append("other callbacks")
     if not changed:
         facts["diverged"] = saved.facts["diverged"]
-        print_line(f"{since}, and with nothing changed they would be so again; to go on from before, {OTHER_SETTINGS}")
+        print_line(
+            f"{since}, and with nothing changed they would be so again; to go on from before, {divergence.NEXT_STEP}"
+        )
         return saved
     before = SavedTraining.of(checkpoints.restore(diverged=False))
     if before is None and model.built and not math.isfinite(state.largest_weight(model)):

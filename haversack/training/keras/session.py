@@ -26,10 +26,12 @@ from haversack.errors import TrainingError
 from haversack.training.checkpoints.checkpoints import Checkpoints, Restored
 from haversack.training.console import print_line
 from haversack.training.interrupts import Interrupts
-from haversack.training.keras import dependencies, fingerprint, log_files, state
+from haversack.training.keras import dependencies, fingerprint, log_files, state, untracked
 from haversack.training.keras.attributes import AttributeState, decode, encode
 from haversack.training.keras.data import Source
+from haversack.training.keras.divergence import Divergence
 from haversack.training.keras.progress_bar import ProgressBar
+from haversack.training.keras.recompiled import Recompilation
 from haversack.training.owned_run import Captured, OwnedRun, Position
 from haversack.training.rhythm import Rhythm
 
@@ -41,9 +43,6 @@ _BEGAN_WITH = {
     "compilation": "another compilation",
     "code": "other code",
 }
-# A state whose loss is so many times the smallest is kept like one that is NaN: not to go on from.
-_EXPLODED = 100.0
-OTHER_SETTINGS = "call fit again with a smaller learning rate, clipnorm=1.0 or another setting of the optimizer"
 
 
 @dataclass(frozen=True)
@@ -156,16 +155,15 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
     _changes                CodeChanges                   what the code says otherwise than the session before
     _epochs                 int                           `epochs`, as given to `fit`
     _attributes             AttributeState                attributes of the callbacks and of the data set
+    _stateful               list                          the callbacks and the data set
+    _recompilation          Recompilation                 layers frozen and optimizers replaced since the begin
     _steps_before_epoch     int                           batches done in all epochs before the current one
     _steps_done             int                           batches done in the current epoch
     _last_logs              dict                          results of the last epoch that ended
-    _batch_logs             dict                          results so far of the current epoch; {} between epochs
-    _smallest_loss          float                         the smallest loss at a save of this session
-    _sound_weight           float                         the largest weight at the last sound save, 0 for none
+    _divergence             Divergence                    whether weights or loss are NaN or infinite
     _train_function         compiled function or None     Keras's train function while steps are skipped, else None
     _architecture           uint8 array or None           the model's configuration as JSON
     _in_first_epoch         bool                          True until the first `on_epoch_begin` has returned
-    _is_loss_reported       bool                          whether a loss that is no number was printed
     ======================  ============================  ==========================================================
     """
 
@@ -204,16 +202,16 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         self._saved = saved
         self._changes = changes(saved, facts)
         self._epochs = epochs
-        self._attributes = AttributeState([*self.callbacks, *source.stateful_objects])
+        self._stateful = [*self.callbacks, *source.stateful_objects]
+        self._attributes = AttributeState(self._stateful)
+        self._recompilation = Recompilation(model)
         self._steps_before_epoch = self._position.total - self._position.step
         self._steps_done = self._position.step
         self._last_logs: dict[str, Any] = decode(saved.tree["logs of last epoch"]) if saved else {}
         self._train_function: Any = None
         self._architecture: np.ndarray[Any, Any] | None = None
         self._in_first_epoch = True
-        self._batch_logs: dict[str, Any] = {}
-        self._smallest_loss, self._sound_weight = math.inf, 0.0
-        self._is_loss_reported = False
+        self._divergence = Divergence(model, facts, self._say)
 
     @property
     def _position(self) -> Position:
@@ -266,16 +264,21 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         self._source.seek(epoch, step)
         if not (self._in_first_epoch and self._saved):
             self._run.save_if_due()
-            super().on_epoch_begin(epoch, logs)
+            self._begin_epoch(epoch, logs)
         elif step == 0:
             self._restore(self._saved)
             self._trained_model.reset_metrics()
-            super().on_epoch_begin(epoch, logs)
+            self._begin_epoch(epoch, logs)
         else:
-            super().on_epoch_begin(epoch, logs)
+            self._begin_epoch(epoch, logs)
             self._restore(self._saved)
             self._start_skipping()
         self._in_first_epoch = False
+
+    def _begin_epoch(self, epoch: int, logs: Any) -> None:
+        """Call the callbacks, one of which may compile the model again."""
+        super().on_epoch_begin(epoch, logs)
+        self._recompilation.complete()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Write the run's pulse, save if a save is due or a signal is held, and call the callbacks.
@@ -293,12 +296,13 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         self._run.beat()
         self._run.save_if_due()
         super().on_train_batch_begin(batch, logs)
+        self._recompilation.complete()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the step and call the callbacks, unless the step was skipped."""
         if self._train_function is None:
             self._steps_done = min(batch + 1, self._source.plan.length(self._position.epoch))
-            self._batch_logs = logs or {}
+            self._divergence.note(logs)
             super().on_train_batch_end(batch, logs)
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -316,11 +320,12 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         super().on_epoch_end(epoch, logs)
         self._steps_before_epoch += self._steps_done
         self._run.reach(Position(epoch + 1, 0, self._steps_before_epoch))
-        self._last_logs, self._batch_logs = dict(logs or {}), {}
+        self._last_logs = dict(logs or {})
         # The history also has what callbacks add, such as the learning rate.
         latest = {name: values[-1] for name, values in self._history.history.items() if values}
         self._run.log.write("epoch", epoch=epoch, logs=_scalars(latest))
-        self._report_loss(epoch)
+        self._divergence.note(logs)
+        self._divergence.report_epoch(epoch)
         if self._trained_model.stop_training or epoch + 1 >= self._epochs:
             self._run.save_last()
 
@@ -328,7 +333,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         """End the callbacks, and log the outcome "finished" unless the run was finished before this session."""
         super().on_train_end(logs or self._last_logs)
         if not (self._saved and self._saved.is_finished(self._epochs)):
-            self._run.end("finished")
+            self._run.end("finished", self._digest())
 
     # Called by `fit`
 
@@ -352,7 +357,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         """The state between two steps, after the callbacks of the steps before have returned."""
         if self._async_train:
             self._flush_futures()
-        diverged = self._has_diverged(ended) or self._is_exploding()
+        diverged = self._divergence.is_to_be_left((self._position.epoch, self._position.step), ended=ended)
         return Captured(self._state_tree(ended), best=self._is_best(), diverged=diverged)
 
     def _state_tree(self, ended: bool) -> dict[str, Any]:
@@ -363,6 +368,8 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
             "architecture": self._architecture,
             "streams": state.streams(),
             "memory": self._attributes.capture(),
+            "untracked": untracked.capture(self._trained_model, self._stateful),
+            "recompiled": self._recompilation.capture(),
             "logs": log_files.capture(self.callbacks),
             "logs of last epoch": encode(self._last_logs),
             "position": [position.epoch, position.step, position.total],
@@ -377,60 +384,22 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         smallest = min((one for one in history.get(measure, []) if not math.isnan(one)), default=math.inf)
         return self._position.step == 0 and loss is not None and float(loss) <= smallest
 
-    def _has_diverged(self, ended: bool = False) -> bool:
-        """Whether a weight is NaN or infinite, or the loss is at the training's end; print that once."""
-        if math.isfinite(self._largest_weight) and not (ended and not math.isfinite(self._loss)):
-            return False
-        if "diverged" not in self._facts:
-            position = self._position
-            self._facts["diverged"] = [position.epoch, position.step]
-            print_line(
-                f"{self._run.name}: weights or loss are NaN or infinite by epoch {position.epoch + 1}, step "
-                f"{position.step}. The last good checkpoint before that is kept; to go on from it, {OTHER_SETTINGS}"
-            )
-        return True
-
-    @property
-    def _loss(self) -> float:
-        """The mean loss of the current epoch's steps so far, or of the last epoch's; 0 before the first step."""
-        return float(np.asarray((self._batch_logs or self._last_logs).get("loss", 0.0)))
-
-    def _is_exploding(self) -> bool:
-        """Whether this is no state to go on from: the loss is NaN, infinite or a hundred times the smallest at a save.
-
-        Or the largest weight is a hundred times that of the last save that was such a state.
-        """
-        loss, weight = self._loss, self._largest_weight
-        self._smallest_loss = min(self._smallest_loss, loss if loss > 0 else math.inf)
-        if not (loss <= _EXPLODED * self._smallest_loss and weight <= _EXPLODED * (self._sound_weight or math.inf)):
-            return True
-        self._sound_weight = weight
-        return False
-
-    @property
-    def _largest_weight(self) -> float:
-        return state.largest_weight(self._trained_model)
-
-    def _report_loss(self, epoch: int) -> None:
-        """Print that an epoch's loss is NaN or infinite, once in this session, unless the weights are too."""
-        if math.isfinite(self._loss) or self._is_loss_reported or self._has_diverged():
-            return
-        self._is_loss_reported = True
-        print_line(f"{self._run.name}: the loss is {self._loss} in epoch {epoch + 1}; the weights are finite")
-
     # Resuming
 
     def _restore(self, saved: SavedTraining) -> None:
         """Restore variables, attributes and random streams, and free the saved copy of the model.
 
-        A learning rate that the code has changed since is set again.
+        A learning rate that the code has changed since is set again. Raises `TrainingError` for state that cannot be
+        restored, by name.
         """
+        is_replaced = self._recompilation.restore(saved.tree.get("recompiled"))
         optimizer, variables = self._trained_model.optimizer, saved.tree["variables"]
         given = (saved.facts.get("rate", {}), self._facts["rate"])
         ordered = dependencies.with_rate_of(variables["optimizer_variables"], *given, optimizer)
         state.assign(self._trained_model, {**variables, "optimizer_variables": ordered})
-        if self._changes.rate is not None and not saved.is_finished(self._epochs):
+        if self._changes.rate is not None and not (is_replaced or saved.is_finished(self._epochs)):
             dependencies.set_rate(optimizer, self._changes.rate)
+        untracked.restore(self._trained_model, self._stateful, saved.tree.get("untracked", []))
         self._attributes.restore(saved.tree["memory"])
         state.restore_streams(saved.tree["streams"])
         saved.tree.clear()
@@ -475,6 +444,14 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
         for number, epoch in enumerate(decode(history["epoch"])):
             row = {name: column[number] for name, column in columns.items() if number < len(column)}
             self._run.log.write("epoch", epoch=epoch, logs=_scalars(row))
+
+    def _digest(self) -> str:
+        """A hash of what the training ends with: all variables, and state that the model does not list."""
+        beside = untracked.capture(self._trained_model, self._stateful)
+        return state.digest([state.values(self._trained_model), [one["values"] for one in beside]])
+
+    def _say(self, text: str) -> None:
+        print_line(f"{self._run.name}: {text}")
 
 
 def check_unchanged(name: str, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:

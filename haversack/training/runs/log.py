@@ -11,7 +11,7 @@ Events, with their fields besides `event`, `time` (seconds since 1970) and `pid`
     begin   epochs, resumed, repeated, steps, framework, host, before: see `RunLog.begin`
     epoch   epoch, logs: the results of an epoch that ended
     save    epoch, step, total: the position at which a save began
-    end     outcome: finished, interrupted or failed
+    end     outcome: finished, interrupted or failed; digest: of a finished run's weights, optimizers and other state
 """
 
 from __future__ import annotations

@@ -97,6 +97,7 @@ class Run:
         framework: what trains: "keras", "torch", "jax", or "python" for a loop over arrays of numpy.
         steps: the number of steps in an epoch; None if unknown.
         sessions: the sessions, in order.
+        digest: a hash of weights, optimizers and other state at the end of the run; "" if it is not finished.
         epochs: the epochs that ended, in order. An epoch that was repeated is listed once, with its last results.
     """
 
@@ -106,6 +107,7 @@ class Run:
     finished: bool
     framework: str = "keras"
     steps: int | None = None
+    digest: str = ""
     sessions: list[RunSession] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
 
@@ -167,7 +169,7 @@ def read(folder: Path) -> Run:
             own["saves"] += 1
             own["saved"] = Save(event["epoch"], event["step"], event.get("total", 0), event["time"])
         elif event["event"] == "end":
-            own.update(outcome=event["outcome"], ended=event["time"])
+            own.update(outcome=event["outcome"], ended=event["time"], digest=event.get("digest", ""))
     latest: dict[str, Any] = sessions[-1] if sessions else {}
     if latest and (last_pulse := pulse(folder)):
         _set_reached(latest, asdict(last_pulse))
@@ -178,6 +180,7 @@ def read(folder: Path) -> Run:
         finished=latest.get("outcome") == "finished",
         framework=latest.get("framework", "keras"),
         steps=latest.get("steps"),
+        digest=latest.get("digest", ""),
         sessions=[_session(one) for one in sessions],
         epochs=[epochs[number] for number in sorted(epochs)],
     )

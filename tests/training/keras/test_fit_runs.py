@@ -150,8 +150,9 @@ def test_a_training_goes_on_while_nothing_can_be_written(held: Conversations) ->
 
 
 def test_data_with_holes_is_saved_and_known_again(held: Conversations) -> None:
-    assert held["data_with_holes"]["said"] == ""
-    assert held["data_with_holes"]["resumed"].startswith("haversack: holes: resumed at epoch 2, step 0;")
+    holes = held["data_with_holes"]
+    assert holes["said"].startswith("haversack: holes: weights or loss are NaN or infinite by epoch ")
+    assert "haversack: holes: resumed at epoch 2, step 0;" in holes["resumed"]
 
 
 def test_a_fit_in_a_thread_is_saved_too(held: Conversations) -> None:

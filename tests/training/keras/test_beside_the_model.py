@@ -1,0 +1,43 @@
+"""State that `model.variables` does not list, and models that change in the middle, end as in an unbroken training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).parents[1] / "programs" / "beside_the_model.py"
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("kinds")
+    environment = {**os.environ, "HAVERSACK_DATA": str(folder / "data")}
+    command = [sys.executable, str(PROGRAM), str(folder)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=1200, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("kind", ["second_optimizer", "held_by_callbacks", "frozen"])
+def test_a_resumed_training_ends_as_the_unbroken_one(kinds: dict[str, Any], kind: str) -> None:
+    unbroken, resumed = kinds[kind]["ends"]
+    assert ": resumed at epoch 3, step 2;" in kinds[kind]["said"]
+    assert resumed == unbroken
+
+
+def test_the_second_optimizer_counts_every_step(kinds: dict[str, Any]) -> None:
+    assert kinds["second_optimizer"]["ends"][1]["second"][0] == 15
+
+
+def test_what_a_callback_holds_counts_every_step(kinds: dict[str, Any]) -> None:
+    assert kinds["held_by_callbacks"]["ends"][1]["held"][0][0] == 15
+
+
+def test_state_that_is_no_longer_there_is_refused_by_name(kinds: dict[str, Any]) -> None:
+    words = "TrainingError: The run's checkpoint has the state of model.d_opt, which is not there."
+    assert kinds["no_longer_there"]["said"].startswith(words)
