@@ -74,10 +74,10 @@ FLOORS: dict[str, list[set[str]]] = {
         {"colab"},
         {"kaggle"},
         {"place"},
-        {"plainfit", "files"},
+        {"plainfit", "files", "streams"},
         {"clients", "ending", "uploads"},
         {"secrets"},
-        {"channel"},
+        {"channel", "import_hook"},
     ],
 }
 # The hub is held against Google's discovery document and the official clients, and shares no protocol code with the

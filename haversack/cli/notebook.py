@@ -96,6 +96,12 @@ def run(
             "--private-caches", help="Share no cached models and data sets (Hugging Face, torch, …) with other jobs."
         ),
     ] = False,
+    unseeded: Annotated[
+        bool,
+        typer.Option(
+            "--unseeded", help="Draw other random numbers in each session, also where a training goes on on its data."
+        ),
+    ] = False,
     trust: Annotated[
         bool,
         typer.Option(
@@ -117,7 +123,7 @@ def run(
     timeout = clock.seconds(cell_timeout) if cell_timeout else None
     if resume:
         chosen = (notebook, upload, inputs, param, cores, plain, rehearse)
-        kept = (*chosen, no_install, as_of, python, env, private_caches, trust)
+        kept = (*chosen, no_install, as_of, python, env, private_caches, unseeded, trust)
         if any(kept):
             raise InputError(
                 "A resumed job keeps its notebook and all options about what is executed, and with which packages.",
@@ -155,6 +161,7 @@ def run(
                 python=python,
                 page=env,
                 private_caches=private_caches,
+                unseeded=unseeded,
                 address=given.address,
                 trusted=trust or given.is_own,
             )

@@ -26,6 +26,7 @@ ENTRANCES = [
     "haversack.notebook.files",
     "haversack.notebook.kernel_launcher",
     "haversack.notebook.plainfit",
+    "haversack.notebook.streams",
     "haversack.notebook.clients.filesystem",
     "haversack.training.keras.fit",
     *(f"haversack.notebook.kaggle.{name}" for name in ("attached", "finder", "gcs", "user_secrets", "web_client")),

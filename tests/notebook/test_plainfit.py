@@ -17,6 +17,7 @@ assert importlib.util.find_spec("keras")  # whoever only asks for it changes not
 import hashlib, sys
 sys.modules["sklearn"] = None  # Keras imports it where it is installed
 import keras, numpy as np
+unseeded = np.random.random((64, 2))
 keras.utils.set_random_seed(1)
 x, y = np.ones((64, 2)), np.ones((64, 1))
 class Own(keras.Sequential):
@@ -44,7 +45,7 @@ def runs(data: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def report(run_once: Run, tmp_path_factory: pytest.TempPathFactory) -> job.JobReport:
     """A job whose kernel is killed once, after its trainings."""
-    second = "first, second = compiled(), compiled()\nfirst.fit(x, y, verbose=0); second.fit(x, y, verbose=0)"
+    second = "first, second = compiled(), compiled()\nfirst.fit(x, y, verbose=0); second.fit(unseeded, y, verbose=0)"
     drawn = "compiled().fit(np.random.default_rng().random((64, 2)), y, verbose=0); None"
     own = "compiled(Own).fit(x, y, verbose=0); None"
     die = DIE_ONCE.format(count=str(tmp_path_factory.mktemp("count") / "n"))
@@ -76,6 +77,11 @@ def test_a_class_with_a_fit_of_its_own_keeps_it(report: job.JobReport) -> None:
 
 def test_a_training_whose_data_are_others_in_each_session_is_trained_plainly(report: job.JobReport) -> None:
     assert "trained without checkpoints: The run" in notebooks.text(report.output, 4)
+
+
+def test_data_drawn_without_a_seed_is_the_same_in_the_next_session(report: job.JobReport) -> None:
+    assert notebooks.text(report.output, 2).count("its history and weights are loaded") == 2
+    assert len([notice for notice in report.notices if "--unseeded turns this off" in notice]) == 1
 
 
 def test_the_method_looks_like_keras_own(report: job.JobReport) -> None:

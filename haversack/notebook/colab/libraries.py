@@ -14,14 +14,12 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 from haversack.notebook import channel
 from haversack.notebook.clients import client
+from haversack.notebook.import_hook import ImportHook
 from haversack.notebook.kaggle import attached
 
 # plotly: figures load plotly.js from its CDN, as on Colab, instead of embedding 4.8 MB of it.
@@ -32,46 +30,11 @@ _TUNNEL_CHECKS = ("colab_check", "kaggle_check", "sagemaker_check", "is_hosted_n
 
 def install() -> None:
     """Adapt the libraries of the table when they are imported from now on. Does nothing outside a job."""
-    if channel.job_folder() is None or any(isinstance(finder, _ImportHook) for finder in sys.meta_path):
+    if channel.job_folder() is None or any(getattr(finder, "changes", None) is _CHANGES for finder in sys.meta_path):
         return
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
-    sys.meta_path.insert(0, _ImportHook())
-
-
-class _ImportHook(MetaPathFinder):
-    """A finder, first on `sys.meta_path`, that changes a module of the table right after it is executed.
-
-    The other finders still find and load the module.
-    """
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname not in _CHANGES:
-            return None
-        spec = _find(fullname, path, target, skip=self)
-        if spec is None or spec.loader is None or isinstance(spec.loader, type):
-            return spec
-        execute = spec.loader.exec_module
-
-        def execute_and_change(module: ModuleType) -> None:
-            execute(module)
-            _CHANGES[fullname](module)
-
-        # Safe to assign: this loader object was created for this import alone.
-        spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]
-        return spec
-
-
-def _find(
-    fullname: str, path: Sequence[str] | None, target: ModuleType | None, skip: MetaPathFinder
-) -> ModuleSpec | None:
-    """Return the spec that the first finder but `skip` has for the module; None if none has one."""
-    for finder in list(sys.meta_path):
-        if finder is not skip and (spec := finder.find_spec(fullname, path, target)) is not None:
-            return spec
-    return None
+    sys.meta_path.insert(0, ImportHook(_CHANGES))
 
 
 def _deny_tunnel(module: Any) -> None:

@@ -2,8 +2,9 @@
 
 Runs in the process of `haversack run`, not in the kernel. A job has one folder, `jobs/<name>-<time>/` in the user's
 data folder. It holds the folders of the current session (`home/`, `env/`, `content/`, …), `downloads/`, `kernel.log`,
-`uploaded.jsonl` (what the job's mounts have uploaded), `ending/` (how a cell ended its kernel), the lock, and the
-store from which an unfinished job is resumed; of somebody else's notebook also `own/`, its data, cache and `/tmp`.
+`uploaded.jsonl` (what the job's mounts have uploaded), `ending/` (how a cell ended its kernel), `streams.json` (where
+its random streams began), the lock, and the store from which an unfinished job is resumed; of somebody else's notebook
+also `own/`, its data, cache and `/tmp`.
 The executed notebook is saved after every cell, so finished cells keep their outputs however the job ends. All
 arguments are checked before the job's folder is created.
 """
@@ -38,7 +39,7 @@ from haversack.notebook.record.store import JobRecord, JobStore, Options
 from haversack.notebook.secrets import file
 from haversack.notebook.secrets.masking import Secrets
 from haversack.notebook.secrets.variables import secret_values
-from haversack.notebook.sessions import processes
+from haversack.notebook.sessions import kept_streams, processes
 from haversack.notebook.sessions.sessions import JobSessions
 from haversack.packages import keras_backend
 from haversack.packages.drift import Drift
@@ -71,6 +72,8 @@ def run(
     python: str | None = None,
     page: Path | None = None,
     private_caches: bool = False,
+    unseeded: bool = False,
+    random_streams: Path | None = None,
     address: str = "",
     trusted: bool = True,
 ) -> JobReport:
@@ -108,6 +111,9 @@ def run(
         python: the version of Python, such as "3.12"; None for the notebook's own or haversack's.
         page: the environment page: a notebook that is run before the first cell; None for none.
         private_caches: share no models and data sets that libraries cache in HOME with other jobs and sessions.
+        unseeded: let Python's and the libraries' random streams begin anew in each session, also in those that have a
+            training to go on with.
+        random_streams: the kept streams of another job, with which this one begins; None to begin anew.
         address: where the notebook was fetched from; "" for a file of this machine.
         trusted: run it like the user's own; otherwise isolated, see `untrusted`.
     """
@@ -121,7 +127,7 @@ def run(
     given = arguments.uploads_of(uploads, source, notebook)
     chosen = settings.load()
     options = Options(hub or chosen.hub, cores, session, cell_timeout, plain, rehearse, trusted=trusted)
-    options = replace(options, private_caches=private_caches or not trusted, gpus=gpus)
+    options = replace(options, private_caches=private_caches or not trusted, gpus=gpus, unseeded=unseeded)
     options = replace(
         options, **arguments.package_options(chosen.install if install is None else install, as_of, python)
     )
@@ -149,6 +155,8 @@ def run(
         record.beside = beside.keep(files_beside, folder)
         if options.install:
             packages.keep_needed(folder, needed)
+        if random_streams is not None:
+            kept_streams.adopt(folder, random_streams)
         return job.execute()
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from haversack.errors import HaversackError, InputError, NotFound
+from haversack.notebook import streams
 from haversack.notebook.kaggle.attachment import AttachedInput
 from haversack.notebook.kaggle.dialect import Dialect
 from haversack.notebook.record import beside, document
@@ -60,6 +61,7 @@ class Options:
         as_of: the day after which no release of a package is used, such as "2026-07-31"; None for none.
         python: the version of Python, such as "3.12"; None for the notebook's own or haversack's.
         private_caches: whether the libraries' caches are the session's own (see `place.caches`).
+        unseeded: whether no session begins with the random streams of an earlier one (see `notebook.streams`).
         gpus: number of GPUs that the job has to itself; 0 to hide all, None to see all and have none to itself.
         trusted: whether the notebook is the user's own, or trusted with `--trust`; see `job.untrusted`.
     """
@@ -75,6 +77,7 @@ class Options:
     as_of: str | None = None
     python: str | None = None
     private_caches: bool = False
+    unseeded: bool = False
     gpus: int | None = None
     trusted: bool = True
 
@@ -242,12 +245,14 @@ class JobStore:
         self.upload_record(record)
 
     def upload_record(self, record: JobRecord, executed: Path | None = None) -> None:
-        """Upload the record, masked, and the executed notebook in the file `executed`, already masked, to the drive.
+        """Upload the record, masked, the kept streams, and the executed notebook in `executed`, already masked.
 
         An error of the drive is not raised: the user is notified once. Does nothing if the job's hub gets no copy.
         """
         if executed is not None and executed.exists():
             self._upload(EXECUTED, executed)
+        if (self.folder / streams.FILE).exists():
+            self._upload(streams.FILE, self.folder / streams.FILE)
         self._upload(RECORD, self._secrets.mask(record.encode()).encode())
 
     def _upload(self, name: str, content: bytes | Path) -> None:
@@ -377,9 +382,9 @@ def _download(folder: Path, record: JobRecord, hub: str) -> None:
     machine's kind. Raises `InputError` if the record names a file outside its folder.
     """
     filesystem = _drive(hub)
-    for name in [NOTEBOOK, EXECUTED, NEEDED, LOCK, *_inputs(record)]:
+    for name in [NOTEBOOK, EXECUTED, NEEDED, LOCK, streams.FILE, *_inputs(record)]:
         target = _path_below(folder, name)
-        if name != EXECUTED and target.exists():
+        if name not in (EXECUTED, streams.FILE) and target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:

@@ -83,6 +83,11 @@ class JobProgress:
         self._seen.update(new)
         return Moved(cells, steps, list(dict.fromkeys(name for _, name, _ in new)))
 
+    @property
+    def has_training(self) -> bool:
+        """Whether this job has committed a checkpoint on this machine."""
+        return bool(self._saved_steps())
+
     def _saved_steps(self) -> dict[str, int]:
         """Return the step of the last checkpoint that this job committed on this machine, for each run, by run name."""
         if not self._runs.is_dir():

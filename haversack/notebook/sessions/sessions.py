@@ -33,7 +33,7 @@ from haversack.notebook.record import beside, document
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobSession, JobStore, Why
 from haversack.notebook.secrets.masking import Secrets
-from haversack.notebook.sessions import execution, finished_runs, kernel, processes
+from haversack.notebook.sessions import execution, finished_runs, kept_streams, kernel, processes
 from haversack.notebook.sessions.exit_cause import ExitCauseFinder
 from haversack.notebook.sessions.interruption import handle_signals
 from haversack.notebook.sessions.progress import JobProgress, Moved
@@ -208,6 +208,7 @@ class JobSessions:
         is_notified = False
         while True:
             session = self._start_session()
+            await asyncio.to_thread(self._prepare_streams, progress)
             await asyncio.to_thread(upload, self._record)
             upload = self._store.upload_record
             try:
@@ -219,6 +220,8 @@ class JobSessions:
             except HaversackError as error:
                 outcome = SessionOutcome("failed", error)  # its folders or its environment cannot be made
             self._end_session(session, outcome)
+            if outcome.why != "done" and await asyncio.to_thread(lambda: progress.has_training):
+                kept_streams.confirm(self.folder)
             await asyncio.to_thread(self._store.upload_record, self._record, self.output)
             if outcome.why == "done":
                 return self._check_rehearsal()
@@ -237,6 +240,16 @@ class JobSessions:
             if with_files_only == _SESSIONS_WITH_FILES_ONLY and not is_notified:
                 is_notified = True
                 self._notify_files_only(moved)
+
+    def _prepare_streams(self, progress: JobProgress) -> None:
+        """Let the session begin with the random streams of the one before, if there is a training to go on with."""
+        if progress.has_training:
+            kept_streams.confirm(self.folder)  # the parent of the session before was killed
+        if kept_streams.prepare(self.folder, unseeded=self._record.options.unseeded):
+            self._notify(
+                "Where a training goes on, the random streams of Python and its libraries begin as in the session "
+                "before, so that data drawn without a seed is the same; --unseeded turns this off."
+            )
 
     def _make_progress(self) -> JobProgress:
         data = self._settings.data
