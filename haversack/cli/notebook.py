@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from haversack.cli.options import Hub, Json
 from haversack.cli.output import show
@@ -14,9 +16,17 @@ from haversack.errors import InputError
 commands = typer.Typer()
 
 
+class _RunCommand(typer.core.TyperCommand):
+    """Takes `--rehearse=compare` too: an option with an optional value would take the notebook that follows for it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--compare" if one == "--rehearse=compare" else one for one in args])
+
+
 @commands.command(
+    cls=_RunCommand,
     epilog="Examples: `haversack run train.ipynb -o done.ipynb --upload labels.csv --session 12h`, "
-    "`haversack run https://github.com/OWNER/REPO/blob/main/x.ipynb`, `haversack run 'drive:/My Drive/x.ipynb'`"
+    "`haversack run https://github.com/OWNER/REPO/blob/main/x.ipynb`, `haversack run 'drive:/My Drive/x.ipynb'`",
 )
 def run(
     notebook: Annotated[
@@ -71,9 +81,12 @@ def run(
     rehearse: Annotated[
         bool,
         typer.Option(
-            "--rehearse", help="Kill the kernel once in the middle of an epoch, to test that the training resumes."
+            "--rehearse",
+            help="Kill the kernel once in the middle of an epoch, to test that the training resumes. "
+            "--rehearse=compare also runs the notebook unbroken, and compares how its trainings end.",
         ),
     ] = False,
+    compare: Annotated[bool, typer.Option("--compare", hidden=True)] = False,
     no_install: Annotated[
         bool,
         typer.Option(
@@ -115,14 +128,15 @@ def run(
     json: Json = False,
 ) -> None:
     """Execute a Colab or Kaggle notebook on this machine, unchanged, over as many sessions as it takes."""
-    from haversack.notebook.job import job
+    from haversack import settings
+    from haversack.notebook.job import comparison, job
     from haversack.notebook.sources import source
     from haversack.training import clock
 
     limit = clock.seconds(session) if session else None
     timeout = clock.seconds(cell_timeout) if cell_timeout else None
     if resume:
-        chosen = (notebook, upload, inputs, param, cores, plain, rehearse)
+        chosen = (notebook, upload, inputs, param, cores, plain, rehearse or compare)
         kept = (*chosen, no_install, as_of, python, env, private_caches, unseeded, trust)
         if any(kept):
             raise InputError(
@@ -140,8 +154,18 @@ def run(
             max_sessions=max_sessions,
         )
     elif notebook:
+        if compare and (plain or unseeded):
+            raise InputError(
+                "--rehearse=compare compares trainings that resume, on the same random numbers.",
+                "Leave out --plain and --unseeded.",
+            )
+        same: dict[str, Any] = {"--upload": upload, "--input": inputs, "--param": param, "--cores": cores}
+        same |= {"--gpus": gpus, "--as-of": as_of, "--python": python, "--env": env, "--no-install": no_install}
+        same |= {"--private-caches": private_caches}
         with source.opened(notebook, hub) as given:
-            report = job.run(
+            trusted = trust or given.is_own
+            execute = partial(
+                job.run,
                 given.path,
                 output,
                 hub=hub,
@@ -155,7 +179,7 @@ def run(
                 cell_timeout=timeout,
                 max_sessions=max_sessions,
                 plain=plain,
-                rehearse=rehearse,
+                rehearse=rehearse or compare,
                 install=False if no_install else None,
                 as_of=as_of,
                 python=python,
@@ -163,13 +187,31 @@ def run(
                 private_caches=private_caches,
                 unseeded=unseeded,
                 address=given.address,
-                trusted=trust or given.is_own,
+                trusted=trusted,
             )
+            if compare:
+                report = comparison.rehearse(
+                    given.path, _arguments(same), execute, hub=hub or settings.load().hub, trusted=trusted
+                )
+            else:
+                report = execute()
     else:
         raise InputError("No notebook is given.", "Name one, or resume a job: haversack run --resume JOB")
     show(report.json(), json, report.summary)
     if report.failure is not None:
         raise report.failure
+
+
+def _arguments(options: dict[str, Any]) -> list[str]:
+    """The command line that gives these options: True is a flag, a list an option for each of its values."""
+    arguments = []
+    for name, value in options.items():
+        if value is True:
+            arguments.append(name)
+        elif value is not None and value is not False:  # 0 is a value
+            for one in value if isinstance(value, list) else [value]:
+                arguments += [name, str(one)]
+    return arguments
 
 
 @commands.command(epilog="Example: `haversack clock --json`")

@@ -18,12 +18,13 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "colab" / "long_training.ipy
 def test_it_is_rehearsed(tmp_path: Path) -> None:
     executed = tmp_path / "out.ipynb"
     page = tmp_path / "out.html"
-    options = ["--param", "epochs=45", "--rehearse", "-o", str(executed), "--html", str(page), "--json"]
+    options = ["--param", "epochs=45", "--rehearse=compare", "-o", str(executed), "--html", str(page), "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "haversack", "run", str(NOTEBOOK), *options], stdout=subprocess.PIPE, text=True
     )
     report = json.loads(done.stdout)
     assert (report["status"], report["sessions"]) == ("done", 2)
+    assert any(notice.startswith("Ended as without a kill, to the bit: cell-") for notice in report["notices"])
     killed, whole = runs.show(*report["trainings"]).sessions
     assert (killed.outcome, whole.outcome) == ("killed", "finished")
     assert killed.reached is not None

@@ -6,11 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from haversack import runs
+from haversack.notebook.job import comparison
+
+KINDS = ["unbroken", "resumed"]
 PROGRAM = Path(__file__).parents[1] / "programs" / "beside_the_model.py"
 
 
@@ -20,7 +25,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     environment = {**os.environ, "HAVERSACK_DATA": str(folder / "data")}
     command = [sys.executable, str(PROGRAM), str(folder)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=1200, check=True)
-    return json.loads(done.stdout)
+    return {**json.loads(done.stdout), "runs": folder / "data" / "runs"}
 
 
 @pytest.mark.parametrize("kind", ["second_optimizer", "held_by_callbacks", "frozen"])
@@ -28,6 +33,22 @@ def test_a_resumed_training_ends_as_the_unbroken_one(kinds: dict[str, Any], kind
     unbroken, resumed = kinds[kind]["ends"]
     assert ": resumed at epoch 3, step 2;" in kinds[kind]["said"]
     assert resumed == unbroken
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("gan", []), ("frozen", []), ("hidden", ["hidden has other weights, or another state of its optimizers"])],
+)
+def test_a_comparison_finds_state_that_no_checkpoint_holds(kinds: dict[str, Any], name: str, found: list[str]) -> None:
+    unbroken, resumed = (comparison.Ends({name: runs.show(f"{name} {kind}", kinds["runs"])}) for kind in KINDS)
+    assert comparison.differences(unbroken, resumed) == found
+
+
+def test_a_comparison_finds_other_weights(kinds: dict[str, Any]) -> None:
+    run = runs.show("gan unbroken", kinds["runs"])
+    found = comparison.differences(comparison.Ends({"gan": run}), comparison.Ends({"gan": replace(run, digest="0")}))
+    assert found == ["gan has other weights, or another state of its optimizers"]
+    assert len(run.digest) == 32
 
 
 def test_the_second_optimizer_counts_every_step(kinds: dict[str, Any]) -> None:
