@@ -13,7 +13,7 @@ uploads it to a store that outlives the machine. A committed checkpoint is compl
 that it reads with the hashes in the manifest.
 
 This module calls the others in this order: `snapshot` copies trees, `store` commits to the disk, `remote` to a store,
-`replicator` uploads, `ownership` explains who may commit.
+`replicator` uploads, `copies` finds what both have, `ownership` explains who may commit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from collections.abc import Mapping
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,46 +43,20 @@ from haversack.errors import (
     TrainingError,
 )
 from haversack.training.checkpoints import manifest, ownership, snapshot, store, tensors
+from haversack.training.checkpoints.copies import Checkpoint, Copies, Copy, newest_of
 from haversack.training.checkpoints.failpoints import failpoint
 from haversack.training.checkpoints.manifest import ARRAYS_FILE, CheckpointManifest, Kind
 from haversack.training.checkpoints.ownership import RunOwner
 from haversack.training.checkpoints.remote import RemoteStore
 from haversack.training.checkpoints.replicator import Replicator
 from haversack.training.checkpoints.snapshot import Arrays, Buffers, Snapshot, rebuild
-from haversack.training.checkpoints.store import ChainConflict, Link, LocalStore
+from haversack.training.checkpoints.store import ChainConflict, LocalStore
 from haversack.training.checkpoints.tensors import FileChecksum
 
 _MAX_NAME_BYTES = 200
 _CLAIM_ATTEMPTS = 10
 """How often a claim is retried that lost a race with another session's claim."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One committed state of a run.
-
-    Attributes:
-        id: random, unique in the run.
-        step: the step that it was saved after.
-        where: its folder if it is on this disk, otherwise the path of its manifest in the store.
-        size: in bytes.
-        when: the time of the save, in UTC.
-        best, milestone, diverged: the arguments of `save`.
-        session: the session that saved it.
-        facts: the argument of `save`, {} if none was given.
-    """
-
-    id: str
-    step: int
-    where: str
-    size: int
-    when: datetime
-    best: bool
-    milestone: bool
-    diverged: bool
-    session: RunOwner
-    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -207,7 +180,9 @@ class Checkpoints:
         parent = settings.load().data / "runs" if where is None or is_url else Path(where).expanduser().absolute()
         self.folder = parent / self.name
         self._local = LocalStore(self.folder / "checkpoints")
-        self._replicator = Replicator(self._local, RemoteStore(str(where), self.name), keep) if is_url else None
+        remote = RemoteStore(str(where), self.name) if is_url else None
+        self._replicator = Replicator(self._local, remote, keep) if remote is not None else None
+        self._copies = Copies(self._local, remote)
         self._buffers = Buffers()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="haversack-checkpoint")
         self._pending_memory: Future[None] | None = None
@@ -361,7 +336,7 @@ class Checkpoints:
         raises the store's error, `ConnectionFailed` or another `HaversackError`.
         """
         first_copies: dict[str, Checkpoint] = {}
-        for checkpoint in [copy.describe() for copy in _readable(self._list_copies(for_reader=True))]:
+        for checkpoint in [copy.describe() for copy in self._copies.checkpoints(for_reader=True)]:
             first_copies.setdefault(checkpoint.id, checkpoint)
         return [*reversed(first_copies.values())]
 
@@ -399,7 +374,9 @@ class Checkpoints:
         self._wait_for_write()
         passed_over: dict[str, PassedOver] = {}
         # Listed again after each damaged one: the owner may have saved and deleted checkpoints in the meantime.
-        while copy := next((copy for copy in self._candidates(step, diverged) if copy.where not in passed_over), None):
+        while copy := next(
+            (copy for copy in self._copies.to_restore(step, diverged=diverged) if copy.where not in passed_over), None
+        ):
             try:
                 checkpoint, arrays = self._read(copy)
             except IntegrityError as error:
@@ -427,7 +404,7 @@ class Checkpoints:
         """
         self.claim()
         self.wait()
-        found = [copy for copy in _readable(self._list_copies()) if _step_of(copy) == step]
+        found = [copy for copy in self._copies.checkpoints() if copy.step == step]
         if not found:
             raise self._not_found(step)
         # A chain's newest link cannot be deleted, so commit a claim after the checkpoints.
@@ -445,7 +422,7 @@ class Checkpoints:
         Raises `ChainConflict` if another session commits in the meantime, `RunTaken`, and `OSError`.
         """
         links = self._local.links()
-        known = [copy.link.manifest for copy in self._list_copies() if copy.link.manifest]
+        known = [copy.link.manifest for copy in self._copies.all() if copy.link.manifest]
         if not self.take_over:
             self._check_free(known)
         session = RunOwner.of_this_process()
@@ -536,37 +513,7 @@ class Checkpoints:
         count = self._last_link.count + (kind == "checkpoint")
         return CheckpointManifest(secrets.token_hex(8), kind, self._session, time.time(), self._last_link.term, count)
 
-    def _list_copies(self, *, for_reader: bool = False) -> list[_Copy]:
-        """Return all links on the disk, then all in the store; those of the store are left out if it fails.
-
-        `for_reader` logs a warning if the store fails, or raises its `HaversackError` if the disk has nothing.
-        """
-        found = [_Copy(link, self._local) for link in (*self._local.links(), *self._local.fetched_copies())]
-        if self._replicator is None:
-            return found
-        try:
-            return found + [_Copy(link, self._replicator.remote) for link in self._replicator.remote.links()]
-        except HaversackError as error:
-            if for_reader and not found:
-                raise
-            if for_reader:
-                _log.warning("%s Using the checkpoints on this machine.", error.what)
-            return found
-
-    def _candidates(self, step: int | None, diverged: bool) -> list[_Copy]:
-        """Return the copies to try in `restore`, newest first, on the disk before the store; of `step` if given.
-
-        Without `step`, links with an unreadable manifest come first. With `diverged` False, the diverged ones are left
-        out.
-        """
-        copies = self._list_copies(for_reader=True)
-        readable = [copy for copy in _readable(copies) if diverged or not _has_diverged(copy)]
-        if step is not None:
-            return [copy for copy in readable if _step_of(copy) == step]
-        # One with an unreadable manifest may be the newest, so it is tried first and reported as passed over.
-        return [copy for copy in reversed(copies) if copy.link.manifest is None] + readable
-
-    def _read(self, copy: _Copy) -> tuple[CheckpointManifest, Arrays]:
+    def _read(self, copy: Copy) -> tuple[CheckpointManifest, Arrays]:
         """Return the manifest and the verified arrays of a copy; one in the store is downloaded to the disk first.
 
         Raises `IntegrityError`, after deleting a download that is damaged; `DiskFull`, `TrainingError`, and the store's
@@ -592,13 +539,9 @@ class Checkpoints:
     def _not_found(self, step: int) -> NotFound:
         return NotFound(f"The run {self.name} has no checkpoint of step {step}.", "List its checkpoints with all().")
 
-    def _newest_known(self) -> CheckpointManifest | None:
-        """Return the newest link of any session, on the disk or in the store."""
-        return _newest([copy.link.manifest for copy in self._list_copies() if copy.link.manifest])
-
     def _check_free(self, known: list[CheckpointManifest]) -> None:
         """Raise `RunTaken` if the newest of the `known` links is from a session elsewhere that seems alive."""
-        newest = _newest(known)
+        newest = newest_of(known)
         if newest is None or newest.kind == "release" or newest.session.is_this_process:
             return
         if newest.session.seems_alive(newest.time):
@@ -606,13 +549,13 @@ class Checkpoints:
 
     def _race_error(self) -> RunTaken:
         """Return the error for a claim that lost every race; it names the owner of the newest link."""
-        newest = self._newest_known()
+        newest = self._copies.newest()
         assert newest is not None
         return ownership.run_taken(self.name, newest.session, newest.time)
 
     def _mark_lost(self) -> RunLost:
         """Move to the state "lost" and return the `RunLost`, which names the new owner if there is one."""
-        newest = self._newest_known()
+        newest = self._copies.newest()
         owner = newest.session if newest is not None and newest.session != self._session else None
         self._lost = ownership.run_lost(self.name, owner)
         return self._lost
@@ -632,48 +575,6 @@ class Checkpoints:
         )
 
 
-@dataclass(frozen=True)
-class _Copy:
-    """A link of the chain (checkpoint, claim or release) as it is in one of the two stores, the disk or the remote."""
-
-    link: Link
-    store: LocalStore | RemoteStore
-
-    @property
-    def where(self) -> str:
-        parent = self.store.url if isinstance(self.store, RemoteStore) else self.store.folder
-        return f"{parent}/{self.link.name}"
-
-    def describe(self) -> Checkpoint:
-        """Return the `Checkpoint` that describes this copy, which must be a checkpoint with a readable manifest."""
-        found = self.link.manifest
-        assert found is not None
-        when = datetime.fromtimestamp(found.time, UTC)
-        return Checkpoint(
-            found.id,
-            found.step,
-            self.where,
-            found.size,
-            when,
-            found.best,
-            found.milestone,
-            found.diverged,
-            found.session,
-            found.facts,
-        )
-
-
-def _readable(copies: list[_Copy]) -> list[_Copy]:
-    """Return the checkpoints whose manifest is readable, newest first; copies of one checkpoint keep their order."""
-    readable = [copy for copy in copies if copy.link.manifest and copy.link.manifest.kind == "checkpoint"]
-    return sorted(readable, key=lambda copy: copy.link.manifest.order if copy.link.manifest else (0, 0), reverse=True)
-
-
-def _newest(known: list[CheckpointManifest]) -> CheckpointManifest | None:
-    """Return the newest link; a release is newer than other links of the same order."""
-    return max(known, key=lambda link: (*link.order, link.kind == "release"), default=None)
-
-
 def _check_name(name: str) -> str:
     """Return `name`; raises `InputError` if it is not one folder's name on every file system."""
     bad = not name or name.startswith(".") or len(name.encode()) > _MAX_NAME_BYTES
@@ -684,11 +585,3 @@ def _check_name(name: str) -> str:
             "/ \\ : * ? # [ ] in it.",
         )
     return name
-
-
-def _has_diverged(copy: _Copy) -> bool:
-    return copy.link.manifest is not None and copy.link.manifest.diverged
-
-
-def _step_of(copy: _Copy) -> int | None:
-    return copy.link.manifest.step if copy.link.manifest else None
