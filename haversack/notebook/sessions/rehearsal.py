@@ -12,6 +12,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from haversack.errors import JobError
+from haversack.notebook.record.store import JobRecord
 from haversack.notebook.sessions import processes
 from haversack.training.runs import log, report
 
@@ -28,6 +30,20 @@ _ANY_STEP_AFTER = 0.5
 _MIN_LOST = 1.0
 # An older pulse does not show where the training is now. In seconds.
 _MAX_PULSE_AGE = 0.5
+
+
+def is_due(record: JobRecord) -> bool:
+    """Whether a rehearsal was asked for and no session of the job was killed for it."""
+    return record.options.rehearse and not any(session.why == "rehearsal" for session in record.sessions)
+
+
+def check(record: JobRecord) -> None:
+    """Raise `JobError` if the job is done and its rehearsal is still due."""
+    if is_due(record):
+        raise JobError(
+            "The notebook is done, and no training in it could be killed in the middle of an epoch.",
+            "Rehearse with a longer training, for example with --param epochs=50.",
+        )
 
 
 class Rehearsal:

@@ -33,11 +33,11 @@ from haversack.notebook.record import beside, document
 from haversack.notebook.record.screen import Screen
 from haversack.notebook.record.store import JobRecord, JobSession, JobStore, Why
 from haversack.notebook.secrets.masking import Secrets
-from haversack.notebook.sessions import execution, finished_runs, kept_streams, kernel, processes
+from haversack.notebook.sessions import execution, finished_runs, kept_streams, kernel, processes, rehearsal
 from haversack.notebook.sessions.exit_cause import ExitCauseFinder
 from haversack.notebook.sessions.interruption import handle_signals
-from haversack.notebook.sessions.progress import JobProgress, Moved
-from haversack.notebook.sessions.rehearsal import Rehearsal
+from haversack.notebook.sessions.patience import Patience
+from haversack.notebook.sessions.progress import JobProgress
 from haversack.notebook.sessions.shell_failure import ShellFailure
 from haversack.notebook.sessions.watchdog import Watchdog
 from haversack.packages.drift import Drift
@@ -47,9 +47,6 @@ ONCE = "once"
 # A line of progress shows the end of a cell's output; this many characters are enough for its last line.
 _OUTPUT_TAIL = 4000
 _FRESH_FOLDERS = ("home", "content", *environment.FOLDERS, "bin", "jupyter", "root", "own/tmp")
-_MAX_SESSIONS_WITHOUT_PROGRESS = 2
-# The user is told once that so many sessions in a row changed files of the job and nothing else.
-_SESSIONS_WITH_FILES_ONLY = 3
 # How `haversack.fit` reports that a training resumes: the start of the line, and words in it.
 _RESUMED_PREFIX, _RESUMED_WORDS = "haversack: ", "resumed at"
 
@@ -203,9 +200,9 @@ class JobSessions:
 
     async def _run(self, private: content.ContentFolder, variables: dict[str, str]) -> None:
         upload = self._store.upload_all
-        progress = await asyncio.to_thread(self._make_progress)
-        without_progress = with_files_only = executed = 0
-        is_notified = False
+        data = self._settings.data
+        progress = await asyncio.to_thread(JobProgress, self.folder, data / "runs", data / "hub" / ROOT)
+        patience = Patience(self._store.name, self._record.options.max_sessions, self._notify, self._secrets.mask)
         while True:
             session = self._start_session()
             await asyncio.to_thread(self._prepare_streams, progress)
@@ -224,22 +221,12 @@ class JobSessions:
                 kept_streams.confirm(self.folder)
             await asyncio.to_thread(self._store.upload_record, self._record, self.output)
             if outcome.why == "done":
-                return self._check_rehearsal()
+                return rehearsal.check(self._record)
             assert outcome.error is not None
             if not outcome.retry:
                 raise outcome.error
             moved = await asyncio.to_thread(progress.of, session, linked=self._is_drive_linked)
-            executed += 1
-            without_progress = 0 if moved.is_progress else without_progress + 1
-            with_files_only = with_files_only + 1 if moved.is_files_only else 0
-            if without_progress == _MAX_SESSIONS_WITHOUT_PROGRESS:
-                what = f"{outcome.error.what.rstrip('.')}, and two sessions in a row made no progress."
-                raise type(outcome.error)(what, outcome.error.next_step)
-            if executed == self._record.options.max_sessions:
-                raise self._too_many_sessions(outcome.error)
-            if with_files_only == _SESSIONS_WITH_FILES_ONLY and not is_notified:
-                is_notified = True
-                self._notify_files_only(moved)
+            patience.check(moved, outcome.error)
 
     def _prepare_streams(self, progress: JobProgress) -> None:
         """Let the session begin with the random streams of the one before, if there is a training to go on with."""
@@ -250,27 +237,6 @@ class JobSessions:
                 "Where a training goes on, the random streams of Python and its libraries begin as in the session "
                 "before, so that data drawn without a seed is the same; --unseeded turns this off."
             )
-
-    def _make_progress(self) -> JobProgress:
-        data = self._settings.data
-        return JobProgress(self.folder, data / "runs", data / "hub" / ROOT)
-
-    def _too_many_sessions(self, error: HaversackError) -> HaversackError:
-        """Return the error of a job that has had as many sessions as `--max-sessions` allows; `error` is the last's."""
-        allowed = self._record.options.max_sessions
-        count = "that was the one session" if allowed == 1 else f"those were the {allowed} sessions"
-        what = f"{error.what.rstrip('.')}, and {count} that --max-sessions allows."
-        return type(error)(what, f"Allow more: haversack run --resume {self._store.name} --max-sessions N")
-
-    def _notify_files_only(self, moved: Moved) -> None:
-        """Tell the user that nothing but the job's own files changes; `moved` is what moved in the last session."""
-        name, more = self._secrets.mask(moved.files[-1]), len(moved.files) - 1
-        files = f"{name} and {more} more" if more else name
-        self._notify(
-            f"In {_SESSIONS_WITH_FILES_ONLY} sessions in a row only files of the job changed (now {files}): no further "
-            f"cell was finished, and no training saved a step. The job continues as long as they change, for at most "
-            f"{self._record.options.max_sessions} sessions (--max-sessions)."
-        )
 
     # A session's start and end
 
@@ -607,23 +573,11 @@ class JobSessions:
 
     # Trainings
 
-    def _rehearsal(self, session: JobSession) -> Rehearsal | None:
+    def _rehearsal(self, session: JobSession) -> rehearsal.Rehearsal | None:
         """Return the rehearsal for this session; None without `--rehearse` or after a rehearsed kill."""
-        if not self._record.options.rehearse or self._was_rehearsed:
+        if not rehearsal.is_due(self._record):
             return None
-        return Rehearsal(self.folder, self._settings.data / "runs", session.began)
-
-    @property
-    def _was_rehearsed(self) -> bool:
-        return any(session.why == "rehearsal" for session in self._record.sessions)
-
-    def _check_rehearsal(self) -> None:
-        """Raise `JobError` if a rehearsal was asked for and no session was killed for it."""
-        if self._record.options.rehearse and not self._was_rehearsed:
-            raise JobError(
-                "The notebook is done, and no training in it could be killed in the middle of an epoch.",
-                "Rehearse with a longer training, for example with --param epochs=50.",
-            )
+        return rehearsal.Rehearsal(self.folder, self._settings.data / "runs", session.began)
 
 
 def _iso(moment: float | None) -> str | None:
