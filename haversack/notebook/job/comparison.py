@@ -74,8 +74,7 @@ def rehearse(
             "Seed what the notebook draws, or keep state where a checkpoint has it; docs/training.md says where.",
         )
         return replace(rehearsed, status="failed", error=str(failure), failure=failure)
-    names = ", ".join(unbroken.runs) or "no training"
-    rehearsed.notices.append(f"Ended as without a kill, to the bit: {names}.")
+    rehearsed.notices += _same(unbroken)
     return rehearsed
 
 
@@ -90,6 +89,18 @@ def differences(unbroken: Ends, rehearsed: Ends) -> list[str]:
             found.append(f"{name} has another history")
         elif killed.digest != whole.digest:
             found.append(f"{name} has other weights, or another state of its optimizers")
+    return found
+
+
+def _same(unbroken: Ends) -> list[str]:
+    """Return the sentences about trainings that ended the same. A loop without `epochs` has no hash of its end."""
+    hashed = [name for name, run in unbroken.runs.items() if run.digest]
+    others = [name for name, run in unbroken.runs.items() if not run.digest]
+    found = []
+    if hashed or not others:
+        found.append(f"Ended as without a kill, to the bit: {', '.join(hashed) or 'no training'}.")
+    if others:
+        found.append(f"Of {', '.join(others)} only the history was compared: write `for epoch in run.epochs(…):`.")
     return found
 
 

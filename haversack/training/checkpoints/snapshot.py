@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
+import xxhash
 
 from haversack.errors import InputError, TrainingError
 
@@ -115,6 +116,19 @@ def forms(tree: Any) -> dict[str, Form]:
     _flatten(tree, "", leaves)
     dtypes = {name: _host_dtype(leaf) for name, leaf in leaves.items()}
     return {name: (tuple(leaves[name].shape), dtype) for name, dtype in dtypes.items() if dtype is not None}
+
+
+def digest(tree: Any) -> str:
+    """Return an XXH3 hash, 32 hexadecimal digits, of the values of all arrays in `tree`, in its order.
+
+    What is not an array does not count: it may be a time, or a path. Raises `InputError` as `Buffers.copy` does.
+    """
+    leaves: dict[str, Any] = {}
+    _flatten(tree, "", leaves)
+    hasher = xxhash.xxh3_128()
+    for name, leaf in leaves.items():
+        hasher.update(np.ascontiguousarray(_to_host(leaf, name)).reshape(-1).view(np.uint8).data)
+    return hasher.hexdigest()
 
 
 def rebuild(structure: Any, arrays: Arrays, like: Any = None) -> Any:

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 
 from haversack.errors import TrainingError
+from haversack.training.checkpoints import snapshot
 from haversack.training.checkpoints.checkpoints import Checkpoints, Restored
 from haversack.training.console import print_line
 from haversack.training.interrupts import Interrupts
@@ -448,7 +449,7 @@ class TrainingSession(keras.callbacks.CallbackList):  # type: ignore[misc]
     def _digest(self) -> str:
         """A hash of what the training ends with: all variables, and state that the model does not list."""
         beside = untracked.capture(self._trained_model, self._stateful)
-        return state.digest([state.values(self._trained_model), [one["values"] for one in beside]])
+        return snapshot.digest([state.values(self._trained_model), [one["values"] for one in beside]])
 
     def _say(self, text: str) -> None:
         print_line(f"{self._run.name}: {text}")

@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import keras
 import numpy as np
-import xxhash
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 
@@ -62,15 +61,6 @@ def _largest(value: Any) -> float:
     if value.dtype not in (np.float32, np.float64) or any(device.platform != "cpu" for device in value.devices()):
         return float(np.max([jax.numpy.abs(part).max() for part in parts]))
     return float(np.max([(-np.min(part), np.max(part)) for part in map(np.asarray, parts)]))
-
-
-def digest(trees: list[Any]) -> str:
-    """Return an XXH3 hash, 32 hexadecimal digits, of all arrays in `trees`, nested lists and dicts of them."""
-    hasher = xxhash.xxh3_128()
-    for value in keras.tree.flatten(trees):
-        if hasattr(value, "shape"):
-            hasher.update(np.ascontiguousarray(np.asarray(value)).reshape(-1).view(np.uint8).data)
-    return hasher.hexdigest()
 
 
 def assign(model: Any, saved: dict[str, list[Any]], groups: tuple[str, ...] = _GROUPS) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 from haversack.errors import InputError, TrainingError
 from haversack.training.batches import Batches, digest, length
+from haversack.training.checkpoints import snapshot
 from haversack.training.checkpoints.checkpoints import Checkpoints, Restored
 from haversack.training.console import print_line
 from haversack.training.interrupts import Interrupts
@@ -211,7 +212,7 @@ class ResumableLoop:
             raise
         self._run.save_last()
         self._complete = True
-        self.close()
+        self._close(self._digest())
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches of the current epoch that are not done, each after the step of the one before is saved.
@@ -244,11 +245,14 @@ class ResumableLoop:
         After a pass that came to its end, wait until the last checkpoint is in the store. Raises `RunLost` if another
         session took the run over.
         """
+        self._close()
+
+    def _close(self, digest_of_parts: str = "") -> None:
         if self._begun:
             self._begun = False
             _open.pop(self._run.checkpoints.folder, None)
             outcome = "failed" if self._run.is_broken else "finished" if self._complete else "interrupted"
-            self._run.end(outcome)
+            self._run.end(outcome, digest_of_parts if outcome == "finished" else "")
             self._run.close(succeeded=self._complete)
 
     @property
@@ -462,6 +466,13 @@ class ResumableLoop:
         }
         broken = [name for name, part in self._parts.items() if not part.is_finite()]
         return Captured(tree, broken=f"{' and '.join(broken)}: NaN or infinity among the numbers" if broken else "")
+
+    def _digest(self) -> str:
+        """A hash of the parts' arrays; "" if the parts cannot be saved, which the last save has printed."""
+        try:
+            return snapshot.digest(capture_all(self._parts))
+        except InputError:
+            return ""
 
     def _restore(self, keep: bool = False) -> None:
         """Restore the parts and the streams, and free what was read unless `keep`."""

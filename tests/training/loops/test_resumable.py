@@ -98,6 +98,20 @@ def test_a_loop_that_is_left_goes_on_after_the_last_batch_that_was_done() -> Non
     assert (whole == parts).all()
 
 
+def test_a_finished_run_has_a_hash_of_its_end() -> None:
+    digests = []
+    for epochs, leave_at in ((3, 0), (3, 8), (2, 0)):
+        weights = np.zeros(2)
+        train(weights, epochs, leave_at, restart=True)
+        if leave_at:
+            assert runs.show("sums").digest == ""
+            train(weights, epochs)
+        digests.append(runs.show("sums").digest)
+    whole, resumed, shorter = digests
+    assert len(whole) == 32
+    assert whole == resumed != shorter
+
+
 def test_a_finished_run_is_loaded_and_more_epochs_go_on() -> None:
     first, second, third = np.zeros(2), np.zeros(2), np.zeros(2)
     train(first)
