@@ -14,7 +14,6 @@ from pathlib import Path
 
 from haversack.errors import JobError
 from haversack.notebook.record.store import JobRecord
-from haversack.notebook.sessions import processes
 from haversack.training.runs import log, report
 
 # Complete epochs before the kill, and before the checkpoint, so that the log and the plot show some before the kill.
@@ -72,12 +71,17 @@ class Rehearsal:
         return None
 
     def _should_kill(self, folder: Path, pulse: log.Pulse) -> bool:
-        """Whether a kill now is in the middle of an epoch, and the run in `folder` is trained by this job."""
+        """Whether a kill now is in the middle of an epoch, and the run in `folder` is trained by this job.
+
+        The pulse names the job. A process id would not tell: in a sandbox processes have other ones.
+        """
+        if pulse.job != self._job.name:
+            return False
         try:
             run = report.read(folder)
         except FileNotFoundError:
             return False  # race: a restarted training renamed the folder after the pulse was read
-        return _is_inside_epoch(run, pulse) and run.sessions[-1].pid in processes.pids(self._job)
+        return _is_inside_epoch(run, pulse)
 
 
 def _is_inside_epoch(run: report.Run, pulse: log.Pulse) -> bool:
@@ -95,4 +99,4 @@ def _is_inside_epoch(run: report.Run, pulse: log.Pulse) -> bool:
         return False
     if saved.epoch < _MIN_SAVED_EPOCHS and pulse.epoch < _ANY_CHECKPOINT_AFTER * run.epochs_asked:
         return False
-    return any(checkpoint.step == saved.total for checkpoint in Checkpoints(run.name).all())
+    return any(checkpoint.step == saved.total for checkpoint in Checkpoints(run.name, run.folder.parent).all())
