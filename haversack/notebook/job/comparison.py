@@ -83,7 +83,7 @@ def differences(unbroken: Ends, rehearsed: Ends) -> list[str]:
     found = []
     for name, whole in unbroken.runs.items():
         killed = rehearsed.runs.get(name)
-        if killed is None or not killed.finished:
+        if killed is None or (whole.finished and not killed.finished):
             found.append(f"{name} did not finish")
         elif [repr(epoch.logs) for epoch in killed.epochs] != [repr(epoch.logs) for epoch in whole.epochs]:
             found.append(f"{name} has another history")

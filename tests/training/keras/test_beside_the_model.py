@@ -51,6 +51,16 @@ def test_a_comparison_finds_other_weights(kinds: dict[str, Any]) -> None:
     assert len(run.digest) == 32
 
 
+def test_a_comparison_finds_a_training_that_is_missing_or_not_finished(kinds: dict[str, Any]) -> None:
+    run = runs.show("gan unbroken", kinds["runs"])
+    whole, without, unfinished = (
+        comparison.Ends(ends) for ends in ({"gan": run}, {}, {"gan": replace(run, finished=False)})
+    )
+    assert comparison.differences(whole, without) == ["gan did not finish"]
+    assert comparison.differences(whole, unfinished) == ["gan did not finish"]
+    assert comparison.differences(unfinished, unfinished) == []
+
+
 def test_the_second_optimizer_counts_every_step(kinds: dict[str, Any]) -> None:
     assert kinds["second_optimizer"]["ends"][1]["second"][0] == 15
 
