@@ -119,7 +119,7 @@ class Checkpoints:
     | written | a folder `.aside-…` with arrays and manifest, both synced |
     | committed | a folder such as `00000012` on the disk, durable |
     | replicated | also `ID.safetensors` and a link such as `00000009.json` in the store |
-    | superseded | the same, but retention no longer keeps it: it is not among the newest, the best or a milestone |
+    | superseded | the same, but retention no longer keeps it: it is neither among the newest nor kept apart |
     | deleted | nothing |
 
     Its transitions; "writer" and "replicator" are threads of this object, "caller" is the thread that calls it:
@@ -137,8 +137,8 @@ class Checkpoints:
     | superseded → deleted | in the store: retention after the newer one is replicated | replicator |
     | committed or replicated → deleted | `delete` | caller |
 
-    The replicator skips a checkpoint that is no longer the newest when its turn comes, unless it is the best or a
-    milestone.
+    The replicator skips a checkpoint that is no longer the newest when its turn comes, unless it is kept apart: as the
+    best, as a milestone, or as the last one that has not diverged.
 
     The states of this object's claim on the run:
 
@@ -288,8 +288,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Wait until the last checkpoint is committed on the disk and retention there is done.
 
-        If the run is claimed and has a store, also wait until the last checkpoint, the best one and the milestones are
-        in the store. Raises the error of the pending write: `DiskFull`, `TrainingError` or `RunLost`. Raises `RunLost`
+        If the run is claimed and has a store, also wait until the last checkpoint and those that are kept apart are in
+        the store. Raises the error of the pending write: `DiskFull`, `TrainingError` or `RunLost`. Raises `RunLost`
         if another session extended the chain in the store, and `ConnectionFailed` or another `HaversackError` of the
         store if the upload fails.
         """

@@ -1,8 +1,9 @@
 """Replicates a run's checkpoints from this machine's disk to a store, in a thread of its own.
 
 The training loop never waits for the store. If the store does not answer, that is logged once, and the checkpoints stay
-on this disk. When the store answers again, it gets the newest checkpoint, the best one and the milestones, not every
-checkpoint in between. Checkpoints that retention no longer keeps are deleted there once the newer ones are complete.
+on this disk. When the store answers again, it gets the newest checkpoint and those that retention keeps apart (the
+best, the last that has not diverged, the milestones), not every checkpoint in between. Checkpoints that retention no
+longer keeps are deleted there once the newer ones are complete.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 class Replicator:
     """Replicates one run from `local` to `remote`.
 
-    Of the checkpoints in `remote`, retention keeps the newest `keep`, the best one and the milestones.
+    Of the checkpoints in `remote`, retention keeps the newest `keep` and those apart.
 
     | field | type | changed by |
     |---|---|---|
@@ -78,7 +79,7 @@ class Replicator:
         self._latest = self._thread.submit(self._replicate, self._requests)
 
     def wait(self) -> None:
-        """Wait until the newest checkpoint, the best one and the milestones are in the store.
+        """Wait until the newest checkpoint and those that are kept apart are in the store.
 
         If the last attempt failed, retry once. Raises `ChainConflict` if another session extended the store's chain,
         `ConnectionFailed` or another `HaversackError` of the store if the attempt fails.
