@@ -24,7 +24,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "": [
         {"__main__"},
         {"cli"},
-        {"machine"},
+        {"machine", "device_report"},
         {"__init__"},
         {"notebook"},
         {"account"},
@@ -62,8 +62,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"owned_run", "torch"},
         {"runs", "streams", "state_tree", "batches"},
         {"part", "checkpoints"},
-        {"devices", "location", "interrupts", "rhythm", "console", "code_digest"},
-        {"clock"},
+        {"devices", "framework_process", "location", "interrupts", "rhythm", "console", "code_digest"},
+        {"clock", "framework_devices"},
         {"__init__"},
     ],
     "notebook": [

@@ -5,6 +5,7 @@ The modules and the commands or parts that each defines:
 notebook   run, clock                drive      mount, unmount, drive …     hub        hub
 accounts   login, logout, whoami     data       data …                      runs, jobs, env
 doctor     doctor                    secrets    secrets …
+devices    devices
 options    shared by commands        output     how results are printed
 """
 
@@ -18,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from haversack.cli import accounts, data, doctor, drive, env, hub, jobs, notebook, runs, secrets
+from haversack.cli import accounts, data, devices, doctor, drive, env, hub, jobs, notebook, runs, secrets
 from haversack.errors import HaversackError, InputError, Interrupted
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (notebook, drive, hub, accounts, doctor):
+for commands in (notebook, drive, hub, accounts, doctor, devices):
     app.add_typer(commands.commands)
 app.add_typer(drive.app, name="drive")
 app.add_typer(data.app, name="data")

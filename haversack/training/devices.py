@@ -1,8 +1,8 @@
-"""The devices that Keras can train on.
+"""The devices that Keras can train on, and how they are listed: as a TPU system is, by `System`.
 
 A core is a JAX device, and a worker is a JAX process. Listing imports Keras and starts JAX in this process, but starts
 no other process and joins no cluster: it shows several workers only if `jax.distributed` already runs.
-`haversack.distribute` distributes training over all cores.
+`haversack.distribute` distributes training over all cores. `device_report` lists other frameworks' devices too.
 """
 
 from __future__ import annotations
@@ -11,41 +11,21 @@ import importlib.util
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from haversack.errors import ExtraMissing, TrainingError
-
-if TYPE_CHECKING:
-    import jax
-
-
-@dataclass(frozen=True)
-class Device:
-    """One core: a JAX device.
-
-    Attributes:
-        id: JAX's number of the device.
-        kind: JAX's name of the model, such as "TPU v5 lite" or "cpu".
-        platform: "cpu", "gpu" or "tpu".
-        process: JAX's number of the process that the device belongs to.
-        memory: bytes that may be allocated on it; for a CPU device its share of the host's memory; None if unknown, as
-            for devices of other processes.
-    """
-
-    id: int
-    kind: str
-    platform: str
-    process: int
-    memory: int | None
+from haversack.errors import ExtraMissing, InputError, TrainingError
+from haversack.training import framework_devices
+from haversack.training.framework_devices import Device
 
 
 @dataclass(frozen=True)
 class System:
-    """All devices of all JAX processes; a device is a core, a process is a worker.
+    """All devices of all JAX processes, or those of another framework; a device is a core, a process is a worker.
 
-    `str()` returns a table of them, as `distribute` prints it.
+    `str()` returns a table of them, as `distribute` and `haversack devices` print it.
     """
 
     devices: tuple[Device, ...]
@@ -65,6 +45,11 @@ class System:
         """The number of devices of each process, rounded down if they have different numbers."""
         return self.cores // self.workers
 
+    def json(self) -> dict[str, Any]:
+        """Return the counts and the devices as JSON values; memory in bytes."""
+        counts = {"cores": self.cores, "workers": self.workers, "cores_per_worker": self.cores_per_worker}
+        return {**counts, "devices": [asdict(device) for device in self.devices]}
+
     def __str__(self) -> str:
         counts = (("Cores", self.cores), ("Workers", self.workers), ("Cores per worker", self.cores_per_worker))
         return "\n".join([f"{name + ':':<18}{count}" for name, count in counts] + ["", *_table(self.devices)])
@@ -81,9 +66,24 @@ def devices() -> list[Device]:
     Raises `ExtraMissing` if Keras or JAX is not installed, and `TrainingError` if Keras runs on another backend.
     """
     import_keras()
-    import jax
+    return framework_devices.of_jax()
 
-    return [_device(device) for device in jax.devices()]
+
+def simulated(cores: int, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables with which JAX simulates `cores` on the CPU, for a process with `variables`.
+
+    Raises `InputError` if `cores` cannot be simulated.
+    """
+    check_simulated(cores)
+    kept = [flag for flag in variables.get("XLA_FLAGS", "").split() if "force_host_platform_device_count" not in flag]
+    flags = [*kept, f"--xla_force_host_platform_device_count={cores}"]
+    return {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
+
+
+def check_simulated(cores: int) -> None:
+    """Raise `InputError` unless `cores` is a number of cores that can be simulated."""
+    if cores < 1:
+        raise InputError(f"{cores} cores cannot be simulated.", "Give --cores a number of at least 1.")
 
 
 def usable_cores() -> int | None:
@@ -124,32 +124,11 @@ def import_keras() -> Any:
     return keras
 
 
-def _device(device: jax.Device) -> Device:
-    return Device(device.id, device.device_kind, device.platform, device.process_index, _memory(device))
-
-
-def _memory(device: jax.Device) -> int | None:
-    """The backend's allocation limit in bytes, or a CPU device's share of the host's memory; None if unknown.
-
-    Devices of other processes are not asked.
-    """
-    import jax
-
-    if device.process_index != jax.process_index():
-        return None
-    statistics = device.memory_stats() or {}
-    if "bytes_limit" in statistics:
-        return int(statistics["bytes_limit"])
-    if device.platform != "cpu" or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count("cpu")
-
-
 def _table(devices: tuple[Device, ...]) -> list[str]:
     """The lines of a table with a heading and a row for each device."""
-    rows = [("id", "kind", "platform", "process", "memory")]
+    rows = [("id", "kind", "platform", "process", "memory", "found by")]
     for device in devices:
         memory = "–" if device.memory is None else f"{device.memory / 1e9:.1f} GB"
-        rows.append((str(device.id), device.kind, device.platform, str(device.process), memory))
+        rows.append((str(device.id), device.kind, device.platform, str(device.process), memory, device.found))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -7,6 +7,7 @@ Where a framework is missing, its tests fail.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,3 +54,13 @@ def run(tmp_path: Path) -> Run:
         return Executed(output, json.loads(done.stdout))
 
     return run_notebook
+
+
+@pytest.fixture
+def listed() -> dict[str, dict[str, object]]:
+    """What `haversack devices --json` says of each framework, by its name."""
+    command = [sys.executable, "-m", "haversack", "devices", "--json"]
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return {one["name"]: one for one in json.loads(done.stdout)["frameworks"]}

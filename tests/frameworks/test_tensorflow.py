@@ -50,3 +50,10 @@ def test_all_kinds_of_data_do_as_in_plain_keras(run: Run, tmp_path: Path, backen
     ours = results(run(notebook).output)
     assert ours == results(run(notebook, "--plain").output)
     assert {"numpy ok", "tf.data ok", "polars ok", "grain ok", "ragged ok"} <= set(ours)
+
+
+def test_its_devices_are_listed(listed: dict[str, dict[str, object]]) -> None:
+    import tensorflow
+
+    assert listed["TensorFlow"]["version"] == tensorflow.__version__
+    assert listed["TensorFlow"]["cores"] == max(1, len(tensorflow.config.list_physical_devices("GPU")))

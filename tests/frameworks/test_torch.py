@@ -19,3 +19,10 @@ def test_keras_trains_on_a_loader(run: Run) -> None:
 def test_what_holds_for_the_session_is_said_once(run: Run) -> None:
     executed = run("keras_loader")
     assert executed.text(3).strip() == "1"
+
+
+def test_its_devices_are_listed(listed: dict[str, dict[str, object]]) -> None:
+    import torch
+
+    assert listed["PyTorch"]["version"] == torch.__version__
+    assert listed["PyTorch"]["cores"] == max(1, torch.cuda.device_count())

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from haversack.training.devices import Device, System
+from haversack.training.devices import System
+from haversack.training.framework_devices import Device
 from tests.training.conftest import Results
 
-TPU = System(tuple(Device(number, "TPU v5 lite", "tpu", number // 4, 16 * 10**9) for number in range(8)))
+TPU = System(
+    tuple(Device(number, "TPU v5 lite", "tpu", number // 4, 16 * 10**9, "jax.devices()") for number in range(8))
+)
 DISTRIBUTE = "import haversack; from haversack.errors import HaversackError\n" + (
     "try: haversack.distribute()\nexcept HaversackError as error: print(type(error).__name__, error)"
 )
@@ -26,12 +29,12 @@ def test_the_listing_begins_with_the_counts() -> None:
 
 def test_the_listing_has_a_row_for_each_core() -> None:
     heading, *rows = str(TPU).splitlines()[4:]
-    assert heading.split() == ["id", "kind", "platform", "process", "memory"]
-    assert rows[7] == "7   TPU v5 lite  tpu       1        16.0 GB"
+    assert heading.split() == ["id", "kind", "platform", "process", "memory", "found", "by"]
+    assert rows[7] == "7   TPU v5 lite  tpu       1        16.0 GB  jax.devices()"
 
 
 def test_memory_that_nobody_tells_is_a_dash() -> None:
-    assert str(System((Device(0, "gpu", "gpu", 0, None),))).endswith("–")
+    assert str(System((Device(0, "gpu", "gpu", 0, None, "torch.mps"),))).endswith("  –       torch.mps")
 
 
 def test_simulated_cores_are_found_and_printed(trained: dict[int, Results]) -> None:

@@ -13,12 +13,13 @@ from haversack.notebook.place import sandbox
 from haversack.notebook.record import document
 from haversack.notebook.record.store import Options
 from haversack.packages import lock
+from haversack.training import devices
 
 
 def check_options(options: Options) -> None:
     """Raise `InputError` for unusable options, and what `taken.check` and `check_hub` raise."""
-    if options.cores is not None and options.cores < 1:
-        raise InputError(f"{options.cores} cores cannot be simulated.", "Give --cores a number of at least 1.")
+    if options.cores is not None:
+        devices.check_simulated(options.cores)
     if options.max_sessions < 1:
         raise InputError(
             f"A job cannot have {options.max_sessions} sessions.", "Give --max-sessions a number of at least 1."

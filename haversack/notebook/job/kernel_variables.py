@@ -18,6 +18,7 @@ from haversack.notebook.secrets import file
 from haversack.notebook.sessions import kernel
 from haversack.packages import keras_backend, on_demand
 from haversack.packages.imports import code_cells
+from haversack.training import devices
 
 
 def of_job(chosen: settings.Settings, folder: Path, options: Options) -> dict[str, str]:
@@ -50,11 +51,7 @@ def of_job(chosen: settings.Settings, folder: Path, options: Options) -> dict[st
         variables["HAVERSACK_HUB"] = hub
     variables |= _kaggle_variables(hub) if options.trusted else {channel.UNTRUSTED: "1"}
     if cores is not None:
-        kept = [
-            flag for flag in variables.get("XLA_FLAGS", "").split() if "force_host_platform_device_count" not in flag
-        ]
-        flags = [*kept, f"--xla_force_host_platform_device_count={cores}"]
-        variables |= {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
+        variables |= devices.simulated(cores, variables)
     return variables
 
 
