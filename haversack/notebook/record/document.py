@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from haversack import disk
 from haversack.errors import DiskFull, InputError, JobError, NotebookInvalid
 from haversack.notebook.record.schema import nbformat
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read(path: Path, address: str = "") -> Any:
@@ -62,6 +65,13 @@ def _normalize(content: dict[str, Any], name: str) -> Any:
     except (KeyError, TypeError, AttributeError, nbformat.ValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NotebookInvalid(f"{name} is not a valid notebook: {reason}.", "Open it in Jupyter and save it.") from None
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "code" and (half := _SURROGATE.search(cell.source)):
+            line = cell.source.count("\n", 0, half.start()) + 1
+            raise NotebookInvalid(
+                f"Line {line} of cell {number} of {name} has half of a character, which Python cannot read.",
+                "Delete what stands there, and write the character again.",
+            )
     return notebook
 
 
@@ -113,7 +123,13 @@ def check_output(output: Path, notebook: Path) -> None:
 
 def write(notebook: Any, output: Path) -> None:
     """Write the notebook to `output` by atomic replace. Raises `DiskFull`, and `JobError` for any other failure."""
-    write_text(nbformat.writes(notebook, version=4) + "\n", output)
+    write_text(as_json(notebook) + "\n", output)
+
+
+def as_json(notebook: Any) -> str:
+    """Return the notebook as the JSON of its file. Half of a surrogate pair, which UTF-8 cannot encode, is escaped."""
+    text: str = nbformat.writes(notebook, version=4)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write_page(notebook: Any, output: Path, *, local_images: bool = True) -> None:
@@ -132,7 +148,7 @@ def write_page(notebook: Any, output: Path, *, local_images: bool = True) -> Non
     except (ValueError, OSError, TemplateError) as error:
         reason = str(error).splitlines()[0]
         raise JobError(f"The web page could not be rendered: {reason}", "The executed notebook is complete.") from error
-    write_text(page, output)
+    write_text(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", page), output)
 
 
 def write_text(text: str, output: Path) -> None:

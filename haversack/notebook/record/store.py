@@ -31,7 +31,6 @@ from haversack.notebook import streams
 from haversack.notebook.kaggle.attachment import AttachedInput
 from haversack.notebook.kaggle.dialect import Dialect
 from haversack.notebook.record import beside, document
-from haversack.notebook.record.schema import nbformat
 from haversack.notebook.secrets.masking import Secrets
 
 NOTEBOOK, UPLOADS, RECORD, EXECUTED = "notebook.ipynb", "uploads", "job.json", "executed.ipynb"
@@ -232,7 +231,7 @@ class JobStore:
             self._notify_once(
                 "The notebook contains a secret, which is masked in the copy on the drive: use userdata.get()."
             )
-        self._upload(NOTEBOOK, nbformat.writes(masked, version=4).encode())
+        self._upload(NOTEBOOK, document.as_json(masked).encode())
         for name in _inputs(record):
             path = self.folder / name
             if not self._holds_secret(path):

@@ -8,6 +8,7 @@ import resource
 import subprocess
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from haversack.errors import DiskFull, JobError, NotebookInvalid
@@ -87,3 +88,26 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == [path]
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_half_a_surrogate_pair_is_written_as_it_was(tmp_path: Path) -> None:
+    output = nbformat.v4.new_output("stream", text="é \\\udc80\n")
+    cells = [nbformat.v4.new_markdown_cell("half: \ud83d"), nbformat.v4.new_code_cell("1", outputs=[output])]
+    document.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "nb.ipynb")
+    text, code = json.loads((tmp_path / "nb.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert "".join(text["source"]) == "half: \ud83d"
+    assert "".join(code["outputs"][0]["text"]) == "é \\\udc80\n"
+    assert document.read(tmp_path / "nb.ipynb").cells[0].source == "half: \ud83d"
+
+
+def test_code_with_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 1\nb = '\ud83d'")])
+    document.write(notebook, tmp_path / "nb.ipynb")
+    with pytest.raises(NotebookInvalid, match=r"Line 2 of cell 1 of .*nb\.ipynb has half of a character"):
+        document.read(tmp_path / "nb.ipynb")
+
+
+def test_a_page_shows_half_a_surrogate_pair_as_unknown(tmp_path: Path) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("half: \ud83d")])
+    document.write_page(notebook, tmp_path / "out.html")
+    assert "half: \N{REPLACEMENT CHARACTER}" in (tmp_path / "out.html").read_text(encoding="utf-8")
