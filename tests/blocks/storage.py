@@ -26,6 +26,8 @@ class Storage:
     etag: str = '"one"'
     md5: str | None = None
     ranges: bool = True
+    shifted: int = 0
+    """By how many bytes a range begins later than was asked for, as its headers say."""
     cut_after: int | None = None
     """Every body of more bytes than this is cut off there."""
     stall_after: int | None = None
@@ -90,8 +92,11 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": storage.etag}
         if storage.md5 != "none":
             headers["x-goog-hash"] = "crc32c=AAAAAA==,md5=" + base64.b64encode(bytes.fromhex(storage.md5)).decode()
+        if asked and storage.ranges and int(asked[1]) >= size:
+            self._head(416, {"Content-Range": f"bytes */{size}", "Content-Length": "0"})
+            return
         if asked and storage.ranges:
-            first, last = int(asked[1]), min(int(asked[2]), size - 1)
+            first, last = int(asked[1]) + storage.shifted, min(int(asked[2]) + storage.shifted, size - 1)
             data = data[first : last + 1]
             self._head(
                 206, {**headers, "Content-Length": str(len(data)), "Content-Range": f"bytes {first}-{last}/{size}"}

@@ -270,10 +270,12 @@ class PartialFile:
 def check_content(response: aiohttp.ClientResponse, file: File, position: int) -> None:
     """Raise `IntegrityError` if, by its headers, a download cannot be of the version `file` from `position` on.
 
-    The total size and, if there is an `x-goog-hash` header, the MD5 must be those of `file`. A `position` above 0 needs
-    the status 206: with 200 the server has ignored the range. Which bytes a 206 says it has is not checked.
+    The total size and, if there is an `x-goog-hash` header, the MD5 must be those of `file`. The first byte of the
+    response must be that at `position`: by `Content-Range` (RFC 9110) with status 206; with 200 the server has ignored
+    the range and sends the whole file.
     """
-    if response.status != 206 and position > 0:
+    begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", "")) if response.status == 206 else None
+    if (int(begins[1]) if begins else 0) != position:
         raise IntegrityError(
             f"The drive does not serve byte ranges of {file.name}.", "Download it whole: haversack drive get."
         )

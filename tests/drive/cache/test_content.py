@@ -18,6 +18,7 @@ from haversack.drive.remote.api import DriveApi, File
 from haversack.errors import IntegrityError
 from haversack.http import wait
 from tests import calls
+from tests.blocks.storage import Storage, serving
 from tests.conftest import RunningHub, start_hub
 
 
@@ -155,3 +156,14 @@ def test_a_full_disk_does_not_keep_anything_from_being_read(drive: RunningHub, t
         assert b"".join(content.read(file, at, 256 << 10) for at in range(0, size, 256 << 10)) == data
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.parametrize("size", [10_000, SMALL + 100_000])
+def test_another_range_than_was_asked_for_is_refused(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    with serving(Storage(data, md5="none", shifted=1000)) as storage:
+        file = File("id", "a.bin", "root", "text/plain", size, "", 0.0, 1)
+        http = storage.client()
+        content = ContentCache(tmp_path, DriveApi(http.server, http))
+        with pytest.raises(IntegrityError, match=r"does not serve byte ranges of a\.bin"):
+            content.read(file, 5000, 1000)
