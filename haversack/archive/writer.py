@@ -31,11 +31,11 @@ _ARCHIVE_OVERHEAD = 22 + 20 + 56
 def folder_files(folder: Path) -> dict[str, Path]:
     """Return the paths of all files below `folder` by their member names (relative, with slashes), sorted by name.
 
-    Hidden files and links to files are included; empty folders, and folders that may not be read, are not. Raises
-    `InputError` for anything that is neither a file nor a folder: links to folders, broken links, sockets, devices.
+    Hidden files and links to files are included; empty folders are not. Raises `InputError` for anything that is
+    neither a file nor a folder (links to folders, broken links, sockets, devices) and for a folder that cannot be read.
     """
     found = {}
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_refuse_unreadable):
         for name in [*files, *(name for name in folders if Path(parent, name).is_symlink())]:
             path = Path(parent, name)
             if not path.is_file():
@@ -44,6 +44,12 @@ def folder_files(folder: Path) -> dict[str, Path]:
                 )
             found[path.relative_to(folder).as_posix()] = path
     return dict(sorted(found.items()))
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise InputError(
+        f"The folder {error.filename} cannot be read: {error.strerror}.", "Make it readable, or move it elsewhere."
+    ) from error
 
 
 def pack(folder: Path, archive: Path) -> None:

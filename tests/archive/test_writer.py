@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,21 @@ def folder(tmp_path: Path) -> Path:
     (made / "b" / "c" / "ä.txt").write_text("deep")
     (made / "a.txt").write_text("a")
     return made
+
+
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """Let this thread, if it is root's, do without the capabilities to read what permissions forbid; capset(2)."""
+    header, before = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, before) == 0
+    without = (ctypes.c_uint32 * 6)(*before)
+    without[0] &= ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH in the effective set
+    assert libc.capset(header, without) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, before) == 0
 
 
 def test_other_tools_read_what_was_packed(folder: Path, tmp_path: Path) -> None:
@@ -132,3 +149,14 @@ def test_a_full_disk_is_told_and_nothing_is_left(small_disk: Path) -> None:  # n
     with pytest.raises(DiskFull, match="is full"):
         write_shards(((str(number), bytes(500_000)) for number in range(9)), small_disk / "set", 800_000)
     assert not list(small_disk.iterdir())
+
+
+def test_a_folder_that_cannot_be_read_is_refused_by_name(folder: Path) -> None:
+    locked = folder / "locked"
+    locked.mkdir()
+    locked.chmod(0)
+    with (
+        bound_by_permissions(),
+        pytest.raises(InputError, match=rf"The folder {locked} cannot be read: Permission denied"),
+    ):
+        folder_files(folder)
