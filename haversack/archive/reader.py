@@ -81,7 +81,8 @@ class Archive:
             return b"".join(self.pieces(member))
         # Fast path: one read and one inflate call. An image loader reads a thousand small members a second.
         inflate = _decompressor(member)
-        data = next(self._compressed_pieces(member), b"")
+        # One piece, unless the local header is longer than estimated.
+        data = b"".join(self._compressed_pieces(member))
         if inflate is not None:
             try:
                 data = inflate.decompress(data, member.size + 1)

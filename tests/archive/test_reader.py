@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import random
 import zipfile
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def test_a_member_is_read_from_its_own_range() -> None:
     file.read.clear()
     archive.read(member)
     assert all(member.offset <= offset and offset + size <= member.end for offset, size in file.read)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_small_member_with_a_long_local_header_is_read_whole(method: int) -> None:
+    name, data = "folder/" * 90 + "a.txt", random.Random(1).randbytes(300)
+    assert read(Archive(InMemory(zipped({name: data}, method=method))), name) == data
 
 
 def test_a_large_member_comes_in_pieces() -> None:
