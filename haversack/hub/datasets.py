@@ -335,8 +335,9 @@ class DatasetStore:
         target = self.folder / owner / slug / str(number)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
-            # Left by a crash between this rename and the commit, or put there by hand: no row refers to it.
-            os.rename(target, self._building / secrets.token_hex(12))
+            # No row refers to it: left by a crash between this rename and the commit, put there by hand, or a version
+            # of a database that was lost. It may be somebody's only copy, so it stays beside the versions.
+            os.rename(target, target.with_name(f"{number}.before-{secrets.token_hex(4)}"))
         os.rename(building, target)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from haversack.hub.content import stage_file
+from haversack.hub.datasets import Blob, DatasetStore
 from haversack.hub.records import Records
 from haversack.hub.refusal import Refusal
 from haversack.hub.tree import Tree
@@ -110,3 +111,16 @@ def test_a_full_disk_is_said_so_and_leaves_nothing_half_written(small_disk: Path
     finally:
         hub.process.terminate()
         hub.process.wait(60)
+
+
+def test_versions_of_a_lost_database_stay(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_text("old")
+    folder = tmp_path / "kaggle" / "me" / "set"
+    for text in ("old", "new"):
+        (tmp_path / "blob").unlink()
+        (tmp_path / "blob").write_text(text)
+        store = DatasetStore(tmp_path / "kaggle", tmp_path / ".hub", Records(tmp_path / f"{text}.sqlite"))
+        store.create("me", "set", {}, False, [Blob("a.txt", tmp_path / "blob")])
+    DatasetStore(tmp_path / "kaggle", tmp_path / ".hub", Records(tmp_path / "new.sqlite"))
+    assert (folder / "1" / "a.txt").read_text() == "new"
+    assert [path.read_text() for path in folder.glob("1.before-*/a.txt")] == ["old"]
