@@ -352,7 +352,7 @@ def normalize_source(source: str | Path) -> str:
     if given.startswith("drive:") and not given.startswith("drive://"):
         return "drive://" + given.removeprefix("drive:").lstrip("/")
     if given.startswith("file://"):
-        given = urlsplit(given).path
+        given = unquote(urlsplit(given).path)
     is_address = given.startswith("kaggle:") or "://" in given
     return given if is_address else str(Path(given).expanduser().absolute())
 

@@ -202,6 +202,13 @@ def test_local_archive_is_a_data_set(archive: Path, files: dict[str, bytes]) -> 
         assert data.path("labels.csv").read_bytes() == files["labels.csv"]
 
 
+def test_a_file_url_is_percent_decoded(folder: Path, tmp_path: Path) -> None:
+    spaced = tmp_path / "my pictures é#1"
+    folder.rename(spaced)
+    with dataset(spaced.as_uri()) as data:
+        assert data.source == str(spaced)
+
+
 def test_local_archive_with_damage_is_told(tmp_path: Path) -> None:
     import zipfile
 
