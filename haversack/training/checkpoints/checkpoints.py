@@ -407,12 +407,17 @@ class Checkpoints:
         found = [copy for copy in self._copies.checkpoints() if copy.step == step]
         if not found:
             raise self._not_found(step)
-        # A chain's newest link cannot be deleted, so commit a claim after the checkpoints.
-        self._last_link = self._local.commit(self._new_link("claim"))
-        if self._replicator is not None:
-            self._replicator.remote.commit(self._last_link)
-        for copy in found:
-            copy.store.delete(copy.link)
+        try:
+            # A chain's newest link cannot be deleted, so commit a claim after the checkpoints.
+            self._last_link = self._local.commit(self._new_link("claim"))
+            if self._replicator is not None:
+                self._replicator.remote.commit(self._last_link)
+            for copy in found:
+                copy.store.delete(copy.link)
+        except ChainConflict as error:
+            raise self._mark_lost() from error
+        except OSError as error:
+            raise self._disk_error(error, f"the deletion of step {step}") from error
 
     # Private
 

@@ -249,7 +249,8 @@ class LocalStore:
     def _rename(self, temporary: Path, number: int) -> None:
         """Rename `temporary` to the link of `number` and check that it is the last link after ours.
 
-        Raises `ChainConflict` if the number is taken, or if the check fails; then the link is deleted again.
+        Raises `ChainConflict` if the number is taken, or if the check fails, and `OSError` if the folder cannot be
+        synced; the link is then deleted again.
         """
         try:
             temporary.rename(self.folder / _name(number))
@@ -257,14 +258,14 @@ class LocalStore:
             if (self.folder / _name(number)).exists():
                 raise ChainConflict from error
             raise
-        disk.sync_folder(self.folder)
         try:
+            disk.sync_folder(self.folder)
             self._check_tip()
             if self._names()[-1] != _name(number):
                 # While this session was suspended, another one committed this number and retention deleted it; the
                 # later links show that.
                 raise ChainConflict
-        except ChainConflict:
+        except (ChainConflict, OSError):
             shutil.rmtree(self.folder / _name(number), ignore_errors=True)
             raise
 

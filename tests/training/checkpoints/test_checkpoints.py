@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 import haversack
-from haversack.errors import DiskFull, InputError, IntegrityError, NotFound, RunLost
+from haversack import disk
+from haversack.errors import DiskFull, InputError, IntegrityError, NotFound, RunLost, TrainingError
 from haversack.training.checkpoints.checkpoints import Checkpoints
 from tests.training.programs.loop import is_whole, state
 
@@ -310,3 +312,39 @@ def test_an_interrupted_wait_keeps_what_is_being_written_whole(run: Checkpoints)
         timer.join()
     run.save(2, second, wait=True)
     assert [(run.restore(step=step).tree == step).all() for step in (1, 2)] == [True, True]  # type: ignore[union-attr]
+
+
+def test_a_save_that_could_not_be_synced_leaves_nothing_and_the_next_works(
+    run: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(run, 1)
+
+    def fail(folder: Path) -> None:
+        if folder == run.folder / "checkpoints":
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "sync_folder", fail)
+        with pytest.raises(TrainingError, match="checkpoint of step 2 of the run run could not be written"):
+            run.save(2, state(2), wait=True)
+    assert [checkpoint.step for checkpoint in run.all()] == [1]
+    assert [checkpoint.step for checkpoint in saved(run, 3).all()] == [1, 3]
+
+
+def test_deleting_from_a_run_that_was_taken_over_says_who_has_it(run: Checkpoints, tmp_path: Path) -> None:
+    saved(run, 1, 2)
+    other = Checkpoints("run", tmp_path, take_over=True)
+    other.claim()
+    with pytest.raises(RunLost):
+        run.delete(1)
+
+
+def test_deleting_on_a_disk_that_fails_is_one_error(run: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(run, 1, 2)
+
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(disk, "sync_folder", fail)
+    with pytest.raises(TrainingError, match="deletion of step 1 of the run run could not be written"):
+        run.delete(1)
