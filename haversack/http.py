@@ -29,7 +29,7 @@ from yarl import URL
 from haversack import rate_limit, route, settings
 from haversack.answer import Answer, error_of, is_retryable
 from haversack.credentials import Renewable, Server
-from haversack.errors import ConnectionFailed, RateLimited, SignInError
+from haversack.errors import ConnectionFailed, RateLimited, RemoteError, SignInError
 from haversack.route import origin
 
 __all__ = ["Answer", "Http", "error_of", "wait"]
@@ -180,8 +180,9 @@ class Http:
         if the body breaks off, the caller resumes it with a range request. `refused` is called for each attempt that
         fails by a network failure, 429 or 503.
 
-        Raises the `RemoteError` or `SignInError` of `error_of` for an error answer, `ConnectionFailed` if there is no
-        answer, and `InputError` if the proxy, `ca` or `quota` that is configured cannot be used. Reading the body
+        Raises the `RemoteError` or `SignInError` of `error_of` for an error answer, `RemoteError` for a sixth redirect,
+        `ConnectionFailed` if there is no answer, and `InputError` if the proxy, `ca` or `quota` that is configured
+        cannot be used. Reading the body
         raises `aiohttp.ClientError` or `TimeoutError`.
         """
         attempts = _Attempts(self)
@@ -195,7 +196,13 @@ class Http:
                 await attempts.after(error)
                 continue
             try:
-                if response.status in _REDIRECTS and "Location" in response.headers and redirects < _MOST_REDIRECTS:
+                if response.status in _REDIRECTS and "Location" in response.headers:
+                    if redirects == _MOST_REDIRECTS:
+                        raise RemoteError(
+                            f"{self.server.name} redirects more than {_MOST_REDIRECTS} times.",
+                            "Try again later.",
+                            status=response.status,
+                        )
                     redirects += 1
                     url, params = urljoin(str(response.url), response.headers["Location"]), None
                     continue
