@@ -45,6 +45,8 @@ _CHUNK = 256 << 10
 _MAX_PREFETCH_TASKS = 16
 _STALE_ADDRESS_STATUSES = (400, 401, 403, 404, 410)
 """With these, storage refuses an address that has expired or that it no longer knows."""
+_NOT_SATISFIABLE = 416
+"""The answer to a request for the first byte of an empty file (RFC 9110)."""
 _MAX_DOWNLOADS = 3
 """How often a full download is begun while the content changes on the server."""
 
@@ -248,11 +250,17 @@ class RemoteFile:
 
     async def _describe(self) -> ContentInfo:
         """Return the description, from a request for the first byte: a signed address may allow nothing but GET."""
-        async with self._http.stream("GET", await self._current_address(), headers={"Range": "bytes=0-0"}) as response:
-            content = parse_content_info(response, self.name)
-            if content.ranges:
-                await response.read()  # a connection can be reused only after its body was read
-            return content
+        asked = self._http.stream("GET", await self._current_address(), headers={"Range": "bytes=0-0"})
+        try:
+            async with asked as response:
+                content = parse_content_info(response, self.name)
+                if content.ranges:
+                    await response.read()  # a connection can be reused only after its body was read
+                return content
+        except RemoteError as error:
+            if error.status != _NOT_SATISFIABLE:
+                raise
+            return ContentInfo(0, "", md5=None, ranges=True)
 
     async def _current_address(self) -> str:
         async with self._locate_lock:

@@ -311,3 +311,10 @@ def test_parts_cover_the_holes_exactly() -> None:
     assert parts[0][0] == 0
     assert parts[-1] == (5 << 20, (5 << 20) + 7)
     assert sum(stop - start for start, stop in parts) == (3 << 20) + 7
+
+
+def test_an_empty_file_has_no_first_byte(storage: Storage, clients: Any, tmp_path: Path) -> None:
+    storage.data, storage.md5 = b"", "none"
+    file = clients(tmp_path / "file")
+    assert (file.size, file.read_at(0, 0)) == (0, b"")
+    assert file.complete(lambda path: None).read_bytes() == b""
