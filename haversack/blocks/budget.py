@@ -7,7 +7,6 @@ a cache need no coordination.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -26,13 +25,11 @@ class _Entry:
 
     Attributes:
         used: when one of them was last read or changed, in seconds since 1970.
-        size: the bytes that they occupy on the disk, holes excluded.
-        files: their paths.
+        files: their paths, each with the bytes that it occupies on the disk, holes excluded.
     """
 
     used: float = 0.0
-    size: int = 0
-    files: list[str] = field(default_factory=list)
+    files: dict[str, int] = field(default_factory=dict)
 
 
 class Budget:
@@ -64,20 +61,18 @@ class Budget:
     def evict(self) -> None:
         """Delete the least recently used entries until at most nine tenths of the limit are used.
 
-        Does nothing if another thread of this process is evicting. A file that cannot be deleted is logged and counts
-        as deleted.
+        Does nothing if another thread of this process is evicting. A file that cannot be deleted is logged and goes on
+        counting, so that more recently used entries make room for it.
         """
         if not self._eviction_lock.acquire(blocking=False):
             return
         try:
             entries = self._entries()
-            used = sum(entry.size for entry in entries)
+            used = sum(sum(entry.files.values()) for entry in entries)
             for entry in sorted(entries, key=lambda entry: entry.used):
                 if used <= self.limit * 9 // 10:
                     return
-                for file in entry.files:
-                    _delete(file)
-                used -= entry.size
+                used -= sum(size for file, size in entry.files.items() if _delete(file))
         finally:
             self._eviction_lock.release()
 
@@ -91,8 +86,7 @@ class Budget:
                     continue
                 entry = found.setdefault(os.path.join(folder.path, file.name.partition(".")[0]), _Entry())
                 entry.used = max(entry.used, status.st_atime, status.st_mtime)
-                entry.size += status.st_blocks * 512
-                entry.files.append(file.path)
+                entry.files[file.path] = status.st_blocks * 512
         return list(found.values())
 
 
@@ -105,9 +99,13 @@ def _scan(folder: Path | str) -> list[os.DirEntry[str]]:
         return []
 
 
-def _delete(file: str) -> None:
+def _delete(file: str) -> bool:
+    """Delete a file and return whether it is gone; one that cannot be deleted is logged."""
     try:
         os.unlink(file)
+    except FileNotFoundError:
+        return True
     except OSError as error:
-        if error.errno != errno.ENOENT:
-            _log.warning("%s cannot be deleted from the cache: %s. Delete it by hand to free its space.", file, error)
+        _log.warning("%s cannot be deleted from the cache: %s. Delete it by hand to free its space.", file, error)
+        return False
+    return True

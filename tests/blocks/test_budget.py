@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+import pytest
 
 from haversack.blocks.budget import Budget
 
@@ -37,3 +40,17 @@ def test_nothing_goes_within_the_budget(tmp_path: Path) -> None:
     fill(tmp_path, ["a/one", "b/two"])
     Budget(tmp_path, 1_000_000).evict()
     assert there(tmp_path) == ["a/one", "b/two"]
+
+
+def test_a_file_that_cannot_be_deleted_goes_on_counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, ["a/stuck", "b/two", "a/three"])
+    delete = os.unlink
+
+    def refuse(path: str) -> None:
+        if path.endswith("stuck"):
+            raise PermissionError(errno.EPERM, "Operation not permitted", path)
+        delete(path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    Budget(tmp_path, 260_000).evict()
+    assert there(tmp_path) == ["a/stuck", "a/three"]
