@@ -75,8 +75,9 @@ class Verified:
 def verified(name: str, where: str | Path | None = None) -> list[Verified]:
     """Read every checkpoint of the run `name` and compare it with its hashes; return the results, oldest first.
 
-    `where` is the folder or URL that holds the checkpoints, None for this machine's data folder only. With a URL, those
-    that only the store has are downloaded into the run's folder on this machine. A damaged checkpoint is reported in
+    `where` is the folder or URL that was given to the training, None if it was given none: the checkpoints are then in
+    this machine's data folder and, if that is lost with the session, on the drive of the configured hub. Those that
+    only a store has are downloaded into the run's folder on this machine. A damaged checkpoint is reported in
     `fault`, not raised. Returns [] if there is no such run.
 
     Raises `InputError` if `name` is not a folder's name, `NotFound` if the run's owner deletes a checkpoint before it
@@ -85,7 +86,7 @@ def verified(name: str, where: str | Path | None = None) -> list[Verified]:
     """
     from haversack.training.checkpoints.checkpoints import Checkpoints
 
-    checkpoints = Checkpoints(name, where)
+    checkpoints = Checkpoints(name, location.checkpoints_of(where))
     found = []
     for one in checkpoints.all():
         fault = ""
@@ -126,7 +127,7 @@ def export(
     Args:
         name: the run.
         path: the file. It ends in `.weights.h5` for weights or in `.keras` for the whole model.
-        where: the folder or URL that holds the run's checkpoints; None for this machine's data folder only.
+        where: the folder or URL that was given to the training; None if it was given none (see `verified`).
         checkpoint: "latest", the newest intact one; "best", the newest one saved at the end of an epoch whose
             `val_loss` (`loss` without validation) was the smallest so far; or a step. Steps count from the run's first
             epoch; `haversack runs show` lists them.

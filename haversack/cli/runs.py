@@ -14,7 +14,7 @@ from haversack.cli.output import show
 app = typer.Typer(help="List trainings: their sessions, epochs and checkpoints.", invoke_without_command=True)
 
 Where = Annotated[
-    str | None, typer.Option(metavar="DIR|URL", help="Where the checkpoints are kept; by default the data folder.")
+    str | None, typer.Option(metavar="DIR|URL", help="The folder or URL that was given to the training, if any.")
 ]
 
 

@@ -27,17 +27,24 @@ def resolve(name: str, where: str | Path | None = None) -> tuple[str | Path | No
     Returns the argument `where` for `Checkpoints`, and a line to print that tells the user about a choice made for
     them, "" for none. In one process each line is returned once, even for runs of different names.
     """
-    chosen = settings.load()
+    chosen, kept = settings.load(), checkpoints_of(where)
     if where is not None or chosen.hub == "embedded" or place.disk_outlives_session(chosen.data):
-        return where, ""
+        return kept, ""
     if chosen.hub:
-        return STORE, _once(
+        return kept, _once(
             f"{name}: saved to {STORE} on {chosen.hub}, because this machine's disk is lost with its session"
         )
     return None, _once(
         f"{name}: saved in {chosen.data / 'runs'}, which is lost with this machine's session; to resume in the next "
         "one, name a hub in HAVERSACK_HUB, or give a lasting folder or URL with where="
     )
+
+
+def checkpoints_of(where: str | Path | None) -> str | Path | None:
+    """Return the argument `where` for the `Checkpoints` of a run whose training was given `where`."""
+    chosen = settings.load()
+    is_lost = where is None and not place.disk_outlives_session(chosen.data)
+    return STORE if is_lost and chosen.hub not in (None, "embedded") else where
 
 
 def local_folder(where: str | Path | None) -> Path:

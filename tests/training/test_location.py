@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from pathlib import Path
 
 import pytest
 
-from haversack import place, settings
+from haversack import place, runs, settings
 from haversack.training import location
+from haversack.training.checkpoints.checkpoints import Checkpoints
+from tests.conftest import RunningHub
 
 
 @pytest.fixture
@@ -34,6 +38,17 @@ def test_a_hub_that_was_asked_for_on_a_machine_that_goes_is_not_remarked(monkeyp
 @pytest.mark.usefixtures("fleeting")
 def test_what_was_said_stands(tmp_path: Path) -> None:
     assert location.resolve("run", tmp_path) == (tmp_path, "")
+
+
+@pytest.mark.usefixtures("fleeting")
+def test_a_run_is_read_where_its_training_saved_it(monkeypatch: pytest.MonkeyPatch, hub: RunningHub) -> None:
+    monkeypatch.setenv("HAVERSACK_HUB", hub.url)
+    monkeypatch.setenv("HAVERSACK_TOKEN", hub.token)
+    name = f"run-{secrets.token_hex(4)}"
+    with Checkpoints(name, location.resolve(name)[0]) as checkpoints:
+        checkpoints.save(3, {"weight": 1.5})
+    shutil.rmtree(settings.load().data)  # the next session's machine
+    assert [(one.step, one.fault) for one in runs.verified(name)] == [(3, "")]
 
 
 def test_on_a_machine_that_stays_they_stay() -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from haversack import disk
 from haversack.errors import InputError, NotFound, TrainingError
+from haversack.training import location
 from haversack.training.checkpoints.checkpoints import Checkpoints
 from haversack.training.devices import import_keras
 
@@ -44,7 +45,7 @@ def export(
     Args:
         name: the run.
         path: the file. It ends in `.weights.h5` for weights or in `.keras` for the whole model.
-        where: the folder or URL that holds the run's checkpoints; None for this machine's data folder only.
+        where: the folder or URL that was given to the training; None if it was given none.
         checkpoint: "latest", the newest intact one; "best", the newest one saved at the end of an epoch whose
             `val_loss` (`loss` without validation) was the smallest so far; or a step. Steps count from the run's first
             epoch; `haversack runs show` lists them.
@@ -68,7 +69,7 @@ def export(
     from haversack.training.keras import state
     from haversack.training.keras.session import SavedTraining
 
-    checkpoints = Checkpoints(name, where)
+    checkpoints = Checkpoints(name, location.checkpoints_of(where))
     saved = SavedTraining.of(checkpoints.restore(step=_step(checkpoints, checkpoint)))
     assert saved is not None
     streams = state.streams()  # building a model draws from them
