@@ -60,9 +60,9 @@ FLOORS: dict[str, list[set[str]]] = {
     "training": [
         {"keras", "loops"},
         {"owned_run", "torch"},
-        {"runs", "streams", "state_tree", "batches"},
+        {"runs", "streams", "state_tree", "batches", "machine", "facts"},
         {"part", "checkpoints"},
-        {"devices", "framework_process", "location", "interrupts", "rhythm", "console", "code_digest"},
+        {"devices", "framework_process", "location", "interrupts", "rhythm", "console", "code_digest", "verdict"},
         {"clock", "framework_devices"},
         {"__init__"},
     ],

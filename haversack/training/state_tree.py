@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from haversack.errors import InputError
+from haversack.errors import InputError, TrainingError
 from haversack.training.checkpoints.snapshot import is_array
+from haversack.training.part import Part
 
 _KIND = "\0kind"
 """The key that tells an encoded object from a dict."""
@@ -77,6 +78,22 @@ def decode(tree: Any, like: Any = None, *, copied: bool = True) -> Any:
         same.update(values)
         return same
     return values
+
+
+def stateful_part(name: str, value: Any) -> Part:
+    """Return the part for an object with `state_dict` and `load_state_dict`; `name` is the user's name of it."""
+
+    def restore(saved: Any) -> list[str]:
+        try:
+            value.load_state_dict(decode(saved, value.state_dict()))
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise TrainingError(
+                f"{name} does not take the state that this run saved: {error}",
+                "Give this training another name, or begin again with restart=True, which renames the old run.",
+            ) from error
+        return []
+
+    return Part(type(value).__qualname__, lambda: encode(value.state_dict(), name), restore)
 
 
 def _encode_tensor(torch: Any, tensor: Any, path: str) -> Any:

@@ -9,20 +9,14 @@ verdict is kept in the cache folder, once for each pair of versions.
 from __future__ import annotations
 
 import functools
-import importlib
 import os
-import re
-import subprocess
-import sys
-from contextlib import suppress
 from importlib import metadata
-from pathlib import Path
 
-from haversack import disk, settings
 from haversack.errors import TrainingError
+from haversack.training import verdict
 
 # From the first (included) to the last (excluded). Tests run Keras 3.13 on JAX 0.7, and Keras 3.15 on JAX 0.10.
-_TESTED = {"keras": ((3, 13), (3, 16)), "jax": ((0, 7), (0, 11))}
+_TESTED: dict[str, verdict.Range] = {"keras": ((3, 13), (3, 16)), "jax": ((0, 7), (0, 11))}
 _ADAPTERS = "keras.src.trainers.data_adapters"
 # The private names that this package uses: module and attributes.
 _NAMES = (
@@ -45,7 +39,12 @@ _NAMES = (
     ("keras", "callbacks.ProgbarLogger._finalize_progbar"),
 )
 _CANARY = "haversack.training.keras.canary"
-_CANARY_TIMEOUT = 300  # seconds
+_OF_CANARY = {
+    "KERAS_BACKEND": "jax",
+    # Away from the accelerator, which this process may hold; two devices show whether tail batches are exact.
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+}
 
 
 def check() -> None:
@@ -65,65 +64,12 @@ def reason_unsupported() -> str | None:
     """
     versions = {name: metadata.version(name) for name in _TESTED}
     installed = f"Keras {versions['keras']} with JAX {versions['jax']}"
-    missing = next((name for module, name in _NAMES if not _exists(module, name)), None)
+    missing = next((name for module, name in _NAMES if not verdict.exists(module, name)), None)
     if missing:
         return f"{installed} has no {missing.rpartition('.')[2]}, by which haversack saves and resumes trainings"
-    if os.environ.get("HAVERSACK_CANARY") or all(_is_tested(name, version) for name, version in versions.items()):
+    is_tested = all(verdict.is_in(version, _TESTED[name]) for name, version in versions.items())
+    if os.environ.get(verdict.VARIABLE) or is_tested:
         return None
-    failure = _verdict(versions)
+    title = f"Keras {versions['keras']} and JAX {versions['jax']}"
+    failure = verdict.failure_of(_CANARY, versions, title, _OF_CANARY)
     return f"{installed} fails haversack's check that a training resumes exactly ({failure})" if failure else None
-
-
-def _exists(module: str, name: str) -> bool:
-    try:
-        found = importlib.import_module(module)
-        for attribute in name.split("."):
-            found = getattr(found, attribute)
-    except (ImportError, AttributeError):
-        return False
-    return True
-
-
-def _is_tested(name: str, version: str) -> bool:
-    first, after = _TESTED[name]
-    return first <= tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < after
-
-
-def _verdict(versions: dict[str, str]) -> str:
-    """Why the canary failed with these versions, "" if it passed; from the cache if its verdict is there."""
-    python = ".".join(map(str, sys.version_info[:2]))
-    known = settings.load().cache / "canary" / f"keras-{versions['keras']}-jax-{versions['jax']}-python-{python}"
-    if known.exists():
-        return known.read_text()
-    print(
-        f"haversack: checking whether trainings resume exactly with Keras {versions['keras']} and JAX "
-        f"{versions['jax']}; this is done once for these versions",
-        file=sys.stderr,
-        flush=True,
-    )
-    try:
-        done = _run_canary()
-    except subprocess.TimeoutExpired:
-        return f"no result within {_CANARY_TIMEOUT} s"
-    if done.returncode not in (0, 1):
-        return f"it ended with status {done.returncode}"  # killed, for example: the next session tries again
-    failure = done.stderr.strip().splitlines()[-1] if done.returncode else ""
-    with suppress(OSError):  # without room for the verdict, the next session finds it again
-        known.parent.mkdir(parents=True, exist_ok=True)
-        disk.write(known, failure, durable=False)
-    return failure
-
-
-def _run_canary() -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HAVERSACK_")}
-    variables = {
-        "HAVERSACK_CANARY": "1",
-        "KERAS_BACKEND": "jax",
-        # Away from the accelerator, which this process may hold; two devices show whether tail batches are exact.
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path]),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", _CANARY], env=kept | variables, capture_output=True, text=True, timeout=_CANARY_TIMEOUT
-    )

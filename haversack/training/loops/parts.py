@@ -7,7 +7,6 @@ be changed, such as a pytree of JAX, is given as `state`, which the loop hands b
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from haversack.errors import InputError, TrainingError
 from haversack.training import streams
 from haversack.training.part import Part
-from haversack.training.state_tree import decode, encode
+from haversack.training.state_tree import decode, encode, stateful_part
 
 
 def of_objects(objects: Mapping[str, Any]) -> dict[str, Part]:
@@ -67,32 +66,18 @@ def _of_object(name: str, value: Any) -> Part:
         if (found := part(name, value)) is not None:
             return found
     kind = type(value).__qualname__
-    if isinstance(value, np.random.Generator):
-        return Part(kind, lambda: value.bit_generator.state, lambda saved: _set_bits(value.bit_generator, saved))
-    if isinstance(value, np.random.RandomState):
-        return Part(kind, lambda: value.get_state(legacy=False), lambda saved: _set_stream(value, saved))
-    if isinstance(value, random.Random):
-        return Part(kind, lambda: streams.python_state(value), lambda saved: streams.set_python_state(value, saved))
+    if (found := streams.generator_part(value)) is not None:
+        return found
     if isinstance(value, np.ndarray) and value.flags.writeable:
         return Part(kind, lambda: value, lambda saved: _copy_into(name, value, saved))
     if isinstance(value, (dict, list)):
         return Part(kind, lambda: encode(value, name), lambda saved: _fill(value, saved))
     if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
-        return Part(kind, lambda: encode(value.state_dict(), name), lambda saved: _load(name, value, saved))
+        return stateful_part(name, value)
     raise InputError(
         f"{name} is of type {kind}, which cannot be restored in place.",
         "Give an object with state_dict() and load_state_dict(), an array, a list or a dict; give a pytree as state=.",
     )
-
-
-def _set_bits(bits: Any, saved: dict[str, Any]) -> list[str]:
-    bits.state = saved
-    return []
-
-
-def _set_stream(stream: np.random.RandomState, saved: dict[str, Any]) -> list[str]:
-    stream.set_state(saved)
-    return []
 
 
 def _copy_into(name: str, array: np.ndarray, saved: np.ndarray) -> list[str]:
@@ -113,15 +98,4 @@ def _fill(value: Any, saved: Any) -> list[str]:
         value.update(content)
     else:
         value.extend(content)
-    return []
-
-
-def _load(name: str, value: Any, saved: Any) -> list[str]:
-    try:
-        value.load_state_dict(decode(saved, value.state_dict()))
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise TrainingError(
-            f"{name} does not take the state that this run saved: {error}",
-            "Give this training another name, or begin again with restart=True, which renames the old run.",
-        ) from error
     return []

@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from haversack import place
-from haversack.errors import TrainingError
-from haversack.training import batches, location
+from haversack.training import batches, facts, location
 from haversack.training.batches import Batches
 from haversack.training.checkpoints import snapshot
 from haversack.training.checkpoints.checkpoints import Checkpoints
 from haversack.training.console import print_line
 from haversack.training.loops import parts
 from haversack.training.loops.loop import ResumableLoop, SavedLoop, close_open
-from haversack.training.loops.machine import of_machine
 from haversack.training.loops.plain import PlainLoop
 from haversack.training.loops.state import HeldState
+from haversack.training.machine import of_machine
 from haversack.training.owned_run import rename_old_run
 from haversack.training.part import Part, capture_all
 
@@ -104,12 +103,14 @@ def resumable(
     if take_over:
         checkpoints.claim()  # before the restore, so that the owner until now commits nothing after it
     saved = SavedLoop.of(checkpoints.restore())
-    facts = _facts(framework, opened, found)
+    now = _facts(framework, opened, found)
     if saved is not None:
-        _compare(name, saved.facts, facts)
+        if (error := facts.refusal(name, saved.facts, now)) is not None:
+            raise error
+        facts.report_changes(name, saved.facts, now)
         restarted_by = restarted_by or saved.facts.get("restarted by", "")
-    facts["restarted by"] = restarted_by
-    return ResumableLoop(opened, found, parts.global_streams(), held, checkpoints, saved, facts, begin_batch)
+    now["restarted by"] = restarted_by
+    return ResumableLoop(opened, found, parts.global_streams(), held, checkpoints, saved, now, begin_batch)
 
 
 def _open_source(source: Iterable[Any]) -> Batches:
@@ -133,30 +134,6 @@ def _facts(framework: str, opened: Batches, found: Mapping[str, Part]) -> dict[s
         "settings": dict(opened.settings),
         "machine": of_machine(framework),
     }
-
-
-def _compare(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `TrainingError` if data or parts are not those of the run; print what else is different."""
-    for what in ("data", "parts"):
-        if changed := _differences(before[what], now[what]):
-            raise TrainingError(
-                f"The run {name} began with other {'data' if what == 'data' else 'objects'}: {'; '.join(changed)}.",
-                "Give this training another name, or begin again with restart=True, which renames the old run.",
-            )
-    changed = [change for what in ("settings", "machine") for change in _differences(before[what], now[what])]
-    if changed:
-        print_line(
-            f"{name}: the order of the data and the random streams are unchanged; the last digits may differ, because "
-            f"of {'; '.join(changed)}"
-        )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{key} {before.get(key, 'none')}, now {now.get(key, 'none')}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
-    ]
 
 
 def _process_count(framework: str) -> int:

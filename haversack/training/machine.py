@@ -1,4 +1,4 @@
-"""What of a machine changes the last bits of a loop's results, as JSON: a session that differs in it says so."""
+"""What of a machine changes the last bits of what a loop computes, as JSON: a session that differs in it says so."""
 
 from __future__ import annotations
 
