@@ -59,6 +59,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "gpus": [{"taken"}, {"queue"}, {"locks"}, {"nvidia_smi"}, {"__init__"}],
     "training": [
         {"keras", "loops"},
+        {"lightning"},
         {"owned_run", "torch"},
         {"runs", "streams", "state_tree", "batches", "machine", "facts"},
         {"part", "checkpoints"},
@@ -74,6 +75,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"colab"},
         {"kaggle"},
         {"place"},
+        {"plain_lightning"},
         {"plainfit", "files", "streams"},
         {"clients", "ending", "uploads"},
         {"secrets"},

@@ -36,7 +36,7 @@ def load_ipython_extension(ipython: Any) -> None:
     then on, before each cell, a `kaggle.json` that the notebook wrote replaces the user's own Kaggle sign-in in the
     environment variables. Raises `OSError` if the job's folder cannot be written.
     """
-    from haversack.notebook import channel, ending, plainfit, streams
+    from haversack.notebook import channel, ending, plain_lightning, plainfit, streams
     from haversack.notebook.colab import exit_status, finder, libraries, magics, marks, restart
     from haversack.notebook.kaggle import finder as kaggle_finder
     from haversack.notebook.place import kaggle_sign_in, sample_data
@@ -50,6 +50,7 @@ def load_ipython_extension(ipython: Any) -> None:
     exit_status.install(ipython)
     watch.install(ipython)
     plainfit.install(ipython)
+    plain_lightning.install()
     streams.install(ipython)
     ending.install(ipython)
     ipython.events.register("pre_run_cell", lambda info: kaggle_sign_in.prefer_key_file())

@@ -78,7 +78,7 @@ def delete_checkpoints() -> None:
     from haversack.training.checkpoints.checkpoints import Checkpoints
 
     for run in named:
-        with Checkpoints(run.name, _store(), take_over=True) as checkpoints:
+        with Checkpoints(run.name, store(), take_over=True) as checkpoints:
             for step in {checkpoint.step for checkpoint in checkpoints.all()}:
                 checkpoints.delete(step)
 
@@ -144,7 +144,7 @@ def _patch_fit(keras: Any) -> None:
             return keras_fit(self, *arguments, **named)  # raises the error in Keras's words
         del given["self"]
         try:
-            return training.fit(self, name=_next_name(), where=_store(), take_over=True, **given)
+            return training.fit(self, name=next_name(), where=store(), take_over=True, **given)
         except (RunTaken, RunLost):
             raise
         except (TrainingError, InputError) as error:
@@ -153,7 +153,7 @@ def _patch_fit(keras: Any) -> None:
             return keras_fit(self, *arguments, **named)
 
     model.fit = fit
-    training.name_unnamed(_next_name)
+    training.name_unnamed(next_name)
 
 
 def _patch_legacy_fit(tf_keras: Any) -> None:
@@ -197,7 +197,7 @@ def _reset_count() -> None:
     _started = 0
 
 
-def _next_name() -> str | None:
+def next_name() -> str | None:
     """Return the name of the next run of the running cell: `JOB.cell-CELL.NUMBER`, the number counted from 1."""
     global _started
     _started += 1
@@ -207,7 +207,7 @@ def _next_name() -> str | None:
     return f"{job.name}.cell-{cell}.{_started}"
 
 
-def _store() -> str | None:
+def store() -> str | None:
     """Return where checkpoints are replicated: the drive of a named hub; None for the embedded hub, on this disk.
 
     In a kernel whose clients are apart, fsspec then opens the drive by them.

@@ -22,6 +22,7 @@ from haversack.training.batches import Batches
 from haversack.training.checkpoints import snapshot
 from haversack.training.checkpoints.checkpoints import Checkpoints
 from haversack.training.console import print_line
+from haversack.training.lightning.package import package_of
 from haversack.training.loops import parts
 from haversack.training.loops.loop import ResumableLoop, SavedLoop, close_open
 from haversack.training.loops.plain import PlainLoop
@@ -44,8 +45,11 @@ def resumable(
     restart: bool = False,
     take_over: bool = False,
     **others: Any,
-) -> ResumableLoop | PlainLoop:
+) -> Any:
     """Return the batches of `source` as a run, which is saved while a loop trains on them and resumes inside the epoch.
+
+    Of a Lightning `Trainer`, return the trainer: each `fit` of it is then a run, and what a `fit` trains need not be
+    given. See `haversack.training.lightning.fit`.
 
     Iterate over the result in place of `source`, inside `for epoch in run.epochs(count):`. The run is saved between two
     batches, at most every 2 s. Whatever ends the session (SIGKILL included), the same code in the next session goes on
@@ -77,6 +81,10 @@ def resumable(
         DiskFull: this machine's disk has no room to resume the run.
         ConnectionFailed: the store does not answer, and this machine has no checkpoint.
     """
+    if package_of(source) is not None:
+        from haversack.training.lightning.fit import resumable_trainer
+
+        return resumable_trainer(source, name, where, restart=restart, take_over=take_over)
     framework = parts.framework_of([model, optimizer, scheduler, scaler, *others.values(), state, source])
     if (count := _process_count(framework)) > 1:
         print_line(f"{name}: trained without checkpoints: {count} processes train together, and each would save a part")
