@@ -132,7 +132,7 @@ def wait_for_save(run):
         time.sleep(0.001)
 
 
-def session(kind, folder, kill):
+def session(kind, folder, kill, train=train):
     """Run `train` in a process of its own; return its exit status, negative for a signal, and what it printed."""
     printed = folder / "printed"
     folder.mkdir(exist_ok=True)
@@ -140,7 +140,8 @@ def session(kind, folder, kill):
     if child == 0:
         os.dup2(os.open(printed, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
         try:
-            (folder / "result").write_text(train(kind, folder, kill))
+            ended_with = train(kind, folder, kill)
+            (folder / "result").write_text(ended_with if isinstance(ended_with, str) else json.dumps(ended_with))
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the test shows what was printed
             traceback.print_exc()
