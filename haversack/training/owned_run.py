@@ -117,7 +117,7 @@ class OwnedRun:
             capture: called between two steps, in the thread that trains.
             facts: JSON for each checkpoint.
             rhythm: when to save.
-            framework: what trains, for the log: "keras", "torch", "jax" or "python".
+            framework: what trains, for the log: "keras", "torch", "jax", "python" or "lightning".
             resumed_at: the position of the checkpoint that the session resumes from; None for a new run.
             trained: seconds of training in all sessions at that checkpoint.
         """

@@ -92,7 +92,7 @@ class RunLog:
             resumed: (epoch, step) that the session resumes at, both from 0; None if there was no checkpoint.
             repeated: seconds of training that this session repeats; None if unknown.
             steps: steps in an epoch; None if unknown.
-            framework: what trains: "keras", "torch", "jax" or "python".
+            framework: what trains: "keras", "torch", "jax", "python" or "lightning".
         """
         before = pulse(self._pulse.parent)
         here = {"host": socket.gethostname(), "before": before and asdict(before)}

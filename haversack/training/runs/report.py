@@ -94,7 +94,7 @@ class Run:
         folder: the folder of its log.
         epochs_asked: the epochs that the last session was to reach; 0 if no session is logged, or it is not known.
         finished: whether the outcome of the last session is "finished".
-        framework: what trains: "keras", "torch", "jax", or "python" for a loop over arrays of numpy.
+        framework: what trains: "keras", "torch", "jax", "lightning", or "python" for a loop over arrays of numpy.
         steps: the number of steps in an epoch; None if unknown.
         sessions: the sessions, in order.
         digest: a hash of weights, optimizers and other state at the end of the run; "" if it is not finished.
