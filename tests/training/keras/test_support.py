@@ -86,6 +86,6 @@ def test_the_canary_sees_a_batch_that_does_not_divide() -> None:
 
 @pytest.mark.parametrize(("version", "tested"), [("3.13.2", True), ("3.12.1", False), ("3.15.1", True), ("4.0", False)])
 def test_a_version_is_tested_from_the_first_to_before_the_last(version: str, tested: bool) -> None:
-    from haversack.training.keras import support
+    from haversack.training import verdict
 
-    assert support._is_tested("keras", version) == tested
+    assert verdict.is_in(version, ((3, 13), (3, 16))) == tested
