@@ -37,7 +37,18 @@ NOT_APART = {"haversack.notebook.clients.actions", "haversack.notebook.clients.s
 # Behind a check that another process does the work, a setting's default that a job's variables replace, or an error.
 EXCEPTIONS = {("haversack.settings", "platformdirs")}
 FROM_IPYKERNEL = {"packaging"}
-FROM_THE_NOTEBOOK = {"keras", "jax", "tensorflow", "torch", "numpy", "ml_dtypes", "PIL", "IPython", "ipykernel", "google"}
+FROM_THE_NOTEBOOK = {
+    "keras",
+    "jax",
+    "tensorflow",
+    "torch",
+    "numpy",
+    "ml_dtypes",
+    "PIL",
+    "IPython",
+    "ipykernel",
+    "google",
+}
 
 
 def module_path(name: str) -> Path | None:
