@@ -182,8 +182,7 @@ class Http:
 
         Raises the `RemoteError` or `SignInError` of `error_of` for an error answer, `RemoteError` for a sixth redirect,
         `ConnectionFailed` if there is no answer, and `InputError` if the proxy, `ca` or `quota` that is configured
-        cannot be used. Reading the body
-        raises `aiohttp.ClientError` or `TimeoutError`.
+        cannot be used. Reading the body raises `aiohttp.ClientError` or `TimeoutError`.
         """
         attempts = _Attempts(self)
         redirects = 0

@@ -168,7 +168,7 @@ def origin_url(url: str) -> str:
 def _read(server: Server, url: str, params: dict[str, str | int] | None = None) -> tuple[bytes, str]:
     """GET `url`, a path of the server or a whole URL; return its body, and the URL where redirects end.
 
-    Raises what `Http.stream` raises, `RemoteError` for endless redirects, and `NotebookInvalid` if it is too long.
+    Raises what `Http.stream` raises, `RemoteError` for a redirect to nowhere, and `NotebookInvalid` if it is too long.
     """
 
     async def read() -> tuple[bytes, str]:
@@ -177,7 +177,7 @@ def _read(server: Server, url: str, params: dict[str, str | int] | None = None) 
             async with http.stream("GET", url, params=params) as response:
                 if response.status >= 300:
                     raise RemoteError(
-                        f"{shown(url)} redirects again and again, without an end.", _BY_HAND, status=response.status
+                        f"{shown(url)} redirects, but does not say where to.", _BY_HAND, status=response.status
                     )
                 if (response.content_length or 0) > MAX_BYTES:
                     raise _too_long(url)
