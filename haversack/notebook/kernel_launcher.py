@@ -7,13 +7,14 @@ debugpy.
 """
 
 import os
-import runpy
 import sys
 
 
 def main() -> None:
     if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # the folder of this file, whose modules would hide others of the same names
+    import runpy
+
     sys.modules["debugpy"] = None  # type: ignore[assignment] # its import fails, and ipykernel does without
     import ipykernel.debugger  # noqa: F401 - it looks for debugpy when it is imported
 
